@@ -1,0 +1,3 @@
+//! hookcast: one durable log, many cursors.
+
+pub mod net;

@@ -1,0 +1,1 @@
+//! The one gate out: everything the relay dials goes through here.
