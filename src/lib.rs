@@ -1,3 +1,12 @@
-//! hookcast: one durable log, many cursors.
+//! hookcast reads upstream event streams, keeps every event once in a durable log, and hands it on: as a signed `WebHook`
+//! POST to every subscription that wants it, and as a stream to everyone who asks.
+//!
+//! The modules in the order an event meets them; each may use only those of a lower level (`tests/it/layers.rs`).
 
+// Level 0: data
+pub mod clock;
+pub mod model;
+// Level 1: mechanisms
 pub mod net;
+// Level 2: storage
+pub mod storage;

@@ -1,0 +1,15 @@
+//! The words of the product as types: pure data, no I/O, no clock, nothing asynchronous.
+
+pub mod delivery;
+pub mod event;
+pub mod page;
+pub mod source;
+pub mod subscription;
+pub mod topic;
+
+pub use delivery::{Attempt, ErrorKind, Exception, ExceptionState, Outcome};
+pub use event::{Event, EventError, NewEvent, Seq};
+pub use page::{Page, PageBuilder, PageError};
+pub use source::{ResumeToken, SourceSpec};
+pub use subscription::{SubscriptionId, SubscriptionSpec};
+pub use topic::{PatternList, Topic, TopicPattern};

@@ -1,0 +1,183 @@
+//! Deliveries: what one attempt saw, and what is remembered of those that did not succeed at once.
+
+use serde::{Deserialize, Serialize};
+
+use super::event::{Event, Seq};
+use super::subscription::Ordinal;
+use crate::clock::Timestamp;
+
+/// How an attempt failed when no status line came, or a status that is a failure.
+///
+/// The word of each kind is what the API, logs and metrics show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// A status other than 2xx, 3xx.
+    Status,
+    /// A 3xx, which is never followed.
+    RedirectNotFollowed,
+    /// The name does not exist.
+    DnsNxdomain,
+    /// The name server failed.
+    DnsServfail,
+    /// The name server did not answer.
+    DnsTimeout,
+    /// The name has no address.
+    DnsEmpty,
+    /// Any other failure to resolve.
+    DnsError,
+    /// The address may not be dialled.
+    BlockedAddress,
+    /// The connection was refused or unreachable.
+    Connect,
+    /// The connection took too long.
+    ConnectTimeout,
+    /// TLS failed.
+    Tls,
+    /// TLS took too long.
+    TlsTimeout,
+    /// The connection was reset.
+    Reset,
+    /// The connection ended before an answer.
+    Eof,
+    /// What came back is not HTTP, or not allowed in it.
+    Protocol,
+    /// The whole attempt took too long.
+    Timeout,
+    /// The relay could not read the event.
+    Storage,
+}
+
+impl ErrorKind {
+    /// The word of this kind.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Status => "status",
+            Self::RedirectNotFollowed => "redirect_not_followed",
+            Self::DnsNxdomain => "dns_nxdomain",
+            Self::DnsServfail => "dns_servfail",
+            Self::DnsTimeout => "dns_timeout",
+            Self::DnsEmpty => "dns_empty",
+            Self::DnsError => "dns_error",
+            Self::BlockedAddress => "blocked_address",
+            Self::Connect => "connect",
+            Self::ConnectTimeout => "connect_timeout",
+            Self::Tls => "tls",
+            Self::TlsTimeout => "tls_timeout",
+            Self::Reset => "reset",
+            Self::Eof => "eof",
+            Self::Protocol => "protocol",
+            Self::Timeout => "timeout",
+            Self::Storage => "storage",
+        }
+    }
+}
+
+/// What the wire said to one attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// The status, when an answer came.
+    pub status: Option<u16>,
+    /// Why it is a failure; `None` = 2xx.
+    pub error: Option<ErrorKind>,
+    /// From the start of the attempt to its end.
+    pub latency_ms: u32,
+    /// `Retry-After` as sent, when it came with 429 or 503.
+    pub retry_after: Option<String>,
+    /// `webhook-delivery` of the receiver, lower-case.
+    pub word: Option<String>,
+    /// First bytes of the answer's body, kept for failures.
+    pub body_head: Vec<u8>,
+}
+
+impl Outcome {
+    /// Whether the event counts as delivered.
+    #[must_use]
+    pub fn is_success(&self) -> bool {
+        self.error.is_none()
+    }
+
+    /// The word for lists and logs: `success`, `status_500`, `timeout`, …
+    #[must_use]
+    pub fn describe(&self) -> String {
+        match (self.error, self.status) {
+            (None, _) => "success".to_owned(),
+            (Some(ErrorKind::Status), Some(status)) => format!("status_{status}"),
+            (Some(kind), _) => kind.word().to_owned(),
+        }
+    }
+}
+
+/// One POST as it is remembered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// The event.
+    pub seq: Seq,
+    /// 1 for the first.
+    pub n: u32,
+    /// When it began.
+    pub at: Timestamp,
+    /// `success` or `failure`.
+    pub outcome: String,
+    /// The status, when an answer came.
+    pub status: Option<u16>,
+    /// The word of the failure.
+    pub error: Option<String>,
+    /// How long it took.
+    pub latency_ms: u32,
+    /// First bytes of the answer's body, for failures.
+    pub response: Option<String>,
+}
+
+/// Why a delivery is remembered on its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ExceptionState {
+    /// Waits for its next attempt.
+    Retry,
+    /// Given up; can be redriven.
+    Dead,
+}
+
+/// A delivery that did not succeed at once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exception {
+    /// Whose.
+    pub ordinal: Ordinal,
+    /// Which event.
+    pub seq: Seq,
+    /// Waiting or given up.
+    pub state: ExceptionState,
+    /// Attempts that count against the schedule.
+    pub attempts: u32,
+    /// All attempts made, for `hookcast-attempt`.
+    pub sent: u32,
+    /// When the next attempt is due; for dead letters, when it was given up.
+    pub due_at: Timestamp,
+    /// When the first attempt failed.
+    pub since: Timestamp,
+    /// The last failure: `status_500`, `timeout`, …, or why it is dead.
+    pub reason: String,
+}
+
+/// An exception together with the event it is about, so that the event can outlive retention.
+#[derive(Clone, Debug)]
+pub struct KeptException {
+    /// The exception.
+    pub exception: Exception,
+    /// Its event, when the writer has it in hand.
+    pub event: Option<Event>,
+}
+
+/// A range that retention took before it was delivered; both ends inclusive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExpiredRange {
+    /// Whose.
+    pub ordinal: Ordinal,
+    /// First position.
+    pub from: Seq,
+    /// Last position.
+    pub to: Seq,
+}

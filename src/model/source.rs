@@ -1,0 +1,129 @@
+//! Sources: the upstream streams that are read, and the upstream's own position in them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::event::Seq;
+use super::topic::Topic;
+use crate::clock::Timestamp;
+
+/// Longest resume token, in bytes; a longer one from upstream is not kept.
+pub const RESUME_TOKEN_BYTES_MAX: usize = 4096;
+
+/// The upstream's position: what is handed back to it to go on where we stopped. Opaque.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ResumeToken(String);
+
+impl ResumeToken {
+    /// Takes a token that is safe in a request header; `None` when it is empty, too long or holds control characters.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let safe = !text.is_empty() && text.len() <= RESUME_TOKEN_BYTES_MAX && !text.chars().any(char::is_control);
+        safe.then(|| Self(text.to_owned()))
+    }
+
+    /// The token as upstream gave it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ResumeToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// How records of a source become events and how long silence may last.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceSettings {
+    /// JSON pointer to the id of an event.
+    pub id: Option<String>,
+    /// JSON pointer to its type.
+    #[serde(rename = "type")]
+    pub kind: Option<String>,
+    /// JSON pointer to its subject.
+    pub subject: Option<String>,
+    /// JSON pointer to its time (RFC 3339).
+    pub time: Option<String>,
+    /// Content type of the data, over what the protocol says.
+    pub content_type: Option<String>,
+    /// Request method, `GET` or `POST`.
+    pub method: String,
+    /// Request body.
+    pub body: Option<String>,
+    /// Silence after which the connection is given up.
+    pub idle_timeout: Duration,
+    /// Longest record in bytes; a longer one is skipped.
+    pub max_event_bytes: u64,
+}
+
+impl Default for SourceSettings {
+    fn default() -> Self {
+        Self {
+            id: None,
+            kind: None,
+            subject: None,
+            time: None,
+            content_type: None,
+            method: "GET".to_owned(),
+            body: None,
+            idle_timeout: Duration::from_secs(90),
+            max_event_bytes: 1024 * 1024,
+        }
+    }
+}
+
+/// One configured upstream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceSpec {
+    /// Its name: `[A-Za-z0-9_-]{1,64}`.
+    pub name: String,
+    /// Row of the protocol table, such as `sse`.
+    pub protocol: String,
+    /// Canonical URL.
+    pub url: String,
+    /// Where its events go.
+    pub topic: Topic,
+    /// Request headers, lower-case names.
+    pub headers: BTreeMap<String, String>,
+    /// How it is read.
+    pub settings: SourceSettings,
+    /// Whether it is read at all.
+    pub enabled: bool,
+}
+
+/// What the catalog keeps about one source.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceRecord {
+    /// The definition.
+    pub spec: SourceSpec,
+    /// Rises with every change; the `ETag`.
+    pub revision: u64,
+    /// Whether `config.toml` declares it.
+    pub declared: bool,
+    /// The upstream's position, stored with the events it covers.
+    pub resume_token: Option<ResumeToken>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it was last changed.
+    pub updated_at: Timestamp,
+}
+
+/// A stretch of an upstream that was missed and cannot be had again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceGap {
+    /// Name of the source.
+    pub source: String,
+    /// When the last connection ended.
+    pub from: Timestamp,
+    /// When the next one began.
+    pub to: Timestamp,
+    /// Head of the log when it was noticed.
+    pub at_seq: Seq,
+}

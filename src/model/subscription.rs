@@ -1,0 +1,310 @@
+//! Subscriptions as last accepted: where events go, which, how fast and how stubbornly.
+//!
+//! The REST and TOML forms are read in [`parse`]; this file owns the checked form, which is also what storage keeps.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::event::Seq;
+use super::topic::PatternList;
+use crate::clock::Timestamp;
+
+pub mod parse;
+
+/// Name of a subscription: `[A-Za-z0-9_-]{1,64}`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SubscriptionId(Arc<str>);
+
+impl SubscriptionId {
+    /// Takes an id when it has the right form.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        is_id(text).then(|| Self(text.into()))
+    }
+
+    /// The id.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for SubscriptionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Whether a text is a well-formed id of a subscription, source or token.
+#[must_use]
+pub fn is_id(text: &str) -> bool {
+    (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
+}
+
+/// One incarnation of a subscription: rises with every creation and is never used twice.
+///
+/// Everything the ledger keeps hangs on it, so that a deleted id made again starts anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Ordinal(pub u64);
+
+/// Number of ledger partitions; fixed, because the partition of a subscription is stored.
+pub const PARTITIONS: u16 = 64;
+
+impl Ordinal {
+    /// The ledger partition that this subscription belongs to, below [`PARTITIONS`].
+    #[must_use]
+    pub fn partition(self) -> u16 {
+        u16::try_from(self.0 % u64::from(PARTITIONS)).unwrap_or(0)
+    }
+}
+
+/// A key that signs: the text form `whsec_<base64>` is never shown after creation, the bytes never logged.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Takes a `whsec_` text that was checked by [`parse`].
+    #[must_use]
+    pub(crate) fn trusted(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The text form; only for signing and for the one answer that shows it.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// How deliveries are signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SignatureScheme {
+    /// Standard Webhooks 1.0, `v1,` HMAC-SHA256.
+    Standard,
+    /// Not signed.
+    None,
+}
+
+/// A signing key and until when it signs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SigningKey {
+    /// The key.
+    pub secret: Secret,
+    /// A rotated-out key signs until then; the current one has no end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+}
+
+/// Scheme and keys, newest key first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signature {
+    /// The scheme.
+    pub scheme: SignatureScheme,
+    /// At most [`SIGNING_KEYS_MAX`] keys; none for [`SignatureScheme::None`].
+    pub keys: Vec<SigningKey>,
+}
+
+/// Most keys that sign at the same time; a rotation beyond it is refused.
+pub const SIGNING_KEYS_MAX: usize = 10;
+
+/// What the body of a delivery is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PayloadForm {
+    /// The event's bytes with `ce-*` headers.
+    Binary,
+    /// The JSON form.
+    Structured,
+}
+
+/// How many attempts a second.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RateLimit {
+    /// Sustained rate, more than zero.
+    pub per_second: f64,
+    /// Attempts that may start at once, at least 1.
+    pub burst: u32,
+}
+
+/// What happens when [`SubscriptionSpec::max_retrying`] retries wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnFull {
+    /// The cursor stands still.
+    Wait,
+    /// Further failures are dead letters at once.
+    Dead,
+}
+
+/// When and how often a failed delivery is tried again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RetryPolicy {
+    /// Attempts in all, at least 1.
+    pub max_attempts: u32,
+    /// Delay before attempt 2, 3, …; the last entry repeats. Never empty.
+    #[serde(with = "millis_list")]
+    pub schedule: Vec<Duration>,
+    /// Part of a delay that is random, both ways: 0.2 = ±20 %.
+    pub jitter: f64,
+}
+
+/// Where a new subscription starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StartFrom {
+    /// Behind the head at the commit.
+    Latest,
+    /// At the oldest event that is kept.
+    Earliest,
+    /// At this position, inclusive.
+    Seq(Seq),
+    /// At the first event that arrived then or later.
+    Time(Timestamp),
+}
+
+/// A subscription as last accepted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SubscriptionSpec {
+    /// Its name.
+    pub id: SubscriptionId,
+    /// Canonical callback URL.
+    pub url: String,
+    /// Which topics.
+    pub topics: PatternList,
+    /// Which event types; empty = all.
+    pub types: Vec<String>,
+    /// How deliveries are signed.
+    pub signature: Signature,
+    /// Headers added to each delivery, lower-case names.
+    pub headers: BTreeMap<String, String>,
+    /// What the body is.
+    pub payload: PayloadForm,
+    /// Attempts a second; absent = no limit.
+    pub rate_limit: Option<RateLimit>,
+    /// Attempts at the same time, at least 1.
+    pub max_in_flight: u32,
+    /// Retries that may wait, at least 1.
+    pub max_retrying: u32,
+    /// What happens when they do.
+    pub on_full: OnFull,
+    /// When and how often to try again.
+    pub retry: RetryPolicy,
+    /// Longest whole attempt.
+    #[serde(with = "millis")]
+    pub timeout: Duration,
+    /// Free text for people.
+    pub description: String,
+    /// Free text by key, for programs.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// Why a subscription is disabled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DisabledReason {
+    /// By `enabled: false`.
+    Manual,
+    /// The endpoint answered 410.
+    Gone,
+    /// It failed for too long.
+    Failing,
+    /// The endpoint asked for it with `webhook-delivery: disable`.
+    Receiver,
+}
+
+/// What is stored about whether a subscription runs; `failing` and lag are observed, not stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Activity {
+    /// Deliveries go out.
+    Active,
+    /// Held by `pause` until `resume`; the cursor stays.
+    Paused,
+    /// Held until `enabled: true`; the cursor stays.
+    Disabled(DisabledReason),
+}
+
+/// Which definition was in force from a position on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Revision {
+    /// The first position judged by it.
+    pub from_seq: Seq,
+    /// Topics then in force.
+    pub topics: PatternList,
+    /// Types then in force.
+    pub types: Vec<String>,
+}
+
+/// Most revisions kept for one subscription; the oldest are merged away.
+pub const REVISIONS_MAX: usize = 64;
+
+/// What the catalog keeps about one subscription.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SubscriptionRecord {
+    /// The definition.
+    pub spec: SubscriptionSpec,
+    /// Its incarnation, given by the catalog.
+    pub ordinal: Ordinal,
+    /// Rises with every change; the `ETag`.
+    pub revision: u64,
+    /// Whether it runs.
+    pub activity: Activity,
+    /// Everything after this position is its duty from the start.
+    pub starts_after: Seq,
+    /// Earlier and present definitions, oldest first, never empty.
+    pub revisions: Vec<Revision>,
+    /// Whether `config.toml` declares it: such a one cannot be changed over REST.
+    pub declared: bool,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it was last changed.
+    pub updated_at: Timestamp,
+}
+
+impl SubscriptionSpec {
+    /// Whether an event of this topic and type is for this subscription.
+    #[must_use]
+    pub fn wants(&self, topic: &str, kind: &str) -> bool {
+        self.topics.matches(topic) && (self.types.is_empty() || self.types.iter().any(|wanted| wanted == kind))
+    }
+}
+
+mod millis {
+    use super::{Deserialize, Duration};
+    use serde::{Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(value: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(u64::try_from(value.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        u64::deserialize(deserializer).map(Duration::from_millis)
+    }
+}
+
+mod millis_list {
+    use super::{Deserialize, Duration};
+    use serde::{Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(values: &[Duration], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(values.iter().map(|value| u64::try_from(value.as_millis()).unwrap_or(u64::MAX)))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Duration>, D::Error> {
+        Ok(Vec::<u64>::deserialize(deserializer)?.into_iter().map(Duration::from_millis).collect())
+    }
+}

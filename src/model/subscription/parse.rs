@@ -1,0 +1,1 @@
+//! Reads subscriptions from their REST and TOML forms.
