@@ -10,3 +10,6 @@ pub mod model;
 pub mod net;
 // Level 2: storage
 pub mod storage;
+pub mod tail;
+// Level 3: the flow
+pub mod follow;

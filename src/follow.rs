@@ -1,0 +1,146 @@
+//! The only reader of the log: from memory when the tail reaches back far enough, else from storage, by one position.
+//!
+//! Deliveries and streams follow the log through this and nothing else, so there is no seam between history and live.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::clock::Timestamp;
+use crate::model::{Event, Page, Seq};
+use crate::storage::{Bounds, EventLog, StorageError, TopicSummary};
+use crate::tail::{Tail, TailRead};
+
+/// Reads the log from any position on. Cheap to clone.
+#[derive(Clone)]
+pub struct Follow {
+    log: Arc<dyn EventLog>,
+    tail: Arc<Tail>,
+}
+
+/// Pages behind a position, and what is missing in front of them.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// Whole pages; the first may begin before the position asked for. Empty at the head.
+    pub pages: Vec<Arc<Page>>,
+    /// Positions that retention took before they could be read, both inclusive.
+    pub gap: Option<(Seq, Seq)>,
+}
+
+impl Follow {
+    /// Reads this log through this tail.
+    #[must_use]
+    pub fn new(log: Arc<dyn EventLog>, tail: Arc<Tail>) -> Self {
+        Self { log, tail }
+    }
+
+    /// The newest committed position.
+    #[must_use]
+    pub fn head(&self) -> Seq {
+        self.tail.head()
+    }
+
+    /// Oldest position still kept.
+    #[must_use]
+    pub fn first_kept(&self) -> Seq {
+        self.tail.first_kept()
+    }
+
+    /// A coalescing wake-up that carries the head: register, then read, then wait.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<Seq> {
+        self.tail.watch()
+    }
+
+    /// Eight characters that name the log in every `webhook-id`.
+    #[must_use]
+    pub fn log_id(&self) -> &str {
+        self.log.log_id()
+    }
+
+    /// What memory has behind `after`; never touches storage.
+    #[must_use]
+    pub fn read_tail(&self, after: Seq, bytes_max: usize) -> TailRead {
+        self.tail.read(after, bytes_max)
+    }
+
+    /// Pages behind `after`, about `bytes_max` bytes of them, from memory or storage.
+    ///
+    /// # Errors
+    /// As storage fails.
+    pub async fn read(&self, after: Seq, bytes_max: usize) -> Result<Batch, StorageError> {
+        let pages = match self.tail.read(after, bytes_max) {
+            TailRead::Pages(pages) => pages,
+            TailRead::AtHead => return Ok(Batch::default()),
+            TailRead::Behind => {
+                let head = self.tail.head();
+                let mut pages = self.log.read(after, bytes_max).await?;
+                // Storage may already show a commit that its writer has not been told of; readers see only told ones.
+                pages.retain(|page| page.last() <= head);
+                pages
+            }
+        };
+        let gap = pages.first().filter(|page| page.first() > after.next()).map(|page| (after.next(), page.first().prev()));
+        Ok(Batch { pages, gap })
+    }
+
+    /// One event, from memory, the log, or what outlived it.
+    ///
+    /// # Errors
+    /// As storage fails.
+    pub async fn get(&self, seq: Seq) -> Result<Option<Event>, StorageError> {
+        if let Some(event) = self.tail.get(seq) {
+            return Ok(Some(event));
+        }
+        if seq > self.head() {
+            return Ok(None);
+        }
+        Ok(self.log.get(&[seq]).await?.pop())
+    }
+
+    /// The position before the first event that arrived at `time` or later.
+    ///
+    /// # Errors
+    /// As storage fails.
+    pub async fn before_time(&self, time: Timestamp) -> Result<Seq, StorageError> {
+        self.log.before_time(time).await
+    }
+
+    /// Both ends of the log.
+    ///
+    /// # Errors
+    /// As storage fails.
+    pub async fn bounds(&self) -> Result<Bounds, StorageError> {
+        self.log.bounds().await
+    }
+}
+
+/// Counts what is kept by topic, page by page.
+///
+/// # Errors
+/// As storage fails.
+pub async fn topics(follow: &Follow) -> Result<Vec<TopicSummary>, StorageError> {
+    const PAGES_BYTES: usize = 1024 * 1024;
+    let mut found: std::collections::BTreeMap<String, TopicSummary> = std::collections::BTreeMap::new();
+    let mut after = follow.first_kept().prev();
+    loop {
+        let batch = follow.read(after, PAGES_BYTES).await?;
+        let Some(last) = batch.pages.last() else { break };
+        let last = last.last();
+        for event in batch.pages.iter().flat_map(|page| page.events_after(after)) {
+            let bytes = event.fields().data.len() as u64;
+            let summary = found.entry(event.topic().as_str().to_owned()).or_insert_with(|| TopicSummary {
+                topic: event.topic().as_str().to_owned(),
+                events: 0,
+                bytes: 0,
+                first_seq: event.seq(),
+                last_seq: event.seq(),
+            });
+            summary.events += 1;
+            summary.bytes += bytes;
+            summary.last_seq = event.seq();
+        }
+        after = last;
+    }
+    Ok(found.into_values().collect())
+}
