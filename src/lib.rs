@@ -10,3 +10,5 @@ pub mod model;
 pub mod net;
 // Level 2: storage
 pub mod storage;
+// Level 3: what happens to events and definitions
+pub mod registry;
