@@ -12,4 +12,6 @@ pub mod net;
 pub mod storage;
 pub mod tail;
 // Level 3: the flow
+pub mod delivery;
 pub mod follow;
+pub mod registry;

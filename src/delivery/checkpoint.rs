@@ -1,0 +1,142 @@
+//! The stored form of a partition's progress. Pure.
+//!
+//! Layout, all numbers LEB128: version `1`, the highest ordinal that the partition has taken in, then for each subscription
+//! that is not simply at the frontier: its ordinal, its base, the number of holes, and the distance of each hole below the
+//! one before (the first below `base + 1`). A subscription with no entry and an ordinal up to the highest is at the frontier;
+//! one with a higher ordinal was made after the checkpoint and starts where its record says.
+
+use std::collections::HashMap;
+
+use super::window::Progress;
+use crate::model::Seq;
+use crate::model::subscription::Ordinal;
+use crate::storage::Checkpoint;
+
+const VERSION: u64 = 1;
+
+/// A partition's progress as it was saved.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PartitionProgress {
+    /// Every subscription without an entry has settled everything up to here.
+    pub frontier: Seq,
+    /// Subscriptions made later are not covered.
+    pub taken_in: u64,
+    /// The others.
+    pub entries: HashMap<Ordinal, Progress>,
+}
+
+impl PartitionProgress {
+    /// Where a subscription goes on that starts after `starts_after` when nothing is known of it.
+    #[must_use]
+    pub fn of(&self, ordinal: Ordinal, starts_after: Seq) -> Progress {
+        match self.entries.get(&ordinal) {
+            Some(progress) => progress.clone(),
+            None if ordinal.0 <= self.taken_in => Progress { base: self.frontier.max(starts_after), holes: Vec::new() },
+            None => Progress { base: starts_after, holes: Vec::new() },
+        }
+    }
+
+    /// The stored form.
+    #[must_use]
+    pub fn encode(&self) -> Checkpoint {
+        let mut state = Vec::with_capacity(16 + 12 * self.entries.len());
+        put(&mut state, VERSION);
+        put(&mut state, self.taken_in);
+        for (ordinal, progress) in &self.entries {
+            put(&mut state, ordinal.0);
+            put(&mut state, progress.base.0);
+            put(&mut state, progress.holes.len() as u64);
+            let mut above = progress.base.0 + 1;
+            for hole in progress.holes.iter().rev() {
+                put(&mut state, above - hole.0);
+                above = hole.0;
+            }
+        }
+        Checkpoint { frontier: self.frontier, state }
+    }
+
+    /// Reads the stored form; `None` when it is damaged or of a newer version.
+    #[must_use]
+    pub fn decode(checkpoint: &Checkpoint) -> Option<Self> {
+        let mut rest = &checkpoint.state[..];
+        if rest.is_empty() {
+            return Some(Self { frontier: checkpoint.frontier, ..Self::default() });
+        }
+        if take(&mut rest)? != VERSION {
+            return None;
+        }
+        let taken_in = take(&mut rest)?;
+        let mut entries = HashMap::new();
+        while !rest.is_empty() {
+            let ordinal = Ordinal(take(&mut rest)?);
+            let base = Seq(take(&mut rest)?);
+            let count = take(&mut rest)?;
+            let mut above = base.0.checked_add(1)?;
+            let mut holes = Vec::new();
+            for _ in 0..count {
+                above = above.checked_sub(take(&mut rest)?)?;
+                holes.push(Seq(above));
+            }
+            holes.reverse();
+            entries.insert(ordinal, Progress { base, holes });
+        }
+        Some(Self { frontier: checkpoint.frontier, taken_in, entries })
+    }
+}
+
+fn put(bytes: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        bytes.push(0x80 | u8::try_from(value & 0x7f).unwrap_or_default());
+        value >>= 7;
+    }
+    bytes.push(u8::try_from(value).unwrap_or_default());
+}
+
+fn take(rest: &mut &[u8]) -> Option<u64> {
+    let mut value = 0u64;
+    for shift in (0..64).step_by(7) {
+        let (byte, tail) = rest.split_first()?;
+        *rest = tail;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn progress() -> impl Strategy<Value = Progress> {
+        (0u64..1_000_000, prop::collection::btree_set(0u64..1_000_000, 0..20)).prop_map(|(base, holes)| Progress {
+            base: Seq(base),
+            holes: holes.into_iter().filter(|hole| *hole <= base).map(Seq).collect(),
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn progress_survives_its_stored_form(
+            frontier in any::<u32>(), taken_in in any::<u64>(),
+            entries in prop::collection::hash_map(any::<u64>().prop_map(Ordinal), progress(), 0..20),
+        ) {
+            let before = PartitionProgress { frontier: Seq(u64::from(frontier)), taken_in, entries };
+            prop_assert_eq!(PartitionProgress::decode(&before.encode()), Some(before));
+        }
+
+        #[test]
+        fn damaged_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
+            let _ = PartitionProgress::decode(&Checkpoint { frontier: Seq(9), state: bytes });
+        }
+    }
+
+    #[test]
+    fn a_subscription_made_after_the_checkpoint_starts_where_its_record_says() {
+        let saved = PartitionProgress { frontier: Seq(100), taken_in: 7, entries: HashMap::new() };
+        assert_eq!(saved.of(Ordinal(7), Seq(0)).base, Seq(100));
+        assert_eq!(saved.of(Ordinal(8), Seq(0)).base, Seq(0));
+    }
+}

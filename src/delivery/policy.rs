@@ -1,0 +1,221 @@
+//! What to do about the outcome of an attempt. Pure: time and chance come in as arguments.
+//!
+//! Follows the Standard Webhooks recommendations on retries and RFC 9110 §10.2.3 (`Retry-After`).
+
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+use crate::model::subscription::{DisabledReason, RetryPolicy};
+use crate::model::{ErrorKind, Outcome};
+
+/// Longest time that a receiver can ask to be left alone.
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// What is decided about one delivery.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Delivered.
+    Settled,
+    /// Try again then.
+    RetryAt {
+        /// When.
+        at: Timestamp,
+        /// Whether this attempt counts against the schedule.
+        counts: bool,
+    },
+    /// Given up.
+    Dead(String),
+    /// The receiver wants no more; the event stays pending.
+    Disable(DisabledReason),
+}
+
+/// A verdict, and how long the whole subscription must keep still.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// What becomes of the delivery.
+    pub verdict: Verdict,
+    /// Nothing goes out to this subscription before then.
+    pub hold_until: Option<Timestamp>,
+}
+
+/// What is known of a delivery before the attempt that is judged.
+#[derive(Clone, Copy, Debug)]
+pub struct Before {
+    /// Attempts that counted.
+    pub attempts: u32,
+    /// When the first one failed; now, if none did.
+    pub since: Timestamp,
+}
+
+/// Judges an outcome. `chance` is uniform in `0.0..1.0`.
+#[must_use]
+pub fn decide(outcome: &Outcome, before: Before, policy: &RetryPolicy, now: Timestamp, chance: f64) -> Decision {
+    let held = asked_delay(outcome, now);
+    let hold_until = held.map(|delay| now.plus(delay));
+    let verdict = if outcome.is_success() {
+        Verdict::Settled
+    } else if outcome.status == Some(410) {
+        Verdict::Disable(DisabledReason::Gone)
+    } else if outcome.word.as_deref() == Some("disable") {
+        Verdict::Disable(DisabledReason::Receiver)
+    } else if outcome.word.as_deref() == Some("abort") {
+        Verdict::Dead("aborted by the receiver".to_owned())
+    } else {
+        retry_or_give_up(outcome, before, policy, now, held, chance)
+    };
+    Decision { verdict, hold_until }
+}
+
+fn retry_or_give_up(
+    outcome: &Outcome,
+    before: Before,
+    policy: &RetryPolicy,
+    now: Timestamp,
+    held: Option<Duration>,
+    chance: f64,
+) -> Verdict {
+    // A receiver that says when it can take more has not failed; but it cannot say so for ever.
+    let counts = !(outcome.status == Some(429) && held.is_some() && now.since(before.since) < RETRY_AFTER_MAX);
+    let made = before.attempts + u32::from(counts);
+    if made >= policy.max_attempts {
+        return Verdict::Dead(outcome.describe());
+    }
+    let step = (made.max(1) as usize - 1).min(policy.schedule.len() - 1);
+    let delay = jittered(policy.schedule[step], policy.jitter, chance).max(held.unwrap_or_default());
+    Verdict::RetryAt { at: now.plus(delay), counts }
+}
+
+/// `delay` made longer or shorter by up to `jitter` of itself.
+fn jittered(delay: Duration, jitter: f64, chance: f64) -> Duration {
+    delay.mul_f64((1.0 + jitter * (2.0 * chance - 1.0)).max(0.0))
+}
+
+/// What `Retry-After` asks for on 429 and 503: whole seconds or a date in the future, capped. Anything else is no word.
+#[must_use]
+pub fn asked_delay(outcome: &Outcome, now: Timestamp) -> Option<Duration> {
+    if !matches!(outcome.status, Some(429 | 503)) {
+        return None;
+    }
+    let text = outcome.retry_after.as_deref()?.trim();
+    let delay = if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
+        Duration::from_secs(text.parse().unwrap_or(u64::MAX))
+    } else {
+        let date = httpdate::parse_http_date(text).ok()?;
+        let at = date.duration_since(std::time::UNIX_EPOCH).ok()?;
+        Timestamp(i64::try_from(at.as_millis()).unwrap_or(i64::MAX)).since(now)
+    };
+    (!delay.is_zero()).then(|| delay.min(RETRY_AFTER_MAX))
+}
+
+/// Whether an outcome speaks against the endpoint itself rather than against one event.
+#[must_use]
+pub fn blames_endpoint(outcome: &Outcome) -> bool {
+    match (outcome.error, outcome.status) {
+        (None, _) | (Some(ErrorKind::RedirectNotFollowed | ErrorKind::Storage), _) => false,
+        (Some(ErrorKind::Status), Some(status)) => matches!(status, 401 | 403 | 404 | 408 | 429 | 500..),
+        (Some(_), _) => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const NOW: Timestamp = Timestamp(1_750_000_000_000);
+
+    fn policy() -> RetryPolicy {
+        RetryPolicy {
+            max_attempts: 4,
+            schedule: vec![Duration::from_secs(5), Duration::from_secs(300)],
+            jitter: 0.2,
+        }
+    }
+
+    fn status(status: u16) -> Outcome {
+        Outcome {
+            status: Some(status),
+            error: (!(200..300).contains(&status)).then_some(ErrorKind::Status),
+            latency_ms: 1,
+            retry_after: None,
+            word: None,
+            body_head: Vec::new(),
+        }
+    }
+
+    fn asking(code: u16, retry_after: &str) -> Outcome {
+        Outcome { retry_after: Some(retry_after.to_owned()), ..status(code) }
+    }
+
+    fn decide_first(outcome: &Outcome) -> Decision {
+        decide(outcome, Before { attempts: 0, since: NOW }, &policy(), NOW, 0.5)
+    }
+
+    #[test]
+    fn every_2xx_settles_and_410_disables() {
+        for code in [200, 201, 202, 204, 206] {
+            assert_eq!(decide_first(&status(code)).verdict, Verdict::Settled);
+        }
+        assert_eq!(decide_first(&status(410)).verdict, Verdict::Disable(DisabledReason::Gone));
+    }
+
+    #[test]
+    fn the_schedule_is_walked_to_its_end_and_its_last_entry_repeats() {
+        let delay = |attempts| match decide(&status(500), Before { attempts, since: NOW }, &policy(), NOW, 0.5).verdict {
+            Verdict::RetryAt { at, counts: true } => Some(at.since(NOW).as_secs()),
+            Verdict::Dead(reason) => {
+                assert_eq!(reason, "status_500");
+                None
+            }
+            other => panic!("{other:?}"),
+        };
+        assert_eq!([delay(0), delay(1), delay(2), delay(3)], [Some(5), Some(300), Some(300), None]);
+    }
+
+    #[test]
+    fn the_receivers_word_is_followed() {
+        let abort = Outcome { word: Some("abort".into()), ..status(500) };
+        assert!(matches!(decide_first(&abort).verdict, Verdict::Dead(_)));
+        let disable = Outcome { word: Some("disable".into()), ..status(500) };
+        assert_eq!(decide_first(&disable).verdict, Verdict::Disable(DisabledReason::Receiver));
+    }
+
+    #[test]
+    fn retry_after_rows_of_the_contract() {
+        let at = |code, text: &str| match decide_first(&asking(code, text)).verdict {
+            Verdict::RetryAt { at, .. } => at.since(NOW).as_secs(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(at(429, "120"), 120);
+        assert_eq!(at(503, "-5"), 5);
+        assert_eq!(at(503, "Wed, 21 Oct 2015 07:28:00 GMT"), 5);
+        assert_eq!(at(503, "Fri, 31 Dec 2099 23:59:59 GMT"), 24 * 3600);
+        assert_eq!(at(503, "soon"), 5);
+        assert_eq!(at(503, "120.5"), 5);
+        assert_eq!(at(500, "120"), 5, "only 429 and 503 may ask");
+        assert_eq!(at(429, "99999999999999999999999"), 24 * 3600);
+    }
+
+    #[test]
+    fn a_429_with_retry_after_costs_no_attempt_for_a_day() {
+        let asked = asking(429, "1");
+        let before = |since| Before { attempts: 3, since };
+        let fresh = decide(&asked, before(NOW), &policy(), NOW, 0.5);
+        assert!(matches!(fresh.verdict, Verdict::RetryAt { counts: false, .. }));
+        assert_eq!(fresh.hold_until, Some(NOW.plus(Duration::from_secs(1))));
+        let old = decide(&asked, before(NOW.minus(RETRY_AFTER_MAX)), &policy(), NOW, 0.5);
+        assert!(matches!(old.verdict, Verdict::Dead(_)));
+    }
+
+    proptest! {
+        #[test]
+        fn delays_stay_within_the_jitter(attempts in 0u32..3, chance in 0.0f64..1.0) {
+            let Verdict::RetryAt { at, .. } =
+                decide(&status(500), Before { attempts, since: NOW }, &policy(), NOW, chance).verdict
+            else { panic!("attempts are left") };
+            let base = if attempts == 0 { 5.0 } else { 300.0 };
+            let delay = at.since(NOW).as_secs_f64();
+            prop_assert!(delay >= base * 0.8 - 0.001 && delay <= base * 1.2 + 0.001);
+        }
+    }
+}

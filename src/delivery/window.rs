@@ -1,0 +1,247 @@
+//! How far one subscription has come: what waits, what is in flight, and the cursor that follows from it. Pure.
+//!
+//! Matched events queue in order; those taken are open until they are settled. An attempt that failed is settled too: its
+//! exception carries the duty on. So the holes behind a cursor are at most what is in flight.
+
+use std::collections::VecDeque;
+
+use crate::model::Seq;
+
+/// Most events that wait in memory for one subscription; more stay in the log.
+pub const QUEUE_MAX: usize = 256;
+
+/// Where the matching of a subscription stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Position {
+    /// With the lane's reader at the head; events up to `not_before` are not for it.
+    Riding {
+        /// Events up to here were matched before, or lie before its start.
+        not_before: Seq,
+    },
+    /// Behind: everything up to here was matched, the rest is read from the log when there is room.
+    Lagging(Seq),
+}
+
+/// Progress that differs from "everything up to the frontier is settled".
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Everything up to here is settled, but for the holes.
+    pub base: Seq,
+    /// Unsettled positions up to `base`, rising.
+    pub holes: Vec<Seq>,
+}
+
+/// Progress of one subscription; `T` is what waits with a position.
+#[derive(Debug)]
+pub struct Window<T> {
+    position: Position,
+    queue: VecDeque<(Seq, T)>,
+    open: Vec<Seq>,
+}
+
+impl<T> Window<T> {
+    /// A window with nothing in it.
+    #[must_use]
+    pub fn at(position: Position) -> Self {
+        Self { position, queue: VecDeque::new(), open: Vec::new() }
+    }
+
+    /// Where matching stands.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    /// Changes where matching stands; what waits stays.
+    pub fn set_position(&mut self, position: Position) {
+        self.position = position;
+    }
+
+    /// Events that wait.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Attempts in flight.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Whether another event may wait here.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.queue.len() < QUEUE_MAX
+    }
+
+    /// Lets a matched event wait; positions must rise.
+    pub fn offer(&mut self, seq: Seq, item: T) {
+        debug_assert!(self.queue.back().is_none_or(|(last, _)| *last < seq), "positions rise");
+        self.queue.push_back((seq, item));
+    }
+
+    /// Lets an event that was open before a restart wait again, ahead of all others; positions must fall.
+    pub fn offer_again(&mut self, seq: Seq, item: T) {
+        self.queue.push_front((seq, item));
+    }
+
+    /// The oldest waiting event, now in flight.
+    pub fn take(&mut self) -> Option<(Seq, T)> {
+        let (seq, item) = self.queue.pop_front()?;
+        self.open.push(seq);
+        Some((seq, item))
+    }
+
+    /// Ends an attempt; `false` when the position was not in flight (after a seek, say).
+    pub fn settle(&mut self, seq: Seq) -> bool {
+        match self.open.iter().position(|open| *open == seq) {
+            Some(index) => {
+                self.open.swap_remove(index);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Everything up to here was taken or settled; `lane` is where the lane's reader stands.
+    #[must_use]
+    pub fn base(&self, lane: Seq) -> Seq {
+        match (self.queue.front(), self.position) {
+            (Some((first, _)), _) => first.prev(),
+            (None, Position::Riding { not_before }) => lane.max(not_before),
+            (None, Position::Lagging(scanned_to)) => scanned_to,
+        }
+    }
+
+    /// Everything up to here is settled or an exception.
+    #[must_use]
+    pub fn cursor(&self, lane: Seq) -> Seq {
+        let base = self.base(lane);
+        self.open.iter().map(|seq| seq.prev()).min().map_or(base, |oldest| oldest.min(base))
+    }
+
+    /// Whether `seq` is waiting or in flight.
+    #[must_use]
+    pub fn holds(&self, seq: Seq) -> bool {
+        self.open.contains(&seq) || self.queue.binary_search_by_key(&seq, |(waiting, _)| *waiting).is_ok()
+    }
+
+    /// What a checkpoint must say of this window; `None` when it is simply at `lane`.
+    #[must_use]
+    pub fn progress(&self, lane: Seq) -> Option<Progress> {
+        let base = self.base(lane);
+        if base == lane && self.open.is_empty() {
+            return None;
+        }
+        let mut holes: Vec<Seq> = self.open.clone();
+        holes.sort_unstable();
+        Some(Progress { base, holes })
+    }
+
+    /// Forgets what waits and stands still before it; what is in flight stays open.
+    pub fn rewind(&mut self, lane: Seq) {
+        self.position = Position::Lagging(self.base(lane));
+        self.queue.clear();
+    }
+
+    /// Goes to another place; attempts in flight end without effect on the cursor.
+    pub fn jump(&mut self, scanned_to: Seq) {
+        self.queue.clear();
+        self.open.clear();
+        self.position = Position::Lagging(scanned_to);
+    }
+
+    /// Takes the items that wait.
+    pub fn drain(&mut self) -> impl Iterator<Item = (Seq, T)> + '_ {
+        self.queue.drain(..)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Event(bool),
+        Take,
+        Settle(usize),
+        Rewind,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => any::<bool>().prop_map(Step::Event),
+            3 => Just(Step::Take),
+            3 => (0usize..8).prop_map(Step::Settle),
+            1 => Just(Step::Rewind),
+        ]
+    }
+
+    proptest! {
+        /// Whatever happens, a restart from the saved progress delivers every matched event that was not settled.
+        #[test]
+        fn a_checkpoint_never_skips_an_unsettled_event(steps in prop::collection::vec(step(), 1..200)) {
+            let mut window = Window::at(Position::Riding { not_before: Seq(0) });
+            let mut head = Seq(0);
+            let mut unsettled = BTreeSet::new();
+            let mut matched = BTreeSet::new();
+            for step in steps {
+                match step {
+                    Step::Event(matches) => {
+                        head = head.next();
+                        if matches {
+                            matched.insert(head);
+                            unsettled.insert(head);
+                        }
+                        if let Position::Riding { .. } = window.position() && matches {
+                            window.offer(head, ());
+                        }
+                    }
+                    Step::Take => { window.take(); }
+                    Step::Settle(index) => {
+                        if let Some(seq) = window.open.get(index).copied() {
+                            prop_assert!(window.settle(seq));
+                            unsettled.remove(&seq);
+                        }
+                    }
+                    Step::Rewind => {
+                        window.rewind(head);
+                        // Catching up again: everything behind the position that matches is offered anew.
+                        let Position::Lagging(from) = window.position() else { unreachable!() };
+                        for seq in matched.range(from.next()..) { window.offer(*seq, ()); }
+                        window.set_position(Position::Riding { not_before: Seq(0) });
+                    }
+                }
+                let covered: BTreeSet<Seq> = match window.progress(head) {
+                    None => BTreeSet::new(),
+                    Some(Progress { base, holes }) => {
+                        prop_assert!(holes.iter().all(|hole| *hole <= base));
+                        holes.into_iter().chain(matched.range(base.next()..).copied()).collect()
+                    }
+                };
+                prop_assert!(unsettled.is_subset(&covered), "unsettled {unsettled:?} not in {covered:?}");
+                prop_assert!(unsettled.iter().all(|seq| *seq > window.cursor(head)));
+            }
+        }
+    }
+
+    #[test]
+    fn one_hanging_attempt_leaves_one_hole() {
+        let mut window = Window::at(Position::Riding { not_before: Seq(0) });
+        for seq in 1..=1000 {
+            window.offer(Seq(seq), ());
+            window.take();
+            if seq != 3 {
+                window.settle(Seq(seq));
+            }
+        }
+        assert_eq!(window.progress(Seq(1000)), Some(Progress { base: Seq(1000), holes: vec![Seq(3)] }));
+        assert_eq!(window.cursor(Seq(1000)), Seq(2));
+        window.settle(Seq(3));
+        assert_eq!(window.progress(Seq(1000)), None);
+    }
+}

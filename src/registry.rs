@@ -1,0 +1,267 @@
+//! The definitions in force, in memory: what the catalog stores, for everyone who asks or wants to hear of changes.
+//!
+//! Owns the order of changes: one at a time, durable first, then visible, then announced to every listener in that order.
+//! Must not know who listens, how definitions are judged, or anything of HTTP. Read by http, delivery and source supervision.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use crate::clock::Timestamp;
+use crate::model::SubscriptionId;
+use crate::model::source::SourceRecord;
+use crate::model::subscription::{Activity, Ordinal, SubscriptionRecord};
+use crate::storage::{Catalog, Result};
+
+mod shelf;
+
+use shelf::{Kept, Shelf};
+
+/// What happened to a subscription.
+#[derive(Clone, Debug)]
+pub enum RegistryChange {
+    /// It was made or changed.
+    Put {
+        /// As it is now.
+        record: Arc<SubscriptionRecord>,
+        /// Whether it was not there before.
+        created: bool,
+    },
+    /// It is gone.
+    Removed {
+        /// Its incarnation.
+        ordinal: Ordinal,
+        /// Its id.
+        id: SubscriptionId,
+    },
+}
+
+/// What happened to a source.
+#[derive(Clone, Debug)]
+pub enum SourceChange {
+    /// It was made or changed.
+    Put {
+        /// As it is now; its resume token is the one stored at that time.
+        record: Arc<SourceRecord>,
+        /// Whether it was not there before.
+        created: bool,
+    },
+    /// It is gone.
+    Removed {
+        /// Its name.
+        name: String,
+    },
+}
+
+impl Kept for SubscriptionRecord {
+    type Change = RegistryChange;
+
+    fn key(&self) -> &str {
+        self.spec.id.as_str()
+    }
+
+    fn put_change(record: Arc<Self>, created: bool) -> RegistryChange {
+        RegistryChange::Put { record, created }
+    }
+
+    fn removed_change(&self) -> RegistryChange {
+        RegistryChange::Removed { ordinal: self.ordinal, id: self.spec.id.clone() }
+    }
+
+    async fn store(catalog: &dyn Catalog, record: Self, expected: u64) -> Result<Self> {
+        catalog.put_subscription(record, expected).await
+    }
+
+    async fn erase(&self, catalog: &dyn Catalog) -> Result<bool> {
+        catalog.delete_subscription(&self.spec.id).await
+    }
+}
+
+impl Kept for SourceRecord {
+    type Change = SourceChange;
+
+    fn key(&self) -> &str {
+        &self.spec.name
+    }
+
+    fn put_change(record: Arc<Self>, created: bool) -> SourceChange {
+        SourceChange::Put { record, created }
+    }
+
+    fn removed_change(&self) -> SourceChange {
+        SourceChange::Removed { name: self.spec.name.clone() }
+    }
+
+    async fn store(catalog: &dyn Catalog, record: Self, expected: u64) -> Result<Self> {
+        catalog.put_source(record, expected).await
+    }
+
+    async fn erase(&self, catalog: &dyn Catalog) -> Result<bool> {
+        catalog.delete_source(&self.spec.name).await
+    }
+}
+
+/// All subscriptions; a handle to share.
+#[derive(Clone)]
+pub struct Registry(Shelf<SubscriptionRecord>);
+
+impl Registry {
+    /// Reads every subscription of the catalog.
+    ///
+    /// # Errors
+    /// As the catalog fails.
+    pub async fn open(catalog: Arc<dyn Catalog>) -> Result<Self> {
+        let records = catalog.subscriptions().await?;
+        Ok(Self(Shelf::new(catalog, records)))
+    }
+
+    /// The subscription of this id.
+    #[must_use]
+    pub fn get(&self, id: &str) -> Option<Arc<SubscriptionRecord>> {
+        self.0.get(id)
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.len() == 0
+    }
+
+    /// At most `limit` of them by id, behind `after`.
+    #[must_use]
+    pub fn list(&self, after: Option<&str>, limit: usize) -> Vec<Arc<SubscriptionRecord>> {
+        self.0.list(after, limit)
+    }
+
+    /// All of them by id.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<SubscriptionRecord>> {
+        self.0.list(None, usize::MAX)
+    }
+
+    /// All of them by id, and every change after that, in order, each once it is durable and visible to [`Registry::get`].
+    #[must_use]
+    pub fn listen(&self) -> (Vec<Arc<SubscriptionRecord>>, UnboundedReceiver<RegistryChange>) {
+        self.0.listen()
+    }
+
+    /// Stores a definition over the revision it replaces (0 for a new one) and announces it.
+    ///
+    /// # Cancellation
+    /// Once it began to store, it goes on to the end although the caller went away.
+    ///
+    /// # Errors
+    /// `Conflict` when the revision is another one, else as the catalog fails; nothing is changed or announced then.
+    pub async fn put(&self, record: SubscriptionRecord, expected_revision: u64) -> Result<Arc<SubscriptionRecord>> {
+        self.0.put(record, expected_revision).await
+    }
+
+    /// Sets whether it runs, whatever its revision; `None` when there is no such subscription.
+    ///
+    /// Setting what is already set stores and announces nothing. Reads and stores in one turn, so it cannot conflict with
+    /// other changes made here.
+    ///
+    /// # Errors
+    /// As the catalog fails.
+    pub async fn set_activity(
+        &self,
+        id: &SubscriptionId,
+        activity: Activity,
+        now: Timestamp,
+    ) -> Result<Option<Arc<SubscriptionRecord>>> {
+        let change = move |record: &SubscriptionRecord| {
+            (record.activity != activity).then(|| SubscriptionRecord { activity, updated_at: now, ..record.clone() })
+        };
+        self.0.change(id.as_str(), change).await
+    }
+
+    /// Removes it and gives what it was; `None` when there is no such subscription.
+    ///
+    /// # Errors
+    /// As the catalog fails.
+    pub async fn delete(&self, id: &SubscriptionId) -> Result<Option<Arc<SubscriptionRecord>>> {
+        self.0.delete(id.as_str()).await
+    }
+}
+
+/// All sources; a handle to share.
+#[derive(Clone)]
+pub struct SourceRegistry(Shelf<SourceRecord>);
+
+impl SourceRegistry {
+    /// Reads every source of the catalog.
+    ///
+    /// # Errors
+    /// As the catalog fails.
+    pub async fn open(catalog: Arc<dyn Catalog>) -> Result<Self> {
+        let records = catalog.sources().await?;
+        Ok(Self(Shelf::new(catalog, records)))
+    }
+
+    /// The source of this name. Its resume token is the one of the last change, not the present one.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<Arc<SourceRecord>> {
+        self.0.get(name)
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.len() == 0
+    }
+
+    /// At most `limit` of them by name, behind `after`.
+    #[must_use]
+    pub fn list(&self, after: Option<&str>, limit: usize) -> Vec<Arc<SourceRecord>> {
+        self.0.list(after, limit)
+    }
+
+    /// All of them by name, and every change after that, as [`Registry::listen`].
+    #[must_use]
+    pub fn listen(&self) -> (Vec<Arc<SourceRecord>>, UnboundedReceiver<SourceChange>) {
+        self.0.listen()
+    }
+
+    /// Stores a definition over the revision it replaces (0 for a new one) and announces it, as [`Registry::put`].
+    ///
+    /// # Errors
+    /// `Conflict` when the revision is another one, else as the catalog fails.
+    pub async fn put(&self, record: SourceRecord, expected_revision: u64) -> Result<Arc<SourceRecord>> {
+        self.0.put(record, expected_revision).await
+    }
+
+    /// Removes it and gives what it was; `None` when there is no such source.
+    ///
+    /// # Errors
+    /// As the catalog fails.
+    pub async fn delete(&self, name: &str) -> Result<Option<Arc<SourceRecord>>> {
+        self.0.delete(name).await
+    }
+}
+
+impl std::fmt::Debug for Registry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Registry").field("len", &self.len()).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for SourceRegistry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SourceRegistry").field("len", &self.len()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

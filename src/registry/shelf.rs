@@ -1,0 +1,172 @@
+//! A sorted set of shared records with one writer at a time and any number of listeners.
+//!
+//! Owns the turn of writers and the order durable → visible → announced. Must not know what the records mean.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::ops::Bound;
+use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use tokio::sync::Mutex;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use crate::storage::{Catalog, Result, StorageError, StorageErrorKind};
+
+/// A record that the catalog keeps under a key.
+pub(super) trait Kept: Clone + Send + Sync + Sized + 'static {
+    /// How a change of it is announced.
+    type Change: Clone + Send + 'static;
+
+    /// Its key.
+    fn key(&self) -> &str;
+
+    /// The news that it was stored.
+    fn put_change(record: Arc<Self>, created: bool) -> Self::Change;
+
+    /// The news that it was removed.
+    fn removed_change(&self) -> Self::Change;
+
+    /// Stores it.
+    fn store(catalog: &dyn Catalog, record: Self, expected: u64) -> impl Future<Output = Result<Self>> + Send;
+
+    /// Removes it.
+    fn erase(&self, catalog: &dyn Catalog) -> impl Future<Output = Result<bool>> + Send;
+}
+
+struct State<R: Kept> {
+    records: BTreeMap<Arc<str>, Arc<R>>,
+    listeners: Vec<UnboundedSender<R::Change>>,
+}
+
+struct Inner<R: Kept> {
+    catalog: Arc<dyn Catalog>,
+    // Held over a store, so that changes become visible in the order in which they became durable.
+    turn: Mutex<()>,
+    state: RwLock<State<R>>,
+}
+
+pub(super) struct Shelf<R: Kept>(Arc<Inner<R>>);
+
+impl<R: Kept> Clone for Shelf<R> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<R: Kept> Shelf<R> {
+    pub(super) fn new(catalog: Arc<dyn Catalog>, records: Vec<R>) -> Self {
+        let records = records.into_iter().map(|record| (Arc::from(record.key()), Arc::new(record))).collect();
+        let state = RwLock::new(State { records, listeners: Vec::new() });
+        Self(Arc::new(Inner { catalog, turn: Mutex::new(()), state }))
+    }
+
+    pub(super) fn get(&self, key: &str) -> Option<Arc<R>> {
+        self.0.read().records.get(key).cloned()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.read().records.len()
+    }
+
+    pub(super) fn list(&self, after: Option<&str>, limit: usize) -> Vec<Arc<R>> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.0.read().records.range::<str, _>((from, Bound::Unbounded)).take(limit).map(|(_, record)| record.clone()).collect()
+    }
+
+    pub(super) fn listen(&self) -> (Vec<Arc<R>>, UnboundedReceiver<R::Change>) {
+        let (sender, receiver) = unbounded_channel();
+        let mut state = self.0.write();
+        state.listeners.push(sender);
+        (state.records.values().cloned().collect(), receiver)
+    }
+
+    pub(super) async fn put(&self, record: R, expected: u64) -> Result<Arc<R>> {
+        let inner = Arc::clone(&self.0);
+        to_the_end(async move {
+            let _turn = inner.turn.lock().await;
+            inner.store(record, expected).await
+        })
+        .await
+    }
+
+    /// Stores what `change` makes of the record, when it makes something; `None` when there is no record.
+    pub(super) async fn change(&self, key: &str, change: impl FnOnce(&R) -> Option<R> + Send + 'static) -> Result<Option<Arc<R>>>
+    where
+        R: Revised,
+    {
+        let inner = Arc::clone(&self.0);
+        let key: Arc<str> = key.into();
+        to_the_end(async move {
+            let _turn = inner.turn.lock().await;
+            let Some(present) = inner.read().records.get(&key).cloned() else { return Ok(None) };
+            match change(&present) {
+                None => Ok(Some(present)),
+                Some(next) => inner.store(next, present.revision()).await.map(Some),
+            }
+        })
+        .await
+    }
+
+    pub(super) async fn delete(&self, key: &str) -> Result<Option<Arc<R>>> {
+        let inner = Arc::clone(&self.0);
+        let key: Arc<str> = key.into();
+        to_the_end(async move {
+            let _turn = inner.turn.lock().await;
+            let Some(present) = inner.read().records.get(&key).cloned() else { return Ok(None) };
+            present.erase(inner.catalog.as_ref()).await?;
+            let mut state = inner.write();
+            state.records.remove(&key);
+            state.announce(&present.removed_change());
+            Ok(Some(present))
+        })
+        .await
+    }
+}
+
+/// A record whose changes are counted.
+pub(super) trait Revised {
+    /// The present count.
+    fn revision(&self) -> u64;
+}
+
+impl Revised for crate::model::subscription::SubscriptionRecord {
+    fn revision(&self) -> u64 {
+        self.revision
+    }
+}
+
+impl<R: Kept> Inner<R> {
+    fn read(&self) -> RwLockReadGuard<'_, State<R>> {
+        self.state.read().expect("invariant: no holder of this lock panics")
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, State<R>> {
+        self.state.write().expect("invariant: no holder of this lock panics")
+    }
+
+    async fn store(&self, record: R, expected: u64) -> Result<Arc<R>> {
+        let stored = Arc::new(R::store(self.catalog.as_ref(), record, expected).await?);
+        let mut state = self.write();
+        let created = state.records.insert(Arc::from(stored.key()), Arc::clone(&stored)).is_none();
+        state.announce(&R::put_change(Arc::clone(&stored), created));
+        Ok(stored)
+    }
+}
+
+impl<R: Kept> State<R> {
+    fn announce(&mut self, change: &R::Change) {
+        self.listeners.retain(|listener| listener.send(change.clone()).is_ok());
+    }
+}
+
+/// Runs a change as a task of its own: a caller that goes away must not leave memory and catalog different.
+async fn to_the_end<T: Send + 'static>(change: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+    match tokio::spawn(change).await {
+        Ok(result) => result,
+        Err(error) => Err(StorageError {
+            kind: StorageErrorKind::Unavailable,
+            message: "the change was cut off".to_owned(),
+            source: Some(Box::new(error)),
+        }),
+    }
+}
