@@ -8,6 +8,7 @@ pub mod clock;
 pub mod model;
 pub mod units;
 // Level 1: mechanisms
+pub mod codec;
 pub mod net;
 // Level 2: storage
 pub mod storage;
