@@ -9,6 +9,7 @@ pub mod model;
 pub mod units;
 // Level 1: mechanisms
 pub mod codec;
+pub mod json;
 pub mod net;
 // Level 2: storage
 pub mod storage;
@@ -17,3 +18,5 @@ pub mod tail;
 pub mod delivery;
 pub mod follow;
 pub mod registry;
+// Level 4: the edge
+pub mod http;
