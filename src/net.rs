@@ -7,12 +7,12 @@
 
 pub mod address;
 //pub mod client;
-//pub mod dial;
+pub mod dial;
 //pub mod fetch;
-//pub mod resolve;
+pub mod resolve;
 pub mod rules;
 pub mod target;
-//pub mod tls;
+pub mod tls;
 
 pub use rules::{AllowEntry, EgressRules, ResolverChoice};
 pub use target::{Target, TargetError};
