@@ -6,7 +6,7 @@
 //! of here opens a connection.
 
 pub mod address;
-//pub mod client;
+pub mod client;
 pub mod dial;
 //pub mod fetch;
 pub mod resolve;

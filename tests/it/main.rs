@@ -1,3 +1,5 @@
 //! The integration tests: one binary, one module an area.
 
 mod net_dns;
+mod net_fault;
+mod net_wire;
