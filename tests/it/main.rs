@@ -2,4 +2,5 @@
 
 mod net_dns;
 mod net_fault;
+mod net_tls;
 mod net_wire;

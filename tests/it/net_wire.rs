@@ -8,7 +8,7 @@ use hookcast::net::client::{
 use hookcast::net::dial::Gate;
 use hookcast::net::tls::Tls;
 use hookcast::net::{EgressRules, ResolverChoice, Target};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -28,7 +28,8 @@ fn client() -> WireClient {
 }
 
 fn prepared(url: &str) -> PreparedTarget {
-    PreparedTarget::new(Target::parse(url).unwrap(), &Tls::new(&[]).unwrap()).unwrap()
+    static TLS: LazyLock<Tls> = LazyLock::new(|| Tls::new(&[]).unwrap());
+    PreparedTarget::new(Target::parse(url).unwrap(), &TLS).unwrap()
 }
 
 async fn post_to(client: &WireClient, target: &PreparedTarget, deadline: Duration) -> Result<WireAnswer, WireFailure> {
@@ -178,10 +179,13 @@ async fn what_is_no_answer_is_a_protocol_failure_and_costs_the_connection() {
 
 #[actix_web::test]
 async fn bytes_behind_an_answer_do_not_answer_the_next_request() {
-    // At once behind the answer, and a moment later.
+    // At once behind the answer, and while the connection is idle.
     for late in [false, true] {
         for first in [OK, EMPTY, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "HTTP/1.1 204 x\r\n\r\n"] {
             let extra = "HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n";
+            let (answered, on_answer) = std::sync::mpsc::channel::<()>();
+            let (sent, mut on_sent) = tokio::sync::mpsc::unbounded_channel();
+            let on_answer = std::sync::Mutex::new(on_answer);
             let server = FaultServer::start(move |mut peer| {
                 if peer.number > 0 {
                     while peer.request().is_some() && peer.send("HTTP/1.1 500 x\r\nContent-Length: 0\r\n\r\n") {}
@@ -190,20 +194,24 @@ async fn bytes_behind_an_answer_do_not_answer_the_next_request() {
                 peer.request();
                 if late {
                     peer.send(first);
+                    on_answer.lock().unwrap().recv().unwrap();
                     peer.send(extra);
                 } else {
                     peer.send(format!("{first}{extra}"));
                 }
+                sent.send(()).unwrap();
                 peer.wait_for_close();
             });
             let (client, target) = (client(), prepared(&server.url()));
             assert!(post_to(&client, &target, PATIENT).await.is_ok());
-            // The late bytes may arrive at any time: the next answer is the new connection's or, at worst, none.
-            let next = word(&post_to(&client, &target, PATIENT).await);
-            assert_ne!(next, "201", "{first:?} late={late}");
-            if !late {
-                assert_eq!((next.as_str(), server.connections()), ("500", 2), "{first:?}");
+            answered.send(()).unwrap();
+            on_sent.recv().await.unwrap();
+            // The runtime learns of the bytes when it next looks at its sockets.
+            for _ in 0..200 {
+                tokio::task::yield_now().await;
             }
+            let next = word(&post_to(&client, &target, PATIENT).await);
+            assert_eq!((next.as_str(), server.connections()), ("500", 2), "{first:?} late={late}");
         }
     }
 }
@@ -414,11 +422,12 @@ async fn cookies_are_not_kept() {
 }
 
 #[actix_web::test]
-async fn odd_bytes_in_header_values_are_taken_as_they_are_or_refused() {
-    // The HTTP parser refuses control characters; it must not end in a success with an altered value.
-    let server = FaultServer::answering("HTTP/1.1 200 OK\r\nX-Odd: \u{e9}\r\nContent-Length: 2\r\n\r\n\0\u{ff}".as_bytes().to_vec());
-    let answer = post(&server, PATIENT).await.unwrap();
-    assert_eq!(answer.body_head.len(), 2);
+async fn odd_bytes_do_not_spoil_an_answer() {
+    let mut bytes = b"HTTP/1.1 200 OK\r\nX-Ansi: \x1b[2J\r\nX-Latin: \xe9\r\nContent-Length: 2\r\n\r\n".to_vec();
+    bytes.extend([0, 0xff]);
+    let answer = post(&FaultServer::answering(bytes), PATIENT).await.unwrap();
+    assert_eq!((answer.status, &answer.body_head[..]), (200, &[0, 0xff][..]));
+    assert_eq!(answer.headers.get("x-ansi").unwrap().as_bytes(), b"?[2J");
 }
 
 #[actix_web::test]

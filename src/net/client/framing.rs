@@ -113,8 +113,11 @@ impl Framing {
             return match self.find_head(data, 0)? {
                 Found::Complete { start, end } => {
                     let rewrite = self.read_head(&data[start..end])?;
-                    let end = end + self.body(&data[end..]);
-                    Ok(if rewrite { Feed::Held(as_http_10(&data[start..end])) } else { Feed::Pass(start, end) })
+                    let body_end = end + self.body(&data[end..]);
+                    Ok(match rewrite {
+                        Some(version) => Feed::Held(rewritten(&data[start..body_end], end - start, version)),
+                        None => Feed::Pass(start, body_end),
+                    })
                 }
                 Found::Partial { start } => {
                     self.held.extend_from_slice(&data[start..]);
@@ -128,8 +131,9 @@ impl Framing {
         match self.find_head(&held, self.searched.saturating_sub(3))? {
             Found::Complete { start, end } => {
                 let rewrite = self.read_head(&held[start..end])?;
-                let end = end + self.body(&held[end..]);
-                Ok(Feed::Held(if rewrite { as_http_10(&held[start..end]) } else { held[start..end].to_vec() }))
+                let body_end = end + self.body(&held[end..]);
+                let version = rewrite.unwrap_or(held[start + 7]);
+                Ok(Feed::Held(rewritten(&held[start..body_end], end - start, version)))
             }
             Found::Partial { start } => {
                 self.held = held;
@@ -169,8 +173,8 @@ impl Framing {
         }
     }
 
-    /// Reads a final head and sets what follows; says whether it must be rewritten to HTTP/1.0.
-    fn read_head(&mut self, head: &[u8]) -> Result<bool, Fault> {
+    /// Reads a final head and sets what follows; `Some` says that it must be rewritten, with which minor version.
+    fn read_head(&mut self, head: &[u8]) -> Result<Option<u8>, Fault> {
         let facts = Facts::read(head)?;
         let keeps_alive = if head[7] == b'0' { facts.keep_alive } else { !facts.close };
         self.last = self.last || !keeps_alive || facts.upgrade;
@@ -183,9 +187,9 @@ impl Framing {
         if self.state == State::UntilEof {
             self.last = true;
             // The client reads an HTTP/1.1 body without length as empty, but an HTTP/1.0 one to its end.
-            return Ok(head[7] != b'0');
+            return Ok(Some(b'0'));
         }
-        Ok(false)
+        Ok(head.iter().any(|byte| is_odd(*byte)).then_some(head[7]))
     }
 
     /// Says how many of `data` belong to the body.
@@ -300,11 +304,21 @@ fn status_of(head: &[u8]) -> Result<u16, Fault> {
     }
 }
 
-/// The head with its version turned to HTTP/1.0.
-fn as_http_10(head: &[u8]) -> Vec<u8> {
-    let mut head = head.to_vec();
-    head[7] = b'0';
-    head
+/// Control bytes the HTTP parser would refuse the whole answer for; the status still decides.
+fn is_odd(byte: u8) -> bool {
+    (byte < b' ' && !matches!(byte, b'\t' | b'\r' | b'\n')) || byte == 0x7f
+}
+
+/// A response with another minor version and without control bytes in its head.
+fn rewritten(response: &[u8], head_len: usize, version: u8) -> Vec<u8> {
+    let mut response = response.to_vec();
+    response[7] = version;
+    for byte in &mut response[..head_len] {
+        if is_odd(*byte) {
+            *byte = b'?';
+        }
+    }
+    response
 }
 
 #[derive(Default)]

@@ -63,6 +63,15 @@ fn a_body_without_length_is_read_to_the_end_as_http_10() {
 }
 
 #[test]
+fn control_bytes_in_a_head_do_not_spoil_the_answer() {
+    let wire = "HTTP/1.1 200 OK\r\nX: \u{1b}[2J\t\0\u{7f}\r\nContent-Length: 3\r\n\r\n\u{1b}[J";
+    let clean = "HTTP/1.1 200 OK\r\nX: ?[2J\t??\r\nContent-Length: 3\r\n\r\n\u{1b}[J";
+    assert_eq!(whole(wire), Ok((clean.to_owned(), false, false)));
+    let (out, _) = run(wire.as_bytes(), &[5, 20, 30]).unwrap();
+    assert_eq!(out, clean.as_bytes());
+}
+
+#[test]
 fn connections_that_end_are_known() {
     for wire in [
         "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
