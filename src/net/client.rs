@@ -13,7 +13,7 @@ pub use actix_http::StatusCode;
 pub use actix_http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::dial::{DialError, Gate};
-use super::target::{Scheme, Target};
+use super::target::Target;
 use super::tls::Tls;
 use actix_http::error::{ParseError, PayloadError};
 use actix_http::{Method, Payload, RequestHead, ResponseHead, Uri, header};
@@ -47,7 +47,7 @@ type BoxedResponse = LocalBoxFuture<'static, Result<(ResponseHead, Payload), Sen
 #[derive(Debug, Clone)]
 pub struct PreparedTarget {
     target: Arc<Target>,
-    tls: Option<Tls>,
+    tls: Tls,
     uri: Uri,
     host: HeaderValue,
     key: OriginKey,
@@ -72,9 +72,8 @@ impl PreparedTarget {
             .path_and_query(target.path_and_query())
             .build()
             .map_err(|_| UnusableTarget)?;
-        let tls = (target.scheme() == Scheme::Https).then(|| tls.clone());
-        let key = OriginKey::new(&target, tls.as_ref());
-        Ok(Self { target: Arc::new(target), tls, uri, host, key })
+        let key = OriginKey::new(&target, tls);
+        Ok(Self { target: Arc::new(target), tls: tls.clone(), uri, host, key })
     }
 
     /// The URL this was made from.

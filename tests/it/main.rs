@@ -2,5 +2,6 @@
 
 mod net_dns;
 mod net_fault;
+mod net_fetch;
 mod net_tls;
 mod net_wire;

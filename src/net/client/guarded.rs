@@ -5,6 +5,7 @@
 //! again reads as closed, which is how the pool finds out.
 
 use super::framing::{Fault, Feed, Framing};
+use crate::net::socket::Socket;
 use actix_rt::net::{ActixStream, Ready};
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -12,8 +13,6 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
-use tokio_rustls::client::TlsStream;
 
 /// Bytes looked for in one read while a request is still going out.
 const EARLY_READ_BYTES: usize = 4 * 1024;
@@ -39,42 +38,6 @@ pub(super) struct Touched(RefCell<Option<Rc<Conn>>>);
 impl Touched {
     pub(super) fn take(&self) -> Option<Rc<Conn>> {
         self.0.take()
-    }
-}
-
-#[derive(Debug)]
-pub(super) enum Socket {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
-}
-
-impl Socket {
-    fn tcp(&self) -> &TcpStream {
-        match self {
-            Self::Plain(stream) => stream,
-            Self::Tls(stream) => stream.get_ref().0,
-        }
-    }
-
-    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
-        }
-    }
-
-    fn poll_write(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match self {
-            Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
-            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
-        }
-    }
-
-    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
-        }
     }
 }
 
@@ -151,7 +114,7 @@ impl Guarded {
         let mut bytes = [0; EARLY_READ_BYTES];
         while self.ready.is_empty() && self.ended.is_none() {
             let mut buf = ReadBuf::new(&mut bytes);
-            match self.socket.poll_read(cx, &mut buf) {
+            match Pin::new(&mut self.socket).poll_read(cx, &mut buf) {
                 Poll::Pending => return false,
                 Poll::Ready(Err(error)) => self.ended = Some(Err(error)),
                 Poll::Ready(Ok(())) if buf.filled().is_empty() => self.ended = Some(Ok(())),
@@ -196,7 +159,7 @@ impl AsyncRead for Guarded {
                 return Poll::Ready(Ok(()));
             }
             let before = buf.filled().len();
-            ready!(this.socket.poll_read(cx, buf))?;
+            ready!(Pin::new(&mut this.socket).poll_read(cx, buf))?;
             if buf.filled().len() == before {
                 this.conn.closed.set(true);
                 return Poll::Ready(Ok(()));
@@ -231,7 +194,7 @@ impl AsyncWrite for Guarded {
         if this.unwanted {
             return Poll::Ready(Ok(buf.len()));
         }
-        match this.socket.poll_write(cx, buf) {
+        match Pin::new(&mut this.socket).poll_write(cx, buf) {
             // An answer may already wait behind the closed door; reading tells, and brings the error if not.
             Poll::Ready(Err(error)) if Self::is_gone(&error) => {
                 this.give_up_sending();
@@ -247,7 +210,7 @@ impl AsyncWrite for Guarded {
         if this.unwanted {
             return Poll::Ready(Ok(()));
         }
-        match this.socket.poll_flush(cx) {
+        match Pin::new(&mut this.socket).poll_flush(cx) {
             Poll::Ready(Err(error)) if Self::is_gone(&error) => {
                 this.give_up_sending();
                 Poll::Ready(Ok(()))
@@ -258,10 +221,7 @@ impl AsyncWrite for Guarded {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().socket {
-            Socket::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Socket::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
+        Pin::new(&mut self.get_mut().socket).poll_shutdown(cx)
     }
 }
 

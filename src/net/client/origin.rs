@@ -4,10 +4,11 @@
 //! awc pools and speaks HTTP/1.1; name, address, TLS and framing are ours, in the connector service, because a custom resolver
 //! would not see IP literals. TLS happens inside that service, so awc always believes it speaks plain http.
 
-use super::guarded::{Guarded, Socket, Touched};
+use super::guarded::{Guarded, Touched};
 use super::{BoxedResponse, PreparedTarget};
-use crate::net::dial::Gate;
-use crate::net::target::Target;
+use crate::net::dial::{DialError, Gate};
+use crate::net::socket::Socket;
+use crate::net::target::{Scheme, Target};
 use crate::net::tls::Tls;
 use actix_http::{RequestHead, RequestHeadType, Uri};
 use actix_service::Service;
@@ -37,8 +38,9 @@ pub(super) struct OriginKey {
 }
 
 impl OriginKey {
-    pub(super) fn new(target: &Target, tls: Option<&Tls>) -> Self {
-        Self { authority: format!("{}:{}", target.host(), target.port()).into(), tls: tls.map(Tls::key) }
+    pub(super) fn new(target: &Target, tls: &Tls) -> Self {
+        let tls = (target.scheme() == Scheme::Https).then(|| tls.key());
+        Self { authority: format!("{}:{}", target.host(), target.port()).into(), tls }
     }
 }
 
@@ -148,7 +150,7 @@ impl Origins {
 struct Route {
     gate: Gate,
     target: Arc<Target>,
-    tls: Option<Tls>,
+    tls: Tls,
     touched: Rc<Touched>,
 }
 
@@ -169,12 +171,8 @@ impl Service<ConnectInfo<Uri>> for Dialer {
         let route = Rc::clone(&self.0);
         Box::pin(async move {
             // `Resolver` is the one variant that carries an error of ours through awc.
-            let boxed = |error| ConnectError::Resolver(Box::new(error));
-            let stream = route.gate.connect(&route.target).await.map_err(boxed)?;
-            let socket = match &route.tls {
-                None => Socket::Plain(stream),
-                Some(tls) => Socket::Tls(Box::new(tls.handshake(&route.target, stream).await.map_err(boxed)?)),
-            };
+            let boxed = |error: DialError| ConnectError::Resolver(Box::new(error));
+            let socket = Socket::open(&route.gate, &route.tls, &route.target).await.map_err(boxed)?;
             let guarded = Guarded::new(socket, Rc::clone(&route.touched));
             Ok(Connection::new(info.request().clone(), guarded))
         })
