@@ -112,7 +112,9 @@ fn special_v4(ip: Ipv4Addr) -> Option<AddressClass> {
         [10, ..] | [172, 16..=31, ..] | [192, 168, ..] => C::Private,
         [100, 64..=127, ..] => C::Shared,
         [169, 254, ..] => C::LinkLocal,
-        [192, 0, 2, _] | [198, 51, 100, _] | [203, 0, 113, _] | [198, 18 | 19, ..] => C::Documentation,
+        [192, 0, 2, _] | [198, 51, 100, _] | [203, 0, 113, _] | [198, 18 | 19, ..] => {
+            C::Documentation
+        }
         // IETF assignments, AS112, AMT, 6to4 relays, AS112 direct delegation, class E.
         [192, 0, 0, _]
         | [192, 31, 196, _]

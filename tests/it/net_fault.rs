@@ -48,7 +48,9 @@ impl Peer {
 
     /// Ends the connection with a reset instead of a FIN.
     pub fn reset(self) {
-        SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).unwrap();
+        SockRef::from(&self.stream)
+            .set_linger(Some(Duration::ZERO))
+            .unwrap();
     }
 
     /// Says that no more will be sent, but goes on reading.
@@ -83,8 +85,11 @@ impl FaultServer {
             requests: Arc::default(),
             stop: Arc::default(),
         };
-        let (connections, requests, stop) =
-            (Arc::clone(&server.connections), Arc::clone(&server.requests), Arc::clone(&server.stop));
+        let (connections, requests, stop) = (
+            Arc::clone(&server.connections),
+            Arc::clone(&server.requests),
+            Arc::clone(&server.stop),
+        );
         let script = Arc::new(script);
         std::thread::spawn(move || {
             while let Ok((stream, _)) = listener.accept() {
@@ -93,7 +98,12 @@ impl FaultServer {
                 }
                 let _ = stream.set_nodelay(true);
                 let number = connections.fetch_add(1, Ordering::SeqCst);
-                let peer = Peer { stream, number, buffered: Vec::new(), requests: Arc::clone(&requests) };
+                let peer = Peer {
+                    stream,
+                    number,
+                    buffered: Vec::new(),
+                    requests: Arc::clone(&requests),
+                };
                 let script = Arc::clone(&script);
                 std::thread::spawn(move || script(peer));
             }
