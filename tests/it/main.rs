@@ -1,1 +1,3 @@
-fn main() {}
+//! Black-box tests, one binary; each module is one area.
+
+mod signatures;
