@@ -6,8 +6,11 @@
 // Level 0: data
 pub mod clock;
 pub mod model;
+pub mod units;
 // Level 1: mechanisms
+pub mod json;
 pub mod net;
+pub mod signature;
 // Level 2: storage
 pub mod storage;
 pub mod tail;

@@ -5,6 +5,5 @@ mod net_fault;
 mod net_fetch;
 mod net_tls;
 mod net_wire;
-//! Black-box tests, one module an area.
-
+mod signatures;
 mod storage;
