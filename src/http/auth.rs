@@ -1,0 +1,255 @@
+//! Who may do what: bearer tokens with scopes and topics, and what is asked of requests when there are no tokens.
+//!
+//! Tokens are known by their SHA-256 only and are read from the `Authorization` header only. Without tokens the relay trusts
+//! its own machine: only a `Host` that means this relay is answered, and pages of other sites are refused (DNS rebinding,
+//! cross-site requests). Proxy headers are never believed. Knows no endpoint.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use actix_web::HttpRequest;
+use actix_web::http::header::{self, HeaderMap, HeaderValue};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use super::problem::{self, Problem};
+use crate::clock::{Clock, Timestamp};
+use crate::model::{PatternList, Topic, TopicPattern};
+
+mod guesses;
+pub(super) mod origin;
+
+use guesses::Guesses;
+
+/// Longest token that is looked at; a longer one is refused unread.
+pub const TOKEN_BYTES_MAX: usize = 512;
+
+/// What a token may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Scope {
+    /// Look at definitions, state and events.
+    Read = 1,
+    /// Publish events.
+    Publish = 2,
+    /// Follow streams.
+    Stream = 4,
+    /// Change definitions, move cursors, redrive.
+    Manage = 8,
+}
+
+impl Scope {
+    /// Every scope.
+    pub const ALL: [Self; 4] = [Self::Read, Self::Publish, Self::Stream, Self::Manage];
+
+    /// Its word.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Publish => "publish",
+            Self::Stream => "stream",
+            Self::Manage => "manage",
+        }
+    }
+
+    /// The scope of a word.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|scope| scope.word() == word)
+    }
+}
+
+/// One token as the relay knows it.
+#[derive(Clone, Debug)]
+pub struct TokenEntry {
+    /// For people and logs.
+    pub name: String,
+    /// SHA-256 of the token.
+    pub sha256: [u8; 32],
+    /// What it may do.
+    pub scopes: Vec<Scope>,
+    /// The only topics it sees and touches; empty = all.
+    pub topics: Vec<TopicPattern>,
+    /// Not valid from then on.
+    pub expires_at: Option<Timestamp>,
+}
+
+impl TokenEntry {
+    /// The digest under which a token is known.
+    #[must_use]
+    pub fn digest(token: &str) -> [u8; 32] {
+        Sha256::digest(token.as_bytes()).into()
+    }
+}
+
+/// What [`Auth`] is made from.
+#[derive(Clone, Debug, Default)]
+pub struct AuthSettings {
+    /// The tokens; empty = none is asked for.
+    pub tokens: Vec<TokenEntry>,
+    /// Names besides the loopback ones that a `Host` may have while there are no tokens, with or without a port.
+    pub hosts: Vec<String>,
+}
+
+/// The judge of requests.
+#[derive(Debug)]
+pub struct Auth {
+    // `None` once and for all when the relay runs without tokens: taking the last token away must not open it.
+    tokens: Option<RwLock<Arc<[Arc<TokenEntry>]>>>,
+    hosts: Vec<String>,
+    guesses: Guesses,
+    clock: Arc<dyn Clock>,
+}
+
+/// Who asks; only made by [`Auth::require`].
+#[derive(Clone, Debug)]
+pub struct Caller(Option<Arc<TokenEntry>>);
+
+impl Auth {
+    /// Takes the settings.
+    #[must_use]
+    pub fn new(settings: AuthSettings, clock: Arc<dyn Clock>) -> Self {
+        let tokens = (!settings.tokens.is_empty()).then(|| RwLock::new(shared(settings.tokens)));
+        Self { tokens, hosts: settings.hosts, guesses: Guesses::default(), clock }
+    }
+
+    /// Whether tokens are asked for.
+    #[must_use]
+    pub fn has_tokens(&self) -> bool {
+        self.tokens.is_some()
+    }
+
+    /// Puts other tokens in force at once; without effect on a relay that runs without tokens.
+    pub fn replace_tokens(&self, tokens: Vec<TokenEntry>) {
+        if let Some(present) = &self.tokens {
+            *present.write().unwrap_or_else(PoisonError::into_inner) = shared(tokens);
+        }
+    }
+
+    /// Refuses what a relay without tokens must not answer: a foreign `Host`, a page of another site.
+    ///
+    /// # Errors
+    /// `host_not_allowed`, `cross_site`.
+    pub fn admit(&self, headers: &HeaderMap, is_navigation_allowed: bool) -> Result<(), Problem> {
+        if self.has_tokens() { Ok(()) } else { origin::check(headers, &self.hosts, is_navigation_allowed) }
+    }
+
+    /// Finds out who asks and whether the scope is theirs.
+    ///
+    /// # Errors
+    /// `unauthorized`, `too_many_requests` after too many bad tokens from one address, `scope`.
+    pub fn require(&self, request: &HttpRequest, scope: Scope) -> Result<Caller, Problem> {
+        let Some(tokens) = &self.tokens else { return Ok(Caller(None)) };
+        let entry = match bearer(request.headers()) {
+            None => return Err(unauthorized("send `Authorization: Bearer <token>`")),
+            Some(token) => {
+                let known = Arc::clone(&tokens.read().unwrap_or_else(PoisonError::into_inner));
+                find(token, &known, self.clock.now())
+            }
+        };
+        let Some(entry) = entry else {
+            let peer = request.peer_addr().map(|address| address.ip());
+            return Err(match self.guesses.note(peer, self.clock.now()) {
+                Some(wait_s) => Problem::new(problem::TOO_MANY_REQUESTS, "too many unknown tokens came from this address")
+                    .retry_after(wait_s),
+                None => unauthorized("the token is not known, or no longer valid"),
+            });
+        };
+        if !entry.scopes.contains(&scope) {
+            let detail = format!("the token `{}` lacks the scope `{}`", entry.name, scope.word());
+            return Err(Problem::new(problem::SCOPE, detail));
+        }
+        Ok(Caller(Some(entry)))
+    }
+}
+
+fn shared(tokens: Vec<TokenEntry>) -> Arc<[Arc<TokenEntry>]> {
+    tokens.into_iter().map(Arc::new).collect()
+}
+
+fn unauthorized(detail: &'static str) -> Problem {
+    Problem::new(problem::UNAUTHORIZED, detail).header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
+}
+
+/// The bearer token of a request with exactly one `Authorization` header; empty when it holds something else.
+fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+    let mut values = headers.get_all(header::AUTHORIZATION);
+    let value = values.next()?.as_bytes();
+    if values.next().is_some() {
+        return Some(b"");
+    }
+    let (scheme, token) = value.split_at(value.iter().position(|b| *b == b' ').unwrap_or(value.len()));
+    Some(if scheme.eq_ignore_ascii_case(b"bearer") { token.trim_ascii() } else { b"" })
+}
+
+/// Looks at every entry, so that the time taken says nothing about which one matched.
+fn find(token: &[u8], known: &[Arc<TokenEntry>], now: Timestamp) -> Option<Arc<TokenEntry>> {
+    if token.is_empty() || token.len() > TOKEN_BYTES_MAX {
+        return None;
+    }
+    let digest: [u8; 32] = Sha256::digest(token).into();
+    let mut found = None;
+    for entry in known {
+        if bool::from(entry.sha256.ct_eq(&digest)) {
+            found = Some(entry);
+        }
+    }
+    found.filter(|entry| entry.expires_at.is_none_or(|end| now < end)).cloned()
+}
+
+impl Caller {
+    /// Whether only some topics are theirs.
+    #[must_use]
+    pub fn is_limited(&self) -> bool {
+        self.0.as_ref().is_some_and(|entry| !entry.topics.is_empty())
+    }
+
+    fn topics(&self) -> &[TopicPattern] {
+        self.0.as_ref().map_or(&[], |entry| &entry.topics)
+    }
+
+    /// Whether a topic is theirs.
+    #[must_use]
+    pub fn reaches(&self, topic: &str) -> bool {
+        !self.is_limited() || self.topics().iter().any(|pattern| pattern.matches(topic))
+    }
+
+    /// Whether everything that the patterns choose is theirs.
+    #[must_use]
+    pub fn covers(&self, patterns: &PatternList) -> bool {
+        let theirs = self.topics();
+        !self.is_limited() || patterns.patterns().iter().all(|wanted| theirs.iter().any(|pattern| pattern.covers(wanted)))
+    }
+
+    /// Refuses a topic that is not theirs.
+    ///
+    /// # Errors
+    /// `topic_not_allowed`.
+    pub fn touch(&self, topic: &Topic) -> Result<(), Problem> {
+        if self.reaches(topic.as_str()) { Ok(()) } else { Err(self.too_wide()) }
+    }
+
+    /// Refuses patterns that choose more than what is theirs.
+    ///
+    /// # Errors
+    /// `topic_not_allowed`.
+    pub fn follow(&self, patterns: &PatternList) -> Result<(), Problem> {
+        if self.covers(patterns) { Ok(()) } else { Err(self.too_wide()) }
+    }
+
+    /// Refuses what only a caller of all topics may see.
+    ///
+    /// # Errors
+    /// `topic_not_allowed`.
+    pub fn unlimited(&self) -> Result<(), Problem> {
+        if self.is_limited() { Err(self.too_wide()) } else { Ok(()) }
+    }
+
+    fn too_wide(&self) -> Problem {
+        let theirs = self.topics().iter().map(TopicPattern::as_str).collect::<Vec<_>>().join(", ");
+        Problem::new(problem::TOPIC_NOT_ALLOWED, format!("this token reaches only: {theirs}"))
+    }
+}
+
+#[cfg(test)]
+mod tests;

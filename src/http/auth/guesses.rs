@@ -1,0 +1,80 @@
+//! Counts bad tokens by address, so that guessing is slowed down.
+//!
+//! A good token is never refused for the guesses of others behind the same address: 256 random bits are not guessed, and
+//! everybody behind one proxy would be locked out together.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Mutex, PoisonError};
+
+use crate::clock::Timestamp;
+
+/// Bad tokens a minute that an address may send.
+pub(super) const GUESSES_MAX: u32 = 20;
+/// Most addresses that are counted; IPv6 addresses count by their /64.
+pub(super) const ADDRESSES_MAX: usize = 8192;
+const WINDOW_MS: i64 = 60_000;
+
+#[derive(Debug, Default)]
+pub(super) struct Guesses(Mutex<HashMap<IpAddr, (Timestamp, u32)>>);
+
+impl Guesses {
+    /// Counts a bad token; gives the seconds to wait when there were too many.
+    pub(super) fn note(&self, peer: Option<IpAddr>, now: Timestamp) -> Option<u32> {
+        let address = network(peer?);
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if counts.len() >= ADDRESSES_MAX && !counts.contains_key(&address) {
+            counts.retain(|_, (since, _)| now.0 - since.0 < WINDOW_MS);
+            if counts.len() >= ADDRESSES_MAX {
+                // Forgetting everybody costs attackers nothing and us a minute of counting; growing would cost memory.
+                counts.clear();
+            }
+        }
+        let (since, count) = counts.entry(address).or_insert((now, 0));
+        if now.0 - since.0 >= WINDOW_MS {
+            (*since, *count) = (now, 0);
+        }
+        *count = count.saturating_add(1);
+        let left_ms = (WINDOW_MS - (now.0 - since.0)).max(1);
+        (*count > GUESSES_MAX).then(|| u32::try_from(left_ms / 1000 + 1).unwrap_or(60))
+    }
+}
+
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from(u128::from(v6) & !u128::from(u64::MAX))),
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_twenty_first_bad_token_of_a_minute_is_one_too_many() {
+        let guesses = Guesses::default();
+        let one = Some(IpAddr::from([192, 0, 2, 1]));
+        for _ in 0..GUESSES_MAX {
+            assert_eq!(guesses.note(one, Timestamp(5)), None);
+        }
+        assert_eq!(guesses.note(one, Timestamp(5)), Some(61));
+        assert_eq!(guesses.note(Some(IpAddr::from([192, 0, 2, 2])), Timestamp(5)), None);
+        assert_eq!(guesses.note(one, Timestamp(5 + WINDOW_MS)), None);
+    }
+
+    #[test]
+    fn neighbours_in_one_ipv6_network_count_together() {
+        assert_eq!(network("2001:db8::1".parse().unwrap()), network("2001:db8::ffff:1".parse().unwrap()));
+        assert_eq!(network("::ffff:192.0.2.1".parse().unwrap()), network("192.0.2.1".parse().unwrap()));
+    }
+
+    #[test]
+    fn the_table_does_not_grow_beyond_its_limit() {
+        let guesses = Guesses::default();
+        for n in 0..(2 * ADDRESSES_MAX as u32) {
+            guesses.note(Some(IpAddr::from(n.to_be_bytes())), Timestamp(0));
+        }
+        assert!(guesses.0.lock().unwrap().len() <= ADDRESSES_MAX);
+    }
+}
