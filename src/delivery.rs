@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::model::subscription::{Ordinal, PARTITIONS, SubscriptionRecord};
 use crate::net::dial::Gate;
-use crate::registry::{Registry, RegistryChange};
+use crate::registry::RegistryChange;
 use crate::storage::{Lease, StorageError, StorageErrorKind};
 
 pub mod attempt;

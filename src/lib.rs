@@ -8,8 +8,8 @@ pub mod clock;
 pub mod model;
 pub mod units;
 // Level 1: mechanisms
-pub mod json;
 pub mod codec;
+pub mod json;
 pub mod net;
 pub mod signature;
 // Level 2: storage

@@ -6,22 +6,21 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use actix_http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
-use bytes::Bytes;
+use bytes::BytesMut;
 
 use super::parcel::Content;
 use crate::clock::Timestamp;
-use crate::model::subscription::{PayloadForm, SignatureScheme, SubscriptionSpec};
+use crate::model::subscription::{PayloadForm, SubscriptionSpec};
 use crate::model::{ErrorKind, Outcome};
 use crate::net::client::{PostRequest, PreparedTarget, WireAnswer, WireClient, WireFailure};
 use crate::net::target::Target;
 use crate::net::tls::Tls;
-use crate::signature::standard::{PreparedKey, sign_into};
+use crate::signature::{Message, Signer};
 
 /// The `user-agent` of every delivery.
 pub const AGENT: &str = concat!("hookcast/", env!("CARGO_PKG_VERSION"));
 
 const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
-const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
 const HOOKCAST_ATTEMPT: HeaderName = HeaderName::from_static("hookcast-attempt");
 const HOOKCAST_SUBSCRIPTION: HeaderName = HeaderName::from_static("hookcast-subscription");
 
@@ -30,7 +29,7 @@ const HOOKCAST_SUBSCRIPTION: HeaderName = HeaderName::from_static("hookcast-subs
 pub struct Address {
     target: PreparedTarget,
     headers: HeaderMap,
-    keys: Vec<(PreparedKey, Option<Timestamp>)>,
+    signer: Signer,
     /// Longest whole attempt.
     pub timeout: Duration,
     /// What the body is.
@@ -52,24 +51,15 @@ impl Address {
             value.set_sensitive(name == AUTHORIZATION.as_str());
             headers.insert(HeaderName::from_bytes(name.as_bytes())?, value);
         }
-        let mut keys = Vec::new();
-        if spec.signature.scheme == SignatureScheme::Standard {
-            for key in &spec.signature.keys {
-                keys.push((PreparedKey::new(&key.secret)?, key.expires_at));
-            }
-        }
-        Ok(Self { target, headers, keys, timeout: spec.timeout, payload: spec.payload })
+        let signer = Signer::prepare(&spec.signature)?;
+        Ok(Self { target, headers, signer, timeout: spec.timeout, payload: spec.payload })
     }
 
     /// The header that signs `body` at `now`; `None` for an unsigned subscription.
-    fn sign(&self, webhook_id: &[u8], now: Timestamp, body: &[u8]) -> Option<HeaderValue> {
-        if self.keys.is_empty() {
-            return None;
-        }
-        let alive = self.keys.iter().filter(|(_, expires_at)| expires_at.is_none_or(|end| now < end)).map(|(key, _)| key);
-        let mut text = Vec::with_capacity(48 * self.keys.len());
-        sign_into(alive, webhook_id, now.as_secs(), body, &mut text);
-        HeaderValue::from_maybe_shared(Bytes::from(text)).ok()
+    fn sign(&self, webhook_id: &str, now: Timestamp, body: &[u8]) -> Option<(HeaderName, HeaderValue)> {
+        let mut text = BytesMut::with_capacity(64);
+        let name = self.signer.sign(&Message { id: webhook_id, at: now, body }, &mut text)?;
+        Some((HeaderName::from_static(name), HeaderValue::from_maybe_shared(text.freeze()).ok()?))
     }
 }
 
@@ -78,12 +68,9 @@ pub async fn post(client: &WireClient, address: &Rc<Address>, content: &Content,
     let mut extra = Vec::with_capacity(content.headers.len() + 3);
     extra.extend_from_slice(&content.headers);
     extra.push((WEBHOOK_TIMESTAMP, HeaderValue::from(now.as_secs())));
-    if let Some(signature) = address.sign(&content.webhook_id, now, &content.body) {
-        extra.push((WEBHOOK_SIGNATURE, signature));
-    }
+    extra.extend(address.sign(&content.webhook_id, now, &content.body));
     extra.push((HOOKCAST_ATTEMPT, HeaderValue::from(attempt)));
-    let request =
-        PostRequest { target: &address.target, headers: &address.headers, extra: &extra, body: content.body.clone() };
+    let request = PostRequest { target: &address.target, headers: &address.headers, extra: &extra, body: content.body.clone() };
     let began = std::time::Instant::now();
     let answer = client.post(request, address.timeout).await;
     let latency_ms = u32::try_from(began.elapsed().as_millis()).unwrap_or(u32::MAX);

@@ -2,8 +2,8 @@
 //!
 //! Everything here is called from the lane's one thread between two awaits. It does not read the log, post or save.
 
-use std::collections::{BTreeSet, BinaryHeap, HashMap, VecDeque};
 use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap, HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -323,7 +323,9 @@ impl Floor {
     pub fn note_gap_at_head(&mut self, to: Seq) {
         let riding: Vec<Place> = (0..self.desks.len())
             .filter(|place| {
-                self.desks[*place].as_deref().is_some_and(|desk| matches!(desk.window.position(), Position::Riding { not_before } if not_before < to))
+                self.desks[*place]
+                    .as_deref()
+                    .is_some_and(|desk| matches!(desk.window.position(), Position::Riding { not_before } if not_before < to))
             })
             .collect();
         for place in riding {

@@ -177,9 +177,7 @@ impl Lanes {
                 next_attempt_at: Some(at),
                 ..view(DeliveryState::Retrying, stored.as_ref().map(|exception| &*exception.reason))
             },
-            (_, Some(exception)) if exception.state == ExceptionState::Dead => {
-                view(DeliveryState::Dead, Some(&exception.reason))
-            }
+            (_, Some(exception)) if exception.state == ExceptionState::Dead => view(DeliveryState::Dead, Some(&exception.reason)),
             _ if seq <= record.starts_after => view(DeliveryState::BeforeStart, None),
             (standing, _) => self.passed_or_pending(record, seq, standing).await?,
         };
@@ -193,8 +191,7 @@ impl Lanes {
         seq: Seq,
         standing: Standing,
     ) -> Result<DeliveryView, StorageError> {
-        let view =
-            |state, reason| DeliveryView { state, reason, attempts: Vec::new(), next_attempt_at: None };
+        let view = |state, reason| DeliveryView { state, reason, attempts: Vec::new(), next_attempt_at: None };
         let expired = self.context.ledger.expired(record.ordinal, 1000).await?;
         if expired.iter().any(|range| (range.from..=range.to).contains(&seq)) {
             return Ok(view(DeliveryState::Expired, None));

@@ -1,5 +1,6 @@
 //! An event made ready to be posted: what all subscriptions share of a request is made once.
 
+use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::fmt;
 
@@ -17,7 +18,7 @@ pub struct Content {
     /// `content-type`, `webhook-id`, `hookcast-hops` and, in binary form, the `ce-*` headers.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// The `webhook-id`, which is also signed.
-    pub webhook_id: Bytes,
+    pub webhook_id: String,
 }
 
 /// An event and, once somebody needed them, the contents made of it.
@@ -100,14 +101,14 @@ fn binary(event: &Event, log_id: &str) -> Content {
             headers.push((name, value_of(event, text)));
         }
     }
-    Content { body: event.data(), headers, webhook_id: webhook_id(event, log_id).into() }
+    Content { body: event.data(), headers, webhook_id: webhook_id(event, log_id) }
 }
 
 fn structured(event: &Event, log_id: &str) -> Content {
     let mut body = bytes::BytesMut::with_capacity(event.fields().data.len() + 512);
-    cloudevents::encode_json(event, &mut body);
+    cloudevents::write_event(&mut body, event);
     let headers = common(event, log_id, HeaderValue::from_static("application/cloudevents+json"));
-    Content { body: body.freeze(), headers, webhook_id: webhook_id(event, log_id).into() }
+    Content { body: body.freeze(), headers, webhook_id: webhook_id(event, log_id) }
 }
 
 fn common(event: &Event, log_id: &str, content_type: HeaderValue) -> Vec<(HeaderName, HeaderValue)> {
@@ -121,8 +122,8 @@ fn common(event: &Event, log_id: &str, content_type: HeaderValue) -> Vec<(Header
 
 /// The text as a header value: the page's own bytes when they may stand there as they are, else percent-encoded.
 fn value_of(event: &Event, text: &str) -> HeaderValue {
-    if cloudevents::needs_percent_encoding(text) {
-        return fresh(cloudevents::percent_encode(text));
+    if let Cow::Owned(encoded) = cloudevents::encode_value(text) {
+        return fresh(encoded);
     }
     HeaderValue::from_maybe_shared(event.share(text.as_bytes())).unwrap_or_else(|_| HeaderValue::from_static(""))
 }

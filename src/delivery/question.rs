@@ -191,7 +191,7 @@ async fn ping(lane: &Rc<Lane>, record: &SubscriptionRecord) -> Attempt {
         (CONTENT_TYPE, HeaderValue::from_static("application/json")),
         (HeaderName::from_static("webhook-id"), HeaderValue::from_str(&id).unwrap_or(HeaderValue::from_static("ping"))),
     ];
-    let content = Content { body: Bytes::from(body.to_string()), headers, webhook_id: Bytes::from(id) };
+    let content = Content { body: Bytes::from(body.to_string()), headers, webhook_id: id };
     let outcome = match lane.address(record) {
         Some(address) => attempt::post(lane.client(), &address, &content, 1, now).await,
         None => attempt::failed(ErrorKind::Protocol, 0),

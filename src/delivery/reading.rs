@@ -17,7 +17,7 @@ const FEED_BYTES: usize = 256 * 1024;
 const FRONTIER_EVERY: u64 = 10_000;
 
 /// Follows the head and offers every page to the desks that ride with it, until the lane is cancelled.
-pub async fn read_head(lane: Rc<Lane>) {
+pub(super) async fn read_head(lane: Rc<Lane>) {
     let mut head = lane.context.follow.watch();
     let mut touched_at = lane.floor.borrow().scanned;
     loop {
@@ -71,7 +71,7 @@ async fn pause(lane: &Rc<Lane>) {
 }
 
 /// Feeds desks that lag, the furthest behind first; every page read serves all desks that have come that far.
-pub async fn feed_lagging(lane: Rc<Lane>) {
+pub(super) async fn feed_lagging(lane: Rc<Lane>) {
     loop {
         let mut hungry = lane.floor.borrow_mut().hungry();
         if hungry.is_empty() {

@@ -14,10 +14,10 @@ const SAVE_SHARE: u32 = 20;
 /// Distance of saves while storage refuses them.
 const SAVE_AGAIN: Duration = Duration::from_secs(1);
 /// How often idle connections are looked through and metrics handed on.
-pub const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(2);
+const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(2);
 
 /// Saves whenever something is dirty, until the lane is cancelled.
-pub async fn save_dirty(lane: Rc<Lane>) {
+pub(super) async fn save_dirty(lane: Rc<Lane>) {
     let mut distance = SAVE_EVERY;
     loop {
         tokio::select! {
@@ -36,7 +36,7 @@ pub async fn save_dirty(lane: Rc<Lane>) {
 }
 
 /// Saves once; `false` when storage refused.
-pub async fn save(lane: &Rc<Lane>) -> bool {
+pub(super) async fn save(lane: &Rc<Lane>) -> bool {
     let changes = {
         let mut floor = lane.floor.borrow_mut();
         let mut journal = std::mem::take(&mut floor.journal);
@@ -63,7 +63,7 @@ pub async fn save(lane: &Rc<Lane>) -> bool {
 }
 
 /// Makes desks ready when their time has come, until the lane is cancelled.
-pub async fn keep_time(lane: Rc<Lane>) {
+pub(super) async fn keep_time(lane: Rc<Lane>) {
     loop {
         let due = lane.floor.borrow().next_timer();
         let wait = due.map(|at| at.since(lane.now()));
@@ -91,7 +91,7 @@ async fn sleep_for(wait: Option<Duration>) {
 }
 
 /// Closes idle connections and hands metrics on, until the lane is cancelled.
-pub async fn keep_house(lane: Rc<Lane>) {
+pub(super) async fn keep_house(lane: Rc<Lane>) {
     let mut ticks = tokio::time::interval(HOUSEKEEPING_EVERY);
     loop {
         tokio::select! {

@@ -95,9 +95,10 @@ async fn run(start: LaneStart) {
 fn reader_start(partitions: &[PartitionStart], head: Seq) -> Seq {
     let relies = |start: &&PartitionStart| {
         let progress = &start.progress;
-        start.records.iter().any(|record| {
-            record.ordinal.0 <= progress.taken_in && !progress.entries.contains_key(&record.ordinal)
-        })
+        start
+            .records
+            .iter()
+            .any(|record| record.ordinal.0 <= progress.taken_in && !progress.entries.contains_key(&record.ordinal))
     };
     partitions.iter().filter(relies).map(|start| start.progress.frontier).min().map_or(head, |oldest| oldest.min(head))
 }

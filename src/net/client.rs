@@ -73,13 +73,7 @@ impl PreparedTarget {
             .build()
             .map_err(|_| UnusableTarget)?;
         let key = OriginKey::new(&target, tls);
-        Ok(Self {
-            target: Arc::new(target),
-            tls: tls.clone(),
-            uri,
-            host,
-            key,
-        })
+        Ok(Self { target: Arc::new(target), tls: tls.clone(), uri, host, key })
     }
 
     /// The URL this was made from.
@@ -165,19 +159,14 @@ pub struct WireClient {
 
 impl std::fmt::Debug for WireClient {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("WireClient")
-            .field("origins", &self.origins.borrow().len())
-            .finish_non_exhaustive()
+        f.debug_struct("WireClient").field("origins", &self.origins.borrow().len()).finish_non_exhaustive()
     }
 }
 
 impl WireClient {
     /// A client without connections.
     pub fn new(gate: Gate) -> Self {
-        Self {
-            origins: RefCell::new(Origins::new(gate)),
-            spare_heads: RefCell::new(Vec::new()),
-        }
+        Self { origins: RefCell::new(Origins::new(gate)), spare_heads: RefCell::new(Vec::new()) }
     }
 
     /// Sends one POST; `deadline` covers DNS, connecting, TLS, sending and the answer's head.
@@ -190,11 +179,7 @@ impl WireClient {
     ///
     /// # Cancellation
     /// Dropping the future closes the connection in use.
-    pub async fn post(
-        &self,
-        request: PostRequest<'_>,
-        deadline: Duration,
-    ) -> Result<WireAnswer, WireFailure> {
+    pub async fn post(&self, request: PostRequest<'_>, deadline: Duration) -> Result<WireAnswer, WireFailure> {
         let (head, payload) = match tokio::time::timeout(deadline, self.exchange(request)).await {
             Ok(Ok(response)) => response,
             Ok(Err(failure)) => return Err(failure),
@@ -208,11 +193,7 @@ impl WireClient {
             _ if bodiless => Bytes::new(),
             payload => read_body(payload).await,
         };
-        Ok(WireAnswer {
-            status: status.as_u16(),
-            headers: head.headers,
-            body_head,
-        })
+        Ok(WireAnswer { status: status.as_u16(), headers: head.headers, body_head })
     }
 
     /// Drops the connections of origins without a request since the last sweep; call it every few seconds.
@@ -225,10 +206,7 @@ impl WireClient {
         self.origins.borrow().len()
     }
 
-    async fn exchange(
-        &self,
-        request: PostRequest<'_>,
-    ) -> Result<(ResponseHead, Payload), WireFailure> {
+    async fn exchange(&self, request: PostRequest<'_>) -> Result<(ResponseHead, Payload), WireFailure> {
         let target = request.target;
         let head = self.fill_head(&request);
         let mut second_try = false;
@@ -245,9 +223,7 @@ impl WireClient {
                     break Ok(response);
                 }
                 Err(error) => {
-                    let stale = conn
-                        .as_ref()
-                        .is_some_and(|conn| conn.reused.get() && !conn.answered.get());
+                    let stale = conn.as_ref().is_some_and(|conn| conn.reused.get() && !conn.answered.get());
                     let failure = translate(error, conn.as_deref());
                     let broken = matches!(failure, WireFailure::Protocol(_));
                     if stale || broken {
@@ -270,9 +246,7 @@ impl WireClient {
         if let Some(filled) = Rc::get_mut(&mut head) {
             filled.method = Method::POST;
             filled.uri = request.target.uri.clone();
-            filled
-                .headers
-                .insert(header::HOST, request.target.host.clone());
+            filled.headers.insert(header::HOST, request.target.host.clone());
             for (name, value) in request.headers {
                 filled.headers.append(name.clone(), value.clone());
             }
@@ -299,10 +273,7 @@ async fn run(
     origin: &Rc<Origin>,
     head: Rc<RequestHead>,
     body: Bytes,
-) -> (
-    Result<(ResponseHead, Payload), SendRequestError>,
-    Option<Rc<Conn>>,
-) {
+) -> (Result<(ResponseHead, Payload), SendRequestError>, Option<Rc<Conn>>) {
     let _counted = InFlight::new(origin);
     let mut response = origin.send(head, body);
     let mut conn = None;
@@ -356,11 +327,7 @@ struct Kept {
 }
 
 impl Kept {
-    fn drain(
-        &mut self,
-        mut payload: Pin<&mut Payload>,
-        cx: &mut std::task::Context<'_>,
-    ) -> Poll<()> {
+    fn drain(&mut self, mut payload: Pin<&mut Payload>, cx: &mut std::task::Context<'_>) -> Poll<()> {
         while self.read_bytes < BODY_READ_BYTES_MAX {
             match payload.as_mut().poll_next(cx) {
                 Poll::Ready(Some(Ok(chunk))) => self.add(chunk),
@@ -387,11 +354,7 @@ impl Kept {
     }
 
     fn into_bytes(self) -> Bytes {
-        if self.more.is_empty() {
-            self.first
-        } else {
-            self.more.freeze()
-        }
+        if self.more.is_empty() { self.first } else { self.more.freeze() }
     }
 }
 
@@ -400,23 +363,17 @@ fn translate(error: SendRequestError, conn: Option<&Conn>) -> WireFailure {
         return WireFailure::Protocol(fault.to_string());
     }
     match error {
-        SendRequestError::Connect(ConnectError::Resolver(error)) => {
-            match error.downcast::<DialError>() {
-                Ok(error) => WireFailure::Dial(*error),
-                Err(error) => WireFailure::Protocol(error.to_string()),
-            }
-        }
-        SendRequestError::Connect(ConnectError::Timeout) => {
-            WireFailure::Dial(DialError::ConnectTimeout)
-        }
+        SendRequestError::Connect(ConnectError::Resolver(error)) => match error.downcast::<DialError>() {
+            Ok(error) => WireFailure::Dial(*error),
+            Err(error) => WireFailure::Protocol(error.to_string()),
+        },
+        SendRequestError::Connect(ConnectError::Timeout) => WireFailure::Dial(DialError::ConnectTimeout),
         SendRequestError::Connect(ConnectError::Disconnected) => WireFailure::Eof,
         SendRequestError::Connect(ConnectError::Io(error))
         | SendRequestError::Send(error)
         | SendRequestError::Response(ParseError::Io(error)) => match error.kind() {
             io::ErrorKind::UnexpectedEof => WireFailure::Eof,
-            io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => {
-                WireFailure::Protocol(error.to_string())
-            }
+            io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => WireFailure::Protocol(error.to_string()),
             _ => WireFailure::Reset,
         },
         SendRequestError::Timeout => WireFailure::Timeout,

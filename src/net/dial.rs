@@ -87,9 +87,7 @@ impl Gate {
     /// If the resolver cannot be set up.
     pub fn open(rules: EgressRules) -> Result<Self, ResolverError> {
         let resolver = Resolver::open(rules.resolver)?;
-        Ok(Self {
-            inner: Arc::new(Inner { rules, resolver }),
-        })
+        Ok(Self { inner: Arc::new(Inner { rules, resolver }) })
     }
 
     /// The rules in force.
@@ -109,18 +107,12 @@ impl Gate {
             Host::Name(name) => self.inner.resolver.lookup(name).await?,
         };
         if addresses.is_empty() {
-            return Err(TargetError::BlockedHost {
-                host: target.host().to_string(),
-            }
-            .into());
+            return Err(TargetError::BlockedHost { host: target.host().to_string() }.into());
         }
         for ip in &addresses {
             rules.vet(target, *ip)?;
         }
-        Ok(addresses
-            .into_iter()
-            .map(|ip| SocketAddr::new(ip, target.port()))
-            .collect())
+        Ok(addresses.into_iter().map(|ip| SocketAddr::new(ip, target.port())).collect())
     }
 
     /// Connects to `target`; the socket has Nagle's algorithm off.
@@ -132,9 +124,7 @@ impl Gate {
     /// Dropping the future closes whatever was being opened.
     pub async fn connect(&self, target: &Target) -> Result<TcpStream, DialError> {
         let addresses = self.vet(target).await?;
-        tokio::time::timeout(CONNECT_TIMEOUT, connect_any(&addresses))
-            .await
-            .unwrap_or(Err(DialError::ConnectTimeout))
+        tokio::time::timeout(CONNECT_TIMEOUT, connect_any(&addresses)).await.unwrap_or(Err(DialError::ConnectTimeout))
     }
 }
 
@@ -152,9 +142,7 @@ async fn connect_any(addresses: &[SocketAddr]) -> Result<TcpStream, DialError> {
         let next = if waiting.len() == 0 {
             open.next().await
         } else {
-            tokio::time::timeout(NEXT_ADDRESS_AFTER, open.next())
-                .await
-                .unwrap_or(None)
+            tokio::time::timeout(NEXT_ADDRESS_AFTER, open.next()).await.unwrap_or(None)
         };
         match next {
             Some(Ok(stream)) => return Ok(stream),

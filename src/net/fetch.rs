@@ -151,9 +151,7 @@ impl Fetcher {
     /// Dropping the future closes the connection.
     pub async fn fetch(&self, request: FetchRequest<'_>) -> Result<FetchResponse, FetchError> {
         let limit = request.head_timeout;
-        tokio::time::timeout(limit, self.exchange(request))
-            .await
-            .unwrap_or(Err(FetchError::Timeout))
+        tokio::time::timeout(limit, self.exchange(request)).await.unwrap_or(Err(FetchError::Timeout))
     }
 
     async fn exchange(&self, request: FetchRequest<'_>) -> Result<FetchResponse, FetchError> {
@@ -177,30 +175,12 @@ impl Fetcher {
         let response = response.map_err(|error| translate(&error))?;
         let (head, incoming) = response.into_parts();
         if head.status.is_informational() {
-            return Err(FetchError::Protocol(format!(
-                "unexpected status {}",
-                head.status
-            )));
+            return Err(FetchError::Protocol(format!("unexpected status {}", head.status)));
         }
-        let framed = incoming.size_hint().exact().is_some()
-            || head.headers.contains_key("transfer-encoding");
-        let end = if framed {
-            BodyEnd::Complete
-        } else {
-            BodyEnd::Eof
-        };
-        let body = FetchBody {
-            incoming,
-            driver,
-            _sender: sender,
-            framing: end,
-            end: None,
-        };
-        Ok(FetchResponse {
-            status: head.status.as_u16(),
-            headers: head.headers,
-            body,
-        })
+        let framed = incoming.size_hint().exact().is_some() || head.headers.contains_key("transfer-encoding");
+        let end = if framed { BodyEnd::Complete } else { BodyEnd::Eof };
+        let body = FetchBody { incoming, driver, _sender: sender, framing: end, end: None };
+        Ok(FetchResponse { status: head.status.as_u16(), headers: head.headers, body })
     }
 }
 
@@ -230,10 +210,7 @@ pub struct FetchBody {
 
 impl std::fmt::Debug for FetchBody {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("FetchBody")
-            .field("framing", &self.framing)
-            .field("end", &self.end)
-            .finish_non_exhaustive()
+        f.debug_struct("FetchBody").field("framing", &self.framing).field("end", &self.end).finish_non_exhaustive()
     }
 }
 
@@ -282,10 +259,7 @@ impl FetchBody {
 
 /// Moves the connection on; its errors also reach whoever waits for the response or the body.
 fn drive(driver: &mut Option<Driver>, cx: &mut Context<'_>) {
-    if driver
-        .as_mut()
-        .is_some_and(|connection| connection.as_mut().poll(cx).is_ready())
-    {
+    if driver.as_mut().is_some_and(|connection| connection.as_mut().poll(cx).is_ready()) {
         *driver = None;
     }
 }
@@ -319,9 +293,7 @@ fn broken(error: &hyper::Error) -> BodyError {
     match io_kind(error) {
         _ if error.is_incomplete_message() => BodyError::Truncated,
         Some(io::ErrorKind::UnexpectedEof) => BodyError::Truncated,
-        Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData) => {
-            BodyError::Protocol(error.to_string())
-        }
+        Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData) => BodyError::Protocol(error.to_string()),
         _ => BodyError::Io(error.to_string()),
     }
 }

@@ -10,9 +10,7 @@ use futures_util::StreamExt as _;
 use futures_util::future::{Either, select};
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverOpts};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
-use hickory_resolver::net::{
-    DnsError as HickoryDnsError, DnsHandle as _, NetError, RetryDnsHandle,
-};
+use hickory_resolver::net::{DnsError as HickoryDnsError, DnsHandle as _, NetError, RetryDnsHandle};
 use hickory_resolver::proto::op::{DnsRequestOptions, Query, ResponseCode};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use hickory_resolver::{Hosts, NameServerPool, PoolContext, TlsConfig, system_conf};
@@ -92,42 +90,26 @@ impl Resolver {
     /// # Errors
     /// If the system's configuration cannot be read.
     pub fn open(choice: ResolverChoice) -> Result<Self, ResolverError> {
-        let broken = |error: NetError| ResolverError {
-            reason: error.to_string(),
-        };
+        let broken = |error: NetError| ResolverError { reason: error.to_string() };
         let mut options = ResolverOpts::default();
         let (servers, hosts) = match choice {
             ResolverChoice::System => {
                 let (config, from_system) = system_conf::read_system_conf().map_err(broken)?;
                 options = from_system;
-                (
-                    config.into_parts().2,
-                    Hosts::from_system().unwrap_or_default(),
-                )
+                (config.into_parts().2, Hosts::from_system().unwrap_or_default())
             }
             ResolverChoice::Server(address) => {
-                let connections =
-                    [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
-                        connection.port = address.port();
-                        connection
-                    });
-                (
-                    vec![NameServerConfig::new(
-                        address.ip(),
-                        true,
-                        connections.to_vec(),
-                    )],
-                    Hosts::default(),
-                )
+                let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
+                    connection.port = address.port();
+                    connection
+                });
+                (vec![NameServerConfig::new(address.ip(), true, connections.to_vec())], Hosts::default())
             }
         };
         options.timeout = TRY_TIMEOUT;
         let context = Arc::new(PoolContext::new(options, TlsConfig::new().map_err(broken)?));
         let pool = NameServerPool::from_config(servers, context, TokioRuntimeProvider::default());
-        Ok(Self {
-            pool: RetryDnsHandle::new(pool, RETRIES),
-            hosts: Arc::new(hosts),
-        })
+        Ok(Self { pool: RetryDnsHandle::new(pool, RETRIES), hosts: Arc::new(hosts) })
     }
 
     /// Looks `name` (lower case, no final dot) up: every A and AAAA record, IPv4 first, never empty.
@@ -137,14 +119,11 @@ impl Resolver {
     /// # Errors
     /// See [`DnsError`]; an error of one family is only reported if the other has no address.
     pub async fn lookup(&self, name: &str) -> Result<Vec<IpAddr>, DnsError> {
-        tokio::time::timeout(LOOKUP_TIMEOUT, self.both_families(name))
-            .await
-            .unwrap_or(Err(DnsError::Timeout))
+        tokio::time::timeout(LOOKUP_TIMEOUT, self.both_families(name)).await.unwrap_or(Err(DnsError::Timeout))
     }
 
     async fn both_families(&self, name: &str) -> Result<Vec<IpAddr>, DnsError> {
-        let mut name =
-            Name::from_ascii(name).map_err(|error| DnsError::Broken(error.to_string()))?;
+        let mut name = Name::from_ascii(name).map_err(|error| DnsError::Broken(error.to_string()))?;
         name.set_fqdn(true);
         let v4 = pin!(self.family(name.clone(), RecordType::A));
         let v6 = pin!(self.family(name, RecordType::AAAA));
@@ -152,26 +131,15 @@ impl Resolver {
             Either::Left((v4, v6)) => (v4.clone(), with_grace(&v4, v6).await),
             Either::Right((v6, v4)) => (with_grace(&v6, v4).await, v6),
         };
-        let addresses: Vec<IpAddr> = [&first, &second]
-            .into_iter()
-            .flatten()
-            .flatten()
-            .copied()
-            .collect();
+        let addresses: Vec<IpAddr> = [&first, &second].into_iter().flatten().flatten().copied().collect();
         if addresses.len() > ADDRESSES_MAX {
-            return Err(DnsError::Broken(format!(
-                "more than {ADDRESSES_MAX} addresses"
-            )));
+            return Err(DnsError::Broken(format!("more than {ADDRESSES_MAX} addresses")));
         }
         if !addresses.is_empty() {
             return Ok(addresses);
         }
         // A name that exists for one family only answers "empty" for the other: the other's trouble is the reason.
-        Err([first, second]
-            .into_iter()
-            .filter_map(Result::err)
-            .max_by_key(weight)
-            .unwrap_or(DnsError::Empty))
+        Err([first, second].into_iter().filter_map(Result::err).max_by_key(weight).unwrap_or(DnsError::Empty))
     }
 
     /// One record type, following aliases.
@@ -192,12 +160,8 @@ impl Resolver {
             };
             let before = name.clone();
             loop {
-                let found: Vec<IpAddr> = message
-                    .answers
-                    .iter()
-                    .filter(|r| r.name == name && r.record_type() == kind)
-                    .filter_map(address)
-                    .collect();
+                let found: Vec<IpAddr> =
+                    message.answers.iter().filter(|r| r.name == name && r.record_type() == kind).filter_map(address).collect();
                 if !found.is_empty() {
                     return Ok(found);
                 }
@@ -206,9 +170,7 @@ impl Resolver {
                 };
                 aliases += 1;
                 if aliases > ALIASES_MAX {
-                    return Err(DnsError::Broken(
-                        "too many aliases, or a loop of them".into(),
-                    ));
+                    return Err(DnsError::Broken("too many aliases, or a loop of them".into()));
                 }
                 name = next;
             }
@@ -224,17 +186,12 @@ impl Resolver {
 }
 
 /// Waits for the slower family: to its end if the faster one failed, else only a moment.
-async fn with_grace<F>(
-    first: &Result<Vec<IpAddr>, DnsError>,
-    second: F,
-) -> Result<Vec<IpAddr>, DnsError>
+async fn with_grace<F>(first: &Result<Vec<IpAddr>, DnsError>, second: F) -> Result<Vec<IpAddr>, DnsError>
 where
     F: Future<Output = Result<Vec<IpAddr>, DnsError>>,
 {
     if first.is_ok() {
-        tokio::time::timeout(SECOND_FAMILY_GRACE, second)
-            .await
-            .unwrap_or(Err(DnsError::Timeout))
+        tokio::time::timeout(SECOND_FAMILY_GRACE, second).await.unwrap_or(Err(DnsError::Timeout))
     } else {
         second.await
     }
@@ -268,28 +225,21 @@ fn address(record: &Record) -> Option<IpAddr> {
 }
 
 fn alias_of(answers: &[Record], name: &Name) -> Option<Name> {
-    answers
-        .iter()
-        .filter(|record| &record.name == name)
-        .find_map(|record| match &record.data {
-            RData::CNAME(alias) => Some(alias.0.clone()),
-            _ => None,
-        })
+    answers.iter().filter(|record| &record.name == name).find_map(|record| match &record.data {
+        RData::CNAME(alias) => Some(alias.0.clone()),
+        _ => None,
+    })
 }
 
 fn translate(error: &NetError) -> DnsError {
     match error {
         NetError::Timeout => DnsError::Timeout,
-        NetError::Dns(HickoryDnsError::NoRecordsFound(none))
-            if none.response_code == ResponseCode::NXDomain =>
-        {
+        NetError::Dns(HickoryDnsError::NoRecordsFound(none)) if none.response_code == ResponseCode::NXDomain => {
             DnsError::Nxdomain
         }
         NetError::Dns(HickoryDnsError::NoRecordsFound(_)) => DnsError::Empty,
         NetError::Dns(HickoryDnsError::ResponseCode(code)) => DnsError::Servfail(code.to_string()),
-        NetError::Io(_) | NetError::NoConnections | NetError::Busy => {
-            DnsError::Servfail(error.to_string())
-        }
+        NetError::Io(_) | NetError::NoConnections | NetError::Busy => DnsError::Servfail(error.to_string()),
         other => DnsError::Broken(other.to_string()),
     }
 }

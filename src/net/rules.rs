@@ -13,13 +13,11 @@ use std::str::FromStr;
 ///
 /// The list of the WHATWG Fetch standard ("bad ports") plus databases, caches and control planes that answer to HTTP-like bytes.
 const FOREIGN_PORTS: &[u16] = &[
-    1, 7, 9, 11, 13, 15, 17, 19, 20, 21, 22, 23, 25, 37, 42, 43, 53, 69, 77, 79, 87, 95, 101, 102,
-    103, 104, 109, 110, 111, 113, 115, 117, 119, 123, 135, 137, 138, 139, 143, 161, 162, 179, 389,
-    427, 445, 465, 500, 512, 513, 514, 515, 526, 530, 531, 532, 540, 548, 554, 556, 563, 587, 601,
-    623, 636, 873, 989, 990, 993, 995, 1099, 1433, 1521, 1719, 1720, 1723, 1883, 2049, 2181, 2375,
-    2376, 2379, 2380, 3268, 3269, 3306, 3389, 3659, 4045, 4190, 4222, 4369, 5060, 5061, 5432, 5672,
-    5900, 6000, 6379, 6380, 6566, 6665, 6666, 6667, 6668, 6669, 6679, 6697, 9042, 9092, 9418,
-    10080, 10250, 11211, 27017, 27018, 27019,
+    1, 7, 9, 11, 13, 15, 17, 19, 20, 21, 22, 23, 25, 37, 42, 43, 53, 69, 77, 79, 87, 95, 101, 102, 103, 104, 109, 110, 111, 113,
+    115, 117, 119, 123, 135, 137, 138, 139, 143, 161, 162, 179, 389, 427, 445, 465, 500, 512, 513, 514, 515, 526, 530, 531, 532,
+    540, 548, 554, 556, 563, 587, 601, 623, 636, 873, 989, 990, 993, 995, 1099, 1433, 1521, 1719, 1720, 1723, 1883, 2049, 2181,
+    2375, 2376, 2379, 2380, 3268, 3269, 3306, 3389, 3659, 4045, 4190, 4222, 4369, 5060, 5061, 5432, 5672, 5900, 6000, 6379, 6380,
+    6566, 6665, 6666, 6667, 6668, 6669, 6679, 6697, 9042, 9092, 9418, 10080, 10250, 11211, 27017, 27018, 27019,
 ];
 
 /// Whether `port` belongs to another protocol than HTTP.
@@ -81,23 +79,15 @@ impl FromStr for AllowEntry {
             return Err(AllowEntryError::Empty);
         }
         let (host, port) = split_port(text)?;
-        let looks_numeric = host.contains(':')
-            || host.contains('/')
-            || host.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-        let scope = if looks_numeric {
-            Scope::Net(parse_net(host)?)
-        } else {
-            parse_name(host)?
-        };
+        let looks_numeric = host.contains(':') || host.contains('/') || host.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+        let scope = if looks_numeric { Scope::Net(parse_net(host)?) } else { parse_name(host)? };
         Ok(Self { scope, port })
     }
 }
 
 fn split_port(text: &str) -> Result<(&str, Option<u16>), AllowEntryError> {
     let (host, port) = if let Some(rest) = text.strip_prefix('[') {
-        let (host, after) = rest
-            .split_once(']')
-            .ok_or_else(|| AllowEntryError::Net(text.into()))?;
+        let (host, after) = rest.split_once(']').ok_or_else(|| AllowEntryError::Net(text.into()))?;
         match after.strip_prefix(':') {
             Some(port) => (host, Some(port)),
             None if after.is_empty() => (host, None),
@@ -123,15 +113,10 @@ fn parse_net(text: &str) -> Result<IpNet, AllowEntryError> {
     if let Ok(ip) = text.parse::<IpAddr>() {
         return Ok(IpNet::from(ip));
     }
-    let net: IpNet = text
-        .parse()
-        .map_err(|_| AllowEntryError::Net(text.into()))?;
+    let net: IpNet = text.parse().map_err(|_| AllowEntryError::Net(text.into()))?;
     // 10.1.2.3/8 may be meant as one host or as the network: opening the wider one by accident is the worse mistake.
     if net.trunc() != net {
-        return Err(AllowEntryError::HostBits {
-            given: text.into(),
-            meant: net.trunc().to_string(),
-        });
+        return Err(AllowEntryError::HostBits { given: text.into(), meant: net.trunc().to_string() });
     }
     Ok(net)
 }
@@ -145,11 +130,7 @@ fn parse_name(text: &str) -> Result<Scope, AllowEntryError> {
     if !super::target::is_host_name(&name) {
         return Err(AllowEntryError::Name(text.into()));
     }
-    Ok(if below {
-        Scope::Below(format!(".{name}"))
-    } else {
-        Scope::Name(name)
-    })
+    Ok(if below { Scope::Below(format!(".{name}")) } else { Scope::Name(name) })
 }
 
 impl fmt::Display for AllowEntry {
@@ -186,11 +167,10 @@ impl FromStr for ResolverChoice {
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "system" => Ok(Self::System),
-            other => other.parse().map(Self::Server).map_err(|_| {
-                format!(
-                    "`{other}` must be \"system\" or an address with a port such as 127.0.0.1:53"
-                )
-            }),
+            other => other
+                .parse()
+                .map(Self::Server)
+                .map_err(|_| format!("`{other}` must be \"system\" or an address with a port such as 127.0.0.1:53")),
         }
     }
 }
@@ -210,18 +190,8 @@ pub struct EgressRules {
 
 impl EgressRules {
     /// Puts the four settings together.
-    pub fn new(
-        allow: Vec<AllowEntry>,
-        allow_http: bool,
-        resolver: ResolverChoice,
-        own_hosts: Vec<String>,
-    ) -> Self {
-        Self {
-            allow,
-            allow_http,
-            resolver,
-            own_hosts,
-        }
+    pub fn new(allow: Vec<AllowEntry>, allow_http: bool, resolver: ResolverChoice, own_hosts: Vec<String>) -> Self {
+        Self { allow, allow_http, resolver, own_hosts }
     }
 
     /// Decides whether `target` may be reached at `ip`; asked for literals at creation and for every address at each dial.
@@ -240,30 +210,24 @@ impl EgressRules {
             return Err(TargetError::Port { port });
         }
         if target.scheme() == Scheme::Http && !self.allow_http && !listed {
-            return Err(TargetError::HttpsRequired {
-                host: target.host().to_string(),
-            });
+            return Err(TargetError::HttpsRequired { host: target.host().to_string() });
         }
         Ok(())
     }
 
     /// The loopback addresses `localhost` stands for under these rules; empty if none is listed.
     pub fn localhost(&self, port: u16) -> Vec<IpAddr> {
-        [
-            IpAddr::V4(Ipv4Addr::LOCALHOST),
-            IpAddr::V6(Ipv6Addr::LOCALHOST),
-        ]
-        .into_iter()
-        .filter(|ip| self.lists(*ip, port))
-        .collect()
+        [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)]
+            .into_iter()
+            .filter(|ip| self.lists(*ip, port))
+            .collect()
     }
 
     /// Whether an address entry covers `ip` on `port`.
     pub(crate) fn lists(&self, ip: IpAddr, port: u16) -> bool {
         let exact_only = special_purpose(ip) == Some(AddressClass::Metadata);
-        let direct = self.nets(port).any(|(net, _)| {
-            net.contains(&ip) && (!exact_only || net.prefix_len() == net.max_prefix_len())
-        });
+        let direct =
+            self.nets(port).any(|(net, _)| net.contains(&ip) && (!exact_only || net.prefix_len() == net.max_prefix_len()));
         // An opened NAT64 or 6to4 prefix must not become a way around the rules for the IPv4 address inside.
         let inside = match ip {
             IpAddr::V6(v6) => embedded_v4(v6).map(IpAddr::V4),
@@ -273,19 +237,14 @@ impl EgressRules {
     }
 
     fn names_port(&self, ip: IpAddr, port: u16) -> bool {
-        self.nets(port)
-            .any(|(net, own_port)| own_port && net.contains(&ip))
+        self.nets(port).any(|(net, own_port)| own_port && net.contains(&ip))
     }
 
     fn nets(&self, port: u16) -> impl Iterator<Item = (&IpNet, bool)> {
-        self.allow
-            .iter()
-            .filter_map(move |entry| match &entry.scope {
-                Scope::Net(net) if entry.port.is_none_or(|p| p == port) => {
-                    Some((net, entry.port.is_some()))
-                }
-                _ => None,
-            })
+        self.allow.iter().filter_map(move |entry| match &entry.scope {
+            Scope::Net(net) if entry.port.is_none_or(|p| p == port) => Some((net, entry.port.is_some())),
+            _ => None,
+        })
     }
 
     /// Whether a name entry covers `name` on `port`.
@@ -313,8 +272,7 @@ impl EgressRules {
         };
         self.own_hosts.iter().any(|own| {
             let (own_host, own_port) = split_own(own);
-            own_host.eq_ignore_ascii_case(&host)
-                && own_port.is_none_or(|port| port == target.port())
+            own_host.eq_ignore_ascii_case(&host) && own_port.is_none_or(|port| port == target.port())
         })
     }
 }
@@ -328,12 +286,7 @@ fn split_own(own: &str) -> (&str, Option<u16>) {
             _ => (own, None),
         }
     };
-    (
-        host.trim_start_matches('[')
-            .trim_end_matches(']')
-            .trim_end_matches('.'),
-        port,
-    )
+    (host.trim_start_matches('[').trim_end_matches(']').trim_end_matches('.'), port)
 }
 
 #[cfg(test)]

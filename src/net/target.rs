@@ -72,9 +72,7 @@ pub enum TargetError {
     #[error("the URL must not have a fragment (`#…`); it is never sent")]
     FragmentNotAllowed,
     /// A port of another protocol.
-    #[error(
-        "port {port} belongs to another protocol; list it in `network.allow` as `address:{port}` to open it"
-    )]
+    #[error("port {port} belongs to another protocol; list it in `network.allow` as `address:{port}` to open it")]
     Port {
         /// The port asked for.
         port: u16,
@@ -83,9 +81,7 @@ pub enum TargetError {
     #[error("the URL is longer than {URL_BYTES_MAX} bytes")]
     UrlTooLong,
     /// Plain http to something not listed.
-    #[error(
-        "plain http to `{host}` is not allowed; use https, list the address in `network.allow`, or set `network.allow_http`"
-    )]
+    #[error("plain http to `{host}` is not allowed; use https, list the address in `network.allow`, or set `network.allow_http`")]
     HttpsRequired {
         /// The host asked for.
         host: String,
@@ -154,9 +150,7 @@ impl Target {
             Some(url::Host::Domain(name)) => {
                 let name = name.strip_suffix('.').unwrap_or(name);
                 if !is_host_name(name) {
-                    return Err(invalid(
-                        "the host name has an empty, too long or malformed label",
-                    ));
+                    return Err(invalid("the host name has an empty, too long or malformed label"));
                 }
                 Host::Name(name.to_owned())
             }
@@ -165,19 +159,12 @@ impl Target {
         if let Host::Name(name) = &host
             && url.host_str() != Some(name.as_str())
         {
-            url.set_host(Some(name))
-                .map_err(|_| invalid("its host cannot be read"))?;
+            url.set_host(Some(name)).map_err(|_| invalid("its host cannot be read"))?;
         }
         let had_fragment = url.fragment().is_some();
         url.set_fragment(None);
         let port = url.port_or_known_default().unwrap_or(0);
-        Ok(Self {
-            url,
-            scheme,
-            host,
-            port,
-            had_fragment,
-        })
+        Ok(Self { url, scheme, host, port, had_fragment })
     }
 
     /// Decides, at creation, whether this target may be used under `rules`; names are judged again at every dial.
@@ -206,17 +193,13 @@ impl Target {
         let listed = rules.lists_name(name, self.port);
         let local = is_localhost(name) && !rules.localhost(self.port).is_empty();
         if is_reserved(name) && !listed && !local {
-            return Err(TargetError::BlockedHost {
-                host: name.to_owned(),
-            });
+            return Err(TargetError::BlockedHost { host: name.to_owned() });
         }
         if is_foreign_port(self.port) && !rules.opens_port_somewhere(self.port) {
             return Err(TargetError::Port { port: self.port });
         }
         if self.scheme == Scheme::Http && !rules.allow_http && !listed && !local {
-            return Err(TargetError::HttpsRequired {
-                host: name.to_owned(),
-            });
+            return Err(TargetError::HttpsRequired { host: name.to_owned() });
         }
         Ok(())
     }
@@ -273,21 +256,12 @@ fn invalid(reason: &'static str) -> TargetError {
 
 /// Refuses what parsers disagree on before the WHATWG parser can repair it.
 fn check_shape(text: &str) -> Result<Scheme, TargetError> {
-    if text
-        .chars()
-        .any(|c| c.is_control() || c.is_whitespace() || c == '\\')
-    {
-        return Err(invalid(
-            "it contains a space, control character or backslash",
-        ));
+    if text.chars().any(|c| c.is_control() || c.is_whitespace() || c == '\\') {
+        return Err(invalid("it contains a space, control character or backslash"));
     }
-    let (scheme, rest) = text
-        .split_once(':')
-        .ok_or_else(|| invalid("it has no scheme"))?;
+    let (scheme, rest) = text.split_once(':').ok_or_else(|| invalid("it has no scheme"))?;
     let named = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
-        && scheme
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.'));
+        && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.'));
     if !named {
         return Err(invalid("it has no scheme"));
     }
@@ -295,14 +269,10 @@ fn check_shape(text: &str) -> Result<Scheme, TargetError> {
         "https" => Scheme::Https,
         "http" => Scheme::Http,
         other => {
-            return Err(TargetError::Scheme {
-                scheme: other.to_owned(),
-            });
+            return Err(TargetError::Scheme { scheme: other.to_owned() });
         }
     };
-    let rest = rest
-        .strip_prefix("//")
-        .ok_or_else(|| invalid("`//` must follow the scheme"))?;
+    let rest = rest.strip_prefix("//").ok_or_else(|| invalid("`//` must follow the scheme"))?;
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     if authority.is_empty() {
         return Err(invalid("it has no host"));
@@ -316,13 +286,9 @@ fn check_shape(text: &str) -> Result<Scheme, TargetError> {
 
 fn check_authority(authority: &str) -> Result<(), TargetError> {
     let (host, port) = if let Some(inside) = authority.strip_prefix('[') {
-        let (address, after) = inside
-            .split_once(']')
-            .ok_or_else(|| invalid("a bracket is not closed"))?;
+        let (address, after) = inside.split_once(']').ok_or_else(|| invalid("a bracket is not closed"))?;
         if address.parse::<Ipv6Addr>().is_err() {
-            return Err(invalid(
-                "only an IPv6 address without a zone may stand in brackets",
-            ));
+            return Err(invalid("only an IPv6 address without a zone may stand in brackets"));
         }
         match after.strip_prefix(':') {
             Some(port) => (address, port),
@@ -337,9 +303,7 @@ fn check_authority(authority: &str) -> Result<(), TargetError> {
         return Err(invalid("it has no host"));
     }
     if !port.bytes().all(|b| b.is_ascii_digit()) {
-        return Err(invalid(
-            "the port is not a number, or an IPv6 address is missing its brackets",
-        ));
+        return Err(invalid("the port is not a number, or an IPv6 address is missing its brackets"));
     }
     Ok(())
 }
@@ -351,9 +315,7 @@ pub(crate) fn is_host_name(name: &str) -> bool {
             (1..=63).contains(&label.len())
                 && !label.starts_with('-')
                 && !label.ends_with('-')
-                && label
-                    .bytes()
-                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
+                && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
         })
 }
 
@@ -364,20 +326,9 @@ pub(crate) fn is_localhost(name: &str) -> bool {
 
 /// Names that mean something inside a machine, a cluster, a cloud or a home, and nothing outside.
 fn is_reserved(name: &str) -> bool {
-    const SUFFIXES: [&str; 8] = [
-        ".localhost",
-        ".localdomain",
-        ".local",
-        ".internal",
-        ".svc",
-        ".home.arpa",
-        ".invalid",
-        ".onion",
-    ];
+    const SUFFIXES: [&str; 8] = [".localhost", ".localdomain", ".local", ".internal", ".svc", ".home.arpa", ".invalid", ".onion"];
     !name.contains('.')
-        || SUFFIXES
-            .iter()
-            .any(|suffix| name.ends_with(suffix) || name == &suffix[1..])
+        || SUFFIXES.iter().any(|suffix| name.ends_with(suffix) || name == &suffix[1..])
         || name == "metadata.goog"
         || name == "instance-data.ec2.internal"
 }

@@ -56,11 +56,7 @@ impl Tls {
     ///
     /// # Errors
     /// If a PEM text holds nothing usable or the key does not fit.
-    pub fn with(
-        &self,
-        ca_pem: Option<&str>,
-        identity: Option<(&str, &str)>,
-    ) -> Result<Self, TlsError> {
+    pub fn with(&self, ca_pem: Option<&str>, identity: Option<(&str, &str)>) -> Result<Self, TlsError> {
         let mut roots = Arc::clone(&self.roots);
         if let Some(pem) = ca_pem {
             let certs = certificates(pem)?;
@@ -72,10 +68,7 @@ impl Tls {
         Self::from_roots(roots, identity)
     }
 
-    fn from_roots(
-        roots: Arc<RootCertStore>,
-        identity: Option<(&str, &str)>,
-    ) -> Result<Self, TlsError> {
+    fn from_roots(roots: Arc<RootCertStore>, identity: Option<(&str, &str)>) -> Result<Self, TlsError> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
@@ -83,8 +76,8 @@ impl Tls {
         let mut config = match identity {
             None => builder.with_no_client_auth(),
             Some((cert_pem, key_pem)) => {
-                let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes())
-                    .map_err(|error| TlsError::Identity(error.to_string()))?;
+                let key =
+                    PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).map_err(|error| TlsError::Identity(error.to_string()))?;
                 builder
                     .with_client_auth_cert(certificates(cert_pem)?, key)
                     .map_err(|error| TlsError::Identity(error.to_string()))?
@@ -93,10 +86,7 @@ impl Tls {
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         // A resumed session would skip the check of a certificate that has become invalid since.
         config.resumption = Resumption::disabled();
-        Ok(Self {
-            roots,
-            config: Arc::new(config),
-        })
+        Ok(Self { roots, config: Arc::new(config) })
     }
 
     /// Two values with the same key make the same handshakes; part of a connection pool's key.
@@ -108,19 +98,13 @@ impl Tls {
     ///
     /// # Errors
     /// `Tls`, `TlsTimeout` or `Reset`.
-    pub async fn handshake(
-        &self,
-        target: &Target,
-        stream: TcpStream,
-    ) -> Result<TlsStream<TcpStream>, DialError> {
+    pub async fn handshake(&self, target: &Target, stream: TcpStream) -> Result<TlsStream<TcpStream>, DialError> {
         let name = server_name(target)?;
         let handshake = TlsConnector::from(Arc::clone(&self.config)).connect(name, stream);
         match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
             Err(_) => Err(DialError::TlsTimeout),
             Ok(Ok(stream)) => Ok(stream),
-            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => {
-                Err(DialError::Reset(error))
-            }
+            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => Err(DialError::Reset(error)),
             Ok(Err(error)) => Err(DialError::Tls(error.to_string())),
         }
     }
@@ -129,9 +113,7 @@ impl Tls {
 fn server_name(target: &Target) -> Result<ServerName<'static>, DialError> {
     match target.host() {
         Host::Ip(ip) => Ok(ServerName::from(*ip)),
-        Host::Name(name) => {
-            ServerName::try_from(name.clone()).map_err(|error| DialError::Tls(error.to_string()))
-        }
+        Host::Name(name) => ServerName::try_from(name.clone()).map_err(|error| DialError::Tls(error.to_string())),
     }
 }
 

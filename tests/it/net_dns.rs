@@ -34,9 +34,7 @@ struct StubDns {
 impl StubDns {
     fn start(script: impl Fn(usize, &str, RecordType) -> Reply + Send + 'static) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        socket
-            .set_read_timeout(Some(Duration::from_millis(20)))
-            .unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
         let address = socket.local_addr().unwrap();
         let questions = Arc::new(AtomicUsize::new(0));
         let stop = Arc::new(AtomicBool::new(false));
@@ -62,37 +60,19 @@ impl StubDns {
                     Reply::Code(code) => answer.metadata.response_code = code,
                     Reply::Records(records) => {
                         for (owner, data) in records {
-                            answer.add_answer(Record::from_rdata(
-                                Name::from_ascii(format!("{owner}.")).unwrap(),
-                                0,
-                                data,
-                            ));
+                            answer.add_answer(Record::from_rdata(Name::from_ascii(format!("{owner}.")).unwrap(), 0, data));
                         }
                     }
                 }
                 socket.send_to(&answer.to_vec().unwrap(), from).unwrap();
             }
         });
-        Self {
-            address,
-            questions,
-            stop,
-            thread: Some(thread),
-        }
+        Self { address, questions, stop, thread: Some(thread) }
     }
 
     fn gate(&self) -> Gate {
-        let allow = [PUBLIC, DEAD]
-            .iter()
-            .map(|entry| entry.parse().unwrap())
-            .collect();
-        Gate::open(EgressRules::new(
-            allow,
-            true,
-            ResolverChoice::Server(self.address),
-            Vec::new(),
-        ))
-        .unwrap()
+        let allow = [PUBLIC, DEAD].iter().map(|entry| entry.parse().unwrap()).collect();
+        Gate::open(EgressRules::new(allow, true, ResolverChoice::Server(self.address), Vec::new())).unwrap()
     }
 }
 
@@ -118,25 +98,15 @@ fn record(owner: &str, ip: &str) -> (String, RData) {
 }
 
 fn alias(owner: &str, to: &str) -> (String, RData) {
-    (
-        owner.to_owned(),
-        RData::CNAME(CNAME(Name::from_ascii(format!("{to}.")).unwrap())),
-    )
+    (owner.to_owned(), RData::CNAME(CNAME(Name::from_ascii(format!("{to}.")).unwrap())))
 }
 
 /// Answers with those of `ips` that fit the question.
 fn addresses(owner: &str, ips: &[&str], kind: RecordType) -> Reply {
-    Reply::Records(
-        ips.iter()
-            .map(|ip| record(owner, ip))
-            .filter(|(_, data)| data.record_type() == kind)
-            .collect(),
-    )
+    Reply::Records(ips.iter().map(|ip| record(owner, ip)).filter(|(_, data)| data.record_type() == kind).collect())
 }
 
-async fn slug_of(
-    script: impl Fn(usize, &str, RecordType) -> Reply + Send + 'static,
-) -> &'static str {
+async fn slug_of(script: impl Fn(usize, &str, RecordType) -> Reply + Send + 'static) -> &'static str {
     let dns = StubDns::start(script);
     match dns.gate().vet(&target(80)).await {
         Ok(_) => "ok",
@@ -157,16 +127,9 @@ async fn any_blocked_record_refuses_the_whole_answer() {
         &["fd00:ec2::254"],
         &["0.0.0.0"],
     ] {
-        assert_eq!(
-            slug_of(move |_, name, kind| addresses(name, ips, kind)).await,
-            "blocked_address",
-            "{ips:?}"
-        );
+        assert_eq!(slug_of(move |_, name, kind| addresses(name, ips, kind)).await, "blocked_address", "{ips:?}");
     }
-    assert_eq!(
-        slug_of(|_, name, kind| addresses(name, &[PUBLIC, "93.184.216.34"], kind)).await,
-        "ok"
-    );
+    assert_eq!(slug_of(|_, name, kind| addresses(name, &[PUBLIC, "93.184.216.34"], kind)).await, "ok");
 }
 
 #[tokio::test]
@@ -196,18 +159,9 @@ async fn an_alias_does_not_hide_where_it_leads() {
 
 #[tokio::test]
 async fn failures_of_the_dns_have_their_names() {
-    assert_eq!(
-        slug_of(|_, _, _| Reply::Code(ResponseCode::NXDomain)).await,
-        "dns_nxdomain"
-    );
-    assert_eq!(
-        slug_of(|_, _, _| Reply::Code(ResponseCode::ServFail)).await,
-        "dns_servfail"
-    );
-    assert_eq!(
-        slug_of(|_, _, _| Reply::Records(Vec::new())).await,
-        "dns_empty"
-    );
+    assert_eq!(slug_of(|_, _, _| Reply::Code(ResponseCode::NXDomain)).await, "dns_nxdomain");
+    assert_eq!(slug_of(|_, _, _| Reply::Code(ResponseCode::ServFail)).await, "dns_servfail");
+    assert_eq!(slug_of(|_, _, _| Reply::Records(Vec::new())).await, "dns_empty");
     assert_eq!(slug_of(|_, _, _| Reply::Silence).await, "dns_timeout");
 }
 
@@ -218,21 +172,11 @@ async fn broken_answers_are_errors() {
         other => Reply::Records(vec![alias(other, HOOK)]),
     };
     assert_eq!(slug_of(looped).await, "dns_error");
-    let both_in_one = |_, _: &str, _| {
-        Reply::Records(vec![
-            alias(HOOK, "b.example.test"),
-            alias("b.example.test", HOOK),
-        ])
-    };
+    let both_in_one = |_, _: &str, _| Reply::Records(vec![alias(HOOK, "b.example.test"), alias("b.example.test", HOOK)]);
     assert_eq!(slug_of(both_in_one).await, "dns_error");
     let chain = |_, _: &str, kind| {
         let mut records = vec![alias(HOOK, "a0.example.test")];
-        records.extend((0..20).map(|n| {
-            alias(
-                &format!("a{n}.example.test"),
-                &format!("a{}.example.test", n + 1),
-            )
-        }));
+        records.extend((0..20).map(|n| alias(&format!("a{n}.example.test"), &format!("a{}.example.test", n + 1))));
         if kind == RecordType::A {
             records.push(record("a20.example.test", PUBLIC));
         }
@@ -245,10 +189,7 @@ async fn broken_answers_are_errors() {
 
 #[tokio::test]
 async fn a_name_with_one_family_is_enough() {
-    assert_eq!(
-        slug_of(|_, name, kind| addresses(name, &[PUBLIC], kind)).await,
-        "ok"
-    );
+    assert_eq!(slug_of(|_, name, kind| addresses(name, &[PUBLIC], kind)).await, "ok");
     // The second family fails or stays silent: what is there is used, and not late.
     let half = |_, name: &str, kind| match kind {
         RecordType::A => addresses(name, &[PUBLIC], kind),
@@ -276,19 +217,14 @@ async fn pair_of_listeners() -> (tokio::net::TcpListener, tokio::net::TcpListene
 #[tokio::test]
 async fn a_name_that_turns_after_the_check_never_reaches_the_inner_address() {
     let (public, inner, port) = pair_of_listeners().await;
-    let dns = StubDns::start(|before, name, kind| {
-        addresses(name, &[if before == 0 { PUBLIC } else { INNER }], kind)
-    });
+    let dns = StubDns::start(|before, name, kind| addresses(name, &[if before == 0 { PUBLIC } else { INNER }], kind));
     let gate = dns.gate();
     let stream = gate.connect(&target(port)).await.unwrap();
     assert_eq!(stream.peer_addr().unwrap().ip().to_string(), PUBLIC);
     assert_eq!(dns.questions.load(Ordering::SeqCst), 1, "one lookup a dial");
     public.accept().await.unwrap();
     // Later the name stands for the inner address: refused at that dial.
-    assert_eq!(
-        gate.connect(&target(port)).await.unwrap_err().slug(),
-        "blocked_address"
-    );
+    assert_eq!(gate.connect(&target(port)).await.unwrap_err().slug(), "blocked_address");
     assert!(futures_util::FutureExt::now_or_never(inner.accept()).is_none());
 }
 
@@ -296,8 +232,7 @@ async fn a_name_that_turns_after_the_check_never_reaches_the_inner_address() {
 async fn a_flipping_name_never_reaches_the_inner_address() {
     let (public, inner, port) = pair_of_listeners().await;
     tokio::spawn(async move { while public.accept().await.is_ok() {} });
-    let dns =
-        StubDns::start(|before, name, kind| addresses(name, &[[PUBLIC, INNER][before % 2]], kind));
+    let dns = StubDns::start(|before, name, kind| addresses(name, &[[PUBLIC, INNER][before % 2]], kind));
     let gate = dns.gate();
     let (mut connected, mut refused) = (0, 0);
     for _ in 0..1000 {
@@ -333,14 +268,8 @@ async fn a_literal_and_localhost_take_the_same_path() {
     let literal = Target::parse(&format!("http://{PUBLIC}:{port}/")).unwrap();
     gate.connect(&literal).await.unwrap();
     public.accept().await.unwrap();
-    for refused in [
-        format!("http://{INNER}:{port}/"),
-        format!("http://localhost:{port}/"),
-    ] {
-        let error = gate
-            .connect(&Target::parse(&refused).unwrap())
-            .await
-            .unwrap_err();
+    for refused in [format!("http://{INNER}:{port}/"), format!("http://localhost:{port}/")] {
+        let error = gate.connect(&Target::parse(&refused).unwrap()).await.unwrap_err();
         assert!(matches!(error, DialError::Refused(_)), "{error}");
     }
     assert_eq!(dns.questions.load(Ordering::SeqCst), 0);
@@ -351,8 +280,5 @@ async fn a_closed_port_is_a_connect_failure() {
     let (public, inner, port) = pair_of_listeners().await;
     drop((public, inner));
     let dns = StubDns::start(|_, name, kind| addresses(name, &[PUBLIC], kind));
-    assert_eq!(
-        dns.gate().connect(&target(port)).await.unwrap_err().slug(),
-        "connect"
-    );
+    assert_eq!(dns.gate().connect(&target(port)).await.unwrap_err().slug(), "connect");
 }

@@ -48,9 +48,7 @@ impl Peer {
 
     /// Ends the connection with a reset instead of a FIN.
     pub fn reset(self) {
-        SockRef::from(&self.stream)
-            .set_linger(Some(Duration::ZERO))
-            .unwrap();
+        SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).unwrap();
     }
 
     /// Says that no more will be sent, but goes on reading.
@@ -79,17 +77,9 @@ impl FaultServer {
     pub fn start(script: impl Fn(Peer) + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let server = Self {
-            address,
-            connections: Arc::default(),
-            requests: Arc::default(),
-            stop: Arc::default(),
-        };
-        let (connections, requests, stop) = (
-            Arc::clone(&server.connections),
-            Arc::clone(&server.requests),
-            Arc::clone(&server.stop),
-        );
+        let server = Self { address, connections: Arc::default(), requests: Arc::default(), stop: Arc::default() };
+        let (connections, requests, stop) =
+            (Arc::clone(&server.connections), Arc::clone(&server.requests), Arc::clone(&server.stop));
         let script = Arc::new(script);
         std::thread::spawn(move || {
             while let Ok((stream, _)) = listener.accept() {
@@ -98,12 +88,7 @@ impl FaultServer {
                 }
                 let _ = stream.set_nodelay(true);
                 let number = connections.fetch_add(1, Ordering::SeqCst);
-                let peer = Peer {
-                    stream,
-                    number,
-                    buffered: Vec::new(),
-                    requests: Arc::clone(&requests),
-                };
+                let peer = Peer { stream, number, buffered: Vec::new(), requests: Arc::clone(&requests) };
                 let script = Arc::clone(&script);
                 std::thread::spawn(move || script(peer));
             }

@@ -3,9 +3,7 @@
 use crate::net_fault::{FaultServer, Peer};
 use crate::net_wire::gate;
 use hookcast::net::Target;
-use hookcast::net::fetch::{
-    BodyEnd, FetchRequest, FetchResponse, Fetcher, HeaderMap, HeaderValue, Method,
-};
+use hookcast::net::fetch::{BodyEnd, FetchRequest, FetchResponse, Fetcher, HeaderMap, HeaderValue, Method};
 use hookcast::net::tls::Tls;
 use std::time::Duration;
 
@@ -17,17 +15,8 @@ async fn fetch(server: &FaultServer, head_timeout: Duration) -> Result<FetchResp
     let target = Target::parse(&server.url()).unwrap();
     let mut headers = HeaderMap::new();
     headers.insert("accept", HeaderValue::from_static("text/event-stream"));
-    let request = FetchRequest {
-        method: Method::GET,
-        target: &target,
-        headers,
-        body: "".into(),
-        head_timeout,
-    };
-    fetcher
-        .fetch(request)
-        .await
-        .map_err(|error| error.slug().to_owned())
+    let request = FetchRequest { method: Method::GET, target: &target, headers, body: "".into(), head_timeout };
+    fetcher.fetch(request).await.map_err(|error| error.slug().to_owned())
 }
 
 /// All of a body, and the word for how it ended.
@@ -69,53 +58,28 @@ async fn body_of(parts: &'static [&'static str]) -> (String, &'static str) {
 async fn a_get_carries_what_it_was_given() {
     let server = FaultServer::answering("HTTP/1.1 200 OK\r\nX-A: b\r\nContent-Length: 2\r\n\r\nok");
     let response = fetch(&server, PATIENT).await.unwrap();
-    assert_eq!(
-        (response.status, response.headers["x-a"].as_bytes()),
-        (200, &b"b"[..])
-    );
+    assert_eq!((response.status, response.headers["x-a"].as_bytes()), (200, &b"b"[..]));
     assert_eq!(read(response).await, (b"ok".to_vec(), "complete"));
     let request = server.requests().remove(0).to_ascii_lowercase();
-    assert!(
-        request.starts_with("get /hook?x=1 http/1.1\r\n"),
-        "{request}"
-    );
-    assert!(
-        request.contains(&format!("\r\nhost: {}\r\n", server.address())),
-        "{request}"
-    );
-    assert!(
-        request.contains("\r\naccept: text/event-stream\r\n"),
-        "{request}"
-    );
+    assert!(request.starts_with("get /hook?x=1 http/1.1\r\n"), "{request}");
+    assert!(request.contains(&format!("\r\nhost: {}\r\n", server.address())), "{request}");
+    assert!(request.contains("\r\naccept: text/event-stream\r\n"), "{request}");
 }
 
 #[tokio::test]
 async fn framed_bodies_end_completely() {
     let length = &["HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n", "abc", "def"];
     assert_eq!(body_of(length).await, ("abcdef".into(), "complete"));
-    let chunked = &[
-        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
-        "3\r\nabc\r\n",
-        "3;x\r\ndef\r\n",
-        "0\r\nt: x\r\n\r\n",
-    ];
+    let chunked =
+        &["HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "3\r\nabc\r\n", "3;x\r\ndef\r\n", "0\r\nt: x\r\n\r\n"];
     assert_eq!(body_of(chunked).await, ("abcdef".into(), "complete"));
-    assert_eq!(
-        body_of(&["HTTP/1.1 204 No Content\r\n\r\n"]).await,
-        (String::new(), "complete")
-    );
+    assert_eq!(body_of(&["HTTP/1.1 204 No Content\r\n\r\n"]).await, (String::new(), "complete"));
 }
 
 #[tokio::test]
 async fn a_body_without_framing_ends_with_the_connection() {
-    assert_eq!(
-        body_of(&["HTTP/1.1 200 OK\r\n\r\n", "a\n", "b"]).await,
-        ("a\nb".into(), "eof")
-    );
-    assert_eq!(
-        body_of(&["HTTP/1.0 200 OK\r\n\r\na"]).await,
-        ("a".into(), "eof")
-    );
+    assert_eq!(body_of(&["HTTP/1.1 200 OK\r\n\r\n", "a\n", "b"]).await, ("a\nb".into(), "eof"));
+    assert_eq!(body_of(&["HTTP/1.0 200 OK\r\n\r\na"]).await, ("a".into(), "eof"));
 }
 
 #[tokio::test]
@@ -123,21 +87,12 @@ async fn cut_bodies_are_errors_after_what_arrived() {
     let length = &["HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n", "abc"];
     assert_eq!(body_of(length).await, ("abc".into(), "truncated"));
     for cut in [
-        &[
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
-            "3\r\nabc\r\n",
-        ][..],
-        &[
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
-            "6\r\nabc",
-        ],
+        &["HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "3\r\nabc\r\n"][..],
+        &["HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "6\r\nabc"],
     ] {
         assert_eq!(body_of(cut).await, ("abc".into(), "truncated"), "{cut:?}");
     }
-    let broken = &[
-        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
-        "zz\r\nabc\r\n",
-    ];
+    let broken = &["HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "zz\r\nabc\r\n"];
     assert_eq!(body_of(broken).await, (String::new(), "protocol"));
 }
 
@@ -152,10 +107,7 @@ async fn a_reset_is_told_from_a_cut() {
         peer.reset();
     });
     let mut response = fetch(&server, PATIENT).await.unwrap();
-    assert_eq!(
-        &response.body.next_chunk().await.unwrap().unwrap()[..],
-        b"abc"
-    );
+    assert_eq!(&response.body.next_chunk().await.unwrap().unwrap()[..], b"abc");
     read.send(()).unwrap();
     let error = response.body.next_chunk().await.unwrap().unwrap_err();
     assert_eq!(error.slug(), "reset");
@@ -170,32 +122,16 @@ async fn a_reset_is_told_from_a_cut() {
 #[tokio::test]
 async fn heads_that_fail_have_their_names() {
     assert_eq!(fetch(&once(&[]), PATIENT).await.unwrap_err(), "eof");
-    assert_eq!(
-        fetch(&once(&["HTTP/1.1 2"]), PATIENT).await.unwrap_err(),
-        "eof"
-    );
-    assert_eq!(
-        fetch(&once(&["SSH-2.0-OpenSSH_9.6\r\n"]), PATIENT)
-            .await
-            .unwrap_err(),
-        "protocol"
-    );
-    assert_eq!(
-        fetch(&once(&["HTTP/1.1 101 x\r\nUpgrade: x\r\n\r\n"]), PATIENT)
-            .await
-            .unwrap_err(),
-        "protocol"
-    );
+    assert_eq!(fetch(&once(&["HTTP/1.1 2"]), PATIENT).await.unwrap_err(), "eof");
+    assert_eq!(fetch(&once(&["SSH-2.0-OpenSSH_9.6\r\n"]), PATIENT).await.unwrap_err(), "protocol");
+    assert_eq!(fetch(&once(&["HTTP/1.1 101 x\r\nUpgrade: x\r\n\r\n"]), PATIENT).await.unwrap_err(), "protocol");
     let silent = FaultServer::start(|mut peer| {
         peer.wait_for_close();
     });
     assert_eq!(fetch(&silent, BRIEF).await.unwrap_err(), "timeout");
     let big = FaultServer::start(|mut peer| {
         peer.request();
-        peer.send(format!(
-            "HTTP/1.1 200 OK\r\nX: {}\r\n\r\n",
-            "a".repeat(200 * 1024)
-        ));
+        peer.send(format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "a".repeat(200 * 1024)));
         peer.wait_for_close();
     });
     assert_eq!(fetch(&big, PATIENT).await.unwrap_err(), "protocol");
@@ -203,13 +139,9 @@ async fn heads_that_fail_have_their_names() {
 
 #[tokio::test]
 async fn interim_responses_are_skipped_and_redirects_are_not_followed() {
-    let hints = once(&[
-        "HTTP/1.1 103 Early Hints\r\n\r\n",
-        "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
-    ]);
+    let hints = once(&["HTTP/1.1 103 Early Hints\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"]);
     assert_eq!(fetch(&hints, PATIENT).await.unwrap().status, 200);
-    let redirect =
-        once(&["HTTP/1.1 302 x\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n"]);
+    let redirect = once(&["HTTP/1.1 302 x\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n"]);
     assert_eq!(fetch(&redirect, PATIENT).await.unwrap().status, 302);
 }
 
@@ -223,21 +155,11 @@ async fn an_endless_body_is_read_as_it_comes_and_closed_when_dropped() {
         let _ = seen.send(());
     });
     let mut response = fetch(&server, PATIENT).await.unwrap();
-    assert_eq!(
-        &response.body.next_chunk().await.unwrap().unwrap()[..],
-        b"1\n"
-    );
+    assert_eq!(&response.body.next_chunk().await.unwrap().unwrap()[..], b"1\n");
     // Waiting for more is cancelled without harm; dropping the body closes the connection.
-    assert!(
-        tokio::time::timeout(BRIEF, response.body.next_chunk())
-            .await
-            .is_err()
-    );
+    assert!(tokio::time::timeout(BRIEF, response.body.next_chunk()).await.is_err());
     drop(response);
-    tokio::time::timeout(PATIENT, on_close.recv())
-        .await
-        .unwrap()
-        .unwrap();
+    tokio::time::timeout(PATIENT, on_close.recv()).await.unwrap().unwrap();
 }
 
 #[tokio::test]

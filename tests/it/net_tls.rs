@@ -3,9 +3,7 @@
 use crate::net_fault::FaultServer;
 use crate::net_wire::gate;
 use hookcast::net::Target;
-use hookcast::net::client::{
-    HeaderMap, PostRequest, PreparedTarget, WireAnswer, WireClient, WireFailure,
-};
+use hookcast::net::client::{HeaderMap, PostRequest, PreparedTarget, WireAnswer, WireClient, WireFailure};
 use hookcast::net::tls::Tls;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::ServerConfig;
@@ -91,9 +89,7 @@ async fn serve(configs: Vec<ServerConfig>) -> SocketAddr {
                 };
                 let mut bytes = [0; 4096];
                 let _ = stream.read(&mut bytes).await;
-                let _ = stream
-                    .write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
-                    .await;
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").await;
                 let _ = stream.shutdown().await;
             });
         }
@@ -101,19 +97,10 @@ async fn serve(configs: Vec<ServerConfig>) -> SocketAddr {
     address
 }
 
-async fn post(
-    client: &WireClient,
-    tls: &Tls,
-    address: SocketAddr,
-) -> Result<WireAnswer, WireFailure> {
+async fn post(client: &WireClient, tls: &Tls, address: SocketAddr) -> Result<WireAnswer, WireFailure> {
     let target = Target::parse(&format!("https://{address}/")).unwrap();
     let target = PreparedTarget::new(target, tls).unwrap();
-    let request = PostRequest {
-        target: &target,
-        headers: &HeaderMap::new(),
-        extra: &[],
-        body: "{}".into(),
-    };
+    let request = PostRequest { target: &target, headers: &HeaderMap::new(), extra: &[], body: "{}".into() };
     client.post(request, PATIENT).await
 }
 
@@ -132,29 +119,17 @@ async fn word_for(authority: &Authority, config: ServerConfig) -> String {
 #[actix_web::test]
 async fn a_good_certificate_is_enough() {
     let authority = Authority::new();
-    assert_eq!(
-        word_for(&authority, authority.server("127.0.0.1")).await,
-        "200"
-    );
+    assert_eq!(word_for(&authority, authority.server("127.0.0.1")).await, "200");
 }
 
 #[actix_web::test]
 async fn bad_certificates_are_refused() {
     let authority = Authority::new();
     assert_eq!(word_for(&authority, authority.expired()).await, "tls");
-    assert_eq!(
-        word_for(&authority, authority.server("hook.example.test")).await,
-        "tls"
-    );
-    assert_eq!(
-        word_for(&authority, Authority::new().server("127.0.0.1")).await,
-        "tls"
-    );
+    assert_eq!(word_for(&authority, authority.server("hook.example.test")).await, "tls");
+    assert_eq!(word_for(&authority, Authority::new().server("127.0.0.1")).await, "tls");
     let own = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
-    assert_eq!(
-        word_for(&authority, config(own.cert.der().clone(), &own.signing_key)).await,
-        "tls"
-    );
+    assert_eq!(word_for(&authority, config(own.cert.der().clone(), &own.signing_key)).await, "tls");
 }
 
 #[actix_web::test]
@@ -175,10 +150,7 @@ async fn http_2_is_not_offered() {
         config.alpn_protocols = names.iter().map(|name| name.to_vec()).collect();
         config
     };
-    assert_eq!(
-        word_for(&authority, with_alpn(&[b"h2", b"http/1.1"])).await,
-        "200"
-    );
+    assert_eq!(word_for(&authority, with_alpn(&[b"h2", b"http/1.1"])).await, "200");
     assert_eq!(word_for(&authority, with_alpn(&[b"h2"])).await, "tls");
 }
 
@@ -207,10 +179,7 @@ async fn servers_without_modern_tls_are_tls_failures() {
     let tls = Tls::new(&[]).unwrap();
     let client = WireClient::new(gate());
     // Plain HTTP, and an old server's alert: protocol_version.
-    for bytes in [
-        &b"HTTP/1.1 400 Bad Request\r\n\r\n"[..],
-        &[0x15, 3, 1, 0, 2, 2, 70],
-    ] {
+    for bytes in [&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], &[0x15, 3, 1, 0, 2, 2, 70]] {
         let server = FaultServer::start(move |mut peer| {
             peer.send(bytes);
             peer.half_close();
@@ -226,10 +195,7 @@ async fn a_stalled_handshake_ends_by_itself() {
         peer.wait_for_close();
     });
     let tls = Tls::new(&[]).unwrap();
-    assert_eq!(
-        word(&post(&WireClient::new(gate()), &tls, stalled.address()).await),
-        "tls_timeout"
-    );
+    assert_eq!(word(&post(&WireClient::new(gate()), &tls, stalled.address()).await), "tls_timeout");
 }
 
 #[actix_web::test]
@@ -237,12 +203,9 @@ async fn a_subscription_may_bring_its_own_roots_and_certificate() {
     let authority = Authority::new();
     let mut roots = rustls::RootCertStore::empty();
     roots.add(authority.root()).unwrap();
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
-        .build()
-        .unwrap();
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider()).build().unwrap();
     let server = || {
-        let (cert, key) =
-            authority.issue(&CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap());
+        let (cert, key) = authority.issue(&CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap());
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS12])
             .unwrap()
@@ -260,9 +223,7 @@ async fn a_subscription_may_bring_its_own_roots_and_certificate() {
     let trusting = base.with(Some(&authority.pem()), None).unwrap();
     assert_eq!(word(&post(&client, &trusting, address).await), "tls");
     let (cert_pem, key_pem) = (cert.pem(), key.serialize_pem());
-    let known = base
-        .with(Some(&authority.pem()), Some((&cert_pem, &key_pem)))
-        .unwrap();
+    let known = base.with(Some(&authority.pem()), Some((&cert_pem, &key_pem))).unwrap();
     assert_eq!(word(&post(&client, &known, address).await), "200");
 }
 
@@ -274,11 +235,5 @@ fn unusable_pem_is_refused() {
     let other = KeyPair::generate().unwrap().serialize_pem();
     assert!(base.with(None, Some((&own.cert.pem(), "no key"))).is_err());
     assert!(base.with(None, Some((&own.cert.pem(), &other))).is_err());
-    assert!(
-        base.with(
-            None,
-            Some((&own.cert.pem(), &own.signing_key.serialize_pem()))
-        )
-        .is_ok()
-    );
+    assert!(base.with(None, Some((&own.cert.pem(), &own.signing_key.serialize_pem()))).is_ok());
 }

@@ -17,14 +17,11 @@ fn is_unallocated(ip: IpAddr) -> bool {
 
 #[test]
 fn both_edges_of_every_registry_block_are_judged() {
-    let all = vectors(include_str!(
-        "../../../tests/data/ssrf/iana-boundaries.json"
-    ));
+    let all = vectors(include_str!("../../../tests/data/ssrf/iana-boundaries.json"));
     assert!(all.len() > 100);
     for vector in all {
         let ip: IpAddr = vector["address"].as_str().unwrap().parse().unwrap();
-        let special =
-            vector["block"].is_string() || vector["multicast"] == true || is_unallocated(ip);
+        let special = vector["block"].is_string() || vector["multicast"] == true || is_unallocated(ip);
         assert_eq!(special_purpose(ip).is_some(), special, "{ip}: {vector}");
     }
 }
@@ -32,13 +29,7 @@ fn both_edges_of_every_registry_block_are_judged() {
 /// Where origins disagree we take the stricter side:
 /// `::ffff:8.8.8.8` is a second spelling of an IPv4 address (svix lets it pass); `::2`, `64:ff9c::1`, `100::2:0:0:0:0`
 /// and `fec0::1` are in no registry (boulder, smokescreen let them pass) but nothing public can live there.
-const STRICTER_HERE: [&str; 5] = [
-    "::ffff:8.8.8.8",
-    "::2",
-    "64:ff9c::1",
-    "100::2:0:0:0:0",
-    "fec0::1",
-];
+const STRICTER_HERE: [&str; 5] = ["::ffff:8.8.8.8", "::2", "64:ff9c::1", "100::2:0:0:0:0", "fec0::1"];
 
 #[test]
 fn verdicts_of_other_projects_are_met_or_exceeded() {
@@ -67,11 +58,7 @@ fn metadata_services_have_their_own_class() {
         "64:ff9b::a9fe:a9fe",
         "2002:a9fe:a9fe::1",
     ] {
-        assert_eq!(
-            special_purpose(text.parse().unwrap()),
-            Some(AddressClass::Metadata),
-            "{text}"
-        );
+        assert_eq!(special_purpose(text.parse().unwrap()), Some(AddressClass::Metadata), "{text}");
     }
 }
 
@@ -91,11 +78,7 @@ fn classes_have_the_words_of_the_messages() {
         ("3fff::1", "documentation"),
         ("::ffff:8.8.8.8", "embedded_ipv4"),
     ] {
-        assert_eq!(
-            special_purpose(text.parse().unwrap()).map(AddressClass::word),
-            Some(word),
-            "{text}"
-        );
+        assert_eq!(special_purpose(text.parse().unwrap()).map(AddressClass::word), Some(word), "{text}");
     }
 }
 

@@ -81,13 +81,7 @@ pub(super) struct Framing {
 
 impl Framing {
     pub(super) fn new() -> Self {
-        Self {
-            state: State::Idle,
-            held: Vec::new(),
-            searched: 0,
-            interim: 0,
-            last: false,
-        }
+        Self { state: State::Idle, held: Vec::new(), searched: 0, interim: 0, last: false }
     }
 
     /// A request goes out now, if none is under way; says whether this was the start of one.
@@ -121,9 +115,7 @@ impl Framing {
                     let rewrite = self.read_head(&data[start..end])?;
                     let body_end = end + self.body(&data[end..]);
                     Ok(match rewrite {
-                        Some(version) => {
-                            Feed::Held(rewritten(&data[start..body_end], end - start, version))
-                        }
+                        Some(version) => Feed::Held(rewritten(&data[start..body_end], end - start, version)),
                         None => Feed::Pass(start, body_end),
                     })
                 }
@@ -141,11 +133,7 @@ impl Framing {
                 let rewrite = self.read_head(&held[start..end])?;
                 let body_end = end + self.body(&held[end..]);
                 let version = rewrite.unwrap_or(held[start + 7]);
-                Ok(Feed::Held(rewritten(
-                    &held[start..body_end],
-                    end - start,
-                    version,
-                )))
+                Ok(Feed::Held(rewritten(&held[start..body_end], end - start, version)))
             }
             Found::Partial { start } => {
                 self.held = held;
@@ -157,11 +145,7 @@ impl Framing {
     }
 
     fn check_size(&self) -> Result<Feed, Fault> {
-        if self.held.len() > HEAD_BYTES_MAX {
-            Err(Fault::HeadTooLarge)
-        } else {
-            Ok(Feed::Nothing)
-        }
+        if self.held.len() > HEAD_BYTES_MAX { Err(Fault::HeadTooLarge) } else { Ok(Feed::Nothing) }
     }
 
     /// Finds the first final head in `bytes`; its end cannot lie before `from`.
@@ -185,10 +169,7 @@ impl Framing {
                 }
                 _ if end > HEAD_BYTES_MAX => return Err(Fault::HeadTooLarge),
                 _ => {
-                    return Ok(Found::Complete {
-                        start,
-                        end: start + end,
-                    });
+                    return Ok(Found::Complete { start, end: start + end });
                 }
             }
         }
@@ -197,19 +178,12 @@ impl Framing {
     /// Reads a final head and sets what follows; `Some` says that it must be rewritten, with which minor version.
     fn read_head(&mut self, head: &[u8]) -> Result<Option<u8>, Fault> {
         let facts = Facts::read(head)?;
-        let keeps_alive = if head[7] == b'0' {
-            facts.keep_alive
-        } else {
-            !facts.close
-        };
+        let keeps_alive = if head[7] == b'0' { facts.keep_alive } else { !facts.close };
         self.last = self.last || !keeps_alive || facts.upgrade;
         self.state = match (facts.status, facts.length, facts.chunked) {
             (204 | 304, ..) | (_, Some(0), _) => State::Done,
             (_, Some(length), _) => State::Length(length),
-            (_, None, true) => State::Chunked(Chunk::Size {
-                value: 0,
-                digits: 0,
-            }),
+            (_, None, true) => State::Chunked(Chunk::Size { value: 0, digits: 0 }),
             (_, None, false) => State::UntilEof,
         };
         if self.state == State::UntilEof {
@@ -249,16 +223,10 @@ impl Framing {
                 break;
             };
             if let Chunk::Data(left) = chunk {
-                let taken = usize::try_from(left)
-                    .unwrap_or(usize::MAX)
-                    .min(data.len() - at);
+                let taken = usize::try_from(left).unwrap_or(usize::MAX).min(data.len() - at);
                 at += taken;
                 let left = left - taken as u64;
-                self.state = State::Chunked(if left == 0 {
-                    Chunk::DataCr
-                } else {
-                    Chunk::Data(left)
-                });
+                self.state = State::Chunked(if left == 0 { Chunk::DataCr } else { Chunk::Data(left) });
                 continue;
             }
             match next_chunk(chunk, data[at]) {
@@ -285,40 +253,20 @@ enum Step {
 
 fn next_chunk(chunk: Chunk, byte: u8) -> Step {
     let sized = |value| {
-        if value == 0 {
-            Chunk::EndCr
-        } else {
-            Chunk::Data(value)
-        }
+        if value == 0 { Chunk::EndCr } else { Chunk::Data(value) }
     };
     match (chunk, byte) {
-        (Chunk::Size { digits: 1.., value }, b'\r') | (Chunk::Extension { value }, b'\r') => {
-            Step::Go(Chunk::SizeLf { value })
-        }
-        (Chunk::Size { digits: 1.., value }, b';' | b' ' | b'\t') => {
-            Step::Go(Chunk::Extension { value })
-        }
-        (
-            Chunk::Size {
-                value,
-                digits: digits @ 0..=15,
-            },
-            hex,
-        ) => match char::from(hex).to_digit(16) {
-            Some(digit) => Step::Go(Chunk::Size {
-                value: value << 4 | u64::from(digit),
-                digits: digits + 1,
-            }),
+        (Chunk::Size { digits: 1.., value }, b'\r') | (Chunk::Extension { value }, b'\r') => Step::Go(Chunk::SizeLf { value }),
+        (Chunk::Size { digits: 1.., value }, b';' | b' ' | b'\t') => Step::Go(Chunk::Extension { value }),
+        (Chunk::Size { value, digits: digits @ 0..=15 }, hex) => match char::from(hex).to_digit(16) {
+            Some(digit) => Step::Go(Chunk::Size { value: value << 4 | u64::from(digit), digits: digits + 1 }),
             None => Step::Broken,
         },
         (Chunk::Extension { .. }, b'\n') => Step::Broken,
         (Chunk::Extension { value }, _) => Step::Go(Chunk::Extension { value }),
         (Chunk::SizeLf { value }, b'\n') => Step::Go(sized(value)),
         (Chunk::DataCr, b'\r') => Step::Go(Chunk::DataLf),
-        (Chunk::DataLf, b'\n') => Step::Go(Chunk::Size {
-            value: 0,
-            digits: 0,
-        }),
+        (Chunk::DataLf, b'\n') => Step::Go(Chunk::Size { value: 0, digits: 0 }),
         (Chunk::EndCr, b'\r') => Step::Go(Chunk::EndLf),
         (Chunk::EndLf, b'\n') => Step::End,
         _ => Step::Broken,
@@ -334,11 +282,7 @@ enum Found {
 fn check_prefix(bytes: &[u8]) -> Result<(), Fault> {
     const PREFIX: &[u8] = b"HTTP/1.";
     let n = bytes.len().min(PREFIX.len());
-    if bytes[..n] == PREFIX[..n] {
-        Ok(())
-    } else {
-        Err(Fault::NotHttp)
-    }
+    if bytes[..n] == PREFIX[..n] { Ok(()) } else { Err(Fault::NotHttp) }
 }
 
 /// The length of the head at the start of `bytes`, its empty line included.
@@ -394,10 +338,7 @@ struct Facts {
 
 impl Facts {
     fn read(head: &[u8]) -> Result<Self, Fault> {
-        let mut facts = Self {
-            status: status_of(head)?,
-            ..Self::default()
-        };
+        let mut facts = Self { status: status_of(head)?, ..Self::default() };
         for line in head.split(|byte| *byte == b'\n').skip(1) {
             // Only four names matter; their first letters sort most headers out at once.
             if !matches!(line.first(), Some(b'c' | b'C' | b't' | b'T' | b'u' | b'U')) {
@@ -406,10 +347,7 @@ impl Facts {
             let Some(colon) = line.iter().position(|byte| *byte == b':') else {
                 continue;
             };
-            let (name, value) = (
-                line[..colon].trim_ascii_end(),
-                line[colon + 1..].trim_ascii(),
-            );
+            let (name, value) = (line[..colon].trim_ascii_end(), line[colon + 1..].trim_ascii());
             if name.eq_ignore_ascii_case(b"content-length") {
                 facts.set_length(value)?;
             } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
@@ -435,10 +373,7 @@ impl Facts {
             return Err(Fault::LengthConflict);
         }
         let digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
-        let length = std::str::from_utf8(value)
-            .ok()
-            .filter(|_| digits)
-            .and_then(|text| text.parse().ok());
+        let length = std::str::from_utf8(value).ok().filter(|_| digits).and_then(|text| text.parse().ok());
         self.length = Some(length.ok_or(Fault::Length)?);
         Ok(())
     }

@@ -119,9 +119,7 @@ impl Guarded {
                 Poll::Ready(Err(error)) => self.ended = Some(Err(error)),
                 Poll::Ready(Ok(())) if buf.filled().is_empty() => self.ended = Some(Ok(())),
                 Poll::Ready(Ok(())) => match self.take(buf.filled()) {
-                    Ok(Feed::Pass(from, to)) => {
-                        self.ready.extend_from_slice(&buf.filled()[from..to])
-                    }
+                    Ok(Feed::Pass(from, to)) => self.ready.extend_from_slice(&buf.filled()[from..to]),
                     Ok(Feed::Held(held)) => self.ready = held,
                     Ok(Feed::Nothing) => {}
                     Err(error) => self.ended = Some(Err(error)),
@@ -138,21 +136,12 @@ impl Guarded {
     }
 
     fn is_gone(error: &io::Error) -> bool {
-        matches!(
-            error.kind(),
-            io::ErrorKind::BrokenPipe
-                | io::ErrorKind::ConnectionReset
-                | io::ErrorKind::ConnectionAborted
-        )
+        matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted)
     }
 }
 
 impl AsyncRead for Guarded {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         loop {
             if !this.ready.is_empty() {
@@ -177,8 +166,7 @@ impl AsyncRead for Guarded {
             match this.take(&buf.filled()[before..])? {
                 Feed::Pass(0, to) if to == length => return Poll::Ready(Ok(())),
                 Feed::Pass(from, to) => {
-                    buf.filled_mut()
-                        .copy_within(before + from..before + to, before);
+                    buf.filled_mut().copy_within(before + from..before + to, before);
                     buf.set_filled(before + to - from);
                 }
                 Feed::Held(held) => {
@@ -197,11 +185,7 @@ impl AsyncRead for Guarded {
 }
 
 impl AsyncWrite for Guarded {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         this.begin();
         if this.unwanted {

@@ -40,10 +40,7 @@ pub(super) struct OriginKey {
 impl OriginKey {
     pub(super) fn new(target: &Target, tls: &Tls) -> Self {
         let tls = (target.scheme() == Scheme::Https).then(|| tls.key());
-        Self {
-            authority: format!("{}:{}", target.host(), target.port()).into(),
-            tls,
-        }
+        Self { authority: format!("{}:{}", target.host(), target.port()).into(), tls }
     }
 }
 
@@ -78,23 +75,13 @@ impl Origin {
         let send = Box::new(move |head: Rc<RequestHead>, body: Bytes| {
             let connector = Rc::clone(&connector);
             let response: BoxedResponse = Box::pin(async move {
-                let connect = Connect {
-                    uri: head.uri.clone(),
-                    addr: None,
-                };
+                let connect = Connect { uri: head.uri.clone(), addr: None };
                 let connection = connector.call(connect).await?;
-                connection
-                    .send_request(RequestHeadType::Rc(head, None), body)
-                    .await
+                connection.send_request(RequestHeadType::Rc(head, None), body).await
             });
             response
         });
-        Self {
-            send,
-            touched,
-            in_flight: Cell::new(0),
-            used: Cell::new(0),
-        }
+        Self { send, touched, in_flight: Cell::new(0), used: Cell::new(0) }
     }
 
     pub(super) fn send(&self, head: Rc<RequestHead>, body: Bytes) -> BoxedResponse {
@@ -113,12 +100,7 @@ pub(super) struct Origins {
 
 impl Origins {
     pub(super) fn new(gate: Gate) -> Self {
-        Self {
-            gate,
-            table: HashMap::new(),
-            tick: 0,
-            swept: 0,
-        }
+        Self { gate, table: HashMap::new(), tick: 0, swept: 0 }
     }
 
     /// The connections to this target's origin, made on first use.
@@ -139,11 +121,7 @@ impl Origins {
 
     /// Forgets the connections of `origin`; requests on the way end on their own.
     pub(super) fn forget(&mut self, key: &OriginKey, origin: &Rc<Origin>) {
-        if self
-            .table
-            .get(key)
-            .is_some_and(|current| Rc::ptr_eq(current, origin))
-        {
+        if self.table.get(key).is_some_and(|current| Rc::ptr_eq(current, origin)) {
             self.table.remove(key);
         }
     }
@@ -152,8 +130,7 @@ impl Origins {
     pub(super) fn sweep(&mut self) {
         let idle_before = self.swept;
         self.swept = self.tick;
-        self.table
-            .retain(|_, origin| origin.used.get() > idle_before || origin.in_flight.get() > 0);
+        self.table.retain(|_, origin| origin.used.get() > idle_before || origin.in_flight.get() > 0);
     }
 
     pub(super) fn len(&self) -> usize {
@@ -162,11 +139,7 @@ impl Origins {
 
     /// Drops the older half of the idle origins at once, so that a full table costs little a request.
     fn make_room(&mut self) {
-        let mut ages: Vec<u64> = self
-            .table
-            .values()
-            .map(|origin| origin.used.get())
-            .collect();
+        let mut ages: Vec<u64> = self.table.values().map(|origin| origin.used.get()).collect();
         ages.sort_unstable();
         let oldest = ages[ages.len() / 2];
         self.table.retain(|_, origin| origin.used.get() > oldest);
@@ -199,9 +172,7 @@ impl Service<ConnectInfo<Uri>> for Dialer {
         Box::pin(async move {
             // `Resolver` is the one variant that carries an error of ours through awc.
             let boxed = |error: DialError| ConnectError::Resolver(Box::new(error));
-            let socket = Socket::open(&route.gate, &route.tls, &route.target)
-                .await
-                .map_err(boxed)?;
+            let socket = Socket::open(&route.gate, &route.tls, &route.target).await.map_err(boxed)?;
             let guarded = Guarded::new(socket, Rc::clone(&route.touched));
             Ok(Connection::new(info.request().clone(), guarded))
         })

@@ -9,12 +9,7 @@ const OWN_HOST: &str = "relay.example.com";
 
 fn rules(allow: &[&str], allow_http: bool) -> EgressRules {
     let allow = allow.iter().map(|entry| entry.parse().unwrap()).collect();
-    EgressRules::new(
-        allow,
-        allow_http,
-        ResolverChoice::System,
-        vec![OWN_HOST.into()],
-    )
+    EgressRules::new(allow, allow_http, ResolverChoice::System, vec![OWN_HOST.into()])
 }
 
 fn check(url: &str, rules: &EgressRules) -> Result<Target, TargetError> {
@@ -48,8 +43,7 @@ fn unescape(text: &str) -> String {
 
 #[test]
 fn every_row_of_the_table_is_judged_as_written() {
-    let rows: Vec<Value> =
-        serde_json::from_str(include_str!("../../../tests/data/ssrf/targets.json")).unwrap();
+    let rows: Vec<Value> = serde_json::from_str(include_str!("../../../tests/data/ssrf/targets.json")).unwrap();
     assert!(rows.len() > 130);
     let strict = rules(&[], false);
     for row in rows {
@@ -59,15 +53,8 @@ fn every_row_of_the_table_is_judged_as_written() {
         if let Some(rest) = expected.strip_prefix("REJECT:422:") {
             let wanted = rest.split([' ', ';']).next().unwrap();
             assert_eq!(outcome.map_or_else(|e| e.slug(), |_| "ok"), wanted, "{row}");
-        } else if let Some(rest) = expected
-            .strip_prefix("ACCEPT_CANON:")
-            .filter(|rest| !rest.starts_with(' '))
-        {
-            assert_eq!(
-                outcome.unwrap().as_str(),
-                rest.split(' ').next().unwrap(),
-                "{row}"
-            );
+        } else if let Some(rest) = expected.strip_prefix("ACCEPT_CANON:").filter(|rest| !rest.starts_with(' ')) {
+            assert_eq!(outcome.unwrap().as_str(), rest.split(' ').next().unwrap(), "{row}");
         } else {
             let target = outcome.unwrap_or_else(|error| panic!("{row}: {error}"));
             assert!(target.as_str().is_ascii(), "{row}");
@@ -77,8 +64,7 @@ fn every_row_of_the_table_is_judged_as_written() {
 
 #[test]
 fn the_usual_disguises_of_inner_addresses_are_refused() {
-    let all: Value =
-        serde_json::from_str(include_str!("../../../tests/data/ssrf/urls.json")).unwrap();
+    let all: Value = serde_json::from_str(include_str!("../../../tests/data/ssrf/urls.json")).unwrap();
     // Plain http is opened, so that the verdict is about the host and nothing else.
     let rules = rules(&[], true);
     for vector in all["vectors"].as_array().unwrap() {
@@ -100,17 +86,11 @@ fn plain_http_needs_a_listed_address_or_the_switch() {
     let none = rules(&[], false);
     let loopback = rules(&["127.0.0.0/8"], false);
     assert_eq!(slug("http://hook.example.test/", &none), "https_required");
-    assert_eq!(
-        slug("http://hook.example.test/", &loopback),
-        "https_required"
-    );
+    assert_eq!(slug("http://hook.example.test/", &loopback), "https_required");
     assert_eq!(slug("http://8.8.8.8/", &none), "https_required");
     assert_eq!(slug("http://hook.example.test/", &rules(&[], true)), "ok");
     assert_eq!(slug("http://127.0.0.1:9000/", &none), "blocked_address");
-    assert_eq!(
-        slug("http://127.0.0.1:9000/", &rules(&[], true)),
-        "blocked_address"
-    );
+    assert_eq!(slug("http://127.0.0.1:9000/", &rules(&[], true)), "blocked_address");
     assert_eq!(slug("http://127.0.0.1:9000/", &loopback), "ok");
     assert_eq!(slug("http://localhost:9000/", &loopback), "ok");
     assert_eq!(slug("https://localhost/", &loopback), "ok");
@@ -121,17 +101,11 @@ fn plain_http_needs_a_listed_address_or_the_switch() {
 
 #[test]
 fn a_listed_name_opens_the_name() {
-    let named = rules(
-        &["receiver", "*.svc.cluster.local:8080", "172.16.0.0/12"],
-        false,
-    );
+    let named = rules(&["receiver", "*.svc.cluster.local:8080", "172.16.0.0/12"], false);
     assert_eq!(slug("http://receiver:9000/hook", &named), "ok");
     assert_eq!(slug("http://other:9000/hook", &named), "blocked_host");
     assert_eq!(slug("http://a.svc.cluster.local:8080/", &named), "ok");
-    assert_eq!(
-        slug("http://a.svc.cluster.local:8081/", &named),
-        "blocked_host"
-    );
+    assert_eq!(slug("http://a.svc.cluster.local:8081/", &named), "blocked_host");
 }
 
 #[test]
@@ -148,26 +122,10 @@ fn ports_of_other_protocols_open_only_by_number() {
 #[test]
 fn metadata_opens_by_its_exact_address_only() {
     for wide in ["169.254.0.0/16", "0.0.0.0/0", "169.254.169.254/31"] {
-        assert_eq!(
-            slug("http://169.254.169.254/", &rules(&[wide], false)),
-            "blocked_address",
-            "{wide}"
-        );
+        assert_eq!(slug("http://169.254.169.254/", &rules(&[wide], false)), "blocked_address", "{wide}");
     }
-    assert_eq!(
-        slug(
-            "http://169.254.169.254/",
-            &rules(&["169.254.169.254/32"], false)
-        ),
-        "ok"
-    );
-    assert_eq!(
-        slug(
-            "http://[::ffff:169.254.169.254]/",
-            &rules(&["::/0", "169.254.169.254"], false)
-        ),
-        "blocked_address"
-    );
+    assert_eq!(slug("http://169.254.169.254/", &rules(&["169.254.169.254/32"], false)), "ok");
+    assert_eq!(slug("http://[::ffff:169.254.169.254]/", &rules(&["::/0", "169.254.169.254"], false)), "blocked_address");
 }
 
 #[test]
@@ -179,14 +137,8 @@ fn a_translation_prefix_does_not_open_the_addresses_inside() {
 
 #[test]
 fn our_own_name_is_no_target_on_any_port_unless_one_is_named() {
-    assert_eq!(
-        slug("https://RELAY.example.com.:8443/", &rules(&[], false)),
-        "self_target"
-    );
-    let own = EgressRules {
-        own_hosts: vec!["relay.example.com:8443".into()],
-        ..EgressRules::default()
-    };
+    assert_eq!(slug("https://RELAY.example.com.:8443/", &rules(&[], false)), "self_target");
+    let own = EgressRules { own_hosts: vec!["relay.example.com:8443".into()], ..EgressRules::default() };
     assert_eq!(slug("https://relay.example.com:8443/", &own), "self_target");
     assert_eq!(slug("https://relay.example.com/", &own), "ok");
 }
@@ -199,25 +151,14 @@ fn the_parts_are_what_goes_on_the_wire() {
     assert_eq!(target.path_and_query(), "/b?q=%C3%BC");
     assert_eq!(target.port(), 8443);
     let v6 = Target::parse("http://[::1]:80").unwrap();
-    assert_eq!(
-        (v6.authority().as_str(), v6.path_and_query(), v6.port()),
-        ("[::1]", "/", 80)
-    );
+    assert_eq!((v6.authority().as_str(), v6.path_and_query(), v6.port()), ("[::1]", "/", 80));
 }
 
 #[test]
 fn errors_tell_what_to_do() {
     let error = check("http://10.0.0.1/", &rules(&[], false)).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "the address 10.0.0.1 is not public (private); list it in `network.allow` to open it"
-    );
-    assert!(
-        check("ftp://x.example/", &rules(&[], false))
-            .unwrap_err()
-            .to_string()
-            .contains("use https")
-    );
+    assert_eq!(error.to_string(), "the address 10.0.0.1 is not public (private); list it in `network.allow` to open it");
+    assert!(check("ftp://x.example/", &rules(&[], false)).unwrap_err().to_string().contains("use https"));
 }
 
 proptest! {

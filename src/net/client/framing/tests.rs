@@ -26,69 +26,40 @@ fn run(wire: &[u8], cuts: &[usize]) -> Result<(Vec<u8>, Framing), Fault> {
 
 fn whole(wire: &str) -> Result<(String, bool, bool), Fault> {
     let (out, framing) = run(wire.as_bytes(), &[])?;
-    Ok((
-        String::from_utf8(out).unwrap(),
-        framing.is_reading(),
-        framing.is_last(),
-    ))
+    Ok((String::from_utf8(out).unwrap(), framing.is_reading(), framing.is_last()))
 }
 
 const PLAIN: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
-const CHUNKED: &str =
-    "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2;x=y\r\nok\r\n0\r\n\r\n";
+const CHUNKED: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2;x=y\r\nok\r\n0\r\n\r\n";
 const EMPTY: &str = "HTTP/1.1 204 No Content\r\n\r\n";
 
 #[test]
 fn a_response_passes_unchanged_and_ends_where_it_ends() {
-    for wire in [
-        PLAIN,
-        CHUNKED,
-        EMPTY,
-        "HTTP/1.1 200 OK\ncontent-length : 0\n\n",
-    ] {
+    for wire in [PLAIN, CHUNKED, EMPTY, "HTTP/1.1 200 OK\ncontent-length : 0\n\n"] {
         assert_eq!(whole(wire), Ok((wire.to_owned(), false, false)), "{wire}");
     }
 }
 
 #[test]
 fn interim_responses_are_skipped() {
-    for interim in [
-        "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n",
-        "HTTP/1.1 100 Continue\r\n\r\n",
-    ] {
-        assert_eq!(
-            whole(&format!("{interim}{interim}{PLAIN}")),
-            Ok((PLAIN.to_owned(), false, false))
-        );
+    for interim in ["HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n", "HTTP/1.1 100 Continue\r\n\r\n"] {
+        assert_eq!(whole(&format!("{interim}{interim}{PLAIN}")), Ok((PLAIN.to_owned(), false, false)));
     }
-    assert_eq!(
-        whole(&"HTTP/1.1 102 x\r\n\r\n".repeat(9)),
-        Err(Fault::Interim)
-    );
-    assert_eq!(
-        whole("HTTP/1.1 101 Switching Protocols\r\n\r\n"),
-        Err(Fault::Switching)
-    );
+    assert_eq!(whole(&"HTTP/1.1 102 x\r\n\r\n".repeat(9)), Err(Fault::Interim));
+    assert_eq!(whole("HTTP/1.1 101 Switching Protocols\r\n\r\n"), Err(Fault::Switching));
 }
 
 #[test]
 fn bytes_behind_the_end_are_withheld_and_end_the_connection() {
     for wire in [PLAIN, CHUNKED, EMPTY] {
-        assert_eq!(
-            whole(&format!("{wire}HTTP/1.1 200 OK\r\n\r\n")),
-            Ok((wire.to_owned(), false, true)),
-            "{wire}"
-        );
+        assert_eq!(whole(&format!("{wire}HTTP/1.1 200 OK\r\n\r\n")), Ok((wire.to_owned(), false, true)), "{wire}");
     }
 }
 
 #[test]
 fn a_body_without_length_is_read_to_the_end_as_http_10() {
     let (out, reading, last) = whole("HTTP/1.1 200 OK\r\n\r\nhello").unwrap();
-    assert_eq!(
-        (out.as_str(), reading, last),
-        ("HTTP/1.0 200 OK\r\n\r\nhello", true, true)
-    );
+    assert_eq!((out.as_str(), reading, last), ("HTTP/1.0 200 OK\r\n\r\nhello", true, true));
 }
 
 #[test]
@@ -109,11 +80,7 @@ fn connections_that_end_are_known() {
     ] {
         assert!(whole(wire).unwrap().2, "{wire}");
     }
-    assert!(
-        !whole("HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 0\r\n\r\n")
-            .unwrap()
-            .2
-    );
+    assert!(!whole("HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 0\r\n\r\n").unwrap().2);
 }
 
 #[test]
@@ -125,36 +92,15 @@ fn what_is_no_response_is_refused_at_once() {
         ("HTTP/2 200\r\n\r\n".to_owned(), Fault::NotHttp),
         ("HTTP/1.1 20 OK\r\n\r\n".to_owned(), Fault::StatusLine),
         ("HTTP/1.1  200 OK\r\n\r\n".to_owned(), Fault::StatusLine),
-        (
-            format!("{head}Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"),
-            Fault::LengthConflict,
-        ),
-        (
-            format!("{head}Transfer-Encoding: chunked\r\nContent-Length: 0\r\n\r\n"),
-            Fault::LengthConflict,
-        ),
-        (
-            format!("{head}Content-Length: 5\r\nContent-Length: 5\r\n\r\n"),
-            Fault::LengthConflict,
-        ),
+        (format!("{head}Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"), Fault::LengthConflict),
+        (format!("{head}Transfer-Encoding: chunked\r\nContent-Length: 0\r\n\r\n"), Fault::LengthConflict),
+        (format!("{head}Content-Length: 5\r\nContent-Length: 5\r\n\r\n"), Fault::LengthConflict),
         (format!("{head}Content-Length: +5\r\n\r\n"), Fault::Length),
         (format!("{head}Content-Length: 5, 5\r\n\r\n"), Fault::Length),
-        (
-            format!("{head}Transfer-Encoding: gzip\r\n\r\n"),
-            Fault::Coding,
-        ),
-        (
-            format!("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"),
-            Fault::Coding,
-        ),
-        (
-            format!("{head}x: {}", "a".repeat(HEAD_BYTES_MAX)),
-            Fault::HeadTooLarge,
-        ),
-        (
-            format!("{head}x: {}\r\n\r\n", "a".repeat(HEAD_BYTES_MAX)),
-            Fault::HeadTooLarge,
-        ),
+        (format!("{head}Transfer-Encoding: gzip\r\n\r\n"), Fault::Coding),
+        (format!("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"), Fault::Coding),
+        (format!("{head}x: {}", "a".repeat(HEAD_BYTES_MAX)), Fault::HeadTooLarge),
+        (format!("{head}x: {}\r\n\r\n", "a".repeat(HEAD_BYTES_MAX)), Fault::HeadTooLarge),
     ] {
         assert_eq!(whole(&wire), Err(fault), "{}", &wire[..wire.len().min(80)]);
     }
@@ -163,13 +109,7 @@ fn what_is_no_response_is_refused_at_once() {
 #[test]
 fn broken_chunks_end_the_connection() {
     let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
-    for body in [
-        "zz\r\n",
-        "\r\n",
-        "2\r\nokX",
-        "0\r\ntrailer: x\r\n\r\n",
-        "11111111111111111\r\n",
-    ] {
+    for body in ["zz\r\n", "\r\n", "2\r\nokX", "0\r\ntrailer: x\r\n\r\n", "11111111111111111\r\n"] {
         let (_, reading, last) = whole(&format!("{head}{body}")).unwrap();
         assert!(reading && last, "{body}");
     }
@@ -181,10 +121,7 @@ fn the_next_response_is_followed_too() {
     for _ in 0..3 {
         assert!(framing.begin());
         assert!(!framing.begin(), "one request at a time");
-        assert_eq!(
-            framing.feed(PLAIN.as_bytes()),
-            Ok(Feed::Pass(0, PLAIN.len()))
-        );
+        assert_eq!(framing.feed(PLAIN.as_bytes()), Ok(Feed::Pass(0, PLAIN.len())));
         assert!(!framing.is_last());
     }
     // Nothing is due now: whatever comes is withheld.
