@@ -18,4 +18,6 @@ pub mod tail;
 // Level 3: the flow
 pub mod delivery;
 pub mod follow;
+pub mod ingest;
 pub mod registry;
+pub mod retention;
