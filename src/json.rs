@@ -157,7 +157,9 @@ mod tests {
         for text in ["", " ", "{", r#"{"a":1,}"#, r#"{"a":NaN}"#, "\u{feff}{}", r#"{"rate":1e400}"#, r#"{"n":"\ud800"}"#] {
             assert_eq!(slug(text), "invalid_json", "{text:?}");
         }
-        for text in [r#"{"n":"\udc00\ud800"}"#, "{}x", "{} {}", "01", "'a'", "[1,]", "// c\n1", "\"a\nb\"", "nul", "+1", ".5", "\0"] {
+        for text in
+            [r#"{"n":"\udc00\ud800"}"#, "{}x", "{} {}", "01", "'a'", "[1,]", "// c\n1", "\"a\nb\"", "nul", "+1", ".5", "\0"]
+        {
             assert_eq!(slug(text), "invalid_json", "{text:?}");
         }
         assert_eq!(slug(b"{\"name\":\"\xff\"}"), "invalid_utf8");

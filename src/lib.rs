@@ -11,12 +11,15 @@ pub mod units;
 pub mod codec;
 pub mod json;
 pub mod net;
+pub mod signature;
 // Level 2: storage
 pub mod storage;
 pub mod tail;
 // Level 3: the flow
 pub mod delivery;
 pub mod follow;
+pub mod ingest;
 pub mod registry;
+pub mod retention;
 // Level 4: the edge
 pub mod http;

@@ -95,11 +95,7 @@ impl<'de> DeserializeSeed<'de> for Walk<'_> {
     type Value = Option<&'de RawValue>;
 
     fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<Self::Value, D::Error> {
-        if self.0.is_empty() {
-            serde::Deserialize::deserialize(reader).map(Some)
-        } else {
-            reader.deserialize_any(self)
-        }
+        if self.0.is_empty() { serde::Deserialize::deserialize(reader).map(Some) } else { reader.deserialize_any(self) }
     }
 }
 

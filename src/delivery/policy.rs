@@ -100,9 +100,9 @@ pub fn asked_delay(outcome: &Outcome, now: Timestamp) -> Option<Duration> {
     let delay = if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
         Duration::from_secs(text.parse().unwrap_or(u64::MAX))
     } else {
-        let date = httpdate::parse_http_date(text).ok()?;
-        let at = date.duration_since(std::time::UNIX_EPOCH).ok()?;
-        Timestamp(i64::try_from(at.as_millis()).unwrap_or(i64::MAX)).since(now)
+        // The day of the week is decoration; senders get it wrong.
+        let date = jiff::fmt::rfc2822::DateTimeParser::new().relaxed_weekday(true).parse_timestamp(text).ok()?;
+        Timestamp(date.as_millisecond()).since(now)
     };
     (!delay.is_zero()).then(|| delay.min(RETRY_AFTER_MAX))
 }
@@ -125,11 +125,7 @@ mod tests {
     const NOW: Timestamp = Timestamp(1_750_000_000_000);
 
     fn policy() -> RetryPolicy {
-        RetryPolicy {
-            max_attempts: 4,
-            schedule: vec![Duration::from_secs(5), Duration::from_secs(300)],
-            jitter: 0.2,
-        }
+        RetryPolicy { max_attempts: 4, schedule: vec![Duration::from_secs(5), Duration::from_secs(300)], jitter: 0.2 }
     }
 
     fn status(status: u16) -> Outcome {

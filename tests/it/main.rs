@@ -1,1 +1,9 @@
-fn main() {}
+//! The integration tests: one binary, one module an area.
+
+mod net_dns;
+mod net_fault;
+mod net_fetch;
+mod net_tls;
+mod net_wire;
+mod signatures;
+mod storage;

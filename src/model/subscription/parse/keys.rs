@@ -93,7 +93,7 @@ pub(super) fn read_signature(fields: &Fields<'_>) -> Option<SignatureInput> {
         let parsed = parse_secret(text);
         parsed
             .map_err(|problem| {
-                signature.refuse("secret", "secret", format!("{problem}; allowed: `whsec_` and base64 of 24 to 64 bytes"))
+                signature.refuse("secret", "secret", format!("{problem}; allowed: `whsec_` and base64 of 24 to 64 bytes"));
             })
             .ok()
     });

@@ -1,0 +1,154 @@
+//! Deliveries: every subscription is a durable cursor over the log whose writer is a POST.
+//!
+//! Subscriptions are spread over lanes, one thread each. This file starts and stops the lanes and brings changes and questions
+//! to the right one; a lane itself is [`lane`]. It knows the log, the ledger and the registry, and nothing of HTTP servers.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use crate::model::subscription::{Ordinal, PARTITIONS, SubscriptionRecord};
+use crate::net::dial::Gate;
+use crate::registry::RegistryChange;
+use crate::storage::{Lease, StorageError, StorageErrorKind};
+
+pub mod attempt;
+pub mod checkpoint;
+pub mod circuit;
+pub mod desk;
+pub mod floor;
+pub mod inspect;
+pub mod journal;
+pub mod lane;
+pub mod limiter;
+pub mod matcher;
+pub mod metrics;
+pub mod parcel;
+pub mod policy;
+pub mod question;
+mod reading;
+mod saving;
+mod start;
+pub mod window;
+
+use checkpoint::PartitionProgress;
+use lane::LaneContext;
+use question::Question;
+use start::{LaneStart, PartitionStart};
+
+/// Commands that may wait for one lane.
+const COMMANDS_MAX: usize = 1024;
+/// Most lanes; there is no use for more than partitions.
+pub const LANES_MAX: usize = PARTITIONS as usize;
+
+/// What a lane is told.
+#[derive(Debug)]
+pub(crate) enum LaneCommand {
+    /// A definition changed.
+    Change(RegistryChange),
+    /// A question about a subscription.
+    Ask(Arc<SubscriptionRecord>, Question),
+    /// Finish what is in flight within this time, save, answer.
+    Stop(Duration, oneshot::Sender<()>),
+}
+
+/// The running lanes. Cheap to clone.
+#[derive(Clone)]
+pub struct Lanes {
+    lanes: Arc<[mpsc::Sender<LaneCommand>]>,
+    context: LaneContext,
+}
+
+impl Lanes {
+    /// Takes over all partitions and starts `count` lanes (at least one, at most [`LANES_MAX`]).
+    ///
+    /// # Errors
+    /// When storage does not give the progress, or it is damaged.
+    pub async fn start(count: usize, context: LaneContext, gate: &Gate) -> Result<Self, StorageError> {
+        let count = count.clamp(1, LANES_MAX);
+        let (records, changes) = context.registry.listen();
+        let mut by_partition: HashMap<u16, Vec<Arc<SubscriptionRecord>>> = HashMap::new();
+        for record in records {
+            by_partition.entry(record.ordinal.partition()).or_default().push(record);
+        }
+        let mut starts: Vec<Vec<PartitionStart>> = (0..count).map(|_| Vec::new()).collect();
+        for partition in 0..PARTITIONS {
+            let records = by_partition.remove(&partition).unwrap_or_default();
+            let start = take_over(&context, partition, records).await?;
+            starts[usize::from(partition) % count].push(start);
+        }
+        let mut lanes = Vec::with_capacity(count);
+        for partitions in starts {
+            let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
+            start::spawn(LaneStart { partitions, context: context.clone(), gate: gate.clone(), inbox });
+            lanes.push(commands);
+        }
+        let lanes = Self { lanes: lanes.into(), context };
+        tokio::spawn(lanes.clone().route(changes));
+        Ok(lanes)
+    }
+
+    /// Brings changes of definitions to the lane they concern, in order.
+    async fn route(self, mut changes: mpsc::UnboundedReceiver<RegistryChange>) {
+        while let Some(change) = changes.recv().await {
+            let ordinal = match &change {
+                RegistryChange::Put { record, .. } => record.ordinal,
+                RegistryChange::Removed { ordinal, .. } => *ordinal,
+            };
+            if self.lane_of(ordinal).send(LaneCommand::Change(change)).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn lane_of(&self, ordinal: Ordinal) -> &mpsc::Sender<LaneCommand> {
+        &self.lanes[usize::from(ordinal.partition()) % self.lanes.len()]
+    }
+
+    /// Asks the lane of a subscription; `None` when the lane does not know it (any more).
+    async fn ask<T>(&self, record: &Arc<SubscriptionRecord>, question: impl FnOnce(oneshot::Sender<T>) -> Question) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        let command = LaneCommand::Ask(Arc::clone(record), question(reply));
+        self.lane_of(record.ordinal).send(command).await.ok()?;
+        answer.await.ok()
+    }
+
+    /// Lets every lane finish what is in flight within `grace`, and saves all progress.
+    pub async fn stop(&self, grace: Duration) {
+        self.context.cancel.cancel();
+        let mut answers = Vec::new();
+        for lane in &*self.lanes {
+            let (reply, answer) = oneshot::channel();
+            if lane.send(LaneCommand::Stop(grace, reply)).await.is_ok() {
+                answers.push(answer);
+            }
+        }
+        for answer in answers {
+            let _ = answer.await;
+        }
+    }
+
+    /// A token that is cancelled when the lanes stop.
+    #[must_use]
+    pub fn cancelled(&self) -> CancellationToken {
+        self.context.cancel.clone()
+    }
+}
+
+/// Takes one partition over and reads what is known of its subscriptions.
+async fn take_over(
+    context: &LaneContext,
+    partition: u16,
+    records: Vec<Arc<SubscriptionRecord>>,
+) -> Result<PartitionStart, StorageError> {
+    let lease: Lease = context.ledger.lease(partition).await?;
+    let checkpoint = context.ledger.load(partition).await?;
+    let progress = PartitionProgress::decode(&checkpoint).ok_or_else(|| {
+        StorageError::new(StorageErrorKind::Corrupt, format!("the checkpoint of partition {partition} does not read"))
+    })?;
+    let (retries, dead) = context.ledger.exceptions(partition).await?;
+    Ok(PartitionStart { lease, progress, records, retries, dead })
+}

@@ -1,0 +1,388 @@
+//! One subscription inside its lane: what may go out next, and what follows from an outcome. No I/O; time is an argument.
+//!
+//! It owns window, waiting retries, circuit, limiter and counters. It does not know who posts, who saves or who else there is.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::circuit::{Circuit, Permit};
+use super::limiter::Limiter;
+use super::parcel::Parcel;
+use super::policy::{self, Before, Verdict};
+use super::window::{Position, Window};
+use crate::clock::Timestamp;
+use crate::model::subscription::{Activity, DisabledReason, OnFull, Ordinal, SubscriptionRecord};
+use crate::model::{Attempt, Exception, ExceptionState, Outcome, Seq};
+
+/// A delivery that waits for its next attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retry {
+    /// Attempts that counted.
+    pub attempts: u32,
+    /// All attempts made.
+    pub sent: u32,
+    /// When the first one failed.
+    pub since: Timestamp,
+    /// When the next one is due.
+    pub due_at: Timestamp,
+    /// The last failure.
+    pub reason: String,
+    in_flight: bool,
+}
+
+/// One attempt to make.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// Which event.
+    pub seq: Seq,
+    /// The event, for a first attempt; a retry reads it.
+    pub parcel: Option<Rc<Parcel>>,
+    /// For `hookcast-attempt`: 1 for the first.
+    pub attempt: u32,
+    /// Whether it is a retry.
+    pub is_retry: bool,
+}
+
+/// What a subscription wants now.
+#[derive(Debug)]
+pub enum Next {
+    /// Make this attempt.
+    Job(Job),
+    /// Nothing before then.
+    WaitUntil(Timestamp),
+    /// Nothing until something changes.
+    Nothing,
+}
+
+/// What must be remembered of an attempt.
+#[derive(Debug, Default)]
+pub struct Effect {
+    /// An exception made or changed.
+    pub put: Option<Exception>,
+    /// The exception that ended.
+    pub clear: Option<Seq>,
+    /// The failure.
+    pub failure: Option<Attempt>,
+    /// The subscription must be disabled.
+    pub disable: Option<DisabledReason>,
+}
+
+/// Running totals since the start of the process.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Totals {
+    /// Events delivered.
+    pub delivered: u64,
+    /// Attempts that failed.
+    pub failed_attempts: u64,
+    /// Dead letters kept.
+    pub dead: u64,
+    /// Positions that retention took.
+    pub expired: u64,
+}
+
+/// The state of one subscription in its lane.
+#[derive(Debug)]
+pub struct Desk {
+    /// The definition in force.
+    pub record: Arc<SubscriptionRecord>,
+    /// Progress.
+    pub window: Window<Rc<Parcel>>,
+    /// Totals.
+    pub totals: Totals,
+    /// The newest attempt.
+    pub last_attempt: Option<Attempt>,
+    /// Whether it stands in the lane's ready queue.
+    pub is_ready: bool,
+    /// Whether it is listed among the desks whose progress is saved one by one.
+    pub is_busy: bool,
+    /// The earliest time at which the lane's timer looks at it again.
+    pub wakes_at: Option<Timestamp>,
+    retries: BTreeMap<Seq, Retry>,
+    due: BTreeSet<(Timestamp, Seq)>,
+    retries_in_flight: u32,
+    circuit: Circuit,
+    limiter: Option<Limiter>,
+    hold_until: Timestamp,
+    retry_went_last: bool,
+}
+
+impl Desk {
+    /// A desk for a subscription that stands at `position`.
+    #[must_use]
+    pub fn new(record: Arc<SubscriptionRecord>, position: Position) -> Self {
+        let limiter = record.spec.rate_limit.map(Limiter::new);
+        Self {
+            record,
+            window: Window::at(position),
+            totals: Totals::default(),
+            last_attempt: None,
+            is_ready: false,
+            is_busy: false,
+            wakes_at: None,
+            retries: BTreeMap::new(),
+            due: BTreeSet::new(),
+            retries_in_flight: 0,
+            circuit: Circuit::default(),
+            limiter,
+            hold_until: Timestamp(0),
+            retry_went_last: false,
+        }
+    }
+
+    /// Its incarnation.
+    #[must_use]
+    pub fn ordinal(&self) -> Ordinal {
+        self.record.ordinal
+    }
+
+    /// Whether deliveries go out at all.
+    #[must_use]
+    pub fn is_active(&self) -> bool {
+        self.record.activity == Activity::Active
+    }
+
+    /// Whether it may be fed from the log: active, behind, half empty, and not stopped by its circuit.
+    #[must_use]
+    pub fn is_hungry(&self) -> bool {
+        matches!(self.window.position(), Position::Lagging(_))
+            && self.is_active()
+            && !(self.circuit.is_open() && self.window.waiting() > 0)
+            && self.window.waiting() <= super::window::QUEUE_MAX / 2
+    }
+
+    /// Whether new events of this type are for it.
+    #[must_use]
+    pub fn wants_type(&self, kind: &str) -> bool {
+        let types = &self.record.spec.types;
+        types.is_empty() || types.iter().any(|wanted| wanted == kind)
+    }
+
+    /// Attempts in flight.
+    #[must_use]
+    pub fn in_flight(&self) -> u32 {
+        u32::try_from(self.window.in_flight()).unwrap_or(u32::MAX).saturating_add(self.retries_in_flight)
+    }
+
+    /// Retries that wait or are in flight.
+    #[must_use]
+    pub fn retrying(&self) -> u32 {
+        u32::try_from(self.retries.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Whether no more retries may wait.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.retrying() >= self.record.spec.max_retrying
+    }
+
+    /// The circuit.
+    #[must_use]
+    pub fn circuit(&self) -> &Circuit {
+        &self.circuit
+    }
+
+    /// The oldest event that waits for another attempt.
+    #[must_use]
+    pub fn oldest_retry(&self) -> Option<Seq> {
+        self.retries.keys().next().copied()
+    }
+
+    /// The retry that waits for `seq`.
+    #[must_use]
+    pub fn retry(&self, seq: Seq) -> Option<&Retry> {
+        self.retries.get(&seq)
+    }
+
+    /// Takes a changed definition; `true` when it chooses other events than the one before.
+    pub fn redefine(&mut self, record: Arc<SubscriptionRecord>) -> bool {
+        let before = std::mem::replace(&mut self.record, record);
+        let (old, new) = (&before.spec, &self.record.spec);
+        if old.rate_limit != new.rate_limit {
+            self.limiter = new.rate_limit.map(Limiter::new);
+        }
+        if old.url != new.url || before.activity != self.record.activity {
+            // Another endpoint, or one that was said to be well again, starts without its past.
+            self.circuit = Circuit::default();
+            self.hold_until = Timestamp(0);
+        }
+        old.topics != new.topics || old.types != new.types
+    }
+
+    /// Lets a stored retry wait.
+    pub fn resume_retry(&mut self, exception: &Exception) {
+        let retry = Retry {
+            attempts: exception.attempts,
+            sent: exception.sent,
+            since: exception.since,
+            due_at: exception.due_at,
+            reason: exception.reason.clone(),
+            in_flight: false,
+        };
+        if let Some(old) = self.retries.insert(exception.seq, retry) {
+            self.due.remove(&(old.due_at, exception.seq));
+            self.retries_in_flight -= u32::from(old.in_flight);
+        }
+        self.due.insert((exception.due_at, exception.seq));
+    }
+
+    /// Drops what waits in memory and stands still at the cursor.
+    pub fn rewind(&mut self, lane: Seq) {
+        self.window.rewind(lane);
+    }
+
+    /// What goes out next.
+    pub fn next(&mut self, now: Timestamp) -> Next {
+        if !self.is_active() {
+            return Next::Nothing;
+        }
+        if self.hold_until > now {
+            return Next::WaitUntil(self.hold_until);
+        }
+        let probing = match self.circuit.permit(self.record.spec.max_in_flight) {
+            Permit::UpTo(limit) if self.in_flight() >= limit => return Next::Nothing,
+            Permit::UpTo(_) => false,
+            Permit::ProbeAt(_) if self.in_flight() > 0 => return Next::Nothing,
+            Permit::ProbeAt(at) if at > now => return Next::WaitUntil(at),
+            Permit::ProbeAt(_) => true,
+        };
+        let retry = self.retry_to_make(now, probing);
+        let new_allowed = self.window.waiting() > 0 && self.may_start_new(probing);
+        let as_retry = match (retry, new_allowed) {
+            (Some(_), true) => !self.retry_went_last,
+            (Some(_), false) => true,
+            (None, true) => false,
+            (None, false) => return self.due.first().map_or(Next::Nothing, |(at, _)| Next::WaitUntil(*at)),
+        };
+        if let Some(limiter) = &self.limiter
+            && let Err(wait) = limiter.spend()
+        {
+            return Next::WaitUntil(now.plus(wait.max(Duration::from_millis(1))));
+        }
+        self.retry_went_last = as_retry;
+        match retry {
+            Some(seq) if as_retry => self.take_retry(seq),
+            _ => self.take_new(),
+        }
+    }
+
+    /// The retry to make now: the earliest due; for a probe the oldest, due or not.
+    fn retry_to_make(&self, now: Timestamp, probing: bool) -> Option<Seq> {
+        if probing {
+            return self.retries.iter().find(|(_, retry)| !retry.in_flight).map(|(seq, _)| *seq);
+        }
+        self.due.first().filter(|(at, _)| *at <= now).map(|(_, seq)| *seq)
+    }
+
+    /// Every attempt in flight may come back as a retry, so those count as if they had; a probe may go one over.
+    fn may_start_new(&self, probing: bool) -> bool {
+        let held = self.retrying() + u32::try_from(self.window.in_flight()).unwrap_or(u32::MAX);
+        probing || self.record.spec.on_full == OnFull::Dead || held < self.record.spec.max_retrying
+    }
+
+    fn take_retry(&mut self, seq: Seq) -> Next {
+        let Some(retry) = self.retries.get_mut(&seq) else { return Next::Nothing };
+        retry.in_flight = true;
+        self.retries_in_flight += 1;
+        self.due.remove(&(retry.due_at, seq));
+        Next::Job(Job { seq, parcel: None, attempt: retry.sent + 1, is_retry: true })
+    }
+
+    fn take_new(&mut self) -> Next {
+        match self.window.take() {
+            Some((seq, parcel)) => Next::Job(Job { seq, parcel: Some(parcel), attempt: 1, is_retry: false }),
+            None => Next::Nothing,
+        }
+    }
+
+    /// Takes in the outcome of an attempt that began at `began`. `chance` is uniform in `0.0..1.0`.
+    pub fn settle(&mut self, job: &Job, outcome: &Outcome, began: Timestamp, now: Timestamp, chance: f64) -> Effect {
+        let attempt = attempt_of(job, outcome, began);
+        self.last_attempt = Some(attempt.clone());
+        let known = self.end_flight(job);
+        let Some(before) = known else { return Effect::default() };
+        self.circuit.record(policy::blames_endpoint(outcome), now, chance);
+        let history = Before {
+            attempts: before.as_ref().map_or(0, |retry| retry.attempts),
+            since: before.as_ref().map_or(now, |retry| retry.since),
+        };
+        let decision = policy::decide(outcome, history, &self.record.spec.retry, now, chance);
+        if let Some(until) = decision.hold_until {
+            self.hold_until = self.hold_until.max(until);
+        }
+        let mut effect = Effect::default();
+        if outcome.is_success() {
+            self.totals.delivered += 1;
+        } else {
+            self.totals.failed_attempts += 1;
+            effect.failure = Some(attempt);
+        }
+        let was_retry = before.is_some();
+        let remembered = |state, attempts, due_at, reason| Exception {
+            ordinal: self.record.ordinal,
+            seq: job.seq,
+            state,
+            attempts,
+            sent: job.attempt,
+            due_at,
+            since: history.since,
+            reason,
+        };
+        match decision.verdict {
+            Verdict::Settled => effect.clear = was_retry.then_some(job.seq),
+            Verdict::RetryAt { .. } if !was_retry && self.is_full() && self.record.spec.on_full == OnFull::Dead => {
+                effect.put = Some(remembered(ExceptionState::Dead, history.attempts + 1, now, outcome.describe()));
+            }
+            Verdict::RetryAt { at, counts } => {
+                let attempts = history.attempts + u32::from(counts);
+                effect.put = Some(remembered(ExceptionState::Retry, attempts, at, outcome.describe()));
+            }
+            Verdict::Dead(reason) => {
+                effect.put = Some(remembered(ExceptionState::Dead, history.attempts + 1, now, reason));
+            }
+            Verdict::Disable(reason) => {
+                effect.disable = Some(reason);
+                effect.put = Some(remembered(ExceptionState::Retry, history.attempts, now, outcome.describe()));
+            }
+        }
+        self.apply(effect.put.as_ref());
+        effect
+    }
+
+    fn apply(&mut self, put: Option<&Exception>) {
+        match put {
+            Some(exception) if exception.state == ExceptionState::Retry => self.resume_retry(exception),
+            Some(_) => self.totals.dead += 1,
+            None => {}
+        }
+    }
+
+    /// Ends the flight of a job: `None` when it was called off meanwhile, else the retry it was, if it was one.
+    fn end_flight(&mut self, job: &Job) -> Option<Option<Retry>> {
+        if job.is_retry {
+            let retry = self.retries.remove(&job.seq)?;
+            self.retries_in_flight = self.retries_in_flight.saturating_sub(u32::from(retry.in_flight));
+            self.due.remove(&(retry.due_at, job.seq));
+            Some(Some(retry))
+        } else {
+            self.window.settle(job.seq).then_some(None)
+        }
+    }
+}
+
+/// How an attempt is remembered.
+#[must_use]
+pub fn attempt_of(job: &Job, outcome: &Outcome, began: Timestamp) -> Attempt {
+    let failed = !outcome.is_success();
+    Attempt {
+        seq: job.seq,
+        n: job.attempt,
+        at: began,
+        outcome: if failed { "failure" } else { "success" }.to_owned(),
+        status: outcome.status,
+        error: failed.then(|| outcome.describe()),
+        latency_ms: outcome.latency_ms,
+        response: (failed && !outcome.body_head.is_empty()).then(|| String::from_utf8_lossy(&outcome.body_head).into_owned()),
+    }
+}

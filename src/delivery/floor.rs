@@ -1,0 +1,496 @@
+//! The desks of one lane and who is next: matching, ready queue, timers, unsaved changes. No I/O; time is an argument.
+//!
+//! Everything here is called from the lane's one thread between two awaits. It does not read the log, post or save.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap, HashMap, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::checkpoint::PartitionProgress;
+use super::desk::{Desk, Effect, Job, Next};
+use super::journal::Journal;
+use super::matcher::{Matcher, Place};
+use super::parcel::Parcel;
+use super::window::{Position, Progress, QUEUE_MAX};
+use crate::clock::Timestamp;
+use crate::model::delivery::ExpiredRange;
+use crate::model::subscription::{Ordinal, SubscriptionRecord};
+use crate::model::{Event, Outcome, Page, Seq};
+use crate::storage::{Checkpoint, Lease};
+
+/// Events that may wait in one lane; more stay in the log.
+pub const LANE_QUEUE_MAX: usize = 262_144;
+/// Part of the slots, as a divisor, that endpoints which fail may hold together.
+pub const SUSPECT_SHARE: u32 = 4;
+
+/// A job and whose it is.
+#[derive(Debug)]
+pub struct Assignment {
+    /// The desk.
+    pub place: Place,
+    /// Its incarnation, to notice when the place was given to another.
+    pub ordinal: Ordinal,
+    /// The definition to deliver by.
+    pub record: Arc<SubscriptionRecord>,
+    /// The attempt.
+    pub job: Job,
+    /// Whether the endpoint was failing when the job was given out.
+    pub is_suspect: bool,
+}
+
+/// All desks of a lane.
+#[derive(Debug)]
+pub struct Floor {
+    desks: Vec<Option<Box<Desk>>>,
+    free: Vec<Place>,
+    by_ordinal: HashMap<Ordinal, Place>,
+    matcher: Matcher,
+    ready: VecDeque<Place>,
+    timers: BinaryHeap<Reverse<(Timestamp, Place)>>,
+    /// Desks that differ from "at the frontier", by partition.
+    busy: HashMap<u16, Vec<Place>>,
+    leases: HashMap<u16, (Lease, u64)>,
+    waiting: usize,
+    suspects_in_flight: u32,
+    suspects_max: u32,
+    /// Unsaved changes.
+    pub journal: Journal,
+    /// Where the lane's reader stands.
+    pub scanned: Seq,
+}
+
+impl Floor {
+    /// An empty floor whose reader stands at `scanned`, with room for `slots` attempts.
+    #[must_use]
+    pub fn new(scanned: Seq, slots: u32) -> Self {
+        Self {
+            desks: Vec::new(),
+            free: Vec::new(),
+            by_ordinal: HashMap::new(),
+            matcher: Matcher::default(),
+            ready: VecDeque::new(),
+            timers: BinaryHeap::new(),
+            busy: HashMap::new(),
+            leases: HashMap::new(),
+            waiting: 0,
+            suspects_in_flight: 0,
+            suspects_max: (slots / SUSPECT_SHARE).max(1),
+            journal: Journal::default(),
+            scanned,
+        }
+    }
+
+    /// Takes a partition into this lane.
+    pub fn hold(&mut self, lease: Lease, taken_in: u64) {
+        self.leases.insert(lease.partition, (lease, taken_in));
+    }
+
+    /// The desk of a subscription.
+    pub fn desk(&mut self, ordinal: Ordinal) -> Option<&mut Desk> {
+        let place = *self.by_ordinal.get(&ordinal)?;
+        self.desks.get_mut(place)?.as_deref_mut()
+    }
+
+    /// Number of desks.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.by_ordinal.len()
+    }
+
+    /// Whether there is no desk.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.by_ordinal.is_empty()
+    }
+
+    /// Sets up a desk that goes on from `progress`; events of its holes are offered by [`Floor::reopen`].
+    pub fn add(&mut self, record: Arc<SubscriptionRecord>, progress: &Progress) -> Place {
+        let position = if progress.base >= self.scanned {
+            Position::Riding { not_before: progress.base }
+        } else {
+            Position::Lagging(progress.base)
+        };
+        let ordinal = record.ordinal;
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.desks.push(None);
+            self.desks.len() - 1
+        });
+        self.matcher.insert(place, &record.spec.topics);
+        self.desks[place] = Some(Box::new(Desk::new(record, position)));
+        self.by_ordinal.insert(ordinal, place);
+        if let Some((_, taken_in)) = self.leases.get_mut(&ordinal.partition()) {
+            *taken_in = (*taken_in).max(ordinal.0);
+        }
+        self.mark_busy(place);
+        place
+    }
+
+    /// Offers events again that were in flight when the process ended; rising.
+    pub fn reopen(&mut self, place: Place, events: Vec<Event>) {
+        let Some(desk) = self.desks[place].as_deref_mut() else { return };
+        for event in events.into_iter().rev() {
+            desk.window.offer_again(event.seq(), Rc::new(Parcel::new(event)));
+            self.waiting += 1;
+        }
+        self.make_ready(place);
+    }
+
+    /// Takes a changed definition.
+    pub fn redefine(&mut self, record: Arc<SubscriptionRecord>) {
+        let Some(place) = self.by_ordinal.get(&record.ordinal).copied() else { return };
+        let Some(desk) = self.desks[place].as_deref_mut() else { return };
+        let was_active = desk.is_active();
+        let old_topics = desk.record.spec.topics.clone();
+        let chooses_anew = desk.redefine(Arc::clone(&record));
+        if old_topics != record.spec.topics {
+            self.matcher.remove(place, &old_topics);
+            self.matcher.insert(place, &record.spec.topics);
+        }
+        if chooses_anew || (was_active && !self.desks[place].as_deref().is_some_and(Desk::is_active)) {
+            self.rewind(place);
+        }
+        self.mark_busy(place);
+        self.make_ready(place);
+    }
+
+    /// Removes a desk; attempts in flight end without effect.
+    pub fn remove(&mut self, ordinal: Ordinal) {
+        let Some(place) = self.by_ordinal.remove(&ordinal) else { return };
+        if let Some(desk) = self.desks[place].take() {
+            self.waiting -= desk.window.waiting();
+            self.matcher.remove(place, &desk.record.spec.topics);
+        }
+        self.busy.entry(ordinal.partition()).or_default().retain(|other| *other != place);
+        self.ready.retain(|other| *other != place);
+        self.free.push(place);
+        self.journal.forget(ordinal);
+    }
+
+    /// Moves a subscription's cursor.
+    pub fn seek(&mut self, ordinal: Ordinal, to: Seq) {
+        let Some(place) = self.by_ordinal.get(&ordinal).copied() else { return };
+        if let Some(desk) = self.desks[place].as_deref_mut() {
+            self.waiting -= desk.window.waiting();
+            desk.window.jump(to);
+            if to >= self.scanned {
+                desk.window.set_position(Position::Riding { not_before: to });
+            }
+        }
+        self.mark_busy(place);
+        self.make_ready(place);
+    }
+
+    fn rewind(&mut self, place: Place) {
+        let scanned = self.scanned;
+        if let Some(desk) = self.desks[place].as_deref_mut() {
+            self.waiting -= desk.window.waiting();
+            desk.rewind(scanned);
+        }
+    }
+
+    /// Offers a page of the lane's reader to every desk that rides with it. Gives how many deliveries it made.
+    pub fn scan(&mut self, page: &Arc<Page>) -> usize {
+        let mut offered = 0;
+        let matching: Vec<Rc<[Place]>> = page.topics().iter().map(|topic| self.matcher.matching(topic)).collect();
+        if matching.iter().any(|places| !places.is_empty()) {
+            for event in page.events_after(self.scanned) {
+                let index = u32::try_from(event.seq().0 - page.first().0).unwrap_or(u32::MAX);
+                let places = Rc::clone(&matching[page.topic_index_at(index)]);
+                if !places.is_empty() {
+                    offered += self.offer(event, &places);
+                }
+            }
+        }
+        self.scanned = page.last().max(self.scanned);
+        offered
+    }
+
+    fn offer(&mut self, event: Event, places: &[Place]) -> usize {
+        let seq = event.seq();
+        let mut offered = 0;
+        let parcel = Rc::new(Parcel::new(event));
+        let mut kind = None;
+        for &place in places {
+            let Some(desk) = self.desks[place].as_deref_mut() else { continue };
+            let Position::Riding { not_before } = desk.window.position() else { continue };
+            if seq <= not_before {
+                continue;
+            }
+            if !desk.record.spec.types.is_empty() && !desk.wants_type(kind.get_or_insert_with(|| parcel.event().fields().kind)) {
+                continue;
+            }
+            if !desk.is_active() || !desk.window.has_room() || self.waiting >= LANE_QUEUE_MAX {
+                desk.window.set_position(Position::Lagging(seq.prev()));
+            } else {
+                desk.window.offer(seq, Rc::clone(&parcel));
+                self.waiting += 1;
+                offered += 1;
+            }
+            self.mark_busy(place);
+            self.make_ready(place);
+        }
+        offered
+    }
+
+    /// Desks that want to be fed from the log, and how far each has been matched.
+    #[must_use]
+    pub fn hungry(&mut self) -> Vec<(Place, Seq)> {
+        let mut hungry = Vec::new();
+        let room = self.waiting < LANE_QUEUE_MAX;
+        let scanned = self.scanned;
+        for places in self.busy.values() {
+            for &place in places {
+                let Some(desk) = self.desks[place].as_deref_mut() else { continue };
+                if let Position::Lagging(at) = desk.window.position()
+                    && desk.is_hungry()
+                {
+                    if at >= scanned {
+                        desk.window.set_position(Position::Riding { not_before: at });
+                    } else if room {
+                        hungry.push((place, at));
+                    }
+                }
+            }
+        }
+        hungry
+    }
+
+    /// Feeds a page to desks that lag, each from where it stands; those that are full stay behind.
+    pub fn feed(&mut self, riders: &mut Vec<Place>, page: &Arc<Page>) {
+        let last = page.last();
+        let mut on: HashMap<Place, Seq> = HashMap::with_capacity(riders.len());
+        for &place in riders.iter() {
+            let Some(desk) = self.desks[place].as_deref_mut() else { continue };
+            let Position::Lagging(at) = desk.window.position() else { continue };
+            if at < last && desk.is_active() {
+                on.insert(place, at);
+                self.note_gap(place, at, page.first());
+            }
+        }
+        let matching: Vec<Rc<[Place]>> = page.topics().iter().map(|topic| self.matcher.matching(topic)).collect();
+        for event in page.events_after(Seq::ZERO) {
+            let index = u32::try_from(event.seq().0 - page.first().0).unwrap_or(u32::MAX);
+            let places = &matching[page.topic_index_at(index)];
+            if places.len() <= on.len() {
+                let wanted: Vec<Place> = places.iter().copied().filter(|place| on.contains_key(place)).collect();
+                self.feed_event(&event, &wanted, &mut on);
+            } else {
+                let wanted: Vec<Place> = on.keys().copied().filter(|place| places.binary_search(place).is_ok()).collect();
+                self.feed_event(&event, &wanted, &mut on);
+            }
+        }
+        for place in on.keys() {
+            if let Some(desk) = self.desks[*place].as_deref_mut() {
+                desk.window.set_position(Position::Lagging(last));
+            }
+        }
+        riders.retain(|place| on.contains_key(place));
+    }
+
+    fn feed_event(&mut self, event: &Event, wanted: &[Place], on: &mut HashMap<Place, Seq>) {
+        let seq = event.seq();
+        let mut parcel: Option<Rc<Parcel>> = None;
+        for &place in wanted {
+            let Some(desk) = self.desks[place].as_deref_mut() else { continue };
+            if on.get(&place).is_none_or(|at| seq <= *at) || !desk.wants_type(event.fields().kind) {
+                continue;
+            }
+            if !desk.window.has_room() || self.waiting >= LANE_QUEUE_MAX {
+                desk.window.set_position(Position::Lagging(seq.prev()));
+                on.remove(&place);
+                continue;
+            }
+            let parcel = parcel.get_or_insert_with(|| Rc::new(Parcel::new(event.clone())));
+            desk.window.offer(seq, Rc::clone(parcel));
+            self.waiting += 1;
+            self.make_ready(place);
+        }
+    }
+
+    fn note_gap(&mut self, place: Place, at: Seq, first: Seq) {
+        let Some(desk) = self.desks[place].as_deref_mut() else { return };
+        if first > at.next() {
+            let range = ExpiredRange { ordinal: desk.ordinal(), from: at.next(), to: first.prev() };
+            desk.totals.expired += range.to.0 - at.0;
+            tracing::warn!(subscription.id = %desk.record.spec.id, from = %range.from, to = %range.to,
+                "events expired before they were delivered");
+            self.journal.expired(range);
+        }
+    }
+
+    /// Notes that retention took everything up to `to` from desks that ride with the reader.
+    pub fn note_gap_at_head(&mut self, to: Seq) {
+        let riding: Vec<Place> = (0..self.desks.len())
+            .filter(|place| {
+                self.desks[*place]
+                    .as_deref()
+                    .is_some_and(|desk| matches!(desk.window.position(), Position::Riding { not_before } if not_before < to))
+            })
+            .collect();
+        for place in riding {
+            let scanned = self.scanned;
+            self.note_gap(place, scanned, to.next());
+        }
+        self.scanned = to;
+    }
+
+    /// The next attempt to make.
+    pub fn next(&mut self, now: Timestamp) -> Option<Assignment> {
+        while let Some(place) = self.ready.pop_front() {
+            let suspects_full = self.suspects_in_flight >= self.suspects_max;
+            let Some(desk) = self.desks[place].as_deref_mut() else { continue };
+            desk.is_ready = false;
+            let is_suspect = desk.circuit().is_suspect();
+            if is_suspect && suspects_full {
+                // Looked at again soon: other failing endpoints hold the share that such endpoints have together.
+                let at = Timestamp(now.0 + 100);
+                self.wake_at(place, at);
+                continue;
+            }
+            let waiting_before = desk.window.waiting();
+            match desk.next(now) {
+                Next::Job(job) => {
+                    self.waiting -= waiting_before - desk.window.waiting();
+                    let (ordinal, record) = (desk.ordinal(), Arc::clone(&desk.record));
+                    self.suspects_in_flight += u32::from(is_suspect);
+                    self.make_ready(place);
+                    return Some(Assignment { place, ordinal, record, job, is_suspect });
+                }
+                Next::WaitUntil(at) => self.wake_at(place, at),
+                Next::Nothing => {}
+            }
+        }
+        None
+    }
+
+    /// Takes in the outcome of an attempt; says whether the subscription must be disabled.
+    pub fn settle(
+        &mut self,
+        assignment: &Assignment,
+        event: Option<Event>,
+        outcome: &Outcome,
+        times: (Timestamp, Timestamp),
+        chance: f64,
+    ) -> Effect {
+        self.suspects_in_flight -= u32::from(assignment.is_suspect);
+        let Some(desk) = self.desks.get_mut(assignment.place).and_then(Option::as_deref_mut) else { return Effect::default() };
+        if desk.ordinal() != assignment.ordinal {
+            return Effect::default();
+        }
+        let mut effect = desk.settle(&assignment.job, outcome, times.0, times.1, chance);
+        if let Some(exception) = effect.put.take() {
+            self.journal.put(exception, event);
+        }
+        if let Some(seq) = effect.clear {
+            self.journal.clear(assignment.ordinal, seq);
+        }
+        if let Some(attempt) = effect.failure.take() {
+            self.journal.failure(assignment.ordinal, attempt);
+        }
+        self.journal.touch(assignment.ordinal);
+        self.make_ready(assignment.place);
+        effect
+    }
+
+    /// Puts a desk into the ready queue.
+    pub fn make_ready(&mut self, place: Place) {
+        if let Some(desk) = self.desks.get_mut(place).and_then(Option::as_deref_mut)
+            && !desk.is_ready
+        {
+            desk.is_ready = true;
+            self.ready.push_back(place);
+        }
+    }
+
+    /// Puts the desk of a subscription into the ready queue and among those that are saved.
+    pub fn nudge(&mut self, ordinal: Ordinal) {
+        if let Some(place) = self.by_ordinal.get(&ordinal).copied() {
+            self.mark_busy(place);
+            self.make_ready(place);
+        }
+    }
+
+    /// Whether a desk waits to be asked.
+    #[must_use]
+    pub fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    fn wake_at(&mut self, place: Place, at: Timestamp) {
+        if let Some(desk) = self.desks[place].as_deref_mut()
+            && desk.wakes_at.is_none_or(|earlier| at < earlier)
+        {
+            desk.wakes_at = Some(at);
+            self.timers.push(Reverse((at, place)));
+        }
+    }
+
+    /// When the next timer is due.
+    #[must_use]
+    pub fn next_timer(&self) -> Option<Timestamp> {
+        self.timers.peek().map(|Reverse((at, _))| *at)
+    }
+
+    /// Makes every desk ready whose time has come.
+    pub fn fire_timers(&mut self, now: Timestamp) {
+        while let Some(Reverse((at, place))) = self.timers.peek().copied().filter(|Reverse((at, _))| *at <= now) {
+            self.timers.pop();
+            if let Some(desk) = self.desks[place].as_deref_mut()
+                && desk.wakes_at.is_some_and(|expected| expected <= at)
+            {
+                desk.wakes_at = None;
+                self.make_ready(place);
+            }
+        }
+    }
+
+    /// Marks every partition that has subscriptions, so that its frontier is saved.
+    pub fn touch_all(&mut self) {
+        let partitions: BTreeSet<u16> = self.by_ordinal.keys().map(|ordinal| ordinal.partition()).collect();
+        for partition in partitions {
+            self.journal.touch_partition(partition);
+        }
+    }
+
+    /// The progress of one partition, to be saved; desks that are at the frontier again are no longer listed.
+    pub fn progress(&mut self, partition: u16) -> Option<(Lease, Checkpoint)> {
+        let (lease, taken_in) = *self.leases.get(&partition)?;
+        let mut progress = PartitionProgress { frontier: self.scanned, taken_in, entries: HashMap::new() };
+        if let Some(places) = self.busy.get_mut(&partition) {
+            places.retain(|place| {
+                let Some(desk) = self.desks[*place].as_deref_mut() else { return false };
+                let entry = desk.window.progress(progress.frontier);
+                desk.is_busy = entry.is_some() || matches!(desk.window.position(), Position::Lagging(_));
+                if let Some(entry) = entry {
+                    progress.entries.insert(desk.ordinal(), entry);
+                }
+                desk.is_busy
+            });
+        }
+        Some((lease, progress.encode()))
+    }
+
+    fn mark_busy(&mut self, place: Place) {
+        if let Some(desk) = self.desks[place].as_deref_mut()
+            && !desk.is_busy
+        {
+            desk.is_busy = true;
+            let ordinal = desk.ordinal();
+            self.busy.entry(ordinal.partition()).or_default().push(place);
+            self.journal.touch(ordinal);
+        }
+    }
+
+    /// Events that wait in the lane.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    /// Room in one desk, for reading about as much as it can take.
+    #[must_use]
+    pub const fn desk_room() -> usize {
+        QUEUE_MAX
+    }
+}

@@ -1,0 +1,214 @@
+//! What anybody may want to know of deliveries: status, one delivery, dead letters, what is undelivered; and the commands
+//! that move them. Joins what the lane has in memory with what the ledger has stored.
+
+use std::sync::Arc;
+
+use super::Lanes;
+use super::question::{Question, Standing, SubscriptionStatus};
+use crate::clock::Timestamp;
+use crate::model::subscription::SubscriptionRecord;
+use crate::model::{Attempt, Exception, ExceptionState, Seq};
+use crate::storage::{PageRequest, StorageError};
+
+/// Failed attempts shown of one delivery.
+const ATTEMPTS_MAX: u32 = 100;
+/// Dead letters that one redrive reads at a time.
+const REDRIVE_PAGE: u32 = 500;
+
+/// The words for where a delivery stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeliveryState {
+    /// The endpoint took it.
+    Delivered,
+    /// Not tried yet, or being tried.
+    Pending,
+    /// Failed and waiting for the next attempt.
+    Retrying,
+    /// Given up.
+    Dead,
+    /// Not for this subscription.
+    Filtered,
+    /// Retention took it before it was delivered.
+    Expired,
+    /// From before the subscription began.
+    BeforeStart,
+}
+
+impl DeliveryState {
+    /// The word in answers.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Pending => "pending",
+            Self::Retrying => "retrying",
+            Self::Dead => "dead",
+            Self::Filtered => "filtered",
+            Self::Expired => "expired",
+            Self::BeforeStart => "before_start",
+        }
+    }
+}
+
+/// Everything about one delivery.
+#[derive(Clone, Debug)]
+pub struct DeliveryView {
+    /// Where it stands.
+    pub state: DeliveryState,
+    /// Why, when there is more to say.
+    pub reason: Option<String>,
+    /// Its failed attempts, oldest first.
+    pub attempts: Vec<Attempt>,
+    /// When it is tried next.
+    pub next_attempt_at: Option<Timestamp>,
+}
+
+/// Which dead letters to try again.
+#[derive(Clone, Debug)]
+pub enum Redrive {
+    /// All there are now.
+    All,
+    /// These.
+    Seqs(Vec<Seq>),
+}
+
+impl Lanes {
+    /// How a subscription is doing; `None` when it is gone.
+    pub async fn status(&self, record: &Arc<SubscriptionRecord>) -> Option<SubscriptionStatus> {
+        self.ask(record, Question::Status).await
+    }
+
+    /// When the oldest undelivered event of `status` arrived.
+    ///
+    /// # Errors
+    /// As storage fails.
+    pub async fn oldest_undelivered_at(&self, status: &SubscriptionStatus) -> Result<Option<Timestamp>, StorageError> {
+        let Some(seq) = status.oldest_undelivered else { return Ok(None) };
+        Ok(self.context.follow.get(seq).await?.map(|event| event.arrived_at()))
+    }
+
+    /// Posts one signed test event now; `None` when the subscription is gone.
+    pub async fn ping(&self, record: &Arc<SubscriptionRecord>) -> Option<Attempt> {
+        self.ask(record, Question::Ping).await
+    }
+
+    /// Moves the cursor so that the next event is the one behind `to`; `false` when the subscription is gone.
+    pub async fn seek(&self, record: &Arc<SubscriptionRecord>, to: Seq) -> bool {
+        self.ask(record, |reply| Question::Seek(to, reply)).await.is_some()
+    }
+
+    /// Dead letters by position.
+    ///
+    /// # Errors
+    /// As storage fails.
+    pub async fn dead_letters(&self, record: &SubscriptionRecord, page: PageRequest) -> Result<Vec<Exception>, StorageError> {
+        self.context.ledger.list(record.ordinal, ExceptionState::Dead, page).await
+    }
+
+    /// Retries that wait, by position.
+    ///
+    /// # Errors
+    /// As storage fails.
+    pub async fn waiting_retries(&self, record: &SubscriptionRecord, page: PageRequest) -> Result<Vec<Exception>, StorageError> {
+        self.context.ledger.list(record.ordinal, ExceptionState::Retry, page).await
+    }
+
+    /// Tries dead letters again, as many as may wait at once; gives how many it took.
+    ///
+    /// # Errors
+    /// As storage fails.
+    pub async fn redrive(&self, record: &Arc<SubscriptionRecord>, which: Redrive) -> Result<u64, StorageError> {
+        let mut taken = 0;
+        match which {
+            Redrive::Seqs(seqs) => {
+                let mut dead = Vec::with_capacity(seqs.len());
+                for seq in seqs {
+                    let found = self.context.ledger.exception(record.ordinal, seq).await?;
+                    dead.extend(found.filter(|exception| exception.state == ExceptionState::Dead));
+                }
+                taken += self.redrive_page(record, dead).await;
+            }
+            Redrive::All => {
+                let mut after = Seq::ZERO;
+                loop {
+                    let dead = self.dead_letters(record, PageRequest { after, limit: REDRIVE_PAGE }).await?;
+                    let (Some(last), count) = (dead.last().map(|exception| exception.seq), dead.len() as u64) else { break };
+                    after = last;
+                    let took = self.redrive_page(record, dead).await;
+                    taken += took;
+                    if took < count {
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(taken)
+    }
+
+    async fn redrive_page(&self, record: &Arc<SubscriptionRecord>, dead: Vec<Exception>) -> u64 {
+        self.ask(record, |reply| Question::Redrive(dead, reply)).await.unwrap_or(0) as u64
+    }
+
+    /// Tells the lane that retention forgot `count` dead letters.
+    pub async fn buried(&self, record: &Arc<SubscriptionRecord>, count: u64) {
+        let command = super::LaneCommand::Ask(Arc::clone(record), Question::Buried(count));
+        let _ = self.lane_of(record.ordinal).send(command).await;
+    }
+
+    /// Everything about one delivery; `None` when there never was such an event, or the subscription is gone.
+    ///
+    /// # Errors
+    /// As storage fails.
+    pub async fn delivery(&self, record: &Arc<SubscriptionRecord>, seq: Seq) -> Result<Option<DeliveryView>, StorageError> {
+        if seq == Seq::ZERO || seq > self.context.follow.head() {
+            return Ok(None);
+        }
+        let view = |state, reason: Option<&str>| DeliveryView {
+            state,
+            reason: reason.map(str::to_owned),
+            attempts: Vec::new(),
+            next_attempt_at: None,
+        };
+        let Some(standing) = self.ask(record, |reply| Question::Standing(seq, reply)).await else { return Ok(None) };
+        let attempts = self.context.ledger.failures(record.ordinal, Some(seq), ATTEMPTS_MAX).await?;
+        let stored = self.context.ledger.exception(record.ordinal, seq).await?;
+        let mut found = match (standing, stored) {
+            (Standing::Retrying(at), stored) => DeliveryView {
+                next_attempt_at: Some(at),
+                ..view(DeliveryState::Retrying, stored.as_ref().map(|exception| &*exception.reason))
+            },
+            (_, Some(exception)) if exception.state == ExceptionState::Dead => view(DeliveryState::Dead, Some(&exception.reason)),
+            _ if seq <= record.starts_after => view(DeliveryState::BeforeStart, None),
+            (standing, _) => self.passed_or_pending(record, seq, standing).await?,
+        };
+        found.attempts = attempts;
+        Ok(Some(found))
+    }
+
+    async fn passed_or_pending(
+        &self,
+        record: &SubscriptionRecord,
+        seq: Seq,
+        standing: Standing,
+    ) -> Result<DeliveryView, StorageError> {
+        let view = |state, reason| DeliveryView { state, reason, attempts: Vec::new(), next_attempt_at: None };
+        let expired = self.context.ledger.expired(record.ordinal, 1000).await?;
+        if expired.iter().any(|range| (range.from..=range.to).contains(&seq)) {
+            return Ok(view(DeliveryState::Expired, None));
+        }
+        let judged_by = record.revisions.iter().rev().find(|revision| revision.from_seq <= seq).or(record.revisions.first());
+        if let (Some(event), Some(revision)) = (self.context.follow.get(seq).await?, judged_by) {
+            if !revision.topics.matches(event.topic().as_str()) {
+                return Ok(view(DeliveryState::Filtered, Some("the topic matches no pattern".to_owned())));
+            }
+            let kind = event.fields().kind;
+            if !revision.types.is_empty() && !revision.types.iter().any(|wanted| wanted == kind) {
+                return Ok(view(DeliveryState::Filtered, Some(format!("the type {kind:?} is not among the types"))));
+            }
+        }
+        Ok(match standing {
+            Standing::Pending => view(DeliveryState::Pending, None),
+            _ => view(DeliveryState::Delivered, None),
+        })
+    }
+}

@@ -1,0 +1,193 @@
+//! What a lane has decided and not yet saved: exceptions, failures, expired ranges and which partitions moved. No I/O.
+//!
+//! Changes of one delivery replace each other, so that a save carries only the last word on it. What could not be saved comes
+//! back by [`Journal::give_back`].
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::model::delivery::{ExpiredRange, KeptException};
+use crate::model::subscription::{Ordinal, PARTITIONS};
+use crate::model::{Attempt, Event, Exception, Seq};
+use crate::storage::{Checkpoint, Lease, LedgerChange};
+
+/// Failed attempts that may wait to be saved in one partition; more are counted only.
+const FAILURES_MAX: usize = 8_192;
+
+/// The unsaved changes of a lane's partitions.
+#[derive(Debug, Default)]
+pub struct Journal {
+    partitions: HashMap<u16, Unsaved>,
+    failures_left_out: u64,
+}
+
+#[derive(Debug, Default)]
+struct Unsaved {
+    exceptions: BTreeMap<(Ordinal, Seq), Option<KeptException>>,
+    failures: Vec<(Ordinal, Attempt)>,
+    expired: Vec<ExpiredRange>,
+}
+
+impl Journal {
+    /// Notes an exception made or changed.
+    pub fn put(&mut self, exception: Exception, event: Option<Event>) {
+        let key = (exception.ordinal, exception.seq);
+        self.of(exception.ordinal).exceptions.insert(key, Some(KeptException { exception, event }));
+    }
+
+    /// Notes that an exception ended.
+    pub fn clear(&mut self, ordinal: Ordinal, seq: Seq) {
+        self.of(ordinal).exceptions.insert((ordinal, seq), None);
+    }
+
+    /// Notes a failed attempt.
+    pub fn failure(&mut self, ordinal: Ordinal, attempt: Attempt) {
+        let failures = &mut self.of(ordinal).failures;
+        if failures.len() < FAILURES_MAX {
+            failures.push((ordinal, attempt));
+        } else {
+            self.failures_left_out += 1;
+        }
+    }
+
+    /// Notes a range that retention took; ranges that touch are joined.
+    pub fn expired(&mut self, range: ExpiredRange) {
+        let expired = &mut self.of(range.ordinal).expired;
+        match expired.iter_mut().rev().find(|last| last.ordinal == range.ordinal) {
+            Some(last) if last.to.next() == range.from => last.to = range.to,
+            _ => expired.push(range),
+        }
+    }
+
+    /// Marks the partition of a subscription as moved.
+    pub fn touch(&mut self, ordinal: Ordinal) {
+        self.of(ordinal);
+    }
+
+    /// Marks a partition as moved.
+    pub fn touch_partition(&mut self, partition: u16) {
+        debug_assert!(partition < PARTITIONS);
+        self.partitions.entry(partition).or_default();
+    }
+
+    /// Whether anything waits to be saved.
+    #[must_use]
+    pub fn is_dirty(&self) -> bool {
+        !self.partitions.is_empty()
+    }
+
+    /// Drops what concerns a deleted subscription.
+    pub fn forget(&mut self, ordinal: Ordinal) {
+        if let Some(unsaved) = self.partitions.get_mut(&ordinal.partition()) {
+            unsaved.exceptions.retain(|(other, _), _| *other != ordinal);
+            unsaved.failures.retain(|(other, _)| *other != ordinal);
+            unsaved.expired.retain(|range| range.ordinal != ordinal);
+        }
+    }
+
+    /// Takes everything that waits, with the progress of each partition that moved.
+    pub fn take(&mut self, mut progress: impl FnMut(u16) -> Option<(Lease, Checkpoint)>) -> Vec<LedgerChange> {
+        let mut changes = Vec::with_capacity(self.partitions.len());
+        for (partition, unsaved) in self.partitions.drain() {
+            let Some((lease, checkpoint)) = progress(partition) else { continue };
+            let mut change = LedgerChange {
+                lease,
+                put: Vec::new(),
+                clear: Vec::new(),
+                failures: unsaved.failures,
+                expired: unsaved.expired,
+                checkpoint: Some(checkpoint),
+            };
+            for (key, kept) in unsaved.exceptions {
+                match kept {
+                    Some(kept) => change.put.push(kept),
+                    None => change.clear.push(key),
+                }
+            }
+            changes.push(change);
+        }
+        changes
+    }
+
+    /// Takes back what could not be saved; newer words on the same delivery stay.
+    pub fn give_back(&mut self, changes: Vec<LedgerChange>) {
+        for change in changes {
+            let unsaved = self.partitions.entry(change.lease.partition).or_default();
+            for kept in change.put {
+                let key = (kept.exception.ordinal, kept.exception.seq);
+                unsaved.exceptions.entry(key).or_insert(Some(kept));
+            }
+            for key in change.clear {
+                unsaved.exceptions.entry(key).or_insert(None);
+            }
+            unsaved.failures.splice(0..0, change.failures);
+            unsaved.failures.truncate(FAILURES_MAX);
+            unsaved.expired.splice(0..0, change.expired);
+        }
+    }
+
+    fn of(&mut self, ordinal: Ordinal) -> &mut Unsaved {
+        self.partitions.entry(ordinal.partition()).or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::model::ExceptionState;
+
+    fn exception(seq: u64, attempts: u32) -> Exception {
+        Exception {
+            ordinal: Ordinal(1),
+            seq: Seq(seq),
+            state: ExceptionState::Retry,
+            attempts,
+            sent: attempts,
+            due_at: Timestamp(0),
+            since: Timestamp(0),
+            reason: "status_500".into(),
+        }
+    }
+
+    fn progress(partition: u16) -> Option<(Lease, Checkpoint)> {
+        Some((Lease { partition, epoch: 1 }, Checkpoint::default()))
+    }
+
+    #[test]
+    fn only_the_last_word_on_a_delivery_is_saved() {
+        let mut journal = Journal::default();
+        journal.put(exception(5, 1), None);
+        journal.put(exception(5, 2), None);
+        journal.put(exception(6, 1), None);
+        journal.clear(Ordinal(1), Seq(6));
+        let changes = journal.take(progress);
+        assert_eq!(changes.len(), 1);
+        assert_eq!(changes[0].put.iter().map(|kept| kept.exception.attempts).collect::<Vec<_>>(), [2]);
+        assert_eq!(changes[0].clear, [(Ordinal(1), Seq(6))]);
+        assert!(!journal.is_dirty());
+    }
+
+    #[test]
+    fn a_failed_save_comes_back_under_newer_words() {
+        let mut journal = Journal::default();
+        journal.put(exception(5, 1), None);
+        journal.put(exception(6, 1), None);
+        let lost = journal.take(progress);
+        journal.clear(Ordinal(1), Seq(5));
+        journal.give_back(lost);
+        let changes = journal.take(progress);
+        assert_eq!(changes[0].clear, [(Ordinal(1), Seq(5))]);
+        assert_eq!(changes[0].put.len(), 1);
+        assert_eq!(changes[0].put[0].exception.seq, Seq(6));
+    }
+
+    #[test]
+    fn touching_ranges_are_joined() {
+        let mut journal = Journal::default();
+        let range = |from, to| ExpiredRange { ordinal: Ordinal(1), from: Seq(from), to: Seq(to) };
+        journal.expired(range(1, 5));
+        journal.expired(range(6, 9));
+        journal.expired(range(20, 21));
+        assert_eq!(journal.take(progress)[0].expired, [range(1, 9), range(20, 21)]);
+    }
+}

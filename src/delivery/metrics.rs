@@ -1,0 +1,37 @@
+//! A lane's counts: plain cells on the lane's thread, handed to the process's metrics now and then.
+
+use std::cell::Cell;
+
+use metrics::counter;
+
+use crate::model::Outcome;
+
+/// Counts of one lane since the last hand-over.
+#[derive(Debug, Default)]
+pub struct LaneCounts {
+    delivered: Cell<u64>,
+    refused: Cell<u64>,
+    unanswered: Cell<u64>,
+}
+
+impl LaneCounts {
+    /// Counts an outcome.
+    pub fn record(&self, outcome: &Outcome) {
+        let cell = match (outcome.is_success(), outcome.status) {
+            (true, _) => &self.delivered,
+            (false, Some(_)) => &self.refused,
+            (false, None) => &self.unanswered,
+        };
+        cell.set(cell.get() + 1);
+    }
+
+    /// Hands the counts over.
+    pub fn flush(&self) {
+        for (cell, outcome) in [(&self.delivered, "success"), (&self.refused, "status"), (&self.unanswered, "transport")] {
+            let count = cell.replace(0);
+            if count > 0 {
+                counter!("hookcast_attempts_total", "outcome" => outcome).increment(count);
+            }
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! How a lane saves: dirty partitions about every 50 ms, stretched so that saving stays a small part of the writer; and the
+//! one timer task.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use super::lane::Lane;
+use crate::storage::StorageErrorKind;
+
+/// Shortest distance of two saves.
+const SAVE_EVERY: Duration = Duration::from_millis(50);
+/// A save may take at most one part in this many of the time.
+const SAVE_SHARE: u32 = 20;
+/// Distance of saves while storage refuses them.
+const SAVE_AGAIN: Duration = Duration::from_secs(1);
+/// How often idle connections are looked through and metrics handed on.
+const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(2);
+
+/// Saves whenever something is dirty, until the lane is cancelled.
+pub(super) async fn save_dirty(lane: Rc<Lane>) {
+    let mut distance = SAVE_EVERY;
+    loop {
+        tokio::select! {
+            () = lane.dirt.notified() => {}
+            () = lane.context.cancel.cancelled() => return,
+        }
+        tokio::select! {
+            () = tokio::time::sleep(distance) => {}
+            () = lane.context.cancel.cancelled() => return,
+        }
+        let began = Instant::now();
+        distance = if save(&lane).await { (began.elapsed() * SAVE_SHARE).max(SAVE_EVERY) } else { SAVE_AGAIN };
+        lane.counts.flush();
+        lane.stir();
+    }
+}
+
+/// Saves once; `false` when storage refused.
+pub(super) async fn save(lane: &Rc<Lane>) -> bool {
+    let changes = {
+        let mut floor = lane.floor.borrow_mut();
+        let mut journal = std::mem::take(&mut floor.journal);
+        let changes = journal.take(|partition| floor.progress(partition));
+        floor.journal = journal;
+        changes
+    };
+    if changes.is_empty() {
+        return true;
+    }
+    match lane.context.ledger.commit(changes.clone()).await {
+        Ok(()) => true,
+        Err(error) => {
+            if error.kind == StorageErrorKind::Fenced {
+                tracing::error!(%error, "another process took this relay's subscriptions over; deliveries stop");
+                lane.context.cancel.cancel();
+            } else {
+                tracing::error!(%error, "progress could not be saved; trying again");
+            }
+            lane.floor.borrow_mut().journal.give_back(changes);
+            false
+        }
+    }
+}
+
+/// Makes desks ready when their time has come, until the lane is cancelled.
+pub(super) async fn keep_time(lane: Rc<Lane>) {
+    loop {
+        let due = lane.floor.borrow().next_timer();
+        let wait = due.map(|at| at.since(lane.now()));
+        tokio::select! {
+            () = sleep_for(wait) => {
+                let now = lane.now();
+                lane.floor.borrow_mut().fire_timers(now);
+                lane.stir();
+                lane.hunger.notify_one();
+            }
+            () = lane.alarm.notified() => {}
+            () = lane.context.cancel.cancelled() => return,
+        }
+    }
+}
+
+/// Wall-clock steps are noticed within this time.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+
+async fn sleep_for(wait: Option<Duration>) {
+    match wait {
+        Some(wait) => tokio::time::sleep(wait.min(LOOK_AGAIN)).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Closes idle connections and hands metrics on, until the lane is cancelled.
+pub(super) async fn keep_house(lane: Rc<Lane>) {
+    let mut ticks = tokio::time::interval(HOUSEKEEPING_EVERY);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {
+                lane.sweep_connections();
+                lane.counts.flush();
+            }
+            () = lane.context.cancel.cancelled() => return,
+        }
+    }
+}

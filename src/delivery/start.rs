@@ -1,0 +1,173 @@
+//! How a lane comes to life from what was saved, and how it goes.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_rt::Arbiter;
+use tokio::sync::mpsc;
+
+use super::LaneCommand;
+use super::checkpoint::PartitionProgress;
+use super::floor::Floor;
+use super::lane::{Lane, LaneContext, SLOTS_MAX};
+use super::matcher::Place;
+use super::question;
+use super::window::Progress;
+use super::{reading, saving};
+use crate::model::delivery::ExpiredRange;
+use crate::model::subscription::{Ordinal, SubscriptionRecord};
+use crate::model::{Exception, Seq};
+use crate::net::client::WireClient;
+use crate::net::dial::Gate;
+use crate::registry::RegistryChange;
+use crate::storage::Lease;
+
+/// What was saved of one partition.
+#[derive(Debug)]
+pub(super) struct PartitionStart {
+    pub(super) lease: Lease,
+    pub(super) progress: PartitionProgress,
+    pub(super) records: Vec<Arc<SubscriptionRecord>>,
+    pub(super) retries: Vec<Exception>,
+    pub(super) dead: Vec<(Ordinal, u64)>,
+}
+
+/// What a lane is started with.
+pub(super) struct LaneStart {
+    pub(super) partitions: Vec<PartitionStart>,
+    pub(super) context: LaneContext,
+    pub(super) gate: Gate,
+    pub(super) inbox: mpsc::Receiver<LaneCommand>,
+}
+
+/// Starts the lane on a thread of its own.
+pub(super) fn spawn(start: LaneStart) {
+    let arbiter = Arbiter::new();
+    arbiter.spawn_fn(move || {
+        actix_rt::spawn(run(start));
+    });
+}
+
+async fn run(start: LaneStart) {
+    let LaneStart { partitions, context, gate, inbox } = start;
+    let mut floor = Floor::new(reader_start(&partitions, context.follow.head()), SLOTS_MAX);
+    let mut reopen = Vec::new();
+    for partition in partitions {
+        let partition_number = partition.lease.partition;
+        floor.hold(partition.lease, partition.progress.taken_in);
+        for record in partition.records {
+            let progress = partition.progress.of(record.ordinal, record.starts_after);
+            let place = floor.add(Arc::clone(&record), &progress);
+            if !progress.holes.is_empty() {
+                reopen.push((place, record.ordinal, progress.holes));
+            }
+        }
+        for exception in &partition.retries {
+            if let Some(desk) = floor.desk(exception.ordinal) {
+                desk.resume_retry(exception);
+                floor.nudge(exception.ordinal);
+            } else {
+                tracing::info!(partition = partition_number, "forgetting retries of a deleted subscription");
+                forget(&context, exception.ordinal);
+            }
+        }
+        for (ordinal, count) in partition.dead {
+            if let Some(desk) = floor.desk(ordinal) {
+                desk.totals.dead = count;
+            }
+        }
+    }
+    let lane = Lane::new(context, floor, WireClient::new(gate));
+    for (place, ordinal, holes) in reopen {
+        reopen_holes(&lane, place, ordinal, holes).await;
+    }
+    actix_rt::spawn(reading::read_head(Rc::clone(&lane)));
+    actix_rt::spawn(reading::feed_lagging(Rc::clone(&lane)));
+    actix_rt::spawn(saving::save_dirty(Rc::clone(&lane)));
+    actix_rt::spawn(saving::keep_time(Rc::clone(&lane)));
+    actix_rt::spawn(saving::keep_house(Rc::clone(&lane)));
+    lane.stir();
+    obey(&lane, inbox).await;
+}
+
+/// Where the lane's reader starts: at the oldest frontier that a subscription without an entry of its own relies on.
+fn reader_start(partitions: &[PartitionStart], head: Seq) -> Seq {
+    let relies = |start: &&PartitionStart| {
+        let progress = &start.progress;
+        start
+            .records
+            .iter()
+            .any(|record| record.ordinal.0 <= progress.taken_in && !progress.entries.contains_key(&record.ordinal))
+    };
+    partitions.iter().filter(relies).map(|start| start.progress.frontier).min().map_or(head, |oldest| oldest.min(head))
+}
+
+/// Offers again what was in flight when the process ended.
+async fn reopen_holes(lane: &Rc<Lane>, place: Place, ordinal: Ordinal, holes: Vec<Seq>) {
+    let mut events = Vec::with_capacity(holes.len());
+    for seq in holes {
+        match lane.context.follow.get(seq).await {
+            Ok(Some(event)) => events.push(event),
+            Ok(None) => lane.floor.borrow_mut().journal.expired(ExpiredRange { ordinal, from: seq, to: seq }),
+            Err(error) => tracing::error!(%error, event.seq = %seq, "an event that was in flight could not be read"),
+        }
+    }
+    lane.floor.borrow_mut().reopen(place, events);
+}
+
+async fn obey(lane: &Rc<Lane>, mut inbox: mpsc::Receiver<LaneCommand>) {
+    while let Some(command) = inbox.recv().await {
+        match command {
+            LaneCommand::Change(change) => apply(lane, change),
+            LaneCommand::Ask(record, question) => question::answer(lane, &record, question),
+            LaneCommand::Stop(grace, reply) => {
+                finish(lane, grace).await;
+                let _ = reply.send(());
+                return;
+            }
+        }
+    }
+}
+
+fn apply(lane: &Rc<Lane>, change: RegistryChange) {
+    match change {
+        RegistryChange::Put { record, .. } => {
+            let mut floor = lane.floor.borrow_mut();
+            if floor.desk(record.ordinal).is_some() {
+                floor.redefine(record);
+            } else {
+                let progress = Progress { base: record.starts_after, holes: Vec::new() };
+                floor.add(record, &progress);
+            }
+        }
+        RegistryChange::Removed { ordinal, .. } => {
+            lane.floor.borrow_mut().remove(ordinal);
+            lane.forget_address(ordinal);
+            forget(&lane.context, ordinal);
+        }
+    }
+    lane.stir();
+    lane.hunger.notify_one();
+}
+
+fn forget(context: &LaneContext, ordinal: Ordinal) {
+    let ledger = Arc::clone(&context.ledger);
+    actix_rt::spawn(async move {
+        if let Err(error) = ledger.forget(ordinal).await {
+            tracing::error!(%error, "what is kept of a deleted subscription could not be removed; the next start will");
+        }
+    });
+}
+
+/// Waits for what is in flight, then saves everything.
+async fn finish(lane: &Rc<Lane>, grace: Duration) {
+    const LOOK_EVERY: Duration = Duration::from_millis(5);
+    let end = tokio::time::Instant::now() + grace;
+    while lane.in_flight() > 0 && tokio::time::Instant::now() < end {
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    lane.floor.borrow_mut().touch_all();
+    saving::save(lane).await;
+    lane.counts.flush();
+}

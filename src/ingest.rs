@@ -1,0 +1,165 @@
+//! Intake: the one leader that decides what is new, gives positions, and commits.
+//!
+//! Everything that wants into the log waits in one bounded queue. The leader takes what waits, removes repeats, makes pages,
+//! commits them, lets the readers see them, and only then answers. There is no timer: batches come from the commit in
+//! progress. It knows storage and the tail; it does not know who reads.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use crate::clock::Clock;
+use crate::model::source::SourceGap;
+use crate::model::{NewEvent, ResumeToken, Seq};
+use crate::storage::{EventLog, StorageError, StorageErrorKind};
+use crate::tail::Tail;
+
+pub mod dedupe;
+mod leader;
+
+pub use dedupe::DedupeSettings;
+
+/// Bytes of events that may wait for the leader.
+pub const QUEUE_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Requests that may wait for the leader.
+pub const QUEUE_ITEMS_MAX: usize = 4096;
+/// Most events in one commit.
+pub const COMMIT_EVENTS_MAX: usize = 2048;
+/// A commit is closed once it holds this many bytes.
+pub const COMMIT_BYTES_SOFT_MAX: usize = 1024 * 1024;
+/// The queue's bytes are counted in units of this size.
+const PERMIT_BYTES: usize = 256;
+
+/// Where one event ended up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placed {
+    /// Its position; of the first one when it is a repeat.
+    pub seq: Seq,
+    /// Whether it had been stored before.
+    pub duplicate: bool,
+}
+
+/// Why nothing of a request was taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum IngestError {
+    /// The queue is full.
+    #[error("the intake queue is full")]
+    Busy,
+    /// The disk reserve is reached.
+    #[error("the disk reserve is reached")]
+    Full,
+    /// The event at this index has the key of an earlier one and other bytes.
+    #[error("event {index} has the id of an earlier one and other bytes")]
+    Mismatch {
+        /// Index in the request.
+        index: usize,
+    },
+    /// Storage did not take it, or the relay is stopping.
+    #[error("the events could not be stored")]
+    Unavailable,
+}
+
+impl From<&StorageError> for IngestError {
+    fn from(error: &StorageError) -> Self {
+        if error.kind == StorageErrorKind::Full { Self::Full } else { Self::Unavailable }
+    }
+}
+
+/// What comes with events from a source.
+#[derive(Clone, Debug, Default)]
+pub struct FromSource {
+    /// The source's position after these events.
+    pub resume: Option<(String, ResumeToken)>,
+    /// A stretch that it missed before them.
+    pub gap: Option<SourceGap>,
+}
+
+/// What waits for the leader.
+struct Item {
+    events: Vec<NewEvent>,
+    /// Present for sources: an event with known key and other bytes is left out instead of refusing the request.
+    source: Option<FromSource>,
+    reply: oneshot::Sender<Result<Vec<Placed>, IngestError>>,
+    bytes: usize,
+    /// Given back when the item is done.
+    _room: tokio::sync::OwnedSemaphorePermit,
+}
+
+/// The way into the log. Cheap to clone.
+#[derive(Clone)]
+pub struct Ingest {
+    queue: mpsc::Sender<Item>,
+    room: Arc<Semaphore>,
+}
+
+impl Ingest {
+    /// Starts the leader on the current runtime; gives the way in, and the leader's end once every [`Ingest`] is dropped.
+    ///
+    /// # Errors
+    /// When what is known of earlier events cannot be read.
+    pub async fn start(
+        log: Arc<dyn EventLog>,
+        tail: Arc<Tail>,
+        clock: Arc<dyn Clock>,
+        settings: DedupeSettings,
+    ) -> Result<(Self, tokio::task::JoinHandle<()>), StorageError> {
+        let known = dedupe::load(&*log, settings, clock.now()).await?;
+        let (queue, inbox) = mpsc::channel(QUEUE_ITEMS_MAX);
+        let room = Arc::new(Semaphore::new(QUEUE_BYTES_MAX / PERMIT_BYTES));
+        let leader = tokio::spawn(leader::Leader::new(log, tail, clock, known).run(inbox));
+        Ok((Self { queue, room }, leader))
+    }
+
+    /// Stores all events together; they are durable when it returns, one answer an event, in order.
+    ///
+    /// # Errors
+    /// [`IngestError`]; nothing of the request is stored then.
+    ///
+    /// # Cancellation
+    /// A dropped future may or may not have stored the events.
+    pub async fn publish(&self, events: Vec<NewEvent>) -> Result<Vec<Placed>, IngestError> {
+        let bytes = weight(&events);
+        let room = Arc::clone(&self.room).try_acquire_many_owned(permits(bytes)).map_err(|_| IngestError::Busy)?;
+        self.submit(events, None, bytes, room).await
+    }
+
+    /// Stores events of a source with its position; waits while the queue is full, and as long as storage refuses.
+    ///
+    /// # Errors
+    /// `Unavailable` when the relay is stopping.
+    pub async fn publish_from_source(&self, events: Vec<NewEvent>, from: FromSource) -> Result<Vec<Placed>, IngestError> {
+        const AGAIN: Duration = Duration::from_secs(1);
+        let bytes = weight(&events);
+        loop {
+            let room = Arc::clone(&self.room).acquire_many_owned(permits(bytes)).await.map_err(|_| IngestError::Unavailable)?;
+            match self.submit(events.clone(), Some(from.clone()), bytes, room).await {
+                Err(IngestError::Full | IngestError::Unavailable) if !self.queue.is_closed() => tokio::time::sleep(AGAIN).await,
+                answer => return answer,
+            }
+        }
+    }
+
+    async fn submit(
+        &self,
+        events: Vec<NewEvent>,
+        source: Option<FromSource>,
+        bytes: usize,
+        room: tokio::sync::OwnedSemaphorePermit,
+    ) -> Result<Vec<Placed>, IngestError> {
+        let (reply, answer) = oneshot::channel();
+        let item = Item { events, source, reply, bytes, _room: room };
+        self.queue.send(item).await.map_err(|_| IngestError::Unavailable)?;
+        answer.await.map_err(|_| IngestError::Unavailable)?
+    }
+}
+
+fn weight(events: &[NewEvent]) -> usize {
+    events.iter().map(|event| event.data.len() + 256).sum()
+}
+
+/// Room that a request takes; one larger than the queue takes the whole of it.
+fn permits(bytes: usize) -> u32 {
+    u32::try_from(bytes.div_ceil(PERMIT_BYTES).clamp(1, QUEUE_BYTES_MAX / PERMIT_BYTES)).unwrap_or(u32::MAX)
+}

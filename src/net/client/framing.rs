@@ -1,0 +1,395 @@
+//! Where one HTTP/1.1 response ends, independent of the HTTP client that reads it.
+//!
+//! Owns the rules the wire client is not strict about: interim responses (1xx) are skipped and never answers, a length and a
+//! transfer coding together are refused, a body without a length ends with the connection, and bytes behind the end are
+//! withheld. Sans-I/O and pure; must not know sockets or awc.
+//! Spec: RFC 9112 §2.2, §6, §7.1; RFC 9110 §15.2.
+
+/// Largest response head, with all interim responses before it.
+pub(super) const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// Interim responses before the real one.
+const INTERIM_MAX: usize = 8;
+/// Shortest prefix that holds the status code: `HTTP/1.1 200`.
+const STATUS_END: usize = 12;
+
+/// Why the bytes are no response to our request; each is a protocol failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Fault {
+    #[error("the answer is not HTTP/1.1")]
+    NotHttp,
+    #[error("the answer has a malformed status line")]
+    StatusLine,
+    #[error("the endpoint switched protocols")]
+    Switching,
+    #[error("too many interim responses")]
+    Interim,
+    #[error("the response head is larger than {HEAD_BYTES_MAX} bytes")]
+    HeadTooLarge,
+    #[error("the response has both a length and a transfer coding, or one of them twice")]
+    LengthConflict,
+    #[error("the response's length cannot be read")]
+    Length,
+    #[error("the response uses an unknown transfer coding")]
+    Coding,
+}
+
+/// What of the bytes just fed belongs to the response.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Feed {
+    /// These bytes of the input (a range), unchanged.
+    Pass(usize, usize),
+    /// These bytes; the head came in pieces or has to be rewritten.
+    Held(Vec<u8>),
+    /// Nothing yet.
+    Nothing,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// No response is due.
+    Idle,
+    Head,
+    Length(u64),
+    Chunked(Chunk),
+    UntilEof,
+    Done,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Chunk {
+    Size { value: u64, digits: u8 },
+    Extension { value: u64 },
+    SizeLf { value: u64 },
+    Data(u64),
+    DataCr,
+    DataLf,
+    EndCr,
+    EndLf,
+}
+
+/// Follows one response after the other on a connection.
+#[derive(Debug)]
+pub(super) struct Framing {
+    state: State,
+    held: Vec<u8>,
+    /// Up to here `held` was searched for the end of a head.
+    searched: usize,
+    interim: usize,
+    /// The connection must not carry another request.
+    last: bool,
+}
+
+impl Framing {
+    pub(super) fn new() -> Self {
+        Self { state: State::Idle, held: Vec::new(), searched: 0, interim: 0, last: false }
+    }
+
+    /// A request goes out now, if none is under way; says whether this was the start of one.
+    pub(super) fn begin(&mut self) -> bool {
+        let starts = matches!(self.state, State::Idle | State::Done);
+        if starts {
+            self.state = State::Head;
+            self.interim = 0;
+        }
+        starts
+    }
+
+    /// Whether a response is due or under way.
+    pub(super) fn is_reading(&self) -> bool {
+        !matches!(self.state, State::Idle | State::Done)
+    }
+
+    /// Whether the connection may be used again, should this response be read to its end.
+    pub(super) fn is_last(&self) -> bool {
+        self.last
+    }
+
+    /// Takes bytes from the wire.
+    pub(super) fn feed(&mut self, data: &[u8]) -> Result<Feed, Fault> {
+        if self.state != State::Head {
+            return Ok(Feed::Pass(0, self.body(data)));
+        }
+        if self.held.is_empty() {
+            return match self.find_head(data, 0)? {
+                Found::Complete { start, end } => {
+                    let rewrite = self.read_head(&data[start..end])?;
+                    let body_end = end + self.body(&data[end..]);
+                    Ok(match rewrite {
+                        Some(version) => Feed::Held(rewritten(&data[start..body_end], end - start, version)),
+                        None => Feed::Pass(start, body_end),
+                    })
+                }
+                Found::Partial { start } => {
+                    self.held.extend_from_slice(&data[start..]);
+                    self.searched = self.held.len();
+                    self.check_size()
+                }
+            };
+        }
+        self.held.extend_from_slice(data);
+        let held = std::mem::take(&mut self.held);
+        match self.find_head(&held, self.searched.saturating_sub(3))? {
+            Found::Complete { start, end } => {
+                let rewrite = self.read_head(&held[start..end])?;
+                let body_end = end + self.body(&held[end..]);
+                let version = rewrite.unwrap_or(held[start + 7]);
+                Ok(Feed::Held(rewritten(&held[start..body_end], end - start, version)))
+            }
+            Found::Partial { start } => {
+                self.held = held;
+                self.held.drain(..start);
+                self.searched = self.held.len();
+                self.check_size()
+            }
+        }
+    }
+
+    fn check_size(&self) -> Result<Feed, Fault> {
+        if self.held.len() > HEAD_BYTES_MAX { Err(Fault::HeadTooLarge) } else { Ok(Feed::Nothing) }
+    }
+
+    /// Finds the first final head in `bytes`; its end cannot lie before `from`.
+    fn find_head(&mut self, bytes: &[u8], from: usize) -> Result<Found, Fault> {
+        let (mut start, mut from) = (0, from);
+        loop {
+            let head = &bytes[start..];
+            check_prefix(head)?;
+            let Some(end) = head_end(head, from) else {
+                return Ok(Found::Partial { start });
+            };
+            match status_of(&head[..end])? {
+                101 => return Err(Fault::Switching),
+                100..=199 => {
+                    self.interim += 1;
+                    if self.interim > INTERIM_MAX {
+                        return Err(Fault::Interim);
+                    }
+                    start += end;
+                    from = 0;
+                }
+                _ if end > HEAD_BYTES_MAX => return Err(Fault::HeadTooLarge),
+                _ => {
+                    return Ok(Found::Complete { start, end: start + end });
+                }
+            }
+        }
+    }
+
+    /// Reads a final head and sets what follows; `Some` says that it must be rewritten, with which minor version.
+    fn read_head(&mut self, head: &[u8]) -> Result<Option<u8>, Fault> {
+        let facts = Facts::read(head)?;
+        let keeps_alive = if head[7] == b'0' { facts.keep_alive } else { !facts.close };
+        self.last = self.last || !keeps_alive || facts.upgrade;
+        self.state = match (facts.status, facts.length, facts.chunked) {
+            (204 | 304, ..) | (_, Some(0), _) => State::Done,
+            (_, Some(length), _) => State::Length(length),
+            (_, None, true) => State::Chunked(Chunk::Size { value: 0, digits: 0 }),
+            (_, None, false) => State::UntilEof,
+        };
+        if self.state == State::UntilEof {
+            self.last = true;
+            // The client reads an HTTP/1.1 body without length as empty, but an HTTP/1.0 one to its end.
+            return Ok(Some(b'0'));
+        }
+        Ok(head.iter().any(|byte| is_odd(*byte)).then_some(head[7]))
+    }
+
+    /// Says how many of `data` belong to the body.
+    fn body(&mut self, data: &[u8]) -> usize {
+        let taken = match &mut self.state {
+            State::UntilEof => data.len(),
+            State::Length(left) => {
+                let taken = usize::try_from(*left).unwrap_or(usize::MAX).min(data.len());
+                *left -= taken as u64;
+                if *left == 0 {
+                    self.state = State::Done;
+                }
+                taken
+            }
+            State::Chunked(_) => self.chunks(data),
+            State::Idle | State::Head | State::Done => 0,
+        };
+        // Bytes behind the end belong to nobody: not to this answer, and never to the next one.
+        if taken < data.len() {
+            self.last = true;
+        }
+        taken
+    }
+
+    fn chunks(&mut self, data: &[u8]) -> usize {
+        let mut at = 0;
+        while at < data.len() {
+            let State::Chunked(chunk) = self.state else {
+                break;
+            };
+            if let Chunk::Data(left) = chunk {
+                let taken = usize::try_from(left).unwrap_or(usize::MAX).min(data.len() - at);
+                at += taken;
+                let left = left - taken as u64;
+                self.state = State::Chunked(if left == 0 { Chunk::DataCr } else { Chunk::Data(left) });
+                continue;
+            }
+            match next_chunk(chunk, data[at]) {
+                Step::Go(next) => self.state = State::Chunked(next),
+                Step::End => self.state = State::Done,
+                Step::Broken => {
+                    // Trailers or garbage: the client makes of it what it can, then the connection ends.
+                    self.last = true;
+                    self.state = State::UntilEof;
+                    return data.len();
+                }
+            }
+            at += 1;
+        }
+        at
+    }
+}
+
+enum Step {
+    Go(Chunk),
+    End,
+    Broken,
+}
+
+fn next_chunk(chunk: Chunk, byte: u8) -> Step {
+    let sized = |value| {
+        if value == 0 { Chunk::EndCr } else { Chunk::Data(value) }
+    };
+    match (chunk, byte) {
+        (Chunk::Size { digits: 1.., value }, b'\r') | (Chunk::Extension { value }, b'\r') => Step::Go(Chunk::SizeLf { value }),
+        (Chunk::Size { digits: 1.., value }, b';' | b' ' | b'\t') => Step::Go(Chunk::Extension { value }),
+        (Chunk::Size { value, digits: digits @ 0..=15 }, hex) => match char::from(hex).to_digit(16) {
+            Some(digit) => Step::Go(Chunk::Size { value: value << 4 | u64::from(digit), digits: digits + 1 }),
+            None => Step::Broken,
+        },
+        (Chunk::Extension { .. }, b'\n') => Step::Broken,
+        (Chunk::Extension { value }, _) => Step::Go(Chunk::Extension { value }),
+        (Chunk::SizeLf { value }, b'\n') => Step::Go(sized(value)),
+        (Chunk::DataCr, b'\r') => Step::Go(Chunk::DataLf),
+        (Chunk::DataLf, b'\n') => Step::Go(Chunk::Size { value: 0, digits: 0 }),
+        (Chunk::EndCr, b'\r') => Step::Go(Chunk::EndLf),
+        (Chunk::EndLf, b'\n') => Step::End,
+        _ => Step::Broken,
+    }
+}
+
+enum Found {
+    Complete { start: usize, end: usize },
+    Partial { start: usize },
+}
+
+/// Refuses other protocols at the first byte that differs, not when a buffer is full.
+fn check_prefix(bytes: &[u8]) -> Result<(), Fault> {
+    const PREFIX: &[u8] = b"HTTP/1.";
+    let n = bytes.len().min(PREFIX.len());
+    if bytes[..n] == PREFIX[..n] { Ok(()) } else { Err(Fault::NotHttp) }
+}
+
+/// The length of the head at the start of `bytes`, its empty line included.
+fn head_end(bytes: &[u8], from: usize) -> Option<usize> {
+    let mut at = from;
+    while let Some(offset) = bytes[at..].iter().position(|byte| *byte == b'\n') {
+        let lf = at + offset;
+        match &bytes[lf + 1..] {
+            [b'\n', ..] => return Some(lf + 2),
+            [b'\r', b'\n', ..] => return Some(lf + 3),
+            _ => at = lf + 1,
+        }
+    }
+    None
+}
+
+fn status_of(head: &[u8]) -> Result<u16, Fault> {
+    match head.get(7..STATUS_END) {
+        Some([b'0' | b'1', b' ', a, b, c]) if [a, b, c].iter().all(|d| d.is_ascii_digit()) => {
+            Ok(u16::from(a - b'0') * 100 + u16::from(b - b'0') * 10 + u16::from(c - b'0'))
+        }
+        _ => Err(Fault::StatusLine),
+    }
+}
+
+/// Control bytes the HTTP parser would refuse the whole answer for; the status still decides.
+fn is_odd(byte: u8) -> bool {
+    (byte < b' ' && !matches!(byte, b'\t' | b'\r' | b'\n')) || byte == 0x7f
+}
+
+/// A response with another minor version and without control bytes in its head.
+fn rewritten(response: &[u8], head_len: usize, version: u8) -> Vec<u8> {
+    let mut response = response.to_vec();
+    response[7] = version;
+    for byte in &mut response[..head_len] {
+        if is_odd(*byte) {
+            *byte = b'?';
+        }
+    }
+    response
+}
+
+#[derive(Default)]
+struct Facts {
+    status: u16,
+    length: Option<u64>,
+    chunked: bool,
+    coded: bool,
+    close: bool,
+    keep_alive: bool,
+    upgrade: bool,
+}
+
+impl Facts {
+    fn read(head: &[u8]) -> Result<Self, Fault> {
+        let mut facts = Self { status: status_of(head)?, ..Self::default() };
+        for line in head.split(|byte| *byte == b'\n').skip(1) {
+            // Only four names matter; their first letters sort most headers out at once.
+            if !matches!(line.first(), Some(b'c' | b'C' | b't' | b'T' | b'u' | b'U')) {
+                continue;
+            }
+            let Some(colon) = line.iter().position(|byte| *byte == b':') else {
+                continue;
+            };
+            let (name, value) = (line[..colon].trim_ascii_end(), line[colon + 1..].trim_ascii());
+            if name.eq_ignore_ascii_case(b"content-length") {
+                facts.set_length(value)?;
+            } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
+                facts.set_coding(value, head[7] == b'0')?;
+            } else if name.eq_ignore_ascii_case(b"connection") {
+                for option in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+                    facts.close |= option.eq_ignore_ascii_case(b"close");
+                    facts.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+                    facts.upgrade |= option.eq_ignore_ascii_case(b"upgrade");
+                }
+            } else if name.eq_ignore_ascii_case(b"upgrade") {
+                facts.upgrade = true;
+            }
+        }
+        if facts.coded && facts.length.is_some() {
+            return Err(Fault::LengthConflict);
+        }
+        Ok(facts)
+    }
+
+    fn set_length(&mut self, value: &[u8]) -> Result<(), Fault> {
+        if self.length.is_some() {
+            return Err(Fault::LengthConflict);
+        }
+        let digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
+        let length = std::str::from_utf8(value).ok().filter(|_| digits).and_then(|text| text.parse().ok());
+        self.length = Some(length.ok_or(Fault::Length)?);
+        Ok(())
+    }
+
+    fn set_coding(&mut self, value: &[u8], http_10: bool) -> Result<(), Fault> {
+        if self.coded {
+            return Err(Fault::LengthConflict);
+        }
+        if http_10 || !value.eq_ignore_ascii_case(b"chunked") {
+            return Err(Fault::Coding);
+        }
+        self.coded = true;
+        self.chunked = true;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,104 @@
+//! Retention: old pages, dead letters, failures and fingerprints are dropped in small slices, never in front of a commit.
+//!
+//! It waits for nobody: what a cursor did not reach becomes expired when its lane notices, what an exception needs is kept by
+//! storage. It knows storage and the tail; [`Retention::step`] is one slice, the loop around it only waits.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::{Clock, Timestamp};
+use crate::model::Seq;
+use crate::model::subscription::Ordinal;
+use crate::storage::{StorageError, Store};
+use crate::tail::Tail;
+
+/// Pages dropped in one slice.
+const SLICE_PAGES: u32 = 16;
+/// Dead letters and failures dropped in one slice.
+const SLICE_ROWS: u32 = 500;
+/// Distance of slices while there is more to drop.
+const SLICE_EVERY: Duration = Duration::from_millis(20);
+/// Distance of looks when nothing is to be dropped.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// How long things are kept.
+#[derive(Clone, Copy, Debug)]
+pub struct RetentionSettings {
+    /// Events older than this are dropped.
+    pub max_age: Duration,
+    /// The log is kept below this many bytes.
+    pub max_bytes: u64,
+    /// Dead letters older than this are dropped.
+    pub dead_letters_max_age: Duration,
+    /// Failed attempts older than this are forgotten.
+    pub failures_max_age: Duration,
+}
+
+/// Drops what is over its time.
+pub struct Retention {
+    store: Store,
+    tail: Arc<Tail>,
+    clock: Arc<dyn Clock>,
+    settings: RetentionSettings,
+}
+
+/// What one slice did.
+#[derive(Debug)]
+pub struct Slice {
+    /// Whether there is more to drop now.
+    pub more: bool,
+    /// Dead letters that went.
+    pub buried: Vec<(Ordinal, Seq)>,
+}
+
+impl Retention {
+    /// Retention over this store.
+    #[must_use]
+    pub fn new(store: Store, tail: Arc<Tail>, clock: Arc<dyn Clock>, settings: RetentionSettings) -> Self {
+        Self { store, tail, clock, settings }
+    }
+
+    /// Drops one slice.
+    ///
+    /// # Errors
+    /// As storage fails; the next slice tries again.
+    pub async fn step(&self) -> Result<Slice, StorageError> {
+        let now = self.clock.now();
+        let older_than = now.minus(self.settings.max_age);
+        let (bounds, more) = self.store.log.trim(older_than, self.settings.max_bytes, SLICE_PAGES).await?;
+        self.tail.set_first_kept(bounds.first);
+        let buried = self.bury(now).await?;
+        let more = more || buried.len() >= SLICE_ROWS as usize;
+        Ok(Slice { more, buried })
+    }
+
+    async fn bury(&self, now: Timestamp) -> Result<Vec<(Ordinal, Seq)>, StorageError> {
+        let dead_before = now.minus(self.settings.dead_letters_max_age);
+        let failures_before = now.minus(self.settings.failures_max_age);
+        self.store.ledger.trim(dead_before, failures_before, SLICE_ROWS).await
+    }
+
+    /// Drops slices until cancelled; `on_buried` hears of dead letters that went.
+    pub async fn run(self, cancel: CancellationToken, on_buried: impl AsyncFn(Vec<(Ordinal, Seq)>)) {
+        loop {
+            let wait = match self.step().await {
+                Ok(slice) => {
+                    if !slice.buried.is_empty() {
+                        on_buried(slice.buried).await;
+                    }
+                    if slice.more { SLICE_EVERY } else { LOOK_EVERY }
+                }
+                Err(error) => {
+                    tracing::error!(%error, "retention could not drop what is over its time; trying again");
+                    LOOK_EVERY
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = cancel.cancelled() => return,
+            }
+        }
+    }
+}

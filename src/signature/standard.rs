@@ -1,0 +1,198 @@
+//! Standard Webhooks 1.0, symmetric: `v1,` and the base64 of HMAC-SHA256 over `id.timestamp.body`.
+//!
+//! Signing is on the path of every delivery, so a key is expanded once ([`PreparedKey`]) and a signature is written straight
+//! into the caller's buffer. Verifying is for receivers (`hookcast listen`) and tests.
+
+use std::fmt;
+use std::io::Write as _;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::BufMut;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
+
+use super::{KeyError, Message, Signer};
+use crate::clock::Timestamp;
+use crate::model::subscription::parse::decode_secret;
+use crate::model::subscription::{Secret, Signature};
+
+/// Name of the header.
+pub const HEADER: &str = "webhook-signature";
+/// Length of one signature: `v1,` and 44 characters of base64.
+pub const SIGNATURE_BYTES: usize = VERSION.len() + MAC_CHARS;
+/// How far the clocks of sender and receiver may differ.
+pub const TOLERANCE: Duration = Duration::from_mins(5);
+/// Most signatures of one header that are looked at.
+pub const SIGNATURES_MAX: usize = 32;
+
+const VERSION: &str = "v1,";
+const MAC_BYTES: usize = 32;
+const MAC_CHARS: usize = 44;
+/// Longest decimal form of a 64-bit number, with its sign.
+const TIMESTAMP_CHARS_MAX: usize = 20;
+
+/// A key whose expansion is done: starting a MAC costs a copy instead of two compressions.
+#[derive(Clone)]
+pub struct PreparedKey(Hmac<Sha256>);
+
+impl PreparedKey {
+    /// Expands a `whsec_` secret.
+    ///
+    /// # Errors
+    /// [`KeyError`] when it is malformed.
+    pub fn new(secret: &Secret) -> Result<Self, KeyError> {
+        Self::parse(secret.expose())
+    }
+
+    /// Expands the text form of a secret.
+    ///
+    /// # Errors
+    /// [`KeyError`] when it is not `whsec_` and base64 of 24 to 64 bytes.
+    pub fn parse(secret: &str) -> Result<Self, KeyError> {
+        Ok(Self::from_bytes(&decode_secret(secret).map_err(KeyError)?))
+    }
+
+    fn from_bytes(key: &[u8]) -> Self {
+        Self(Hmac::new_from_slice(key).expect("invariant: HMAC takes a key of any length"))
+    }
+
+    fn mac(&self, id: &str, timestamp: &[u8], body: &[u8]) -> Hmac<Sha256> {
+        let mut mac = self.0.clone();
+        mac.update(id.as_bytes());
+        mac.update(b".");
+        mac.update(timestamp);
+        mac.update(b".");
+        mac.update(body);
+        mac
+    }
+}
+
+impl fmt::Debug for PreparedKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PreparedKey(…)")
+    }
+}
+
+/// The keys of one subscription, newest first, each with the time it stops signing.
+#[derive(Clone, Debug)]
+pub struct Keys(Vec<(PreparedKey, Option<Timestamp>)>);
+
+impl Keys {
+    /// Appends one signature a key that is in force at `message.at`, newest key first, separated by spaces.
+    ///
+    /// The newest key signs whatever its end says: a delivery is never unsigned. False only when there is no key at all.
+    ///
+    /// # Panics
+    /// Never: 32 bytes are always 44 characters.
+    pub fn sign(&self, message: &Message<'_>, out: &mut impl BufMut) -> bool {
+        let mut digits = [0; TIMESTAMP_CHARS_MAX];
+        let timestamp = decimal(message.at.as_secs(), &mut digits);
+        for (index, (key, expires_at)) in self.0.iter().enumerate() {
+            let is_over = expires_at.is_some_and(|end| end <= message.at);
+            if index > 0 && is_over {
+                continue;
+            }
+            if index > 0 {
+                out.put_slice(b" ");
+            }
+            let mac = key.mac(message.id, timestamp, message.body).finalize().into_bytes();
+            let mut encoded = [0; MAC_CHARS];
+            let written = BASE64.encode_slice(mac, &mut encoded).expect("invariant: 32 bytes are 44 characters");
+            out.put_slice(VERSION.as_bytes());
+            out.put_slice(&encoded[..written]);
+        }
+        !self.0.is_empty()
+    }
+}
+
+/// Prepares the keys of a subscription.
+///
+/// # Errors
+/// [`KeyError`] when there is no key, or a malformed one.
+pub fn prepare(signature: &Signature) -> Result<Signer, KeyError> {
+    if signature.keys.is_empty() {
+        return Err(KeyError("is missing"));
+    }
+    let prepared = signature.keys.iter().map(|key| Ok((PreparedKey::new(&key.secret)?, key.expires_at)));
+    Ok(Signer::Standard(Keys(prepared.collect::<Result<_, KeyError>>()?)))
+}
+
+/// Why a message is not to be believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum VerifyError {
+    /// `webhook-id` is not there.
+    #[error("the message has no id")]
+    MissingId,
+    /// `webhook-timestamp` is not a number.
+    #[error("the timestamp is not a number of seconds")]
+    MalformedTimestamp,
+    /// More than [`TOLERANCE`] ago.
+    #[error("the timestamp is more than 5 minutes old")]
+    TooOld,
+    /// More than [`TOLERANCE`] ahead.
+    #[error("the timestamp is more than 5 minutes in the future")]
+    TooNew,
+    /// No `v1` signature is there.
+    #[error("there is no v1 signature")]
+    NoSignature,
+    /// None of them fits any key.
+    #[error("no signature fits the secret")]
+    Mismatch,
+}
+
+/// The headers of a received message, as they came.
+#[derive(Clone, Copy, Debug)]
+pub struct Received<'a> {
+    /// `webhook-id`.
+    pub id: &'a str,
+    /// `webhook-timestamp`.
+    pub timestamp: &'a str,
+    /// `webhook-signature`.
+    pub signatures: &'a str,
+    /// The body.
+    pub body: &'a [u8],
+}
+
+/// Verifies a received message: one fitting pair of a signature and a key is enough; compares in constant time.
+///
+/// # Errors
+/// [`VerifyError`]; do not tell the sender which.
+pub fn verify(keys: &[PreparedKey], received: &Received<'_>, now: Timestamp) -> Result<(), VerifyError> {
+    if received.id.is_empty() {
+        return Err(VerifyError::MissingId);
+    }
+    let text = received.timestamp;
+    // Only plain digits: `+5`, ` 5` and the like would be signed as something else than they read.
+    let is_plain = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let seconds: i64 = text.parse().ok().filter(|_| is_plain).ok_or(VerifyError::MalformedTimestamp)?;
+    let tolerance = i64::try_from(TOLERANCE.as_secs()).unwrap_or(i64::MAX);
+    if seconds < now.as_secs().saturating_sub(tolerance) {
+        return Err(VerifyError::TooOld);
+    }
+    if seconds > now.as_secs().saturating_add(tolerance) {
+        return Err(VerifyError::TooNew);
+    }
+    let mut error = VerifyError::NoSignature;
+    for encoded in received.signatures.split(' ').filter_map(|part| part.strip_prefix(VERSION)).take(SIGNATURES_MAX) {
+        error = VerifyError::Mismatch;
+        // A whole MAC or nothing: a shortened one would be guessable.
+        let Some(mac) = BASE64.decode(encoded).ok().filter(|mac| mac.len() == MAC_BYTES) else { continue };
+        let fits = |key: &PreparedKey| key.mac(received.id, text.as_bytes(), received.body).verify_slice(&mac).is_ok();
+        if keys.iter().any(fits) {
+            return Ok(());
+        }
+    }
+    Err(error)
+}
+
+fn decimal(number: i64, buffer: &mut [u8; TIMESTAMP_CHARS_MAX]) -> &[u8] {
+    let mut rest = &mut buffer[..];
+    write!(rest, "{number}").expect("invariant: a 64-bit number has at most 20 characters");
+    let unused = rest.len();
+    &buffer[..TIMESTAMP_CHARS_MAX - unused]
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,464 @@
+//! The delivery client against endpoints that break every rule; one test a trap of the wire client.
+
+use crate::net_fault::{FaultServer, Peer};
+use bytes::Bytes;
+use hookcast::net::client::{
+    BODY_HEAD_BYTES_MAX, HeaderMap, HeaderName, HeaderValue, PostRequest, PreparedTarget, WireAnswer, WireClient, WireFailure,
+};
+use hookcast::net::dial::Gate;
+use hookcast::net::tls::Tls;
+use hookcast::net::{EgressRules, ResolverChoice, Target};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+/// Long enough for anything that is to succeed.
+const PATIENT: Duration = Duration::from_secs(20);
+/// Short enough for what never answers.
+const BRIEF: Duration = Duration::from_millis(300);
+
+pub fn gate() -> Gate {
+    let allow = vec!["127.0.0.0/8".parse().unwrap()];
+    let resolver = ResolverChoice::Server("127.0.0.1:9".parse().unwrap());
+    Gate::open(EgressRules::new(allow, false, resolver, Vec::new())).unwrap()
+}
+
+fn client() -> WireClient {
+    WireClient::new(gate())
+}
+
+fn prepared(url: &str) -> PreparedTarget {
+    static TLS: LazyLock<Tls> = LazyLock::new(|| Tls::new(&[]).unwrap());
+    PreparedTarget::new(Target::parse(url).unwrap(), &TLS).unwrap()
+}
+
+async fn post_to(client: &WireClient, target: &PreparedTarget, deadline: Duration) -> Result<WireAnswer, WireFailure> {
+    post_body(client, target, "{}".into(), deadline).await
+}
+
+async fn post_body(
+    client: &WireClient,
+    target: &PreparedTarget,
+    body: Bytes,
+    deadline: Duration,
+) -> Result<WireAnswer, WireFailure> {
+    let mut headers = HeaderMap::new();
+    headers.insert(HeaderName::from_static("user-agent"), HeaderValue::from_static("hookcast/test"));
+    headers.insert(HeaderName::from_static("webhook-id"), HeaderValue::from_static("replaced"));
+    let extra = [(HeaderName::from_static("webhook-id"), HeaderValue::from_static("msg_1"))];
+    client.post(PostRequest { target, headers: &headers, extra: &extra, body }, deadline).await
+}
+
+async fn post(server: &FaultServer, deadline: Duration) -> Result<WireAnswer, WireFailure> {
+    post_to(&client(), &prepared(&server.url()), deadline).await
+}
+
+/// The status of an answer, or the slug of a failure.
+fn word(outcome: &Result<WireAnswer, WireFailure>) -> String {
+    match outcome {
+        Ok(answer) => answer.status.to_string(),
+        Err(failure) => failure.slug().to_owned(),
+    }
+}
+
+const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+const EMPTY: &str = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+
+#[actix_web::test]
+async fn a_post_carries_what_it_was_given() {
+    let server = FaultServer::answering(OK);
+    let answer = post(&server, PATIENT).await.unwrap();
+    assert_eq!((answer.status, &answer.body_head[..]), (200, &b"ok"[..]));
+    let request = server.requests().remove(0);
+    assert!(request.starts_with("POST /hook?x=1 HTTP/1.1\r\n"), "{request}");
+    assert!(request.ends_with("\r\n\r\n{}"), "{request}");
+    let lower = request.to_ascii_lowercase();
+    assert_eq!(lower.matches("\r\nhost:").count(), 1);
+    assert!(lower.contains(&format!("\r\nhost: {}\r\n", server.address())));
+    assert_eq!(lower.matches("\r\nwebhook-id:").count(), 1);
+    for line in ["webhook-id: msg_1", "user-agent: hookcast/test", "content-length: 2"] {
+        assert!(lower.contains(&format!("\r\n{line}\r\n")), "{line}: {request}");
+    }
+    for absent in ["accept-encoding", "expect", "cookie", "transfer-encoding"] {
+        assert!(!lower.contains(&format!("\r\n{absent}:")), "{absent}: {request}");
+    }
+}
+
+#[actix_web::test]
+async fn an_encoded_line_break_in_the_path_stays_encoded() {
+    let server = FaultServer::answering(EMPTY);
+    let url = format!("http://{}/%0d%0aHost:%20evil", server.address());
+    assert_eq!(word(&post_to(&client(), &prepared(&url), PATIENT).await), "200");
+    let request = server.requests().remove(0).to_ascii_lowercase();
+    assert!(request.starts_with("post /%0d%0ahost:%20evil http/1.1\r\n"), "{request}");
+    assert_eq!(request.matches("\r\nhost:").count(), 1);
+}
+
+#[actix_web::test]
+async fn every_status_is_an_answer() {
+    for status in [200, 201, 202, 204, 206, 304, 400, 401, 404, 408, 410, 413, 429, 500, 502, 503, 504, 999] {
+        let body = if matches!(status, 204 | 304) { "\r\n" } else { "Content-Length: 0\r\n\r\n" };
+        let server = FaultServer::answering(format!("HTTP/1.1 {status} x\r\n{body}"));
+        assert_eq!(word(&post(&server, PATIENT).await), status.to_string());
+    }
+}
+
+#[actix_web::test]
+async fn headers_that_steer_the_relay_are_handed_on() {
+    let server =
+        FaultServer::answering("HTTP/1.1 503 x\r\nRetry-After: 120.5\r\nWebhook-Delivery: abort\r\nContent-Length: 0\r\n\r\n");
+    let answer = post(&server, PATIENT).await.unwrap();
+    assert_eq!(answer.retry_after(), Some("120.5"));
+    assert_eq!(answer.webhook_delivery(), Some("abort"));
+}
+
+#[actix_web::test]
+async fn redirects_are_answers_and_never_followed() {
+    let elsewhere = FaultServer::answering(EMPTY);
+    for status in [301, 302, 303, 307, 308] {
+        let server =
+            FaultServer::answering(format!("HTTP/1.1 {status} x\r\nLocation: {}\r\nContent-Length: 0\r\n\r\n", elsewhere.url()));
+        assert_eq!(word(&post(&server, PATIENT).await), status.to_string());
+    }
+    assert_eq!(elsewhere.connections(), 0);
+}
+
+#[actix_web::test]
+async fn an_interim_response_is_not_the_answer() {
+    let hints = "HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n";
+    let server = FaultServer::answering(format!("{hints}{OK}"));
+    let (client, target) = (client(), prepared(&server.url()));
+    for _ in 0..3 {
+        let answer = post_to(&client, &target, PATIENT).await.unwrap();
+        assert_eq!((answer.status, &answer.body_head[..]), (200, &b"ok"[..]));
+    }
+    assert_eq!(server.connections(), 1, "a clean exchange keeps its connection");
+}
+
+#[actix_web::test]
+async fn a_late_answer_is_not_taken_for_the_next_one() {
+    // The interim response ends the first attempt by its deadline; its real answer (500) comes while the second waits.
+    let server = FaultServer::start(|mut peer| {
+        while peer.request().is_some() {
+            if peer.number == 0 {
+                peer.send("HTTP/1.1 102 Processing\r\n\r\n");
+                peer.wait_for_close();
+                return;
+            }
+            peer.send(OK);
+        }
+    });
+    let (client, target) = (client(), prepared(&server.url()));
+    assert_eq!(word(&post_to(&client, &target, BRIEF).await), "timeout");
+    assert_eq!(word(&post_to(&client, &target, PATIENT).await), "200");
+    assert_eq!(server.connections(), 2);
+}
+
+#[actix_web::test]
+async fn what_is_no_answer_is_a_protocol_failure_and_costs_the_connection() {
+    for bytes in [
+        "HTTP/1.1 20 OK\r\n\r\n".to_owned(),
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n".to_owned(),
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n".to_owned(),
+        "SSH-2.0-OpenSSH_9.6\r\n".to_owned(),
+        "<html>hello</html>".to_owned(),
+        format!("HTTP/1.1 200 OK\r\nX-Big: {}\r\nContent-Length: 0\r\n\r\n", "a".repeat(200 * 1024)),
+        format!("HTTP/1.1 200 OK\r\n{}Content-Length: 0\r\n\r\n", "x: y\r\n".repeat(120)),
+    ] {
+        let shown = bytes[..bytes.len().min(60)].to_owned();
+        let server = FaultServer::answering(bytes);
+        let (client, target) = (client(), prepared(&server.url()));
+        for attempt in 1..=2 {
+            assert_eq!(word(&post_to(&client, &target, PATIENT).await), "protocol", "{shown:?}");
+            assert_eq!(server.connections(), attempt, "{shown:?}");
+        }
+    }
+}
+
+#[actix_web::test]
+async fn bytes_behind_an_answer_do_not_answer_the_next_request() {
+    // At once behind the answer, and while the connection is idle.
+    for late in [false, true] {
+        for first in [OK, EMPTY, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "HTTP/1.1 204 x\r\n\r\n"] {
+            let extra = "HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n";
+            let (answered, on_answer) = std::sync::mpsc::channel::<()>();
+            let (sent, mut on_sent) = tokio::sync::mpsc::unbounded_channel();
+            let on_answer = std::sync::Mutex::new(on_answer);
+            let server = FaultServer::start(move |mut peer| {
+                if peer.number > 0 {
+                    while peer.request().is_some() && peer.send("HTTP/1.1 500 x\r\nContent-Length: 0\r\n\r\n") {}
+                    return;
+                }
+                peer.request();
+                if late {
+                    peer.send(first);
+                    on_answer.lock().unwrap().recv().unwrap();
+                    peer.send(extra);
+                } else {
+                    peer.send(format!("{first}{extra}"));
+                }
+                sent.send(()).unwrap();
+                peer.wait_for_close();
+            });
+            let (client, target) = (client(), prepared(&server.url()));
+            assert!(post_to(&client, &target, PATIENT).await.is_ok());
+            answered.send(()).unwrap();
+            on_sent.recv().await.unwrap();
+            // The runtime learns of the bytes when it next looks at its sockets.
+            for _ in 0..200 {
+                tokio::task::yield_now().await;
+            }
+            let next = word(&post_to(&client, &target, PATIENT).await);
+            assert_eq!((next.as_str(), server.connections()), ("500", 2), "{first:?} late={late}");
+        }
+    }
+}
+
+#[actix_web::test]
+async fn a_body_without_length_is_kept_and_ends_the_connection() {
+    let server = FaultServer::start(|mut peer| {
+        peer.request();
+        peer.send("HTTP/1.1 200 OK\r\n\r\n");
+        peer.send("no length");
+    });
+    let (client, target) = (client(), prepared(&server.url()));
+    for attempt in 1..=2 {
+        let answer = post_to(&client, &target, PATIENT).await.unwrap();
+        assert_eq!(&answer.body_head[..], b"no length");
+        assert_eq!(server.connections(), attempt);
+    }
+}
+
+#[actix_web::test]
+async fn a_truncated_body_does_not_change_the_answer() {
+    let server = FaultServer::start(|mut peer| {
+        peer.request();
+        peer.send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nabc");
+    });
+    let answer = post(&server, PATIENT).await.unwrap();
+    assert_eq!((answer.status, &answer.body_head[..]), (200, &b"abc"[..]));
+}
+
+#[actix_web::test]
+async fn a_compressed_body_is_kept_as_sent() {
+    let mut bytes = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 6\r\n\r\n".to_vec();
+    let body = [0x1f, 0x8b, 8, 0, 0xff, 0];
+    bytes.extend(body);
+    let answer = post(&FaultServer::answering(bytes), PATIENT).await.unwrap();
+    assert_eq!(&answer.body_head[..], &body);
+}
+
+#[actix_web::test]
+async fn an_endless_body_costs_the_connection_and_little_else() {
+    let sent = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&sent);
+    let server = FaultServer::start(move |mut peer: Peer| {
+        peer.request();
+        peer.send("HTTP/1.1 200 OK\r\nContent-Length: 10737418240\r\n\r\n");
+        while peer.send([b'a'; 16 * 1024]) {
+            counter.fetch_add(16 * 1024, Ordering::SeqCst);
+        }
+    });
+    let answer = post(&server, PATIENT).await.unwrap();
+    assert_eq!((answer.status, answer.body_head.len()), (200, BODY_HEAD_BYTES_MAX));
+    // What the kernel buffers on both sides, not what the endpoint would like to send.
+    assert!(sent.load(Ordering::SeqCst) < 64 * 1024 * 1024);
+}
+
+#[actix_web::test]
+async fn a_dripping_body_stops_being_read_and_the_status_stands() {
+    let server = FaultServer::start(|mut peer| {
+        peer.request();
+        peer.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n");
+        peer.wait_for_close();
+    });
+    let answer = post(&server, BRIEF).await.unwrap();
+    assert_eq!((answer.status, &answer.body_head[..]), (200, &b"a"[..]));
+}
+
+#[actix_web::test]
+async fn silence_and_dripping_heads_end_at_the_deadline() {
+    let silent = FaultServer::start(|mut peer| {
+        peer.request();
+        peer.wait_for_close();
+    });
+    assert_eq!(word(&post(&silent, BRIEF).await), "timeout");
+    let dripping = FaultServer::start(|mut peer| {
+        peer.request();
+        for byte in "HTTP/1.1 200 OK\r\nX-Long: ".bytes().chain(std::iter::repeat(b'a')) {
+            if !peer.send([byte]) {
+                return;
+            }
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+    });
+    assert_eq!(word(&post(&dripping, BRIEF).await), "timeout");
+}
+
+#[actix_web::test]
+async fn broken_connections_have_their_names() {
+    let closed = FaultServer::start(|mut peer| drop(peer.request()));
+    assert_eq!(word(&post(&closed, PATIENT).await), "eof");
+    let reset = FaultServer::start(|mut peer| {
+        peer.request();
+        peer.reset();
+    });
+    assert_eq!(word(&post(&reset, PATIENT).await), "reset");
+    let reset_at_once = FaultServer::start(Peer::reset);
+    assert_eq!(word(&post(&reset_at_once, PATIENT).await), "reset");
+    let refused = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        format!("http://{}/", listener.local_addr().unwrap())
+    };
+    assert_eq!(word(&post_to(&client(), &prepared(&refused), PATIENT).await), "connect");
+}
+
+#[actix_web::test]
+async fn an_answer_before_the_body_is_read_counts() {
+    let body = Bytes::from(vec![b'x'; 32 * 1024 * 1024]);
+    // The endpoint answers and goes on holding the connection without reading.
+    let holding = FaultServer::start(|mut peer| {
+        peer.send(OK);
+        std::thread::park_timeout(Duration::from_secs(5));
+    });
+    let outcome = post_body(&client(), &prepared(&holding.url()), body.clone(), Duration::from_secs(4)).await;
+    assert_eq!(word(&outcome), "200");
+    // The endpoint answers, says it is done, and reads the rest away.
+    let draining = FaultServer::start(|mut peer| {
+        peer.send(OK);
+        peer.half_close();
+        peer.wait_for_close();
+    });
+    let outcome = post_body(&client(), &prepared(&draining.url()), body, PATIENT).await;
+    assert_eq!(word(&outcome), "200");
+}
+
+#[actix_web::test]
+async fn a_large_body_arrives_whole() {
+    let server = FaultServer::answering(EMPTY);
+    let body = Bytes::from(vec![b'x'; 3 * 1024 * 1024]);
+    assert_eq!(word(&post_body(&client(), &prepared(&server.url()), body, PATIENT).await), "200");
+    assert!(server.requests()[0].len() > 3 * 1024 * 1024);
+}
+
+#[actix_web::test]
+async fn a_stale_connection_is_replaced_once_and_for_free() {
+    // The first connection answers once and dies at the next request; the second answers.
+    let server = FaultServer::start(|mut peer| {
+        peer.request();
+        peer.send(OK);
+        if peer.number == 0 {
+            peer.request();
+            return;
+        }
+        while peer.request().is_some() && peer.send(OK) {}
+    });
+    let (client, target) = (client(), prepared(&server.url()));
+    assert_eq!(word(&post_to(&client, &target, PATIENT).await), "200");
+    assert_eq!(word(&post_to(&client, &target, PATIENT).await), "200");
+    assert_eq!((server.connections(), server.requests().len()), (2, 3));
+}
+
+#[actix_web::test]
+async fn a_fresh_connection_that_dies_is_not_tried_again() {
+    let server = FaultServer::start(|mut peer| drop(peer.request()));
+    assert_eq!(word(&post(&server, PATIENT).await), "eof");
+    assert_eq!(server.connections(), 1);
+    // Nor one that had begun to answer.
+    let server = FaultServer::start(|mut peer| {
+        peer.request();
+        peer.send(OK);
+        peer.request();
+        peer.send("HTTP/1.1 2");
+    });
+    let (client, target) = (client(), prepared(&server.url()));
+    assert_eq!(word(&post_to(&client, &target, PATIENT).await), "200");
+    assert_eq!(word(&post_to(&client, &target, PATIENT).await), "eof");
+    assert_eq!(server.connections(), 1);
+}
+
+#[actix_web::test]
+async fn connections_are_kept_and_closed_when_idle() {
+    let (closed, mut on_close) = tokio::sync::mpsc::unbounded_channel();
+    let server = FaultServer::start(move |mut peer| {
+        while peer.request().is_some() && peer.send(OK) {}
+        let _ = closed.send(());
+    });
+    let (client, target) = (client(), prepared(&server.url()));
+    for _ in 0..5 {
+        assert_eq!(word(&post_to(&client, &target, PATIENT).await), "200");
+    }
+    assert_eq!((server.connections(), client.origins()), (1, 1));
+    client.sweep();
+    assert_eq!(client.origins(), 1, "used since the sweep before");
+    client.sweep();
+    assert_eq!(client.origins(), 0);
+    tokio::time::timeout(PATIENT, on_close.recv()).await.unwrap().unwrap();
+}
+
+#[actix_web::test]
+async fn origins_are_bounded() {
+    let server = FaultServer::answering(EMPTY);
+    let client = client();
+    for n in 0..600 {
+        let url = format!("http://127.{}.{}.1:{}/", 1 + n / 250, n % 250, server.address().port());
+        // Nobody listens there; the origin is made all the same.
+        assert_eq!(word(&post_to(&client, &prepared(&url), PATIENT).await), "connect");
+    }
+    assert!(client.origins() <= 512);
+    assert_eq!(word(&post_to(&client, &prepared(&server.url()), PATIENT).await), "200");
+}
+
+#[actix_web::test]
+async fn cookies_are_not_kept() {
+    let server = FaultServer::answering("HTTP/1.1 200 OK\r\nSet-Cookie: a=b\r\nContent-Length: 0\r\n\r\n");
+    let (client, target) = (client(), prepared(&server.url()));
+    for _ in 0..2 {
+        assert_eq!(word(&post_to(&client, &target, PATIENT).await), "200");
+    }
+    assert!(!server.requests()[1].to_ascii_lowercase().contains("cookie"));
+}
+
+#[actix_web::test]
+async fn odd_bytes_do_not_spoil_an_answer() {
+    let mut bytes = b"HTTP/1.1 200 OK\r\nX-Ansi: \x1b[2J\r\nX-Latin: \xe9\r\nContent-Length: 2\r\n\r\n".to_vec();
+    bytes.extend([0, 0xff]);
+    let answer = post(&FaultServer::answering(bytes), PATIENT).await.unwrap();
+    assert_eq!((answer.status, &answer.body_head[..]), (200, &[0, 0xff][..]));
+    assert_eq!(answer.headers.get("x-ansi").unwrap().as_bytes(), b"?[2J");
+}
+
+#[actix_web::test]
+async fn refused_addresses_see_no_packet() {
+    let server = FaultServer::answering(EMPTY);
+    let closed = WireClient::new(
+        Gate::open(EgressRules::new(Vec::new(), true, ResolverChoice::Server(server.address()), Vec::new())).unwrap(),
+    );
+    assert_eq!(word(&post_to(&closed, &prepared(&server.url()), PATIENT).await), "blocked_address");
+    assert_eq!(server.connections(), 0);
+}
+
+#[actix_web::test]
+async fn many_requests_at_once_do_not_mix_their_answers() {
+    let server = FaultServer::start(|mut peer| {
+        while let Some(request) = peer.request() {
+            let body = request.split("\r\n\r\n").nth(1).unwrap().to_owned();
+            if !peer.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len())) {
+                return;
+            }
+        }
+    });
+    let (client, target) = (client(), prepared(&server.url()));
+    for round in 0..5 {
+        let posts = (0..40).map(|n| {
+            let body = format!("{round}:{n}");
+            let (client, target) = (&client, &target);
+            async move {
+                let answer = post_body(client, target, body.clone().into(), PATIENT).await.unwrap();
+                assert_eq!(answer.body_head, body);
+            }
+        });
+        futures_util::future::join_all(posts).await;
+    }
+    assert!(server.connections() <= 40);
+}
