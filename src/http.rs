@@ -16,6 +16,7 @@ use actix_web::{App, HttpResponse, HttpServer, Resource, Route};
 
 use crate::clock::Clock;
 use crate::follow::Follow;
+use crate::ingest::Ingest;
 use crate::model::subscription::parse::UrlJudge;
 use crate::registry::{Registry, SourceRegistry};
 use crate::storage::EventLog;
@@ -36,7 +37,7 @@ mod definition;
 
 use auth::Auth;
 use body::BodyLimits;
-use ports::{Deliveries, Publisher, SourceControl};
+use ports::{Deliveries, SourceControl};
 
 /// Largest definition of a subscription or source, in bytes.
 pub const DEFINITION_BYTES_MAX: usize = 256 * 1024;
@@ -99,7 +100,7 @@ pub struct HttpState {
     /// The log, asked whether it can be written.
     pub readiness: Arc<dyn EventLog>,
     /// Where published events go.
-    pub publisher: Arc<dyn Publisher>,
+    pub ingest: Ingest,
     /// The running deliveries.
     pub deliveries: Arc<dyn Deliveries>,
     /// The running sources.

@@ -11,9 +11,9 @@ use bytes::{BufMut, BytesMut};
 use super::HttpState;
 use super::auth::Scope;
 use super::body::{read_body, refuse_encoding};
-use super::ports::{Placed, PublishError};
 use super::problem::{self, Problem};
 use crate::codec::cloudevents::write_json_text;
+use crate::ingest::{IngestError, Placed};
 use crate::model::Topic;
 
 mod decode;
@@ -35,8 +35,9 @@ pub(super) async fn publish(state: Data<HttpState>, request: HttpRequest, payloa
     let body = read_body(&request, payload, limits.body(form.is_single().then_some(limits.event_bytes))).await?;
     let wanted = Request { headers: request.headers(), topic: &topic, now: state.clock.now(), limits };
     let events = decode::events(&wanted, form, body)?;
-    let placed = state.publisher.publish(events).await.map_err(|error| refused(&error))?;
-    Ok(accepted(&placed))
+    let ids: Vec<String> = events.iter().map(|event| event.id.clone()).collect();
+    let placed = state.ingest.publish(events).await.map_err(|error| refused(&error))?;
+    Ok(accepted(&ids, &placed))
 }
 
 fn path_topic(request: &HttpRequest) -> Result<Topic, Problem> {
@@ -49,7 +50,7 @@ fn path_topic(request: &HttpRequest) -> Result<Topic, Problem> {
 }
 
 /// 202: `accepted` counts the events that are new, `duplicates` the repeats.
-fn accepted(placed: &[Placed]) -> HttpResponse {
+fn accepted(ids: &[String], placed: &[Placed]) -> HttpResponse {
     let duplicates = placed.iter().filter(|event| event.duplicate).count();
     let mut body = BytesMut::with_capacity(48 + placed.len() * 88);
     body.put_slice(b"{\"accepted\":");
@@ -57,9 +58,9 @@ fn accepted(placed: &[Placed]) -> HttpResponse {
     body.put_slice(b",\"duplicates\":");
     put_number(&mut body, duplicates as u64);
     body.put_slice(b",\"events\":[");
-    for (index, event) in placed.iter().enumerate() {
+    for (index, (id, event)) in ids.iter().zip(placed).enumerate() {
         body.put_slice(if index == 0 { b"{\"id\":" } else { b",{\"id\":" });
-        write_json_text(&mut body, &event.id);
+        write_json_text(&mut body, id);
         body.put_slice(b",\"seq\":");
         put_number(&mut body, event.seq.0);
         body.put_slice(if event.duplicate { b",\"duplicate\":true}" } else { b",\"duplicate\":false}" });
@@ -83,17 +84,17 @@ fn put_number(out: &mut BytesMut, mut number: u64) {
     }
 }
 
-fn refused(error: &PublishError) -> Problem {
+fn refused(error: &IngestError) -> Problem {
     match error {
-        PublishError::Busy => Problem::new(problem::BUSY, "send the same request again in a moment").retry_after(1),
-        PublishError::Full => {
+        IngestError::Busy => Problem::new(problem::BUSY, "send the same request again in a moment").retry_after(1),
+        IngestError::Full => {
             Problem::new(problem::STORAGE_FULL, "nothing was stored; free some disk space, then send it again").retry_after(10)
         }
-        PublishError::Mismatch { index } => {
+        IngestError::Mismatch { index } => {
             Problem::new(problem::IDEMPOTENCY_MISMATCH, format!("event {index} of the request has the id of an earlier event \
                 of this topic and source, but other bytes; nothing was stored"))
         }
-        PublishError::Unavailable => {
+        _ => {
             Problem::new(problem::UNAVAILABLE, "nothing is known to be stored; send it again with the same ids").retry_after(1)
         }
     }

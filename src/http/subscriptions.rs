@@ -78,8 +78,12 @@ async fn list(state: Data<HttpState>, request: HttpRequest) -> Result<HttpRespon
 
 async fn show_one(state: Data<HttpState>, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let (_, record) = find(&state, &request, Scope::Read)?;
-    let is_failing = record.activity == Activity::Active && state.deliveries.status(&record).await.is_ok_and(|now| now.failing);
+    let is_failing = record.activity == Activity::Active && is_failing(&state, &record).await;
     Ok(answer(HttpResponse::Ok(), &record, Keys::Hidden, is_failing))
+}
+
+async fn is_failing(state: &HttpState, record: &Arc<SubscriptionRecord>) -> bool {
+    matches!(state.deliveries.status(record).await, Ok(Some((status, _))) if status.is_failing)
 }
 
 async fn create(state: Data<HttpState>, request: HttpRequest, payload: Payload) -> Result<HttpResponse, Problem> {
@@ -233,7 +237,7 @@ async fn new_record(state: &HttpState, definition: Definition, id: SubscriptionI
 /// The record as a definition changes it, and whether a new key must be shown.
 async fn changed_record(
     state: &HttpState,
-    present: &SubscriptionRecord,
+    present: &Arc<SubscriptionRecord>,
     definition: Definition,
 ) -> Result<(SubscriptionRecord, Keys), Problem> {
     let activity = match (definition.enabled, present.activity) {
@@ -244,15 +248,21 @@ async fn changed_record(
     let (spec, key_is_new) = definition.into_spec(present.spec.id.clone(), Some(&present.spec.signature), &mut random);
     let mut revisions = present.revisions.clone();
     if spec.topics != present.spec.topics || spec.types != present.spec.types {
-        let from_seq = state.deliveries.status(present).await?.cursor.next();
+        let from_seq = cursor(state, present).await?.next();
         revisions.retain(|revision| revision.from_seq < from_seq);
         revisions.push(Revision { from_seq, topics: spec.topics.clone(), types: spec.types.clone() });
         if revisions.len() > REVISIONS_MAX {
             revisions.remove(0);
         }
     }
-    let record = SubscriptionRecord { spec, activity, revisions, updated_at: state.clock.now(), ..present.clone() };
+    let record = SubscriptionRecord { spec, activity, revisions, updated_at: state.clock.now(), ..SubscriptionRecord::clone(present) };
     Ok((record, if key_is_new { Keys::Shown } else { Keys::Hidden }))
+}
+
+/// How far it has come: a new definition judges what lies behind that.
+async fn cursor(state: &HttpState, record: &Arc<SubscriptionRecord>) -> Result<Seq, Problem> {
+    let (status, _) = state.deliveries.status(record).await?.ok_or_else(contended)?;
+    Ok(status.cursor)
 }
 
 /// The position before which a reader that starts there has nothing to do.

@@ -2,14 +2,16 @@
 
 use serde_json::{Value, json};
 
-use super::ports::{DeliveryView, SourceStatus, SubscriptionStatus, Undelivered};
+use super::ports::SourceStatus;
 use crate::clock::Timestamp;
+use crate::delivery::inspect::DeliveryView;
+use crate::delivery::question::SubscriptionStatus;
 use crate::model::source::{SourceGap, SourceRecord};
 use crate::model::source::parse::source_form;
 use crate::model::subscription::parse::form::Keys;
 use crate::model::subscription::parse::rest_form;
 use crate::model::subscription::{Activity, DisabledReason, SubscriptionRecord};
-use crate::model::{Attempt, Exception};
+use crate::model::{Attempt, Exception, ExceptionState};
 
 /// `state` and `reason` of a subscription.
 pub(super) fn state(activity: Activity, is_failing: bool) -> (&'static str, Option<&'static str>) {
@@ -35,16 +37,16 @@ pub(super) fn subscription(record: &SubscriptionRecord, keys: Keys, is_failing: 
     value
 }
 
-/// `GET …/status`.
-pub(super) fn status(record: &SubscriptionRecord, status: &SubscriptionStatus) -> Value {
-    let (state, reason) = state(record.activity, status.failing);
+/// `GET …/status`; `oldest_age_s` is the age of the oldest undelivered event.
+pub(super) fn status(record: &SubscriptionRecord, status: &SubscriptionStatus, oldest_age_s: Option<u64>) -> Value {
+    let (state, reason) = state(record.activity, status.is_failing);
     json!({
         "state": state,
         "reason": reason,
         "cursor": status.cursor,
         "head": status.head,
         "lag": status.lag,
-        "oldest_undelivered_age_s": status.oldest_undelivered_age_s,
+        "oldest_undelivered_age_s": oldest_age_s,
         "in_flight": status.in_flight,
         "retrying": status.retrying,
         "dead": status.dead,
@@ -73,7 +75,7 @@ pub(super) fn attempt(attempt: &Attempt) -> Value {
 /// `GET …/deliveries/{seq}`.
 pub(super) fn delivery(view: &DeliveryView) -> Value {
     json!({
-        "state": view.state,
+        "state": view.state.word(),
         "reason": view.reason,
         "attempts": view.attempts.iter().map(attempt).collect::<Vec<_>>(),
         "next_attempt_at": view.next_attempt_at.map(time),
@@ -91,14 +93,19 @@ pub(super) fn dead_letter(exception: &Exception) -> Value {
     })
 }
 
-/// One event that is not delivered.
-pub(super) fn undelivered(item: &Undelivered) -> Value {
+/// One event that failed and is not delivered.
+pub(super) fn undelivered(exception: &Exception) -> Value {
+    let (state, next) = match exception.state {
+        ExceptionState::Retry => ("retrying", Some(time(exception.due_at))),
+        ExceptionState::Dead => ("dead", None),
+    };
     json!({
-        "seq": item.seq,
-        "state": item.state,
-        "reason": item.reason,
-        "attempts": item.attempts,
-        "next_attempt_at": item.next_attempt_at.map(time),
+        "seq": exception.seq,
+        "state": state,
+        "reason": exception.reason,
+        "attempts": exception.sent,
+        "first_failed_at": time(exception.since),
+        "next_attempt_at": next,
     })
 }
 

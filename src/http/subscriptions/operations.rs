@@ -1,22 +1,24 @@
 //! What is done with a subscription that runs: hold it, test it, move it, look at what it has not delivered.
 
+use std::sync::Arc;
+
 use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 use serde_json::{Value, json};
 
 use super::{answer, find, position};
+use crate::delivery::inspect::Redrive;
 use crate::http::auth::Scope;
 use crate::http::definition::{read_json, refuse};
 use crate::http::events::path_seq;
-use crate::http::ports::Redrive;
 use crate::http::problem::{self, Problem};
 use crate::http::query::Query;
 use crate::http::{HttpState, views};
 use crate::model::fields::{Errors, Fields, child};
-use crate::model::subscription::Activity;
+use crate::model::subscription::{Activity, SubscriptionRecord};
 use crate::model::subscription::parse::form::Keys;
 use crate::model::subscription::parse::parse_seek;
-use crate::model::Seq;
+use crate::model::{ExceptionState, Seq};
 use crate::storage::PageRequest;
 
 /// Most events that one redrive may name.
@@ -45,15 +47,20 @@ async fn set_activity(state: &HttpState, request: &HttpRequest, activity: Activi
 /// Sends one test event now and shows what came of it.
 pub(super) async fn ping(state: Data<HttpState>, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let (_, record) = find(&state, &request, Scope::Manage)?;
-    let attempt = state.deliveries.ping(&record).await?;
+    let attempt = state.deliveries.ping(&record).await.ok_or_else(Problem::not_found)?;
     Ok(HttpResponse::Ok().json(views::attempt(&attempt)))
 }
 
 /// How things stand.
 pub(super) async fn status(state: Data<HttpState>, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let (_, record) = find(&state, &request, Scope::Read)?;
-    let status = state.deliveries.status(&record).await?;
-    Ok(HttpResponse::Ok().json(views::status(&record, &status)))
+    answer_status(&state, &record).await
+}
+
+async fn answer_status(state: &HttpState, record: &Arc<SubscriptionRecord>) -> Result<HttpResponse, Problem> {
+    let (status, oldest) = state.deliveries.status(record).await?.ok_or_else(Problem::not_found)?;
+    let age_s = oldest.map(|at| state.clock.now().since(at).as_secs());
+    Ok(HttpResponse::Ok().json(views::status(record, &status, age_s)))
 }
 
 /// Moves the cursor; answers the new status.
@@ -62,9 +69,10 @@ pub(super) async fn seek(state: Data<HttpState>, request: HttpRequest, payload: 
     let body = read_json(&state, &request, payload).await?;
     let to = parse_seek(&body).map_err(refuse)?;
     let after = position(&state, to, "/to").await?;
-    state.deliveries.seek(&record, after).await?;
-    let status = state.deliveries.status(&record).await?;
-    Ok(HttpResponse::Ok().json(views::status(&record, &status)))
+    if !state.deliveries.seek(&record, after).await {
+        return Err(Problem::not_found());
+    }
+    answer_status(&state, &record).await
 }
 
 /// Makes dead letters due again.
@@ -105,16 +113,19 @@ fn read_redrive(body: &Value) -> Result<Redrive, Problem> {
 pub(super) async fn dead_letters(state: Data<HttpState>, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let (_, record) = find(&state, &request, Scope::Read)?;
     let page = page_request(&request)?;
-    let found = state.deliveries.dead_letters(&record, one_more(page)).await?;
+    let found = state.deliveries.exceptions(&record, ExceptionState::Dead, one_more(page)).await?;
     let items = found.iter().map(|exception| (exception.seq, views::dead_letter(exception)));
     Ok(HttpResponse::Ok().json(cut(items, page)))
 }
 
-/// Events that are not delivered.
+/// Events that failed and are not delivered: waiting retries and dead letters together. What was not tried yet lies behind
+/// the cursor and is not listed.
 pub(super) async fn undelivered(state: Data<HttpState>, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let (_, record) = find(&state, &request, Scope::Read)?;
     let page = page_request(&request)?;
-    let found = state.deliveries.undelivered(&record, one_more(page)).await?;
+    let mut found = state.deliveries.exceptions(&record, ExceptionState::Retry, one_more(page)).await?;
+    found.extend(state.deliveries.exceptions(&record, ExceptionState::Dead, one_more(page)).await?);
+    found.sort_by_key(|exception| exception.seq);
     Ok(HttpResponse::Ok().json(cut(found.iter().map(|item| (item.seq, views::undelivered(item))), page)))
 }
 
@@ -122,10 +133,7 @@ pub(super) async fn undelivered(state: Data<HttpState>, request: HttpRequest) ->
 pub(super) async fn delivery(state: Data<HttpState>, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let (_, record) = find(&state, &request, Scope::Read)?;
     let seq = path_seq(&request)?;
-    if seq == Seq::ZERO || seq > state.follow.head() {
-        return Err(Problem::not_found());
-    }
-    let view = state.deliveries.delivery(&record, seq).await?;
+    let view = state.deliveries.delivery(&record, seq).await?.ok_or_else(Problem::not_found)?;
     Ok(HttpResponse::Ok().json(views::delivery(&view)))
 }
 
