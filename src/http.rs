@@ -23,6 +23,7 @@ use crate::storage::EventLog;
 
 pub mod auth;
 pub mod body;
+mod definition;
 mod events;
 mod gate;
 mod health;
@@ -33,7 +34,6 @@ mod query;
 mod sources;
 mod subscriptions;
 mod views;
-mod definition;
 
 use auth::Auth;
 use body::BodyLimits;

@@ -1,5 +1,7 @@
 //! The integration tests: one binary, one module an area.
 
+mod api;
+mod edge;
 mod net_dns;
 mod net_fault;
 mod net_fetch;
