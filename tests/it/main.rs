@@ -1,6 +1,9 @@
 //! The integration tests: one binary, one module an area.
 
 mod api;
+mod api_auth;
+mod api_http;
+mod api_publish;
 mod edge;
 mod net_dns;
 mod net_fault;
