@@ -23,7 +23,7 @@ use super::auth::Auth;
 use super::problem::{self, Problem};
 
 /// Longest request target, in bytes; actix itself answers 400 from 65,535 on.
-pub const TARGET_BYTES_MAX: usize = 8 * 1024;
+pub(super) const TARGET_BYTES_MAX: usize = 8 * 1024;
 
 /// Makes the gate of one worker.
 pub(super) struct Gate(pub(super) Arc<Auth>);

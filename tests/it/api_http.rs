@@ -34,7 +34,7 @@ async fn hear(stream: &mut TcpStream, enough: usize) -> Heard {
     let mut heard = Heard { text: String::new(), closed: false };
     let reading = async {
         loop {
-            let mut piece = [0; 65536];
+            let mut piece = vec![0; 65536];
             match stream.read(&mut piece).await {
                 Ok(0) | Err(_) => heard.closed = true,
                 Ok(n) => bytes.extend_from_slice(&piece[..n]),
@@ -185,7 +185,7 @@ async fn a_request_of_pieces_and_many_requests_in_one_piece_are_the_same() {
     let writing = tokio::spawn(async move { writer.write_all(many.as_bytes()).await.map(|()| writer) });
     let mut bytes = Vec::new();
     let reading = async {
-        let mut piece = [0; 65536];
+        let mut piece = vec![0; 65536];
         while bytes.windows(12).filter(|window| window == b"HTTP/1.1 202").count() < 1000 {
             match reader.read(&mut piece).await {
                 Ok(0) | Err(_) => break,

@@ -17,7 +17,7 @@ use hookcast::model::source::SourceGap;
 use hookcast::model::subscription::SubscriptionRecord;
 use hookcast::model::{Attempt, Exception, ExceptionState, Seq};
 use hookcast::registry::{Registry, SourceRegistry};
-use hookcast::storage::{PageRequest, StorageError, Store, memory};
+use hookcast::storage::{PageRequest, StorageError, memory};
 use hookcast::tail::{Tail, TailSettings};
 
 /// What a test may choose.
@@ -37,7 +37,6 @@ impl Default for Options {
 /// A running edge; it ends with the test's runtime.
 pub struct Edge {
     pub address: SocketAddr,
-    pub store: Store,
     pub state: Arc<HttpState>,
     pub behind: Arc<Behind>,
     pub client: reqwest::Client,
@@ -48,7 +47,7 @@ impl Edge {
         let store = memory::open().unwrap();
         let tail = Arc::new(Tail::new(TailSettings::default(), Seq(1), Seq::ZERO));
         let clock = Arc::new(SystemClock);
-        let dedupe = DedupeSettings { max_age: Duration::from_secs(3600), max_ids: 10_000 };
+        let dedupe = DedupeSettings { max_age: Duration::from_hours(1), max_ids: 10_000 };
         let (ingest, _) = Ingest::start(store.log.clone(), tail.clone(), clock.clone(), dedupe).await.unwrap();
         let behind = Arc::new(Behind::default());
         let state = Arc::new(HttpState {
@@ -75,7 +74,7 @@ impl Edge {
             config.route("/panic", actix_web::web::get().to(panics));
         });
         tokio::spawn(server.unwrap());
-        Self { address, store, state, behind, client: reqwest::Client::new() }
+        Self { address, state, behind, client: reqwest::Client::new() }
     }
 
     pub fn url(&self, path: &str) -> String {

@@ -3,6 +3,7 @@
 mod api;
 mod api_auth;
 mod api_http;
+mod api_operating;
 mod api_publish;
 mod edge;
 mod net_dns;
