@@ -5,6 +5,10 @@
 //! withheld. Sans-I/O and pure; must not know sockets or awc.
 //! Spec: RFC 9112 §2.2, §6, §7.1; RFC 9110 §15.2.
 
+mod chunk;
+
+use chunk::{Chunk, Step, next_chunk};
+
 /// Largest response head, with all interim responses before it.
 pub(super) const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Interim responses before the real one.
@@ -53,18 +57,6 @@ enum State {
     Chunked(Chunk),
     UntilEof,
     Done,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Chunk {
-    Size { value: u64, digits: u8 },
-    Extension { value: u64 },
-    SizeLf { value: u64 },
-    Data(u64),
-    DataCr,
-    DataLf,
-    EndCr,
-    EndLf,
 }
 
 /// Follows one response after the other on a connection.
@@ -242,34 +234,6 @@ impl Framing {
             at += 1;
         }
         at
-    }
-}
-
-enum Step {
-    Go(Chunk),
-    End,
-    Broken,
-}
-
-fn next_chunk(chunk: Chunk, byte: u8) -> Step {
-    let sized = |value| {
-        if value == 0 { Chunk::EndCr } else { Chunk::Data(value) }
-    };
-    match (chunk, byte) {
-        (Chunk::Size { digits: 1.., value }, b'\r') | (Chunk::Extension { value }, b'\r') => Step::Go(Chunk::SizeLf { value }),
-        (Chunk::Size { digits: 1.., value }, b';' | b' ' | b'\t') => Step::Go(Chunk::Extension { value }),
-        (Chunk::Size { value, digits: digits @ 0..=15 }, hex) => match char::from(hex).to_digit(16) {
-            Some(digit) => Step::Go(Chunk::Size { value: value << 4 | u64::from(digit), digits: digits + 1 }),
-            None => Step::Broken,
-        },
-        (Chunk::Extension { .. }, b'\n') => Step::Broken,
-        (Chunk::Extension { value }, _) => Step::Go(Chunk::Extension { value }),
-        (Chunk::SizeLf { value }, b'\n') => Step::Go(sized(value)),
-        (Chunk::DataCr, b'\r') => Step::Go(Chunk::DataLf),
-        (Chunk::DataLf, b'\n') => Step::Go(Chunk::Size { value: 0, digits: 0 }),
-        (Chunk::EndCr, b'\r') => Step::Go(Chunk::EndLf),
-        (Chunk::EndLf, b'\n') => Step::End,
-        _ => Step::Broken,
     }
 }
 
