@@ -1,7 +1,9 @@
 //! What the delivery client keeps between requests: connections, and nothing of their past.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on must panic")]
+
 use crate::net_fault::FaultServer;
-use crate::net_wire::{EMPTY, OK, PATIENT, client, post_body, post_to, prepared, word};
+use crate::net_wire::{EMPTY, OK, PATIENT, client, post, post_body, post_to, prepared, word};
 use hookcast::net::client::WireClient;
 use hookcast::net::dial::Gate;
 use hookcast::net::{EgressRules, ResolverChoice};

@@ -1,5 +1,7 @@
 //! The delivery client against endpoints that break every rule; one test a trap of the wire client.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on must panic")]
+
 use crate::net_fault::{FaultServer, Peer};
 use bytes::Bytes;
 use hookcast::net::client::{
@@ -13,30 +15,30 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 /// Long enough for anything that is to succeed.
-pub const PATIENT: Duration = Duration::from_secs(20);
+pub(crate) const PATIENT: Duration = Duration::from_secs(20);
 /// Short enough for what never answers.
 const BRIEF: Duration = Duration::from_millis(300);
 
-pub fn gate() -> Gate {
+pub(crate) fn gate() -> Gate {
     let allow = vec!["127.0.0.0/8".parse().unwrap()];
     let resolver = ResolverChoice::Server("127.0.0.1:9".parse().unwrap());
     Gate::open(EgressRules::new(allow, false, resolver, Vec::new())).unwrap()
 }
 
-pub fn client() -> WireClient {
+pub(crate) fn client() -> WireClient {
     WireClient::new(gate())
 }
 
-pub fn prepared(url: &str) -> PreparedTarget {
+pub(crate) fn prepared(url: &str) -> PreparedTarget {
     static TLS: LazyLock<Tls> = LazyLock::new(|| Tls::new(&[]).unwrap());
     PreparedTarget::new(Target::parse(url).unwrap(), &TLS).unwrap()
 }
 
-pub async fn post_to(client: &WireClient, target: &PreparedTarget, deadline: Duration) -> Result<WireAnswer, WireFailure> {
+pub(crate) async fn post_to(client: &WireClient, target: &PreparedTarget, deadline: Duration) -> Result<WireAnswer, WireFailure> {
     post_body(client, target, "{}".into(), deadline).await
 }
 
-pub async fn post_body(
+pub(crate) async fn post_body(
     client: &WireClient,
     target: &PreparedTarget,
     body: Bytes,
@@ -49,20 +51,20 @@ pub async fn post_body(
     client.post(PostRequest { target, headers: &headers, extra: &extra, body }, deadline).await
 }
 
-async fn post(server: &FaultServer, deadline: Duration) -> Result<WireAnswer, WireFailure> {
+pub(crate) async fn post(server: &FaultServer, deadline: Duration) -> Result<WireAnswer, WireFailure> {
     post_to(&client(), &prepared(&server.url()), deadline).await
 }
 
 /// The status of an answer, or the slug of a failure.
-pub fn word(outcome: &Result<WireAnswer, WireFailure>) -> String {
+pub(crate) fn word(outcome: &Result<WireAnswer, WireFailure>) -> String {
     match outcome {
         Ok(answer) => answer.status.to_string(),
         Err(failure) => failure.slug().to_owned(),
     }
 }
 
-pub const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
-pub const EMPTY: &str = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+pub(crate) const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+pub(crate) const EMPTY: &str = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
 
 #[actix_web::test]
 async fn a_post_carries_what_it_was_given() {

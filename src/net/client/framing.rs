@@ -170,8 +170,8 @@ impl Framing {
     /// Reads a final head and sets what follows; `Some` says that it must be rewritten, with which minor version.
     fn read_head(&mut self, head: &[u8]) -> Result<Option<u8>, Fault> {
         let facts = Facts::read(head)?;
-        let keeps_alive = if head[7] == b'0' { facts.keep_alive } else { !facts.close };
-        self.last = self.last || !keeps_alive || facts.upgrade;
+        let kept_by_default = head[7] != b'0';
+        self.last = self.last || facts.ends || !(kept_by_default || facts.keep_alive);
         self.state = match (facts.status, facts.length, facts.chunked) {
             (204 | 304, ..) | (_, Some(0), _) => State::Done,
             (_, Some(length), _) => State::Length(length),
@@ -294,10 +294,9 @@ struct Facts {
     status: u16,
     length: Option<u64>,
     chunked: bool,
-    coded: bool,
-    close: bool,
     keep_alive: bool,
-    upgrade: bool,
+    /// `close` or `upgrade`: nothing may follow on this connection.
+    ends: bool,
 }
 
 impl Facts {
@@ -318,15 +317,14 @@ impl Facts {
                 facts.set_coding(value, head[7] == b'0')?;
             } else if name.eq_ignore_ascii_case(b"connection") {
                 for option in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
-                    facts.close |= option.eq_ignore_ascii_case(b"close");
                     facts.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
-                    facts.upgrade |= option.eq_ignore_ascii_case(b"upgrade");
+                    facts.ends |= option.eq_ignore_ascii_case(b"close") || option.eq_ignore_ascii_case(b"upgrade");
                 }
             } else if name.eq_ignore_ascii_case(b"upgrade") {
-                facts.upgrade = true;
+                facts.ends = true;
             }
         }
-        if facts.coded && facts.length.is_some() {
+        if facts.chunked && facts.length.is_some() {
             return Err(Fault::LengthConflict);
         }
         Ok(facts)
@@ -343,13 +341,12 @@ impl Facts {
     }
 
     fn set_coding(&mut self, value: &[u8], http_10: bool) -> Result<(), Fault> {
-        if self.coded {
+        if self.chunked {
             return Err(Fault::LengthConflict);
         }
         if http_10 || !value.eq_ignore_ascii_case(b"chunked") {
             return Err(Fault::Coding);
         }
-        self.coded = true;
         self.chunked = true;
         Ok(())
     }
