@@ -3,6 +3,7 @@
 mod net_dns;
 mod net_fault;
 mod net_fetch;
+mod net_pool;
 mod net_tls;
 mod net_wire;
 mod signatures;
