@@ -21,3 +21,5 @@ pub mod follow;
 pub mod ingest;
 pub mod registry;
 pub mod retention;
+// Level 4: the edge
+pub mod config;
