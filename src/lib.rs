@@ -23,3 +23,4 @@ pub mod registry;
 pub mod retention;
 // Level 4: the edge
 pub mod config;
+pub mod http;
