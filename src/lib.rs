@@ -7,6 +7,7 @@
 pub mod clock;
 pub mod model;
 // Level 1: mechanisms
+pub mod codec;
 pub mod net;
 // Level 2: storage
 pub mod storage;
