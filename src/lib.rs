@@ -6,6 +6,7 @@
 // Level 0: data
 pub mod clock;
 pub mod model;
+pub mod units;
 // Level 1: mechanisms
 pub mod codec;
 pub mod net;

@@ -2,6 +2,8 @@
 
 pub mod delivery;
 pub mod event;
+pub mod fields;
+pub mod headers;
 pub mod page;
 pub mod source;
 pub mod subscription;

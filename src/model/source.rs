@@ -10,6 +10,8 @@ use super::event::Seq;
 use super::topic::Topic;
 use crate::clock::Timestamp;
 
+pub mod parse;
+
 /// Longest resume token, in bytes; a longer one from upstream is not kept.
 pub const RESUME_TOKEN_BYTES_MAX: usize = 4096;
 

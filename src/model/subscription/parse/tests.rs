@@ -1,0 +1,297 @@
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+use crate::clock::Timestamp;
+use crate::model::event::Seq;
+use crate::model::subscription::{Activity, Ordinal, SignatureScheme};
+
+fn accept(url: &str) -> Result<String, (&'static str, String)> {
+    if url.starts_with("https://") { Ok(url.to_owned()) } else { Err(("https_required", "use https".to_owned())) }
+}
+
+fn parse(value: &Value) -> Result<Definition, Vec<FieldError>> {
+    parse_definition(value, None, &Rules::new(&accept))
+}
+
+/// A definition with the required fields and `extra` on top.
+fn with(extra: Value) -> Value {
+    let mut value = json!({ "url": "https://example.com/hook", "topics": ["orders.*"] });
+    if let (Value::Object(members), Value::Object(extra)) = (&mut value, extra) {
+        members.extend(extra);
+    }
+    value
+}
+
+fn found(result: Result<Definition, Vec<FieldError>>) -> Vec<(String, &'static str, u16)> {
+    result.err().unwrap_or_default().into_iter().map(|error| (error.pointer, error.slug, error.status)).collect()
+}
+
+fn random(seed: u8) -> impl FnMut(&mut [u8]) {
+    move |buffer| buffer.fill(seed)
+}
+
+fn record(extra: Value) -> SubscriptionRecord {
+    let definition = parse_definition(&with(extra), Some("billing"), &Rules::new(&accept)).unwrap();
+    let (spec, _) = definition.into_spec(SubscriptionId::parse("billing").unwrap(), None, &mut random(1));
+    SubscriptionRecord {
+        spec,
+        ordinal: Ordinal(1),
+        revision: 3,
+        activity: Activity::Active,
+        starts_after: Seq(0),
+        revisions: Vec::new(),
+        declared: false,
+        created_at: Timestamp(0),
+        updated_at: Timestamp(1_000),
+    }
+}
+
+#[test]
+fn each_bad_field_is_refused_with_its_slug() {
+    let long = "a".repeat(257);
+    for (extra, pointer, slug, status) in [
+        (json!({"rate_limit": {"per_second": -1}}), "/rate_limit/per_second", "rate_limit", 422),
+        (json!({"rate_limit": {"per_second": 0}}), "/rate_limit/per_second", "rate_limit", 422),
+        (json!({"rate_limit": {"per_second": 1, "burst": 0}}), "/rate_limit/burst", "rate_limit", 422),
+        (json!({"rate_limit": {"burst": 1}}), "/rate_limit/per_second", "missing_field", 422),
+        (json!({"rate_limit": 1.5}), "/rate_limit", "wrong_type", 400),
+        (json!({"rate_limit": "10"}), "/rate_limit", "wrong_type", 400),
+        (json!({"rate_limit": {"per_second": 18_446_744_073_709_551_616.0}}), "/rate_limit/per_second", "out_of_range", 400),
+        (json!({"timeout": "1h"}), "/timeout", "timeout", 422),
+        (json!({"timeout": "0s"}), "/timeout", "timeout", 422),
+        (json!({"timeout": 10}), "/timeout", "duration_needs_unit", 400),
+        (json!({"types": [""]}), "/types/0", "event_type", 422),
+        (json!({"types": ["ok", "a b"]}), "/types/1", "event_type", 422),
+        (json!({"types": ["a..b"]}), "/types/0", "event_type", 422),
+        (json!({"types": [long.clone()]}), "/types/0", "event_type", 422),
+        (json!({"types": ["a\nb"]}), "/types/0", "event_type", 422),
+        (json!({"types": "a"}), "/types", "wrong_type", 400),
+        (json!({"description": long}), "/description", "too_long", 422),
+        (json!({"description": "\0"}), "/description", "control_character", 422),
+        (json!({"retry": {"schedule": []}}), "/retry/schedule", "retry_schedule", 422),
+        (json!({"retry": {"schedule": ["5s", "-5s"]}}), "/retry/schedule/1", "retry_schedule", 422),
+        (json!({"retry": {"schedule": ["0s"]}}), "/retry/schedule/0", "retry_schedule", 422),
+        (json!({"retry": {"max_attempts": 0}}), "/retry/max_attempts", "range", 422),
+        (json!({"retry": {"jitter": 1.1}}), "/retry/jitter", "range", 422),
+        (json!({"id": "a.b"}), "/id", "id", 422),
+        (json!({"id": "evt\n1"}), "/id", "id", 422),
+        (json!({"id": ""}), "/id", "id", 422),
+        (json!({"id": 7}), "/id", "wrong_type", 400),
+        (json!({"nmae": "typo"}), "/nmae", "unknown_field", 422),
+        (json!({"url": ["https://example.com/"]}), "/url", "wrong_type", 400),
+        (json!({"url": "http://example.com/"}), "/url", "https_required", 422),
+        (json!({"url": null}), "/url", "missing_field", 422),
+        (json!({"topics": []}), "/topics", "topics", 422),
+        (json!({"topics": ["a", "**.a"]}), "/topics/1", "topics", 422),
+        (json!({"topics": "a"}), "/topics", "wrong_type", 400),
+        (json!({"headers": {"Host": "x"}}), "/headers/Host", "forbidden_header", 422),
+        (json!({"max_in_flight": 0}), "/max_in_flight", "range", 422),
+        (json!({"max_retrying": 0}), "/max_retrying", "range", 422),
+        (json!({"on_full": "drop"}), "/on_full", "on_full", 422),
+        (json!({"payload": "xml"}), "/payload", "payload", 422),
+        (json!({"from": "now"}), "/from", "from", 422),
+        (json!({"from": {}}), "/from", "from", 422),
+        (json!({"from": {"seq": 1, "time": "2026-01-01T00:00:00Z"}}), "/from", "from", 422),
+        (json!({"from": {"seq": 0}}), "/from/seq", "range", 422),
+        (json!({"from": {"time": "yesterday"}}), "/from/time", "from", 422),
+        (json!({"metadata": {"": "x"}}), "/metadata/", "metadata", 422),
+        (json!({"metadata": {"team": 1}}), "/metadata/team", "wrong_type", 400),
+        (json!({"enabled": "yes"}), "/enabled", "wrong_type", 400),
+        (json!({"header_names": ["a"]}), "/header_names", "read_only", 422),
+    ] {
+        assert_eq!(found(parse(&with(extra.clone()))), [(pointer.to_owned(), slug, status)], "{extra}");
+    }
+    assert_eq!(found(parse(&json!([]))), [(String::new(), "wrong_type", 400)]);
+}
+
+#[test]
+fn fields_of_later_versions_are_known_but_refused() {
+    for extra in [
+        json!({"filter": "data.amount > 100"}),
+        json!({"ordering": "strict"}),
+        json!({"ordering": {"key": "/id"}}),
+        json!({"batch": {"max_events": 100}}),
+        json!({"payload": "template"}),
+        json!({"template": {"body": "x"}}),
+        json!({"verify": "challenge"}),
+        json!({"limit_group": "a"}),
+        json!({"auth": {"basic": {}}}),
+        json!({"ca_pem": "x"}),
+        json!({"on_dead": "block"}),
+        json!({"disable_after": "5d"}),
+        json!({"signature": [{"scheme": "standard"}]}),
+        json!({"signature": {"scheme": "stripe"}}),
+    ] {
+        let errors = parse(&with(extra.clone())).unwrap_err();
+        assert_eq!((errors.len(), errors[0].slug, errors[0].status), (1, "unsupported", 422), "{extra}");
+    }
+    let neutral = json!({"filter": null, "ordering": "none", "batch": null, "verify": "none", "on_dead": "skip"});
+    assert!(parse(&with(neutral)).is_ok());
+}
+
+#[test]
+fn all_mistakes_are_reported_at_once() {
+    let value = json!({"topics": ["a..b"], "timeout": "1h", "nmae": 1, "headers": {"Host": "x", "X A": "y"}});
+    let mut slugs: Vec<_> = parse(&value).unwrap_err().into_iter().map(|error| error.slug).collect();
+    slugs.sort_unstable();
+    assert_eq!(slugs, ["forbidden_header", "invalid_header_name", "missing_field", "timeout", "topics", "unknown_field"]);
+}
+
+#[test]
+fn defaults_are_those_of_the_contract() {
+    let definition = parse(&with(json!({}))).unwrap();
+    assert_eq!(definition.from, StartFrom::Latest);
+    assert_eq!((definition.max_in_flight, definition.max_retrying, definition.on_full), (16, 1000, OnFull::Wait));
+    assert_eq!(definition.timeout, Duration::from_secs(15));
+    assert_eq!((definition.retry.max_attempts, definition.retry.schedule.len()), (10, 9));
+    assert_eq!(definition.payload, PayloadForm::Binary);
+    assert_eq!((definition.id, definition.signature, definition.rate_limit, definition.enabled), (None, None, None, None));
+}
+
+#[test]
+fn start_positions_are_read() {
+    for (from, wanted) in [
+        (json!("latest"), StartFrom::Latest),
+        (json!("earliest"), StartFrom::Earliest),
+        (json!({"seq": 7}), StartFrom::Seq(Seq(7))),
+        (json!({"time": "1970-01-01T00:00:01Z"}), StartFrom::Time(Timestamp(1_000))),
+    ] {
+        assert_eq!(parse(&with(json!({ "from": from }))).unwrap().from, wanted);
+    }
+}
+
+#[test]
+fn the_path_names_the_subscription() {
+    let rules = Rules::new(&accept);
+    let id = |body: Value, path| parse_definition(&with(body), Some(path), &rules);
+    assert_eq!(id(json!({}), "billing").unwrap().id.unwrap().as_str(), "billing");
+    assert_eq!(id(json!({"id": "billing"}), "billing").unwrap().id.unwrap().as_str(), "billing");
+    assert_eq!(found(id(json!({"id": "other"}), "billing")), [("/id".to_owned(), "id", 422)]);
+    assert_eq!(found(id(json!({}), "a.b")), [("/id".to_owned(), "id", 422)]);
+}
+
+#[test]
+fn secrets_hold_24_to_64_bytes() {
+    let encoded = |n: usize| format!("whsec_{}", base64::Engine::encode(&base64::engine::general_purpose::STANDARD, vec![7; n]));
+    let mut refused: Vec<String> = ["", "whsec_", "whsec_%%%", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"].map(str::to_owned).into();
+    refused.extend([encoded(23), encoded(65)]);
+    for secret in refused {
+        let errors = parse(&with(json!({"signature": {"scheme": "standard", "secret": secret}}))).unwrap_err();
+        assert_eq!((errors.len(), errors[0].slug, errors[0].pointer.as_str()), (1, "secret", "/signature/secret"), "{secret}");
+        assert!(secret.len() < 10 || !errors[0].detail.contains(&secret), "a message repeats a secret");
+    }
+    for secret in [encoded(24), encoded(32), encoded(32).trim_end_matches('=').to_owned(), encoded(64)] {
+        assert!(parse(&with(json!({"signature": {"secret": secret}}))).is_ok(), "{secret}");
+    }
+    let none = json!({"signature": {"scheme": "none", "secret": encoded(32)}});
+    assert_eq!(found(parse(&with(none))), [("/signature/secret".to_owned(), "secret", 422)]);
+}
+
+#[test]
+fn keys_are_made_kept_and_replaced() {
+    let id = || SubscriptionId::parse("billing").unwrap();
+    let settle = |signature: Value, current| {
+        parse(&with(json!({ "signature": signature }))).unwrap().into_spec(id(), current, &mut random(9))
+    };
+    let current = record(json!({})).spec.signature;
+    let given = generate_secret(&mut random(5));
+    let (spec, is_new) = settle(json!(null), None);
+    assert!(is_new && spec.signature.keys.len() == 1);
+    assert_eq!(settle(json!(null), Some(&current)), (record(json!({})).spec, false));
+    let (spec, is_new) = settle(json!({"scheme": "standard"}), Some(&current));
+    assert!(!is_new && spec.signature == current);
+    let (spec, is_new) = settle(json!({"secret": given.expose()}), Some(&current));
+    assert!(is_new && spec.signature.keys[0].secret == given && spec.signature.keys.len() == 1);
+    let (spec, is_new) = settle(json!({"secret": given.expose()}), Some(&spec.signature));
+    assert!(!is_new && spec.signature.keys[0].secret == given);
+    let (unsigned, is_new) = settle(json!({"scheme": "none"}), Some(&current));
+    assert!(!is_new && unsigned.signature.keys.is_empty());
+    assert_eq!(settle(json!(null), Some(&unsigned.signature)).0.signature.scheme, SignatureScheme::None);
+    assert!(settle(json!({"scheme": "standard"}), Some(&unsigned.signature)).1);
+}
+
+#[test]
+fn generated_ids_are_ids() {
+    assert_eq!(generate_id(&mut random(31)).as_str(), "7".repeat(20));
+}
+
+#[test]
+fn answers_hide_keys_and_header_values() {
+    let record =
+        record(json!({"headers": {"Authorization": "Bearer abc"}, "rate_limit": {"per_second": 50}, "timeout": "250ms"}));
+    let shown = rest_form(&record, Keys::Hidden);
+    let text = shown.to_string();
+    assert!(!text.contains("Bearer") && !text.contains("whsec_"), "{text}");
+    assert_eq!(shown["header_names"], json!(["authorization"]));
+    assert_eq!(shown["signature"], json!({"scheme": "standard"}));
+    assert_eq!(shown["rate_limit"], json!({"per_second": 50, "burst": 50}));
+    assert_eq!(shown["timeout"], "250ms");
+    assert_eq!(shown["retry"]["schedule"][8], "1d");
+    assert_eq!((&shown["created_at"], &shown["revision"]), (&json!("1970-01-01T00:00:00.000Z"), &json!(3)));
+    let created = rest_form(&record, Keys::Shown);
+    assert!(created["signature"]["secret"].as_str().unwrap().starts_with("whsec_"));
+}
+
+#[test]
+fn a_patch_changes_what_it_names_and_nothing_else() {
+    let record =
+        record(json!({"headers": {"authorization": "Bearer abc", "x-team": "a"}, "description": "old", "timeout": "5s"}));
+    let refuse = |_: &str| Err(("blocked_address", "closed since".to_owned()));
+    let rules = Rules::new(&refuse);
+    let patched = |patch: Value| merge_patch(&record, &patch, &rules).unwrap();
+    let settle =
+        |definition: Definition| definition.into_spec(record.spec.id.clone(), Some(&record.spec.signature), &mut random(9)).0;
+    assert_eq!(settle(patched(json!({}))), record.spec);
+    let spec = settle(patched(json!({"headers": {"X-Team": null, "X-New": "1"}, "description": null, "enabled": true})));
+    assert_eq!(
+        spec.headers.into_iter().collect::<Vec<_>>(),
+        [("authorization".into(), "Bearer abc".into()), ("x-new".into(), "1".into())]
+    );
+    assert_eq!((spec.description.as_str(), spec.timeout), ("", Duration::from_secs(5)));
+    assert_eq!(spec.signature, record.spec.signature);
+    assert_eq!(patched(json!({"enabled": false})).enabled, Some(false));
+    assert_eq!(patched(json!({})).enabled, None);
+    assert!(settle(patched(json!({"headers": null}))).headers.is_empty());
+    assert_eq!(settle(patched(json!({"retry": {"max_attempts": 3}}))).retry.schedule, record.spec.retry.schedule);
+}
+
+#[test]
+fn a_bad_patch_is_refused() {
+    let record = record(json!({}));
+    let refused = |patch: Value| found(merge_patch(&record, &patch, &Rules::new(&accept)));
+    assert_eq!(refused(json!({"from": "earliest"})), [("/from".to_owned(), "from", 422)]);
+    assert_eq!(refused(json!({"url": null})), [("/url".to_owned(), "missing_field", 422)]);
+    assert_eq!(refused(json!({"url": "ftp://x"})), [("/url".to_owned(), "https_required", 422)]);
+    assert_eq!(refused(json!({"id": "other"})), [("/id".to_owned(), "id", 422)]);
+    assert_eq!(refused(json!({"headers": {"X-A": "1", "x-a": null}})).len(), 1);
+    assert_eq!(refused(json!({"nope": 1})), [("/nope".to_owned(), "unknown_field", 422)]);
+    assert_eq!(refused(json!([])), [(String::new(), "wrong_type", 400)]);
+}
+
+fn any_json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        "[a-z.*5s]{0,6}".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(3, 24, 4, |inner| {
+        let name = prop_oneof![prop::sample::select(NAMES.to_vec()).prop_map(str::to_owned), "[a-z_]{0,8}"];
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::btree_map(name, inner, 0..6).prop_map(|members| Value::Object(members.into_iter().collect())),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn any_value_is_accepted_or_refused_with_reasons(value in any_json()) {
+        if let Err(errors) = parse(&value) {
+            prop_assert!(!errors.is_empty());
+        }
+        let _ = merge_patch(&record(json!({})), &value, &Rules::new(&accept));
+    }
+}
