@@ -16,7 +16,7 @@ use crate::clock::Timestamp;
 use crate::model::delivery::{ExpiredRange, KeptException};
 use crate::model::source::{SourceGap, SourceRecord};
 use crate::model::subscription::{Ordinal, SubscriptionRecord};
-use crate::model::{Attempt, Event, Exception, ExceptionState, Page, ResumeToken, Seq, SubscriptionId};
+use crate::model::{Attempt, Event, Exception, ExceptionState, Page, PageBuilder, ResumeToken, Seq, SubscriptionId};
 
 pub mod memory;
 pub mod sqlite;
@@ -252,7 +252,7 @@ pub trait Ledger: Send + Sync {
     /// Applies the changes in order, together for each partition; repeating it changes nothing.
     ///
     /// # Errors
-    /// `Fenced` when a lease was taken over; nothing of that change is applied then.
+    /// `Fenced` when a lease was taken over; nothing of that change is applied then, all others are.
     async fn commit(&self, changes: Vec<LedgerChange>) -> Result<()>;
 
     /// One exception.
@@ -412,3 +412,40 @@ pub struct Backend {
 
 /// Every kind of storage.
 pub const BACKENDS: &[Backend] = &[sqlite::BACKEND, memory::BACKEND];
+
+/// A new log id: eight lower-case base32 characters.
+fn fresh_log_id() -> Result<String> {
+    const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+    let mut random = [0; 8];
+    getrandom::fill(&mut random).map_err(|error| StorageError {
+        kind: StorageErrorKind::CannotOpen,
+        message: "the system gives no random bytes".to_owned(),
+        source: Some(Box::new(error)),
+    })?;
+    Ok(random.iter().map(|byte| char::from(ALPHABET[usize::from(byte % 32)])).collect())
+}
+
+/// Whether these pages go on where `head` ends, without a hole between them.
+fn pages_follow(pages: &[Arc<Page>], mut head: Seq) -> bool {
+    pages.iter().all(|page| {
+        let follows = page.first() == head.next();
+        head = page.last();
+        follows
+    })
+}
+
+/// The latest arrival in a page: retention must not take it earlier.
+fn page_time(page: &Arc<Page>) -> Timestamp {
+    page.events_after(Seq::ZERO).map(|event| event.arrived_at()).max().unwrap_or_default()
+}
+
+/// The same event in a page of its own, so that keeping it does not keep its neighbours.
+fn kept_apart(event: &Event) -> Event {
+    let mut builder = PageBuilder::starting_at(event.seq());
+    builder.push(&event.to_new_event());
+    builder.finish().get(event.seq()).expect("invariant: the page was made for this event")
+}
+
+fn limit_of(limit: u32) -> usize {
+    usize::try_from(limit).unwrap_or(usize::MAX)
+}

@@ -1,1 +1,3 @@
-fn main() {}
+//! Black-box tests, one module an area.
+
+mod storage;

@@ -1,0 +1,105 @@
+//! What every catalog does.
+
+use hookcast::clock::Timestamp;
+use hookcast::model::source::{SourceGap, SourceRecord};
+use hookcast::model::subscription::SubscriptionRecord;
+use hookcast::model::{ResumeToken, Seq, SubscriptionId};
+use hookcast::storage::{Append, StorageErrorKind, Store};
+
+use super::make::{source, subscription};
+
+fn id(text: &str) -> SubscriptionId {
+    SubscriptionId::parse(text).unwrap()
+}
+
+pub(crate) async fn a_subscription_comes_back_as_it_was_put(store: &Store) {
+    let b = store.catalog.put_subscription(subscription("b"), 0).await.unwrap();
+    let a = store.catalog.put_subscription(subscription("a"), 0).await.unwrap();
+    assert_eq!((a.revision, b.revision), (1, 1));
+    assert!(a.ordinal > b.ordinal);
+    let expected =
+        |id: &str, like: &SubscriptionRecord| SubscriptionRecord { ordinal: like.ordinal, revision: 1, ..subscription(id) };
+    assert_eq!(store.catalog.subscriptions().await.unwrap(), [expected("a", &a), expected("b", &b)]);
+}
+
+pub(crate) async fn a_revision_must_match(store: &Store) {
+    let made = store.catalog.put_subscription(subscription("a"), 0).await.unwrap();
+    for wrong in [0, 2, u64::MAX] {
+        let refused = store.catalog.put_subscription(subscription("a"), wrong).await.unwrap_err();
+        assert_eq!(refused.kind, StorageErrorKind::Conflict);
+    }
+    let refused = store.catalog.put_subscription(subscription("new"), 1).await.unwrap_err();
+    assert_eq!(refused.kind, StorageErrorKind::Conflict);
+    let mut changed = subscription("a");
+    changed.spec.description = "changed".to_owned();
+    let changed = store.catalog.put_subscription(changed, 1).await.unwrap();
+    assert_eq!((changed.revision, changed.ordinal), (2, made.ordinal));
+    assert_eq!(store.catalog.subscriptions().await.unwrap(), [changed]);
+    let source_made = store.catalog.put_source(source("up"), 0).await.unwrap();
+    assert_eq!(source_made.revision, 1);
+    assert_eq!(store.catalog.put_source(source("up"), 0).await.unwrap_err().kind, StorageErrorKind::Conflict);
+    assert_eq!(store.catalog.put_source(source("up"), 1).await.unwrap().revision, 2);
+}
+
+pub(crate) async fn ordinals_are_never_given_twice(store: &Store) {
+    let mut seen = std::collections::BTreeSet::new();
+    for round in 0..5 {
+        let record = store.catalog.put_subscription(subscription("a"), 0).await.unwrap();
+        assert!(seen.insert(record.ordinal), "round {round}");
+        assert!(store.catalog.delete_subscription(&id("a")).await.unwrap());
+    }
+    let names: Vec<_> = (0..50).map(|n| format!("s{n}")).collect();
+    let puts = names.iter().map(|name| store.catalog.put_subscription(subscription(name), 0));
+    for record in futures_util::future::join_all(puts).await {
+        assert!(seen.insert(record.unwrap().ordinal));
+    }
+    assert_eq!(seen.len(), 55);
+    // Two who make the same id at once: one wins.
+    let twice = [0, 1].map(|_| store.catalog.put_subscription(subscription("twin"), 0));
+    let won = futures_util::future::join_all(twice).await.into_iter().filter(Result::is_ok).count();
+    assert_eq!(won, 1);
+}
+
+pub(crate) async fn a_source_keeps_its_resume_token(store: &Store) {
+    store.catalog.put_source(source("up"), 0).await.unwrap();
+    let token = ResumeToken::parse("42").unwrap();
+    let resume_tokens = vec![("up".to_owned(), token.clone())];
+    store.log.append(Append { resume_tokens, ..Append::default() }).await.unwrap();
+    let put = SourceRecord { resume_token: ResumeToken::parse("7"), ..source("up") };
+    let back = store.catalog.put_source(put, 1).await.unwrap();
+    assert_eq!((back.revision, back.resume_token.as_ref()), (2, Some(&token)));
+    assert_eq!(store.catalog.sources().await.unwrap(), [back]);
+    assert!(store.catalog.delete_source("up").await.unwrap());
+    let fresh = store.catalog.put_source(source("up"), 0).await.unwrap();
+    assert_eq!((fresh.revision, fresh.resume_token), (1, None));
+}
+
+pub(crate) async fn gaps_are_listed_newest_first(store: &Store) {
+    let gap = |source: &str, from: i64| SourceGap {
+        source: source.to_owned(),
+        from: Timestamp(from),
+        to: Timestamp(from + 5),
+        at_seq: Seq(0),
+    };
+    store.catalog.put_source(source("a"), 0).await.unwrap();
+    for gaps in [vec![gap("a", 1), gap("b", 2)], vec![gap("a", 3)], vec![gap("a", 2)]] {
+        store.log.append(Append { gaps, ..Append::default() }).await.unwrap();
+    }
+    assert_eq!(store.catalog.gaps("a", 2).await.unwrap(), [gap("a", 2), gap("a", 3)]);
+    assert_eq!(store.catalog.gaps("b", 9).await.unwrap(), [gap("b", 2)]);
+    assert!(store.catalog.gaps("c", 9).await.unwrap().is_empty());
+    store.catalog.delete_source("a").await.unwrap();
+    assert!(store.catalog.gaps("a", 9).await.unwrap().is_empty());
+    assert_eq!(store.catalog.gaps("b", 9).await.unwrap().len(), 1);
+}
+
+pub(crate) async fn deleting_twice_says_so(store: &Store) {
+    store.catalog.put_subscription(subscription("a"), 0).await.unwrap();
+    store.catalog.put_source(source("up"), 0).await.unwrap();
+    for expected in [true, false] {
+        assert_eq!(store.catalog.delete_subscription(&id("a")).await.unwrap(), expected);
+        assert_eq!(store.catalog.delete_source("up").await.unwrap(), expected);
+    }
+    assert!(store.catalog.subscriptions().await.unwrap().is_empty());
+    assert!(store.catalog.sources().await.unwrap().is_empty());
+}
