@@ -14,4 +14,7 @@ pub mod net;
 pub mod storage;
 pub mod tail;
 // Level 3: the flow
+pub mod egress;
 pub mod follow;
+// Level 4: the edge
+pub mod http;
