@@ -21,6 +21,7 @@ pub mod follow;
 pub mod ingest;
 pub mod registry;
 pub mod retention;
+pub mod source;
 // Level 4: the edge
 pub mod config;
 pub mod http;
