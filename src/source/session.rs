@@ -174,7 +174,10 @@ impl Session {
             let events = self.batch.len();
             let batch = std::mem::replace(&mut self.batch, Vec::with_capacity(events));
             self.batch_bytes = 0;
-            self.context.emitter.emit(&self.spec.name, batch).await.map_err(|_| Ending::cancelled())?;
+            if self.context.emitter.emit(&self.spec.name, batch).await.is_err() {
+                self.position.clone_from(&self.resume);
+                return Err(Ending::cancelled());
+            }
             self.status.handed_on(events, self.arrived_at);
             let dropped = self.mapper.take_dropped();
             if dropped > 0 {
