@@ -22,6 +22,7 @@ pub mod follow;
 pub mod ingest;
 pub mod registry;
 pub mod retention;
+pub mod source;
 // Level 4: the edge
 pub mod http;
 // Level 5: the program
