@@ -24,7 +24,7 @@ use crate::net::target::Target;
 use crate::net::tls::Tls;
 use crate::registry::{Registry, SourceRegistry};
 use crate::retention::{Retention, RetentionSettings};
-use crate::source::supervisor::Sources;
+use crate::source::Sources;
 use crate::storage::{BACKENDS, StorageError, StorageErrorKind, StorageSettings, Store};
 use crate::tail::{Tail, TailSettings};
 
