@@ -6,7 +6,6 @@
 //! deduplication or HTTP serving: events leave through an [`Emitter`], connections come from an [`UpstreamClient`].
 
 mod connection;
-mod fetched;
 mod ndjson;
 mod record;
 mod runner;
