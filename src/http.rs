@@ -1,8 +1,7 @@
 //! The edge: REST over HTTP/1.1, every refusal a problem (RFC 9457), no decision of its own about events or deliveries.
 //!
-//! Owns routes, answers and the server's limits. What happens behind them comes in through [`ports`]; streams register their
-//! routes from outside ([`serve`]). What actix answers itself, because a request cannot even be parsed (400, 431) or its head
-//! is late (408), has an empty body.
+//! Owns routes, answers and the server's limits. What happens behind them comes in through [`ports`]. What actix answers
+//! itself, because a request cannot even be parsed (400, 431) or its head is late (408), has an empty body.
 
 use std::io;
 use std::net::TcpListener;
@@ -15,6 +14,7 @@ use actix_web::web::{self, Data, ServiceConfig};
 use actix_web::{App, HttpResponse, HttpServer, Resource, Route};
 
 use crate::clock::Clock;
+use crate::egress::{self, Egress};
 use crate::follow::Follow;
 use crate::ingest::Ingest;
 use crate::model::subscription::parse::UrlJudge;
@@ -32,6 +32,7 @@ pub mod problem;
 mod publish;
 mod query;
 mod sources;
+mod streams;
 mod subscriptions;
 mod views;
 
@@ -146,25 +147,20 @@ impl Default for ServerSettings {
     }
 }
 
-/// Serves on a bound listener; `streams` adds routes that are not of this module, once for every worker.
-///
-/// What `streams` adds comes first, so it must claim methods, not whole paths: `config.route(path, web::get().to(…))` leaves
-/// `POST /v1/topics/{topic}/events` to this module.
+/// Serves on a bound listener.
 ///
 /// The server runs while the returned future is polled; it installs no signal handlers, its handle stops it. HTTP/1.1 only,
 /// no TLS, no compression, no access log. Requests are limited by actix to 96 headers and 128 KiB of head (431).
 ///
 /// # Errors
 /// When the listener cannot be used.
-pub fn serve<F>(listener: TcpListener, state: Arc<HttpState>, settings: ServerSettings, streams: F) -> io::Result<Server>
-where
-    F: Fn(&mut ServiceConfig) + Clone + Send + 'static,
-{
+pub fn serve(listener: TcpListener, state: Arc<HttpState>, settings: ServerSettings, egress: &Egress) -> io::Result<Server> {
+    let egress = egress.clone();
     let server = HttpServer::new(move || {
         let data = Data::from(Arc::clone(&state));
         App::new()
             .app_data(data)
-            .configure(&streams)
+            .app_data(egress.worker())
             .configure(configure)
             .default_service(web::to(problem::nothing_here))
             .wrap(gate::Gate(Arc::clone(&state.auth)))
@@ -175,6 +171,12 @@ where
         .client_request_timeout(settings.head_timeout)
         .keep_alive(settings.keep_alive)
         .tcp_nodelay(true)
+        .on_connect(|connection, _| {
+            if let Some(stream) = connection.downcast_ref::<actix_web::rt::net::TcpStream>() {
+                // The connection works without these options, too; a dead peer is only noticed later.
+                let _ = egress::socket::harden(stream);
+            }
+        })
         // A client that shut its sending side down is gone: nothing else tells an abandoned stream from a quiet one.
         .h1_allow_half_closed(false)
         .shutdown_timeout(settings.shutdown_timeout.as_secs())
@@ -193,6 +195,7 @@ fn configure(config: &mut ServiceConfig) {
         .service(at("/readyz", "GET, HEAD").route(get().to(health::ready)))
         .service(at("/metrics", "GET, HEAD").route(get().to(health::metrics)))
         .service(at("/problems/{slug}", "GET, HEAD").route(get().to(problem::explain)))
+        .configure(streams::routes)
         .configure(subscriptions::configure)
         .configure(sources::configure);
 }

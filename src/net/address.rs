@@ -79,10 +79,9 @@ pub fn embedded_v4(ip: Ipv6Addr) -> Option<Ipv4Addr> {
         | [_, _, _, _, 0 | 0x200, 0x5efe, _, _] => Some(low),
         // RFC 6052 §2.2: a /48 prefix puts bits 64..72 ("u") in the middle of the address.
         [0x64, 0xff9b, 1, high, middle, ..] if s[3..6] != [0, 0, 0] => {
-            let [a, b] = high.to_be_bytes();
-            let [_, c] = middle.to_be_bytes();
-            let [d, _] = s[5].to_be_bytes();
-            Some(Ipv4Addr::new(a, b, c, d))
+            let ([first, second], [_, third]) = (high.to_be_bytes(), middle.to_be_bytes());
+            let [fourth, _] = s[5].to_be_bytes();
+            Some(Ipv4Addr::new(first, second, third, fourth))
         }
         [0x64, 0xff9b, 1, ..] => Some(low),
         [0x2002, a, b, ..] => Some(v4_of(a, b)),
@@ -143,7 +142,7 @@ fn special_v6(ip: Ipv6Addr) -> Option<AddressClass> {
     Some(match ip.segments() {
         [0, 0, 0, 0, 0, 0, 0, 0] => C::Unspecified,
         [0, 0, 0, 0, 0, 0, 0, 1] => C::Loopback,
-        [0xfc00..=0xfdff, ..] | [0xfec0..=0xfeff, ..] => C::Private,
+        [0xfc00..=0xfdff | 0xfec0..=0xfeff, ..] => C::Private,
         [0xfe80..=0xfebf, ..] => C::LinkLocal,
         [0xff00..=0xffff, ..] => C::Multicast,
         [0x2001, 0xdb8, ..] | [0x3fff, 0..=0x0fff, ..] | [0x2001, 2, 0, ..] => C::Documentation,

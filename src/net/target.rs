@@ -4,7 +4,7 @@
 //! Must not resolve names; those are judged again at every dial. The parsed form is what gets dialled, never the text.
 //! Spec: API "Targets"; WHATWG URL for the canonical form, UTS 46 for names.
 
-use super::address::{AddressClass, special_purpose};
+use super::address::AddressClass;
 use super::rules::{EgressRules, is_foreign_port};
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -331,11 +331,6 @@ fn is_reserved(name: &str) -> bool {
         || SUFFIXES.iter().any(|suffix| name.ends_with(suffix) || name == &suffix[1..])
         || name == "metadata.goog"
         || name == "instance-data.ec2.internal"
-}
-
-/// Whether `ip` may be dialled with no rule at all; a shorthand for messages and tests.
-pub fn is_public(ip: IpAddr) -> bool {
-    special_purpose(ip).is_none()
 }
 
 #[cfg(test)]

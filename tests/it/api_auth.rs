@@ -43,6 +43,7 @@ impl Edge {
 /// Every route that must not answer strangers, with a scope that opens it.
 const ROUTES: &[(&str, &str, &str)] = &[
     ("POST", "/v1/topics/t/events", PUBLISHER),
+    ("GET", "/v1/topics/t/stream?format=nonsense", ADMIN),
     ("GET", "/v1/topics", READER),
     ("GET", "/v1/events/1", READER),
     ("GET", "/v1/subscriptions", READER),

@@ -44,8 +44,9 @@ async fn the_operator_sees_health_metrics_and_what_problems_mean() {
 #[tokio::test]
 async fn a_panic_is_a_problem_without_internals_and_the_worker_lives_on() {
     let edge = Edge::start(Options::default()).await;
+    edge.call("PUT", "/v1/subscriptions/panics", json!({ "url": "https://example.com/hook", "topics": ["t"] })).await;
     for _ in 0..3 {
-        let seen = edge.call("GET", "/panic", None).await;
+        let seen = edge.call("POST", "/v1/subscriptions/panics/ping", None).await;
         assert_eq!(seen.verdict(), (500, "internal"));
         assert!(!seen.body.to_string().contains("secret"));
     }

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use hookcast::clock::{SystemClock, Timestamp};
 use hookcast::delivery::inspect::{DeliveryState, DeliveryView, Redrive};
 use hookcast::delivery::question::SubscriptionStatus;
+use hookcast::egress::{Egress, EgressSettings};
 use hookcast::follow::Follow;
 use hookcast::http::auth::{Auth, AuthSettings};
 use hookcast::http::ports::{Deliveries, SourceControl, SourceStatus};
@@ -19,6 +20,7 @@ use hookcast::model::{Attempt, Exception, ExceptionState, Seq};
 use hookcast::registry::{Registry, SourceRegistry};
 use hookcast::storage::{PageRequest, StorageError, memory};
 use hookcast::tail::{Tail, TailSettings};
+use tokio_util::sync::CancellationToken;
 
 /// What a test may choose.
 pub struct Options {
@@ -70,20 +72,14 @@ impl Edge {
         });
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let server = serve(listener, state.clone(), options.server, |config| {
-            config.route("/panic", actix_web::web::get().to(panics));
-        });
-        tokio::spawn(server.unwrap());
+        let egress = Egress::new(state.follow.clone(), state.clock.clone(), CancellationToken::new(), EgressSettings::default());
+        tokio::spawn(serve(listener, state.clone(), options.server, &egress).unwrap());
         Self { address, state, behind, client: reqwest::Client::new() }
     }
 
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
-}
-
-async fn panics() -> actix_web::HttpResponse {
-    panic!("a secret of the inside")
 }
 
 /// Deliveries and sources that do what the test says and remember what they were asked.
@@ -139,6 +135,7 @@ impl Deliveries for Behind {
     }
 
     async fn ping(&self, record: &Arc<SubscriptionRecord>) -> Option<Attempt> {
+        assert_ne!(record.spec.id.as_str(), "panics", "a secret of the inside");
         self.note(format!("ping {}", record.spec.id));
         Some(attempt(0))
     }

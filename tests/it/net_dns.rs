@@ -1,5 +1,7 @@
 //! The gate against a scripted DNS server: what is refused, what is retried, what is dialled.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on must panic")]
+
 use hickory_resolver::proto::op::{Message, MessageType, OpCode, ResponseCode};
 use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
@@ -281,4 +283,24 @@ async fn a_closed_port_is_a_connect_failure() {
     drop((public, inner));
     let dns = StubDns::start(|_, name, kind| addresses(name, &[PUBLIC], kind));
     assert_eq!(dns.gate().connect(&target(port)).await.unwrap_err().slug(), "connect");
+}
+
+#[tokio::test]
+async fn a_host_that_drops_packets_is_a_connect_timeout() {
+    // A full backlog makes the kernel drop further connection attempts.
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&"127.0.0.2:0".parse::<SocketAddr>().unwrap().into()).unwrap();
+    socket.listen(0).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    let fillers: Vec<_> = (0..4)
+        .map(|_| {
+            let filler = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+            filler.set_nonblocking(true).unwrap();
+            let _ = filler.connect(&address.into());
+            filler
+        })
+        .collect();
+    let dns = StubDns::start(|_, name, kind| addresses(name, &[PUBLIC], kind));
+    assert_eq!(dns.gate().connect(&target(address.port())).await.unwrap_err().slug(), "connect_timeout");
+    drop(fillers);
 }

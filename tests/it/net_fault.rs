@@ -1,5 +1,7 @@
 //! A server that speaks raw bytes and breaks the rules on purpose; one blocking thread a connection.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on must panic")]
+
 use socket2::SockRef;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -8,17 +10,17 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// One accepted connection, as a script sees it.
-pub struct Peer {
+pub(crate) struct Peer {
     stream: TcpStream,
     /// The how-many-th connection this is, from 0.
-    pub number: usize,
+    pub(crate) number: usize,
     buffered: Vec<u8>,
     requests: Arc<Mutex<Vec<String>>>,
 }
 
 impl Peer {
     /// Reads one request with its body; `None` once the client has closed.
-    pub fn request(&mut self) -> Option<String> {
+    pub(crate) fn request(&mut self) -> Option<String> {
         loop {
             if let Some(end) = self.buffered.windows(4).position(|w| w == b"\r\n\r\n") {
                 let head = String::from_utf8_lossy(&self.buffered[..end]).to_ascii_lowercase();
@@ -33,7 +35,7 @@ impl Peer {
                     return Some(request);
                 }
             }
-            let mut bytes = [0; 65536];
+            let mut bytes = [0; 8192];
             match self.stream.read(&mut bytes) {
                 Ok(0) | Err(_) => return None,
                 Ok(n) => self.buffered.extend_from_slice(&bytes[..n]),
@@ -42,22 +44,22 @@ impl Peer {
     }
 
     /// Sends; says whether the client still takes bytes.
-    pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
         self.stream.write_all(bytes.as_ref()).is_ok()
     }
 
     /// Ends the connection with a reset instead of a FIN.
-    pub fn reset(self) {
+    pub(crate) fn reset(self) {
         SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).unwrap();
     }
 
     /// Says that no more will be sent, but goes on reading.
-    pub fn half_close(&self) {
+    pub(crate) fn half_close(&self) {
         let _ = self.stream.shutdown(Shutdown::Write);
     }
 
     /// Waits until the client closes; answers how many bytes came until then.
-    pub fn wait_for_close(&mut self) -> usize {
+    pub(crate) fn wait_for_close(&mut self) -> usize {
         let mut rest = Vec::new();
         let _ = self.stream.read_to_end(&mut rest);
         rest.len()
@@ -65,7 +67,7 @@ impl Peer {
 }
 
 /// The server; stops accepting when dropped.
-pub struct FaultServer {
+pub(crate) struct FaultServer {
     address: SocketAddr,
     connections: Arc<AtomicUsize>,
     requests: Arc<Mutex<Vec<String>>>,
@@ -74,7 +76,7 @@ pub struct FaultServer {
 
 impl FaultServer {
     /// Runs `script` for every connection.
-    pub fn start(script: impl Fn(Peer) + Send + Sync + 'static) -> Self {
+    pub(crate) fn start(script: impl Fn(Peer) + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let server = Self { address, connections: Arc::default(), requests: Arc::default(), stop: Arc::default() };
@@ -97,25 +99,25 @@ impl FaultServer {
     }
 
     /// Answers every request of every connection with the same bytes.
-    pub fn answering(bytes: impl AsRef<[u8]> + Send + Sync + 'static) -> Self {
+    pub(crate) fn answering(bytes: impl AsRef<[u8]> + Send + Sync + 'static) -> Self {
         Self::start(move |mut peer| while peer.request().is_some() && peer.send(bytes.as_ref()) {})
     }
 
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}/hook?x=1", self.address)
     }
 
     /// Connections accepted so far.
-    pub fn connections(&self) -> usize {
+    pub(crate) fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
     }
 
     /// Requests read so far.
-    pub fn requests(&self) -> Vec<String> {
+    pub(crate) fn requests(&self) -> Vec<String> {
         self.requests.lock().unwrap().clone()
     }
 }

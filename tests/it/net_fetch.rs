@@ -1,5 +1,7 @@
 //! The upstream client: bodies that end, that are cut, and that never end.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on must panic")]
+
 use crate::net_fault::{FaultServer, Peer};
 use crate::net_wire::gate;
 use hookcast::net::Target;

@@ -1,5 +1,7 @@
 //! The delivery client against endpoints whose TLS is wrong.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on must panic")]
+
 use crate::net_fault::FaultServer;
 use crate::net_wire::gate;
 use hookcast::net::Target;

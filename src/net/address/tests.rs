@@ -10,7 +10,7 @@ fn vectors(text: &str) -> Vec<Value> {
     all["vectors"].as_array().unwrap().clone()
 }
 
-/// Addresses outside 2000::/3 belong to no allocated block; the registries do not list that space, we refuse it.
+/// Addresses outside `2000::/3` belong to no allocated block; the registries do not list that space, we refuse it.
 fn is_unallocated(ip: IpAddr) -> bool {
     matches!(ip, IpAddr::V6(ip) if ip.segments()[0] & 0xe000 != 0x2000)
 }

@@ -5,6 +5,10 @@
 //! withheld. Sans-I/O and pure; must not know sockets or awc.
 //! Spec: RFC 9112 §2.2, §6, §7.1; RFC 9110 §15.2.
 
+mod chunk;
+
+use chunk::{Chunk, Step, next_chunk};
+
 /// Largest response head, with all interim responses before it.
 pub(super) const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Interim responses before the real one.
@@ -53,18 +57,6 @@ enum State {
     Chunked(Chunk),
     UntilEof,
     Done,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Chunk {
-    Size { value: u64, digits: u8 },
-    Extension { value: u64 },
-    SizeLf { value: u64 },
-    Data(u64),
-    DataCr,
-    DataLf,
-    EndCr,
-    EndLf,
 }
 
 /// Follows one response after the other on a connection.
@@ -178,8 +170,8 @@ impl Framing {
     /// Reads a final head and sets what follows; `Some` says that it must be rewritten, with which minor version.
     fn read_head(&mut self, head: &[u8]) -> Result<Option<u8>, Fault> {
         let facts = Facts::read(head)?;
-        let keeps_alive = if head[7] == b'0' { facts.keep_alive } else { !facts.close };
-        self.last = self.last || !keeps_alive || facts.upgrade;
+        let kept_by_default = head[7] != b'0';
+        self.last = self.last || facts.ends || !(kept_by_default || facts.keep_alive);
         self.state = match (facts.status, facts.length, facts.chunked) {
             (204 | 304, ..) | (_, Some(0), _) => State::Done,
             (_, Some(length), _) => State::Length(length),
@@ -245,34 +237,6 @@ impl Framing {
     }
 }
 
-enum Step {
-    Go(Chunk),
-    End,
-    Broken,
-}
-
-fn next_chunk(chunk: Chunk, byte: u8) -> Step {
-    let sized = |value| {
-        if value == 0 { Chunk::EndCr } else { Chunk::Data(value) }
-    };
-    match (chunk, byte) {
-        (Chunk::Size { digits: 1.., value }, b'\r') | (Chunk::Extension { value }, b'\r') => Step::Go(Chunk::SizeLf { value }),
-        (Chunk::Size { digits: 1.., value }, b';' | b' ' | b'\t') => Step::Go(Chunk::Extension { value }),
-        (Chunk::Size { value, digits: digits @ 0..=15 }, hex) => match char::from(hex).to_digit(16) {
-            Some(digit) => Step::Go(Chunk::Size { value: value << 4 | u64::from(digit), digits: digits + 1 }),
-            None => Step::Broken,
-        },
-        (Chunk::Extension { .. }, b'\n') => Step::Broken,
-        (Chunk::Extension { value }, _) => Step::Go(Chunk::Extension { value }),
-        (Chunk::SizeLf { value }, b'\n') => Step::Go(sized(value)),
-        (Chunk::DataCr, b'\r') => Step::Go(Chunk::DataLf),
-        (Chunk::DataLf, b'\n') => Step::Go(Chunk::Size { value: 0, digits: 0 }),
-        (Chunk::EndCr, b'\r') => Step::Go(Chunk::EndLf),
-        (Chunk::EndLf, b'\n') => Step::End,
-        _ => Step::Broken,
-    }
-}
-
 enum Found {
     Complete { start: usize, end: usize },
     Partial { start: usize },
@@ -330,10 +294,9 @@ struct Facts {
     status: u16,
     length: Option<u64>,
     chunked: bool,
-    coded: bool,
-    close: bool,
     keep_alive: bool,
-    upgrade: bool,
+    /// `close` or `upgrade`: nothing may follow on this connection.
+    ends: bool,
 }
 
 impl Facts {
@@ -354,15 +317,14 @@ impl Facts {
                 facts.set_coding(value, head[7] == b'0')?;
             } else if name.eq_ignore_ascii_case(b"connection") {
                 for option in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
-                    facts.close |= option.eq_ignore_ascii_case(b"close");
                     facts.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
-                    facts.upgrade |= option.eq_ignore_ascii_case(b"upgrade");
+                    facts.ends |= option.eq_ignore_ascii_case(b"close") || option.eq_ignore_ascii_case(b"upgrade");
                 }
             } else if name.eq_ignore_ascii_case(b"upgrade") {
-                facts.upgrade = true;
+                facts.ends = true;
             }
         }
-        if facts.coded && facts.length.is_some() {
+        if facts.chunked && facts.length.is_some() {
             return Err(Fault::LengthConflict);
         }
         Ok(facts)
@@ -379,13 +341,12 @@ impl Facts {
     }
 
     fn set_coding(&mut self, value: &[u8], http_10: bool) -> Result<(), Fault> {
-        if self.coded {
+        if self.chunked {
             return Err(Fault::LengthConflict);
         }
         if http_10 || !value.eq_ignore_ascii_case(b"chunked") {
             return Err(Fault::Coding);
         }
-        self.coded = true;
         self.chunked = true;
         Ok(())
     }

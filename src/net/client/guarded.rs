@@ -54,6 +54,8 @@ pub(super) struct Guarded {
     requests: u32,
     /// The peer takes no more of the request; the rest of it is discarded.
     unwanted: bool,
+    /// Why sending stopped; the system tells it only once, and reading may see a plain end.
+    lost: Option<io::Error>,
     /// How reading ended while the request was still going out.
     ended: Option<io::Result<()>>,
 }
@@ -69,6 +71,7 @@ impl Guarded {
             ready_at: 0,
             requests: 0,
             unwanted: false,
+            lost: None,
             ended: None,
         }
     }
@@ -159,7 +162,7 @@ impl AsyncRead for Guarded {
             ready!(Pin::new(&mut this.socket).poll_read(cx, buf))?;
             if buf.filled().len() == before {
                 this.conn.closed.set(true);
-                return Poll::Ready(Ok(()));
+                return Poll::Ready(this.lost.take().map_or(Ok(()), Err));
             }
             let due = this.framing.is_reading();
             let length = buf.filled().len() - before;
@@ -195,6 +198,7 @@ impl AsyncWrite for Guarded {
             // An answer may already wait behind the closed door; reading tells, and brings the error if not.
             Poll::Ready(Err(error)) if Self::is_gone(&error) => {
                 this.give_up_sending();
+                this.lost = Some(error);
                 Poll::Ready(Ok(buf.len()))
             }
             Poll::Pending if this.early_answer(cx) => Poll::Ready(Ok(buf.len())),
@@ -210,6 +214,7 @@ impl AsyncWrite for Guarded {
         match Pin::new(&mut this.socket).poll_flush(cx) {
             Poll::Ready(Err(error)) if Self::is_gone(&error) => {
                 this.give_up_sending();
+                this.lost = Some(error);
                 Poll::Ready(Ok(()))
             }
             Poll::Pending if this.early_answer(cx) => Poll::Ready(Ok(())),

@@ -28,7 +28,7 @@ pub(super) const ORIGINS_MAX: usize = 512;
 /// An idle connection older than this is not used again; receivers close theirs after 5 s and more.
 const KEEP_ALIVE: Duration = Duration::from_secs(4);
 /// awc's own limit on connecting; ours are shorter, this one only must not come first.
-const CONNECTOR_TIMEOUT: Duration = Duration::from_secs(60);
+const CONNECTOR_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// What makes two targets share connections: scheme, host, port and certificates.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -2,6 +2,7 @@
 
 use super::{Fault, Feed, Framing, HEAD_BYTES_MAX};
 use proptest::prelude::*;
+use std::fmt::Write as _;
 
 /// What passes of `wire`, cut at `cuts`; with the state at the end.
 fn run(wire: &[u8], cuts: &[usize]) -> Result<(Vec<u8>, Framing), Fault> {
@@ -98,7 +99,7 @@ fn what_is_no_response_is_refused_at_once() {
         (format!("{head}Content-Length: +5\r\n\r\n"), Fault::Length),
         (format!("{head}Content-Length: 5, 5\r\n\r\n"), Fault::Length),
         (format!("{head}Transfer-Encoding: gzip\r\n\r\n"), Fault::Coding),
-        (format!("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"), Fault::Coding),
+        ("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_owned(), Fault::Coding),
         (format!("{head}x: {}", "a".repeat(HEAD_BYTES_MAX)), Fault::HeadTooLarge),
         (format!("{head}x: {}\r\n\r\n", "a".repeat(HEAD_BYTES_MAX)), Fault::HeadTooLarge),
     ] {
@@ -143,12 +144,12 @@ proptest! {
         if chunked {
             wire += "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
             for size in &sizes {
-                wire += &format!("{size:x}\r\n{}\r\n", "b".repeat(*size));
+                write!(wire, "{size:x}\r\n{}\r\n", "b".repeat(*size)).unwrap();
             }
             wire += "0\r\n\r\n";
         } else {
             let length: usize = sizes.iter().sum();
-            wire += &format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{}", "b".repeat(length));
+            write!(wire, "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{}", "b".repeat(length)).unwrap();
         }
         let expected = wire[start..].to_owned();
         wire += &surplus;

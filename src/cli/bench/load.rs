@@ -1,0 +1,109 @@
+//! The loads of a benchmark: the bare loop that sets the limit, and the producer that feeds the relay.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use super::receiver::{ReceiverStats, now_us};
+use super::wire::Connection;
+
+/// Connections of the bare loop.
+pub(super) const LOOP_CONNECTIONS: usize = 64;
+/// Events in one batch of the producer.
+pub(super) const BATCH_EVENTS: usize = 500;
+/// Events that may be published and not yet received by everybody.
+const AHEAD_MAX: u64 = 8 * BATCH_EVENTS as u64;
+
+/// Posts `request` over and over on every connection for `duration`; gives how many were answered.
+pub(super) async fn bare_loop(receiver: SocketAddr, request: Vec<u8>, duration: Duration) -> anyhow::Result<u64> {
+    let end = Instant::now() + duration;
+    let mut tasks = Vec::new();
+    for _ in 0..LOOP_CONNECTIONS {
+        let request = request.clone();
+        tasks.push(tokio::task::spawn_local(async move {
+            let mut connection = Connection::open(receiver).await?;
+            let mut answered = 0;
+            while Instant::now() < end {
+                connection.exchange(&request).await?;
+                answered += 1;
+            }
+            anyhow::Ok(answered)
+        }));
+    }
+    let mut answered = 0;
+    for task in tasks {
+        answered += task.await??;
+    }
+    Ok(answered)
+}
+
+/// One event of about 600 bytes with its send time.
+pub(super) fn event(number: u64, sent_us: u64) -> String {
+    const FILLER: &str = "The quick brown fox jumps over the lazy dog and then it goes on and on about the fences, hedges and \
+        gates that it has seen on the way, which fills the event up to the size that an edit of an encyclopedia has. ";
+    let filler = format!("{FILLER}{FILLER}");
+    format!(
+        "{{\"number\":{number:010},\"sent_us\":{sent_us:016},\"channel\":\"#en.wikipedia\",\"page\":\"Hedgehog\",\
+         \"user\":\"Somebody\",\"comment\":\"{}\",\"delta\":36,\"isRobot\":false}}",
+        &filler[..430]
+    )
+}
+
+/// What the receiver has seen.
+pub(super) async fn stats(control: &mut Connection) -> anyhow::Result<ReceiverStats> {
+    Ok(serde_json::from_slice(&control.call("GET", "/stats", "text/plain", b"").await?)?)
+}
+
+/// Publishes batches for `duration`, never further ahead of the receiver than a few batches; then waits until everything was
+/// received. Gives how many events were published and how long it all took.
+pub(super) async fn produce(
+    relay: SocketAddr,
+    receiver: SocketAddr,
+    subscriptions: u64,
+    duration: Duration,
+) -> anyhow::Result<(u64, Duration)> {
+    const LOOK_EVERY: Duration = Duration::from_millis(1);
+    const PATIENCE: Duration = Duration::from_secs(60);
+    let mut intake = Connection::open(relay).await?;
+    let mut control = Connection::open(receiver).await?;
+    let began = Instant::now();
+    let mut published = 0u64;
+    let mut batch = String::new();
+    loop {
+        let received = stats(&mut control).await?.received;
+        let producing = began.elapsed() < duration;
+        if !producing && received >= published * subscriptions {
+            return Ok((published, began.elapsed()));
+        }
+        if began.elapsed() > duration + PATIENCE {
+            anyhow::bail!("{received} of {} deliveries arrived within {PATIENCE:?}", published * subscriptions);
+        }
+        if !producing || published > received / subscriptions + AHEAD_MAX {
+            tokio::time::sleep(LOOK_EVERY).await;
+            continue;
+        }
+        batch.clear();
+        for number in 0..BATCH_EVENTS as u64 {
+            batch.push_str(&event(published + number, now_us()));
+            batch.push('\n');
+        }
+        intake.call("POST", "/v1/topics/bench/events", "application/x-ndjson", batch.as_bytes()).await?;
+        published += BATCH_EVENTS as u64;
+    }
+}
+
+/// Publishes single events at `rate` a second for `duration`; gives how many.
+pub(super) async fn produce_paced(relay: SocketAddr, rate: u32, duration: Duration) -> anyhow::Result<u64> {
+    let mut intake = Connection::open(relay).await?;
+    let began = Instant::now();
+    let mut published = 0u64;
+    while began.elapsed() < duration {
+        let due = Duration::from_secs_f64(published as f64 / f64::from(rate));
+        if let Some(wait) = due.checked_sub(began.elapsed()) {
+            tokio::time::sleep(wait).await;
+        }
+        let body = event(published, now_us());
+        intake.call("POST", "/v1/topics/bench/events", "application/json", body.as_bytes()).await?;
+        published += 1;
+    }
+    Ok(published)
+}

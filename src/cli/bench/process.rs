@@ -1,0 +1,84 @@
+//! The processes of a benchmark: this program again, in another role; and what they cost by the system's own accounting.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, Command};
+
+/// A process that is ended with the benchmark.
+#[derive(Debug)]
+pub(super) struct Role {
+    child: Child,
+    /// Where it listens.
+    pub(super) address: std::net::SocketAddr,
+}
+
+impl Role {
+    /// Starts this program with `arguments` and waits until it says where it listens.
+    pub(super) async fn start(arguments: &[&str], directory: &Path) -> anyhow::Result<Self> {
+        const PATIENCE: Duration = Duration::from_secs(30);
+        let program = std::env::current_exe().context("find this program")?;
+        let mut child = Command::new(program)
+            .args(arguments)
+            .current_dir(directory)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .kill_on_drop(true)
+            .spawn()
+            .context("start a process of the benchmark")?;
+        let output = child.stdout.take().context("read what the process says")?;
+        let mut lines = BufReader::new(output).lines();
+        let address = tokio::time::timeout(PATIENCE, async {
+            while let Some(line) = lines.next_line().await? {
+                if let Some((_, address)) = line.split_once("http://") {
+                    return Ok(address.trim().trim_end_matches('/').parse()?);
+                }
+            }
+            bail!("the process ended before it listened")
+        })
+        .await
+        .context("the process did not listen in time")??;
+        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        Ok(Self { child, address })
+    }
+
+    /// Processor time that it has used.
+    pub(super) fn cpu_us(&self) -> u64 {
+        self.child.id().and_then(|pid| cpu_us(&pid.to_string())).unwrap_or(0)
+    }
+
+    /// Resident memory in bytes, now and at its highest.
+    pub(super) fn resident_bytes(&self) -> (u64, u64) {
+        let status = self.child.id().and_then(|pid| std::fs::read_to_string(format!("/proc/{pid}/status")).ok());
+        let status = status.unwrap_or_default();
+        let field = |name: &str| {
+            let line = status.lines().find(|line| line.starts_with(name))?;
+            line.split_whitespace().nth(1)?.parse::<u64>().ok()
+        };
+        (field("VmRSS:").unwrap_or(0) * 1024, field("VmHWM:").unwrap_or(0) * 1024)
+    }
+
+    /// Ends it.
+    pub(super) async fn stop(mut self) {
+        let _ = self.child.kill().await;
+    }
+}
+
+/// Processor time of this process.
+pub(super) fn own_cpu_us() -> u64 {
+    cpu_us("self").unwrap_or(0)
+}
+
+/// User and system time out of `/proc/<pid>/stat`, in the kernel's ticks of 10 ms.
+fn cpu_us(pid: &str) -> Option<u64> {
+    const TICK_US: u64 = 10_000;
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let user: u64 = fields.next()?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    Some((user + system) * TICK_US)
+}

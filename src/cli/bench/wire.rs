@@ -1,0 +1,89 @@
+//! The least HTTP that a load loop can do with: whole requests out, answers in, one keep-alive connection.
+
+use std::net::SocketAddr;
+
+use anyhow::{Context as _, bail};
+use bytes::{Buf as _, BytesMut};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+/// Longest answer that is taken.
+const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// One connection.
+#[derive(Debug)]
+pub(super) struct Connection {
+    stream: TcpStream,
+    buffer: BytesMut,
+}
+
+/// An answer: its status and body.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) body: Vec<u8>,
+}
+
+impl Connection {
+    /// Connects.
+    pub(super) async fn open(address: SocketAddr) -> anyhow::Result<Self> {
+        let stream = TcpStream::connect(address).await.with_context(|| format!("connect to {address}"))?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream, buffer: BytesMut::with_capacity(16 * 1024) })
+    }
+
+    /// Sends a whole request and reads the whole answer.
+    pub(super) async fn exchange(&mut self, request: &[u8]) -> anyhow::Result<Answer> {
+        self.stream.write_all(request).await?;
+        loop {
+            if let Some((head_bytes, body_bytes)) = message_length(&self.buffer) {
+                if body_bytes > ANSWER_BYTES_MAX {
+                    bail!("an answer of {body_bytes} bytes");
+                }
+                if self.buffer.len() >= head_bytes + body_bytes {
+                    let status = std::str::from_utf8(&self.buffer[9..12])?.parse()?;
+                    let body = self.buffer[head_bytes..head_bytes + body_bytes].to_vec();
+                    self.buffer.advance(head_bytes + body_bytes);
+                    return Ok(Answer { status, body });
+                }
+            }
+            if self.stream.read_buf(&mut self.buffer).await? == 0 {
+                bail!("the connection was closed without an answer");
+            }
+        }
+    }
+
+    /// Sends `body` with a method and path and gives the body of a 2xx answer.
+    pub(super) async fn call(&mut self, method: &str, path: &str, content_type: &str, body: &[u8]) -> anyhow::Result<Vec<u8>> {
+        let mut request = format!(
+            "{method} {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: {content_type}\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        )
+        .into_bytes();
+        request.extend_from_slice(body);
+        let answer = self.exchange(&request).await?;
+        if !(200..300).contains(&answer.status) {
+            bail!("{method} {path} answered {}: {}", answer.status, String::from_utf8_lossy(&answer.body));
+        }
+        Ok(answer.body)
+    }
+}
+
+/// Length of the head, and of the body as `content-length` says, once the head is whole.
+pub(super) fn message_length(bytes: &[u8]) -> Option<(usize, usize)> {
+    let head_bytes = find(bytes, b"\r\n\r\n")? + 4;
+    let head = &bytes[..head_bytes];
+    let mut body_bytes = 0;
+    for line in head.split(|byte| *byte == b'\n') {
+        if line.len() > 15 && line[..15].eq_ignore_ascii_case(b"content-length:") {
+            body_bytes = std::str::from_utf8(&line[15..]).ok()?.trim().parse().ok()?;
+            break;
+        }
+    }
+    Some((head_bytes, body_bytes))
+}
+
+/// Where `needle` begins in `haystack`.
+pub(super) fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+    haystack.windows(needle.len()).position(|window| window == needle)
+}
