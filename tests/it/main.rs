@@ -1,5 +1,7 @@
 //! The integration tests: one binary, one module an area.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod codecs;
 mod net_dns;
 mod net_fault;
