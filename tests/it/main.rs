@@ -1,6 +1,8 @@
 //! The integration tests: one binary, one module an area.
 
+mod cli;
 mod codecs;
+mod config;
 mod net_dns;
 mod net_fault;
 mod net_fetch;
