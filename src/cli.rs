@@ -13,6 +13,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::config::Config;
 use crate::telemetry::{self, LogForm};
 
+pub mod bench;
 mod client;
 mod listen;
 mod output;
@@ -53,12 +54,12 @@ impl Exit {
 pub type Serving = Pin<Box<dyn Future<Output = Result<(), Exit>>>>;
 
 /// What the commands need to know of the program they are part of.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Program {
     /// Runs the relay.
     pub serve: fn(Config) -> Serving,
     /// Protocols a source may name.
-    pub protocols: &'static [&'static str],
+    pub protocols: Vec<&'static str>,
 }
 
 /// A relay from HTTP event streams to signed webhooks and back, over one durable log.
@@ -85,6 +86,8 @@ enum Command {
     Tail(tail::TailArgs),
     /// Publish an event, or one a line of standard input.
     Publish(publish::PublishArgs),
+    /// Measure what the relay costs over the bare POST.
+    Bench(bench::BenchArgs),
 }
 
 #[derive(Debug, Args)]
@@ -118,12 +121,13 @@ impl Cli {
     /// Runs the chosen command to its end, on the runtime of the caller.
     pub async fn run(self, program: Program) -> ExitCode {
         let done = match self.command.unwrap_or(Command::Serve(self.serve)) {
-            Command::Serve(args) => serve(&args, program).await,
-            Command::Check(args) => check(&args, program),
+            Command::Serve(args) => serve(&args, &program).await,
+            Command::Check(args) => check(&args, &program),
             Command::Upstream(args) => upstream::run(args).await,
             Command::Listen(args) => listen::run(args).await,
             Command::Tail(args) => tail::run(args).await,
             Command::Publish(args) => publish::run(args).await,
+            Command::Bench(args) => bench::run(args).await.map_err(|error| client::failed(format!("{error:#}"))),
         };
         match done {
             Ok(()) => ExitCode::SUCCESS,
@@ -135,16 +139,12 @@ impl Cli {
     }
 }
 
-async fn serve(args: &ServeArgs, program: Program) -> Result<(), Exit> {
+async fn serve(args: &ServeArgs, program: &Program) -> Result<(), Exit> {
     telemetry::init(args.log);
-    let config = load(&args.config, program)?;
-    for warning in config.warnings() {
-        tracing::warn!("{warning}");
-    }
-    (program.serve)(config).await
+    (program.serve)(load(&args.config, program)?).await
 }
 
-fn check(args: &ConfigArgs, program: Program) -> Result<(), Exit> {
+fn check(args: &ConfigArgs, program: &Program) -> Result<(), Exit> {
     let config = load(args, program)?;
     for warning in config.warnings() {
         output::complain(&format!("warning: {warning}"));
@@ -152,10 +152,10 @@ fn check(args: &ConfigArgs, program: Program) -> Result<(), Exit> {
     output::say("ok")
 }
 
-fn load(args: &ConfigArgs, program: Program) -> Result<Config, Exit> {
+fn load(args: &ConfigArgs, program: &Program) -> Result<Config, Exit> {
     // A variable that is not UTF-8 cannot be one of ours: names and values of all keys are.
     let readable =
         |(name, value): (std::ffi::OsString, std::ffi::OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
     let env: Vec<_> = std::env::vars_os().filter_map(readable).collect();
-    Config::load(args.config.as_deref(), &env, program.protocols).map_err(|errors| Exit::new(EXIT_CONFIG, errors.to_string()))
+    Config::load(args.config.as_deref(), &env, &program.protocols).map_err(|errors| Exit::new(EXIT_CONFIG, errors.to_string()))
 }

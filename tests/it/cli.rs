@@ -4,6 +4,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -24,9 +25,16 @@ struct Running {
 
 impl Running {
     fn start(arguments: &[&str]) -> Self {
+        Self::start_in(&std::env::temp_dir(), &[], arguments)
+    }
+
+    fn start_in(directory: &Path, env: &[(&str, &str)], arguments: &[&str]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_hookcast"))
             .args(arguments)
+            .current_dir(directory)
             .env_clear()
+            .envs(env.iter().copied())
+            .env("HOOKCAST_LOG", "error")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -263,4 +271,59 @@ async fn tail_gives_up_when_it_is_refused() {
     let script = Script::start(&["HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n"]).await;
     let (code, message) = Running::start(&["tail", "a", "--url", &script.url()]).end().await;
     assert_eq!((code, message.contains("401")), (Some(1), true), "{message}");
+}
+
+/// Environment of a relay that may deliver to this machine.
+const RELAY: [(&str, &str); 3] = [
+    ("HOOKCAST__SERVER__LISTEN", "127.0.0.1:0"),
+    ("HOOKCAST__STORAGE__URL", "sqlite://hookcast.db"),
+    ("HOOKCAST__NETWORK__ALLOW", "[\"127.0.0.0/8\"]"),
+];
+
+#[tokio::test]
+async fn the_commands_work_together_around_a_relay() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut relay = Running::start_in(directory.path(), &RELAY, &[]);
+    let url = relay.url().await;
+    let mut listen = Running::start(&["listen", "--secret", SECRET]);
+    let callback = listen.url().await;
+    let subscription = serde_json::json!({"id": "a", "url": callback, "topics": ["orders.*"], "from": "earliest",
+        "signature": {"scheme": "standard", "secret": SECRET}});
+    let created = reqwest::Client::new().post(format!("{url}v1/subscriptions")).json(&subscription).send().await.unwrap();
+    assert_eq!(created.status(), 201, "{}", created.text().await.unwrap());
+    let mut publish = Running::start(&["publish", "orders.new", "--data", "{\"n\":1}", "--id", "k1", "--url", &url]);
+    assert_eq!(publish.line().await, "1 k1");
+    let line = listen.line().await;
+    assert!(
+        line.contains(" ok id=msg_") && line.contains("_1 attempt=1 topic=orders.new ") && line.ends_with(" {\"n\":1}"),
+        "{line}"
+    );
+    let mut tail = Running::start(&["tail", "orders.**", "--since", "earliest", "--limit", "1", "--url", &url]);
+    let event: serde_json::Value = serde_json::from_str(&tail.line().await).unwrap();
+    assert_eq!((&event["seq"], &event["id"], &event["data"]["n"]), (&"1".into(), &"k1".into(), &1.into()));
+    let second = Running::start_in(directory.path(), &RELAY, &["serve"]);
+    let (code, message) = second.end().await;
+    assert_eq!(code, Some(75), "{message}");
+    let pid = relay.child.id().unwrap().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
+    assert_eq!(relay.end().await.0, Some(0));
+}
+
+#[tokio::test]
+async fn a_relay_that_cannot_start_says_why_by_its_exit_code() {
+    let directory = tempfile::tempdir().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    std::fs::create_dir(directory.path().join("here")).unwrap();
+    for (variable, value, wanted) in [
+        ("HOOKCAST__SERVER__LISTEN", address.as_str(), 71),
+        ("HOOKCAST__STORAGE__URL", "sqlite://here", 73),
+        ("HOOKCAST__STORAGE__URL", "sqlite:///proc/none/hookcast.db", 73),
+        ("HOOKCAST__SERVER__LISTEN", "0.0.0.0:0", 78),
+    ] {
+        let mut env = RELAY.to_vec();
+        env.push((variable, value));
+        let (code, message) = Running::start_in(directory.path(), &env, &[]).end().await;
+        assert_eq!((code, message.trim_end().lines().count()), (Some(wanted), 1), "{variable}={value}: {message}");
+    }
 }
