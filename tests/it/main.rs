@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod cli;
 mod codecs;
+mod config;
 mod net_dns;
 mod net_fault;
 mod net_fetch;
