@@ -219,6 +219,11 @@ async fn open_store(config: &Config) -> Result<Store, AppError> {
         .iter()
         .find(|backend| backend.scheme == scheme)
         .ok_or_else(|| AppError::Setting(format!("storage.url: there is no storage of the kind {scheme:?}")))?;
+    if let Some(directory) = config.storage.path().parent().filter(|directory| !directory.as_os_str().is_empty()) {
+        std::fs::create_dir_all(directory).map_err(|error| {
+            StorageError::new(StorageErrorKind::CannotOpen, format!("cannot make the directory {}: {error}", directory.display()))
+        })?;
+    }
     let settings =
         StorageSettings { path: config.storage.path(), durability: config.storage.durability, reserve_bytes: None };
     Ok((backend.open)(settings).await?)

@@ -27,5 +27,6 @@ pub mod source;
 pub mod http;
 // Level 5: the program
 pub mod app;
-pub mod config;
 pub mod cli;
+pub mod config;
+pub mod telemetry;

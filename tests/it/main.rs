@@ -1,11 +1,15 @@
 //! The integration tests: one binary, one module an area.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod api;
 mod api_auth;
 mod api_http;
 mod api_operating;
 mod api_publish;
+mod cli;
 mod codecs;
+mod config;
 mod edge;
 mod net_dns;
 mod net_fault;
