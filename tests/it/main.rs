@@ -1,3 +1,4 @@
 //! Black-box tests, one module an area.
 
 mod storage;
+mod streams;
