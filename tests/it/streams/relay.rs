@@ -201,12 +201,15 @@ impl Lines {
 
     /// The next JSON form, silence skipped.
     pub(crate) async fn event(&mut self) -> Option<serde_json::Value> {
-        loop {
-            match self.next().await?.as_str() {
-                "" => {}
-                line => return Some(serde_json::from_str(line).unwrap()),
+        within(async {
+            loop {
+                match self.next().await?.as_str() {
+                    "" => {}
+                    line => return Some(serde_json::from_str(line).unwrap()),
+                }
             }
-        }
+        })
+        .await
     }
 
     /// Positions of the next `count` events.
@@ -230,10 +233,13 @@ pub(crate) async fn read_to_end(socket: &mut TcpStream) -> String {
 /// Everything until `what` was seen.
 pub(crate) async fn read_until(socket: &mut TcpStream, what: &str) -> String {
     let mut all = Vec::new();
-    while !String::from_utf8_lossy(&all).contains(what) {
-        let read = within(socket.read_buf(&mut all)).await.unwrap();
-        assert!(read > 0, "closed before {what:?}: {:?}", String::from_utf8_lossy(&all));
-    }
+    within(async {
+        while !String::from_utf8_lossy(&all).contains(what) {
+            let read = socket.read_buf(&mut all).await.unwrap();
+            assert!(read > 0, "closed before {what:?}: {:?}", String::from_utf8_lossy(&all));
+        }
+    })
+    .await;
     String::from_utf8(all).unwrap()
 }
 
