@@ -176,7 +176,7 @@ mod tests {
         assert_eq!((ask.format.name, ask.envelope), ("sse", Envelope::CloudEvents));
         assert_eq!(ask.start, Start::After(crate::model::Seq(7)));
         assert_eq!(ask.limit, Some(3));
-        assert_eq!(ask.max_duration, Some(Duration::from_secs(60)));
+        assert_eq!(ask.max_duration, Some(Duration::from_mins(1)));
         assert_eq!(ask.heartbeat, Some(Duration::from_secs(5)));
     }
 

@@ -20,3 +20,4 @@ mod net_wire;
 mod signatures;
 mod sources;
 mod storage;
+mod streams;
