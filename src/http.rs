@@ -32,7 +32,7 @@ pub mod problem;
 mod publish;
 mod query;
 mod sources;
-mod streams;
+pub mod streams;
 mod subscriptions;
 mod views;
 
