@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "these are tests, with helpers outside of test functions")]
 
 mod bounds;
-mod clients;
+pub(crate) mod clients;
 mod notices;
 mod protocol;
 mod relay;

@@ -13,7 +13,7 @@ use super::relay::{Relay, event, event_of, small, within};
 
 /// Carries the client's requests with `reqwest`.
 #[derive(Clone)]
-struct Transport(reqwest::Client);
+pub(crate) struct Transport(pub(crate) reqwest::Client);
 
 impl HttpTransport for Transport {
     fn request(&self, request: Request<Option<Bytes>>) -> ResponseFuture {

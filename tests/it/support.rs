@@ -1,0 +1,36 @@
+//! What the end-to-end tests stand on: the real program as a process, a receiver that follows a script, and bounded waiting.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
+use std::future::Future;
+use std::time::Duration;
+
+pub(crate) mod receiver;
+pub(crate) mod relay;
+pub(crate) mod upstream;
+
+pub(crate) use receiver::{Answer, Delivery, Receiver};
+pub(crate) use relay::Relay;
+
+/// A signing secret that tests may know.
+pub(crate) const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+/// Longest wait for anything; generous, for a machine that does other things too.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Waits until `check` gives something; fails after [`PATIENCE`].
+pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut check: impl FnMut() -> F) -> T {
+    let waiting = async {
+        loop {
+            if let Some(value) = check().await {
+                return value;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("never: {what}"))
+}
+
+/// Watches for a while that something stays as it is: the only wait that cannot end early when all is well.
+pub(crate) async fn for_a_while(time: Duration) {
+    tokio::time::sleep(time).await;
+}
