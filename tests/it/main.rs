@@ -10,6 +10,7 @@ mod api_publish;
 mod cli;
 mod codecs;
 mod config;
+mod demo;
 mod edge;
 mod net_dns;
 mod net_fault;
