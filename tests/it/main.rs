@@ -1,5 +1,6 @@
 //! The integration tests: one binary, one module an area.
 
+mod layers;
 mod net_dns;
 mod net_fault;
 mod net_fetch;
