@@ -8,8 +8,10 @@ use tokio::sync::watch;
 
 use crate::clock::Timestamp;
 use crate::model::{Event, Page, Seq};
-use crate::storage::{Bounds, EventLog, StorageError, TopicSummary};
-use crate::tail::{Tail, TailRead};
+use crate::storage::{Bounds, EventLog, TopicSummary};
+pub use crate::storage::{StorageError, StorageErrorKind};
+use crate::tail::Tail;
+pub use crate::tail::TailRead;
 
 /// Reads the log from any position on. Cheap to clone.
 #[derive(Clone)]

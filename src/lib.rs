@@ -17,7 +17,13 @@ pub mod storage;
 pub mod tail;
 // Level 3: the flow
 pub mod delivery;
+pub mod egress;
 pub mod follow;
 pub mod ingest;
 pub mod registry;
 pub mod retention;
+pub mod source;
+// Level 4: the edge
+pub mod http;
+// Level 5: the program
+pub mod config;

@@ -108,7 +108,7 @@ mod tests {
     fn values_are_written_in_their_largest_unit() {
         assert_eq!(format_duration(Duration::from_secs(15)), "15s");
         assert_eq!(format_duration(Duration::from_secs(90)), "90s");
-        assert_eq!(format_duration(Duration::from_secs(86_400)), "1d");
+        assert_eq!(format_duration(Duration::from_hours(24)), "1d");
         assert_eq!(format_duration(Duration::ZERO), "0s");
         assert_eq!(format_size(10 << 30), "10GiB");
         assert_eq!(format_size(1_000), "1000B");

@@ -88,7 +88,7 @@ impl GzipDecoder {
         }
     }
 
-    /// Hands in the next chunk of the body; call [`GzipDecoder::next`] until it gives `None` before the next one.
+    /// Hands in the next chunk of the body; call [`GzipDecoder::next_piece`] until it gives `None` before the next one.
     pub fn feed(&mut self, chunk: Bytes) {
         self.begun |= !chunk.is_empty();
         self.input = chunk;
@@ -98,7 +98,7 @@ impl GzipDecoder {
     ///
     /// # Errors
     /// [`GzipFault`], from then on at every call.
-    pub fn next(&mut self) -> Result<Option<Bytes>, GzipFault> {
+    pub fn next_piece(&mut self) -> Result<Option<Bytes>, GzipFault> {
         loop {
             let step = match self.stage {
                 Stage::Failed(fault) => return Err(fault),
@@ -150,10 +150,11 @@ impl GzipDecoder {
     fn read_trailer(&mut self) -> Result<bool, GzipFault> {
         let take = self.input.len().min(TRAILER_BYTES - self.held.len());
         self.held.extend_from_slice(&self.input.split_to(take));
-        let Ok([a, b, c, d, e, f, g, h]) = <[u8; TRAILER_BYTES]>::try_from(self.held.as_slice()) else {
+        if self.held.len() < TRAILER_BYTES {
             return Ok(false);
-        };
-        if u32::from_le_bytes([a, b, c, d]) != self.crc.sum() || u32::from_le_bytes([e, f, g, h]) != self.crc.amount() {
+        }
+        let (sum, amount) = self.held.split_at(4);
+        if sum != self.crc.sum().to_le_bytes() || amount != self.crc.amount().to_le_bytes() {
             return Err(GzipFault::Corrupt);
         }
         self.held.clear();
@@ -241,7 +242,7 @@ mod tests {
         for piece in pieces {
             decoder.feed(Bytes::copy_from_slice(piece));
             loop {
-                match decoder.next() {
+                match decoder.next_piece() {
                     Ok(Some(piece)) => out.extend_from_slice(&piece),
                     Ok(None) => break,
                     Err(fault) => return (out, Err(fault)),

@@ -63,10 +63,8 @@ impl Pointer {
     pub fn text<'a>(&self, json: &'a str) -> Option<Cow<'a, str>> {
         let raw = self.find(json)?.get();
         match raw.as_bytes().first()? {
-            b'"' => match raw[1..raw.len() - 1].contains('\\') {
-                false => Some(Cow::Borrowed(&raw[1..raw.len() - 1])),
-                true => serde_json::from_str(raw).ok().map(Cow::Owned),
-            },
+            b'"' if raw.contains('\\') => serde_json::from_str(raw).ok().map(Cow::Owned),
+            b'"' => Some(Cow::Borrowed(&raw[1..raw.len() - 1])),
             b'{' | b'[' | b'n' => None,
             _ => Some(Cow::Borrowed(raw)),
         }

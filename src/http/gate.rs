@@ -101,7 +101,7 @@ where
 fn check(request: &ServiceRequest, auth: &Auth) -> Result<(), Problem> {
     let method = request.method();
     if *method == Method::CONNECT || *method == Method::TRACE {
-        return Err(problem::wrong_method(&[Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE]));
+        return Err(problem::wrong_method("GET, HEAD, POST, PUT, PATCH, DELETE"));
     }
     let uri = request.uri();
     if uri.authority().is_some() {

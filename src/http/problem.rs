@@ -8,7 +8,7 @@ use std::fmt;
 
 use actix_web::body::BoxBody;
 use actix_web::http::header::{self, HeaderName, HeaderValue};
-use actix_web::http::{Method, StatusCode};
+use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, ResponseError};
 use serde::Serialize;
 
@@ -230,18 +230,13 @@ impl From<StorageError> for Problem {
 }
 
 /// Answers every path that nobody owns.
-pub(super) async fn nothing_here() -> Problem {
-    Problem::not_found()
+pub(super) async fn nothing_here() -> Result<HttpResponse, Problem> {
+    Err(Problem::not_found())
 }
 
 /// Answers every method that a path does not know.
-pub(super) fn wrong_method(allowed: &[Method]) -> Problem {
-    let names = allowed.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
-    let problem = Problem::new(METHOD_NOT_ALLOWED, format!("allowed: {names}"));
-    match HeaderValue::from_str(&names) {
-        Ok(value) => problem.header(header::ALLOW, value),
-        Err(_) => problem,
-    }
+pub(super) fn wrong_method(allowed: &'static str) -> Problem {
+    Problem::new(METHOD_NOT_ALLOWED, format!("allowed: {allowed}")).header(header::ALLOW, HeaderValue::from_static(allowed))
 }
 
 /// `GET /problems/{slug}`: what a kind of problem means.

@@ -13,6 +13,7 @@ use super::event::Seq;
 use super::topic::PatternList;
 use crate::clock::Timestamp;
 
+pub mod change;
 pub mod parse;
 
 /// Name of a subscription: `[A-Za-z0-9_-]{1,64}`.

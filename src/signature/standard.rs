@@ -58,9 +58,9 @@ impl PreparedKey {
         Self(Hmac::new_from_slice(key).expect("invariant: HMAC takes a key of any length"))
     }
 
-    fn mac(&self, id: &str, timestamp: &[u8], body: &[u8]) -> Hmac<Sha256> {
+    fn mac(&self, id: &[u8], timestamp: &[u8], body: &[u8]) -> Hmac<Sha256> {
         let mut mac = self.0.clone();
-        mac.update(id.as_bytes());
+        mac.update(id);
         mac.update(b".");
         mac.update(timestamp);
         mac.update(b".");
@@ -83,27 +83,36 @@ impl Keys {
     /// Appends one signature a key that is in force at `message.at`, newest key first, separated by spaces.
     ///
     /// The newest key signs whatever its end says: a delivery is never unsigned. False only when there is no key at all.
-    ///
-    /// # Panics
-    /// Never: 32 bytes are always 44 characters.
     pub fn sign(&self, message: &Message<'_>, out: &mut impl BufMut) -> bool {
-        let mut digits = [0; TIMESTAMP_CHARS_MAX];
-        let timestamp = decimal(message.at.as_secs(), &mut digits);
-        for (index, (key, expires_at)) in self.0.iter().enumerate() {
-            let is_over = expires_at.is_some_and(|end| end <= message.at);
-            if index > 0 && is_over {
-                continue;
-            }
-            if index > 0 {
-                out.put_slice(b" ");
-            }
-            let mac = key.mac(message.id, timestamp, message.body).finalize().into_bytes();
-            let mut encoded = [0; MAC_CHARS];
-            let written = BASE64.encode_slice(mac, &mut encoded).expect("invariant: 32 bytes are 44 characters");
-            out.put_slice(VERSION.as_bytes());
-            out.put_slice(&encoded[..written]);
+        let Some(((newest, _), others)) = self.0.split_first() else { return false };
+        let in_force = others.iter().filter(|(_, expires_at)| expires_at.is_none_or(|end| message.at < end)).map(|(key, _)| key);
+        sign_into(std::iter::once(newest).chain(in_force), message.id, message.at.as_secs(), message.body, out);
+        true
+    }
+}
+
+/// Appends one signature a key, in the order given, separated by spaces; `timestamp_s` is Unix seconds.
+///
+/// # Panics
+/// Never: 32 bytes are always 44 characters.
+pub fn sign_into<'k>(
+    keys: impl IntoIterator<Item = &'k PreparedKey>,
+    id: impl AsRef<[u8]>,
+    timestamp_s: i64,
+    body: &[u8],
+    out: &mut impl BufMut,
+) {
+    let mut digits = [0; TIMESTAMP_CHARS_MAX];
+    let timestamp = decimal(timestamp_s, &mut digits);
+    for (index, key) in keys.into_iter().enumerate() {
+        if index > 0 {
+            out.put_slice(b" ");
         }
-        !self.0.is_empty()
+        let mac = key.mac(id.as_ref(), timestamp, body).finalize().into_bytes();
+        let mut encoded = [0; MAC_CHARS];
+        let written = BASE64.encode_slice(mac, &mut encoded).expect("invariant: 32 bytes are 44 characters");
+        out.put_slice(VERSION.as_bytes());
+        out.put_slice(&encoded[..written]);
     }
 }
 
@@ -179,7 +188,7 @@ pub fn verify(keys: &[PreparedKey], received: &Received<'_>, now: Timestamp) -> 
         error = VerifyError::Mismatch;
         // A whole MAC or nothing: a shortened one would be guessable.
         let Some(mac) = BASE64.decode(encoded).ok().filter(|mac| mac.len() == MAC_BYTES) else { continue };
-        let fits = |key: &PreparedKey| key.mac(received.id, text.as_bytes(), received.body).verify_slice(&mac).is_ok();
+        let fits = |key: &PreparedKey| key.mac(received.id.as_bytes(), text.as_bytes(), received.body).verify_slice(&mac).is_ok();
         if keys.iter().any(fits) {
             return Ok(());
         }

@@ -1,4 +1,136 @@
-//! sqlite
-use super::{Backend, StorageSettings};
-/// x
-pub const BACKEND: Backend = Backend { scheme: "sqlite", open: |_s: StorageSettings| unimplemented!() };
+//! Storage in one `SQLite` database, the default: one writer that commits in groups, a few readers, a lock file.
+//!
+//! What goes in travels as jobs to the thread of [`writer`], which knows the head, the leases and the revisions and decides
+//! every conflict in memory; what is asked is read by [`readers`]. No SQL stands anywhere else. It must not know what pages,
+//! checkpoints and definitions mean to those who store them.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{Mutex as TurnMutex, mpsc, oneshot};
+
+use self::job::{Answer, Job, Slice, SliceJob, Work};
+use self::place::Place;
+use self::readers::Readers;
+use self::space::Space;
+use super::{Backend, Bounds, Result, StorageError, StorageErrorKind, StorageSettings, Store};
+
+mod batch;
+mod catalog;
+mod connect;
+mod fault;
+mod job;
+mod ledger;
+mod log;
+mod place;
+mod readers;
+mod rows;
+mod script;
+mod slices;
+mod space;
+mod state;
+mod wal;
+mod writer;
+
+/// `sqlite://<path>`.
+pub const BACKEND: Backend = Backend { scheme: "sqlite", open: |settings| Box::pin(open(settings)) };
+
+/// Jobs that may wait for the writer; more wait at the door.
+const JOBS_WAITING_MAX: usize = 1024;
+/// Slices of slow work that may wait for the writer.
+const SLICES_WAITING_MAX: usize = 16;
+
+/// Opens or makes the database at `settings.path`; its directory must exist.
+///
+/// Two more files stand beside it while it is open, and `<path>.lock` for good.
+///
+/// # Errors
+/// `InUse` when another process has it open, `Corrupt` when it is damaged, not ours or of a newer version (the file is not
+/// touched then), `CannotOpen` when it cannot be made or opened.
+pub async fn open(settings: StorageSettings) -> Result<Store> {
+    let place = Place::take(&settings.path)?;
+    let space = Space::new(place.path(), settings.reserve_bytes);
+    connect::refuse_what_is_not_ours(place.path()).await?;
+    let mut conn = connect::writer(place.path(), settings.durability).await?;
+    connect::bring_up_to_date(&mut conn).await?;
+    let state = state::State::load(&mut conn).await?;
+    let wal = wal::Wal::new(connect::checkpointer(place.path(), settings.durability).await?);
+    let readers = Readers::open(place.path()).await?;
+
+    let (jobs, jobs_queue) = mpsc::channel(JOBS_WAITING_MAX);
+    let (slices, slices_queue) = mpsc::channel(SLICES_WAITING_MAX);
+    let bounds = Arc::new(Mutex::new(state.bounds));
+    let log_id = state.log_id.clone();
+    let queues = writer::Queues { jobs: jobs_queue, slices: slices_queue };
+    writer::start(writer::Writer::new(conn, wal, state, Arc::clone(&bounds), place), queues)?;
+
+    let sqlite = Arc::new(Sqlite { log_id, readers, jobs, slices, bounds, space, trimming: TurnMutex::new(()) });
+    let closing = Arc::clone(&sqlite);
+    Ok(Store::new(sqlite.clone(), sqlite.clone(), sqlite, move || {
+        let sqlite = Arc::clone(&closing);
+        Box::pin(async move { sqlite.close().await })
+    }))
+}
+
+/// What callers hold.
+struct Sqlite {
+    log_id: String,
+    readers: Readers,
+    jobs: mpsc::Sender<Job>,
+    slices: mpsc::Sender<SliceJob>,
+    /// As of the last commit; written by the writer before it answers.
+    bounds: Arc<Mutex<Bounds>>,
+    space: Space,
+    /// One trim at a time: two would only make each other's slices useless.
+    trimming: TurnMutex<()>,
+}
+
+impl Sqlite {
+    /// Has the writer do something. Dropping the future does not undo it.
+    async fn ask(&self, work: Work) -> Result<Answer> {
+        let (reply, answer) = oneshot::channel();
+        self.jobs.send(Job { work, reply }).await.map_err(|_| closed())?;
+        answer.await.map_err(|_| closed())?
+    }
+
+    /// Has the writer do one slice of slow work, when nothing else waits for it.
+    async fn ask_slice(&self, slice: Slice) -> Result<Answer> {
+        let (reply, answer) = oneshot::channel();
+        self.slices.send(SliceJob { slice, reply }).await.map_err(|_| closed())?;
+        answer.await.map_err(|_| closed())?
+    }
+
+    fn known_bounds(&self) -> Bounds {
+        *self.bounds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The readers go first, so that the writer is the last to close and leaves no WAL behind.
+    async fn close(&self) {
+        self.readers.close().await;
+        // An error says that it is closed already.
+        let _ = self.ask(Work::Close).await;
+    }
+}
+
+fn closed() -> StorageError {
+    StorageError::new(StorageErrorKind::Unavailable, "the storage is closed")
+}
+
+/// An answer of another kind than the work asks for.
+fn mismatch() -> StorageError {
+    StorageError::new(StorageErrorKind::Unavailable, "the writer gave an answer of another kind")
+}
+
+fn cannot_open(path: &Path, message: &str, source: impl std::error::Error + Send + Sync + 'static) -> StorageError {
+    let message = format!("database {}: {message}", path.display());
+    StorageError { kind: StorageErrorKind::CannotOpen, message, source: Some(Box::new(source)) }
+}
+
+/// `SQLite` integers are signed; no position or count gets anywhere near the difference.
+fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn unsigned(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or(0)
+}

@@ -194,6 +194,19 @@ pub fn parse_definition(value: &Value, id: Option<&str>, rules: &Rules<'_>) -> R
     errors.finish(definition)
 }
 
+/// Reads the body of a seek: `{"to": …}`, a position as in `from`.
+///
+/// # Errors
+/// Every mistake.
+pub fn parse_seek(value: &Value) -> Result<StartFrom, Vec<FieldError>> {
+    let errors = Errors::default();
+    let position = Fields::open(value, "", &["to"], &errors).and_then(|fields| {
+        fields.require("to");
+        parts::read_from(&fields, "to")
+    });
+    errors.finish(position)
+}
+
 /// Applies a merge patch (RFC 7396) to the REST form of a stored subscription and reads the result.
 ///
 /// Keys and header values that the patch does not name stay; header names meet regardless of case. A URL that the patch does
@@ -267,7 +280,7 @@ fn read(value: &Value, path_id: Option<&str>, rules: &Rules<'_>, errors: &Errors
         // A list that could not be read was noted as a mistake, so this stand-in never leaves `Errors::finish`.
         topics: topics.or_else(|| "**".parse().ok())?,
         types,
-        from: parts::read_from(&fields).unwrap_or(StartFrom::Latest),
+        from: parts::read_from(&fields, "from").unwrap_or(StartFrom::Latest),
         signature: keys::read_signature(&fields),
         headers: read_headers(&fields, HeaderUse::Delivery),
         payload: parts::read_payload(&fields),

@@ -15,21 +15,21 @@ pub(super) fn is_event_type(text: &str) -> bool {
     text.len() <= TYPE_BYTES_MAX && text.split('.').all(sound)
 }
 
-/// Reads `from`; `None` when it is absent or wrong.
-pub(super) fn read_from(fields: &Fields<'_>) -> Option<StartFrom> {
-    let value = fields.get("from")?;
+/// Reads a position under `name`; `None` when it is absent or wrong.
+pub(super) fn read_from(fields: &Fields<'_>, name: &str) -> Option<StartFrom> {
+    let value = fields.get(name)?;
     let allowed = "allowed: \"latest\", \"earliest\", {\"seq\": n} or {\"time\": \"RFC 3339\"}";
     if let Some(word) = value.as_str() {
         return match word {
             "latest" => Some(StartFrom::Latest),
             "earliest" => Some(StartFrom::Earliest),
             other => {
-                fields.refuse("from", "from", format!("{} is no position; {allowed}", quoted(other)));
+                fields.refuse(name, "from", format!("{} is no position; {allowed}", quoted(other)));
                 None
             }
         };
     }
-    let position = fields.object("from", &["seq", "time"])?;
+    let position = fields.object(name, &["seq", "time"])?;
     match (position.get("seq"), position.get("time")) {
         (Some(_), None) => position.integer("seq", 1..=u64::MAX).map(|seq| StartFrom::Seq(Seq(seq))),
         (None, Some(_)) => {
@@ -41,7 +41,7 @@ pub(super) fn read_from(fields: &Fields<'_>) -> Option<StartFrom> {
             parsed.map(StartFrom::Time)
         }
         _ => {
-            fields.refuse("from", "from", format!("names no position, or two; {allowed}"));
+            fields.refuse(name, "from", format!("names no position, or two; {allowed}"));
             None
         }
     }

@@ -1,0 +1,280 @@
+//! The composition root: opens storage, starts intake, lanes, sources, streams and the edge, and ends them in order.
+//!
+//! The only module that knows all others. [`App::start`] gives a running relay; `serve`, `demo` and the tests use the same.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::dev::ServerHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::{Clock, SystemClock};
+use crate::config::Config;
+use crate::delivery::Lanes;
+use crate::delivery::lane::LaneContext;
+use crate::egress::{Egress, EgressSettings};
+use crate::follow::Follow;
+use crate::http::auth::{Auth, AuthSettings, Scope, TokenEntry};
+use crate::http::{DefinitionDefaults, HttpLimits, HttpState, ServerSettings};
+use crate::ingest::{DedupeSettings, Ingest};
+use crate::net::dial::Gate;
+use crate::net::fetch::Fetcher;
+use crate::net::target::Target;
+use crate::net::tls::Tls;
+use crate::registry::{Registry, SourceRegistry};
+use crate::retention::{Retention, RetentionSettings};
+use crate::source::supervisor::Sources;
+use crate::storage::{BACKENDS, StorageError, StorageErrorKind, StorageSettings, Store};
+use crate::tail::{Tail, TailSettings};
+
+mod declared;
+mod feeds;
+mod numbers;
+
+/// Time for what is in flight when the relay stops.
+const STOP_GRACE: Duration = Duration::from_secs(25);
+
+/// Why the relay cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {source}; choose another server.listen")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Storage cannot be opened or used.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// A setting cannot be used on this machine.
+    #[error("{0}")]
+    Setting(String),
+}
+
+impl AppError {
+    /// The exit code that tells it.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Listen { .. } => 71,
+            Self::Setting(_) => 78,
+            Self::Storage(error) => match error.kind {
+                StorageErrorKind::CannotOpen => 73,
+                StorageErrorKind::InUse => 75,
+                _ => 74,
+            },
+        }
+    }
+}
+
+/// A running relay.
+pub struct App {
+    address: SocketAddr,
+    server: ServerHandle,
+    serving: actix_web::rt::task::JoinHandle<std::io::Result<()>>,
+    sources: Arc<Sources>,
+    lanes: Lanes,
+    ingest: Ingest,
+    leader: tokio::task::JoinHandle<()>,
+    store: Store,
+    closing: CancellationToken,
+}
+
+/// What the parts share while the relay is put together.
+struct Ground {
+    store: Store,
+    clock: Arc<dyn Clock>,
+    tail: Arc<Tail>,
+    follow: Follow,
+    gate: Gate,
+    tls: Tls,
+    closing: CancellationToken,
+}
+
+impl App {
+    /// Starts a relay on the current actix system.
+    ///
+    /// # Errors
+    /// [`AppError`] with the exit code that tells it; nothing is left running then.
+    pub async fn start(config: &Config) -> Result<Self, AppError> {
+        for warning in config.warnings() {
+            tracing::warn!("{warning}");
+        }
+        let listener = listen(config.server.listen)?;
+        let address = listener.local_addr().map_err(|source| AppError::Listen { address: config.server.listen, source })?;
+        let ground = Ground::open(config).await?;
+        let (registry, source_registry) =
+            (Registry::open(Arc::clone(&ground.store.catalog)).await?, SourceRegistry::open(Arc::clone(&ground.store.catalog)).await?);
+        let dedupe = DedupeSettings {
+            max_age: config.dedupe.max_age,
+            max_ids: usize::try_from(config.dedupe.max_ids).unwrap_or(usize::MAX),
+        };
+        let (ingest, leader) =
+            Ingest::start(Arc::clone(&ground.store.log), Arc::clone(&ground.tail), Arc::clone(&ground.clock), dedupe).await?;
+        let lanes = Lanes::start(lane_count(config), ground.lane_context(&registry), &ground.gate).await?;
+        declared::apply(config, &ground, &registry, &source_registry, &lanes).await?;
+        let sources = feeds::start(&ground, &source_registry, ingest.clone());
+        ground.start_retention(config, &registry, &lanes);
+        let egress = Egress::new(ground.follow.clone(), Arc::clone(&ground.clock), ground.closing.clone(), egress_settings(config));
+        let metrics = numbers::recorder(egress.clone(), ground.follow.clone(), registry.clone());
+        let state = Arc::new(HttpState {
+            auth: Arc::new(Auth::new(auth_settings(config), Arc::clone(&ground.clock))),
+            registry,
+            sources: source_registry,
+            follow: ground.follow.clone(),
+            readiness: Arc::clone(&ground.store.log),
+            ingest: ingest.clone(),
+            deliveries: Arc::new(lanes.clone()),
+            source_control: Arc::new(feeds::Control { sources: Arc::clone(&sources), catalog: Arc::clone(&ground.store.catalog) }),
+            urls: url_judge(config),
+            protocols: feeds::protocols(),
+            defaults: DefinitionDefaults { timeout: config.delivery.timeout, max_in_flight: config.delivery.max_in_flight },
+            metrics,
+            limits: http_limits(config),
+            clock: Arc::clone(&ground.clock),
+        });
+        let settings = ServerSettings { workers: cores(), ..ServerSettings::default() };
+        let server = crate::http::serve(listener, state, settings, &egress)
+            .map_err(|source| AppError::Listen { address: config.server.listen, source })?;
+        let handle = server.handle();
+        let serving = actix_web::rt::spawn(server);
+        let Ground { store, closing, .. } = ground;
+        Ok(Self { address, server: handle, serving, sources, lanes, ingest, leader, store, closing })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Ends it in order: intake, what is in flight, progress, streams, storage.
+    pub async fn stop(self) {
+        self.sources.shutdown().await;
+        // Streams end cleanly now; the server takes no new request and lets those under way finish.
+        self.closing.cancel();
+        self.server.stop(true).await;
+        let _ = self.serving.await;
+        self.lanes.stop(STOP_GRACE).await;
+        drop(self.sources);
+        drop(self.ingest);
+        // The leader ends when the last way in is gone; a way in that leaked must not hold the end up.
+        let _ = tokio::time::timeout(Duration::from_secs(5), self.leader).await;
+        self.store.close().await;
+    }
+}
+
+impl Ground {
+    async fn open(config: &Config) -> Result<Self, AppError> {
+        let gate = Gate::open(config.egress_rules()).map_err(|error| AppError::Setting(format!("network.resolver: {error}")))?;
+        let tls = Tls::new(&[]).map_err(|error| AppError::Setting(format!("TLS roots of this machine: {error}")))?;
+        let store = open_store(config).await?;
+        let bounds = store.log.bounds().await?;
+        let tail = Arc::new(Tail::new(TailSettings::default(), bounds.first, bounds.head));
+        let follow = Follow::new(Arc::clone(&store.log), Arc::clone(&tail));
+        Ok(Self { store, clock: Arc::new(SystemClock), tail, follow, gate, tls, closing: CancellationToken::new() })
+    }
+
+    fn lane_context(&self, registry: &Registry) -> LaneContext {
+        LaneContext {
+            follow: self.follow.clone(),
+            ledger: Arc::clone(&self.store.ledger),
+            registry: registry.clone(),
+            clock: Arc::clone(&self.clock),
+            tls: self.tls.clone(),
+            cancel: CancellationToken::new(),
+        }
+    }
+
+    fn fetcher(&self) -> Fetcher {
+        Fetcher::new(self.gate.clone(), self.tls.clone())
+    }
+
+    fn start_retention(&self, config: &Config, registry: &Registry, lanes: &Lanes) {
+        let settings = RetentionSettings {
+            max_age: config.retention.max_age,
+            max_bytes: config.retention.max_bytes,
+            dead_letters_max_age: config.retention.dead_letters_max_age,
+            failures_max_age: config.history.max_age,
+        };
+        let retention = Retention::new(self.store.clone(), Arc::clone(&self.tail), Arc::clone(&self.clock), settings);
+        let (registry, lanes) = (registry.clone(), lanes.clone());
+        tokio::spawn(retention.run(self.closing.clone(), async move |buried| {
+            for record in registry.all() {
+                let count = buried.iter().filter(|(ordinal, _)| *ordinal == record.ordinal).count() as u64;
+                if count > 0 {
+                    lanes.buried(&record, count).await;
+                }
+            }
+        }));
+    }
+}
+
+async fn open_store(config: &Config) -> Result<Store, AppError> {
+    let scheme = config.storage.scheme();
+    let backend = BACKENDS
+        .iter()
+        .find(|backend| backend.scheme == scheme)
+        .ok_or_else(|| AppError::Setting(format!("storage.url: there is no storage of the kind {scheme:?}")))?;
+    let settings =
+        StorageSettings { path: config.storage.path(), durability: config.storage.durability, reserve_bytes: None };
+    Ok((backend.open)(settings).await?)
+}
+
+fn listen(address: SocketAddr) -> Result<TcpListener, AppError> {
+    let open = || -> std::io::Result<TcpListener> {
+        let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(4096)?;
+        Ok(socket.into())
+    };
+    open().map_err(|source| AppError::Listen { address, source })
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn lane_count(config: &Config) -> usize {
+    if config.delivery.lanes == 0 { cores() } else { config.delivery.lanes as usize }
+}
+
+fn auth_settings(config: &Config) -> AuthSettings {
+    let tokens = config.auth.tokens.iter().map(|token| TokenEntry {
+        name: token.name.clone(),
+        sha256: token.sha256,
+        scopes: token.scopes.iter().filter_map(|scope| Scope::parse(scope)).collect(),
+        topics: token.topics.clone(),
+        expires_at: None,
+    });
+    AuthSettings { tokens: tokens.collect(), hosts: config.server.hosts.clone() }
+}
+
+fn egress_settings(config: &Config) -> EgressSettings {
+    EgressSettings { streams_max: usize::try_from(config.limits.streams).unwrap_or(usize::MAX), ..EgressSettings::default() }
+}
+
+fn http_limits(config: &Config) -> HttpLimits {
+    let bytes = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
+    HttpLimits {
+        event_bytes: bytes(config.limits.event_bytes),
+        batch_events: bytes(config.limits.batch_events),
+        subscriptions: bytes(config.limits.subscriptions),
+        ..HttpLimits::default()
+    }
+}
+
+/// Judges callback and upstream URLs by the same rules as every dial.
+fn url_judge(config: &Config) -> Arc<dyn crate::model::subscription::parse::UrlJudge + Send + Sync> {
+    let rules = config.egress_rules();
+    Arc::new(move |url: &str| -> Result<String, (&'static str, String)> {
+        let target = Target::parse(url).map_err(|error| (error.slug(), error.to_string()))?;
+        target.judge(&rules).map_err(|error| (error.slug(), error.to_string()))?;
+        Ok(target.as_str().to_owned())
+    })
+}

@@ -1,0 +1,102 @@
+//! Sources joined with intake, storage and the edge.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::Ground;
+use crate::http::ports::{SourceControl, SourceStatus};
+use crate::ingest::{FromSource, Ingest};
+use crate::model::source::SourceGap;
+use crate::registry::SourceRegistry;
+use crate::source::supervisor::Sources;
+use crate::source::{EmitError, Emission, Emitter, ReconnectSettings, SOURCES, SourceContext};
+use crate::storage::{Catalog, StorageError};
+use crate::follow::Follow;
+
+/// Names of the protocols that sources may have.
+pub(super) fn protocols() -> &'static [&'static str] {
+    static NAMES: std::sync::OnceLock<Vec<&'static str>> = std::sync::OnceLock::new();
+    NAMES.get_or_init(|| SOURCES.iter().map(|protocol| protocol.name).collect())
+}
+
+/// Starts every source and keeps them in line with their definitions.
+pub(super) fn start(ground: &Ground, registry: &SourceRegistry, ingest: Ingest) -> Arc<Sources> {
+    let context = SourceContext {
+        client: Arc::new(ground.fetcher()),
+        emitter: Arc::new(Intake { ingest, follow: ground.follow.clone() }),
+        clock: Arc::clone(&ground.clock),
+        reconnect: ReconnectSettings::default(),
+        away_since: None,
+    };
+    let sources = Arc::new(Sources::new(context));
+    let (_, mut changes) = registry.listen();
+    let (registry, running, closing) = (registry.clone(), Arc::clone(&sources), ground.closing.clone());
+    tokio::spawn(async move {
+        loop {
+            let desired = registry.list(None, usize::MAX).iter().map(|record| (**record).clone()).collect();
+            running.reconcile(desired).await;
+            tokio::select! {
+                change = changes.recv() => if change.is_none() { return },
+                () = closing.cancelled() => return,
+            }
+        }
+    });
+    sources
+}
+
+/// Hands events of sources to the leader.
+struct Intake {
+    ingest: Ingest,
+    follow: Follow,
+}
+
+#[async_trait]
+impl Emitter for Intake {
+    async fn emit(&self, source: &str, batch: Vec<Emission>) -> Result<(), EmitError> {
+        let resume = batch.iter().rev().find_map(|emission| emission.resume.clone()).map(|token| (source.to_owned(), token));
+        let events = batch.into_iter().map(|emission| emission.event).collect();
+        let stored = self.ingest.publish_from_source(events, FromSource { resume, gap: None }).await;
+        stored.map(|_| ()).map_err(|_| EmitError::ShuttingDown)
+    }
+
+    async fn gap(&self, gap: SourceGap) {
+        tracing::warn!(source.name = gap.source, from = %gap.from, to = %gap.to, "the upstream was missed for a while");
+        let gap = SourceGap { at_seq: self.follow.head(), ..gap };
+        if let Err(error) = self.ingest.publish_from_source(Vec::new(), FromSource { resume: None, gap: Some(gap) }).await {
+            tracing::error!(%error, "a gap could not be stored");
+        }
+    }
+}
+
+/// What the edge sees of sources.
+pub(super) struct Control {
+    pub(super) sources: Arc<Sources>,
+    pub(super) catalog: Arc<dyn Catalog>,
+}
+
+#[async_trait]
+impl SourceControl for Control {
+    async fn status(&self, name: &str) -> Option<SourceStatus> {
+        let status = self.sources.status(name)?;
+        Some(SourceStatus {
+            state: status.state.word(),
+            last_event_at: status.last_event_at,
+            resume_token: status.resume_token.clone(),
+            events: status.events,
+            bytes: status.bytes,
+            skipped: status.skipped().filter(|(_, count)| *count > 0).map(|(reason, count)| (reason.word().to_owned(), count)).collect(),
+            reconnects: status.reconnects,
+            gaps: status.gaps,
+            last_error: status.last_error.as_ref().map(|error| format!("{}: {}", error.slug, error.detail)),
+        })
+    }
+
+    async fn restart(&self, name: &str) {
+        self.sources.restart(name).await;
+    }
+
+    async fn gaps(&self, name: &str, limit: u32) -> Result<Vec<SourceGap>, StorageError> {
+        self.catalog.gaps(name, limit).await
+    }
+}

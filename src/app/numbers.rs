@@ -1,0 +1,35 @@
+//! The metrics endpoint: the process-wide recorder, and numbers that are read when somebody asks.
+
+use std::sync::{Arc, OnceLock};
+
+use metrics::gauge;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+
+use crate::egress::Egress;
+use crate::follow::Follow;
+use crate::registry::Registry;
+
+/// The `metrics` facade has one recorder a process; a second relay in the same process (tests) shares it.
+static RECORDER: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
+
+/// What writes the metrics as Prometheus text.
+pub(super) type Render = Arc<dyn Fn() -> String + Send + Sync>;
+
+/// Installs the recorder, once, and gives what writes it.
+pub(super) fn recorder(egress: Egress, follow: Follow, registry: Registry) -> Option<Render> {
+    let handle = RECORDER.get_or_init(|| PrometheusBuilder::new().install_recorder().ok()).clone()?;
+    Some(Arc::new(move || {
+        let streams = egress.counts();
+        #[allow(clippy::cast_precision_loss, reason = "gauges are floats; 2^53 events are far away")]
+        {
+            gauge!("hookcast_log_head_seq").set(follow.head().0 as f64);
+            gauge!("hookcast_log_first_seq").set(follow.first_kept().0 as f64);
+            gauge!("hookcast_subscriptions").set(registry.len() as f64);
+            gauge!("hookcast_streams_open").set(streams.open as f64);
+        }
+        metrics::counter!("hookcast_stream_events_total").absolute(streams.events);
+        metrics::counter!("hookcast_stream_bytes_total").absolute(streams.bytes);
+        handle.run_upkeep();
+        handle.render()
+    }))
+}

@@ -1,0 +1,259 @@
+//! Streams out: every client is a position in the log and a body that the server asks for more.
+//!
+//! [`Egress`] is made once, a [`Worker`] from it in every server worker, and [`respond`] makes the response of one stream.
+//! A worker has a ring of encoded events for each distinct kind of stream, fed by one task that follows the log; clients
+//! read the ring, or the log while they are further back than the ring. Knows neither tokens nor URLs.
+
+use std::fmt;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::body::{BoxBody, None as NoBody};
+use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use actix_web::http::{ConnectionType, Method, Version};
+use actix_web::{HttpRequest, HttpResponse};
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::follow::{Follow, StorageError};
+use crate::model::{PatternList, Seq};
+
+mod client;
+mod counts;
+mod feeder;
+pub mod format;
+mod history;
+mod ring;
+mod segment;
+mod sleepers;
+pub mod socket;
+pub mod start;
+mod wheel;
+mod worker;
+
+pub use client::StreamBroken;
+pub use counts::StreamCounts;
+use counts::{Counters, Permit};
+use format::{Envelope, Format, Notice};
+use ring::{Encoding, Selection};
+use sleepers::Schedule;
+use start::Start;
+use worker::State;
+
+/// Shortest heartbeat that a client may ask for.
+pub const HEARTBEAT_MIN: Duration = Duration::from_secs(1);
+/// Longest heartbeat that a client may ask for.
+pub const HEARTBEAT_MAX: Duration = Duration::from_mins(5);
+/// Most event types a stream may name.
+pub const TYPES_MAX: usize = 64;
+
+/// Limits of all streams.
+#[derive(Clone, Copy, Debug)]
+pub struct EgressSettings {
+    /// Most streams open at once in the process.
+    pub streams_max: usize,
+    /// Longest silence on a stream that does not say otherwise.
+    pub heartbeat: Duration,
+    /// How often heartbeats and ends are looked at; both are at most this late.
+    pub tick: Duration,
+    /// Most encoded bytes a ring keeps; its newest event always stays.
+    pub ring_bytes_max: usize,
+    /// Most encoded bytes all rings of one worker keep, beyond the newest of each.
+    pub worker_bytes_max: usize,
+    /// Bytes of pages read from the log at once for a client behind its ring; a larger page is read whole.
+    pub load_bytes_max: usize,
+}
+
+impl Default for EgressSettings {
+    fn default() -> Self {
+        Self {
+            streams_max: 15_000,
+            heartbeat: Duration::from_secs(15),
+            tick: Duration::from_secs(1),
+            ring_bytes_max: 256 * 1024,
+            worker_bytes_max: 16 * 1024 * 1024,
+            load_bytes_max: 64 * 1024,
+        }
+    }
+}
+
+/// The streams of the whole process. Cheap to clone.
+#[derive(Clone)]
+pub struct Egress(Arc<Shared>);
+
+struct Shared {
+    follow: Follow,
+    clock: Arc<dyn Clock>,
+    closing: CancellationToken,
+    settings: EgressSettings,
+    counters: Arc<Counters>,
+}
+
+/// The streams of one server worker: made inside the worker, handed to its application as data. Cheap to clone, not `Send`.
+#[derive(Clone)]
+pub struct Worker(Rc<State>);
+
+/// What a client wants.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    /// Which topics.
+    pub patterns: PatternList,
+    /// Which event types, at most [`TYPES_MAX`]; empty = all.
+    pub types: Vec<String>,
+    /// How it is written.
+    pub format: &'static Format,
+    /// What stands around the data.
+    pub envelope: Envelope,
+    /// Where it begins.
+    pub start: Start,
+    /// Ends behind this many events.
+    pub limit: Option<u64>,
+    /// Ends after this long.
+    pub max_duration: Option<Duration>,
+    /// Longest silence, when not the usual one.
+    pub heartbeat: Option<Duration>,
+}
+
+/// Why there is no stream.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StreamError {
+    /// As many streams are open as allowed.
+    #[error("as many streams are open as `limits.streams` allows")]
+    TooMany,
+    /// The relay is shutting down.
+    #[error("the relay is shutting down")]
+    Closing,
+    /// The log did not say where the stream begins.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+impl Egress {
+    /// Streams over this log. Cancelling `closing` ends every stream cleanly and refuses new ones.
+    #[must_use]
+    pub fn new(follow: Follow, clock: Arc<dyn Clock>, closing: CancellationToken, settings: EgressSettings) -> Self {
+        Self(Arc::new(Shared { follow, clock, closing, settings, counters: Arc::default() }))
+    }
+
+    /// The part of one server worker; to be called on its thread.
+    #[must_use]
+    pub fn worker(&self) -> Worker {
+        Worker(Rc::new(State::new(self.clone())))
+    }
+
+    /// The numbers for metrics.
+    #[must_use]
+    pub fn counts(&self) -> StreamCounts {
+        self.0.counters.read()
+    }
+
+    fn follow(&self) -> &Follow {
+        &self.0.follow
+    }
+
+    fn settings(&self) -> &EgressSettings {
+        &self.0.settings
+    }
+
+    fn closing(&self) -> &CancellationToken {
+        &self.0.closing
+    }
+
+    fn is_closing(&self) -> bool {
+        self.0.closing.is_cancelled()
+    }
+
+    fn count_sent(&self, events: u64, bytes: u64) {
+        self.0.counters.add_sent(events, bytes);
+    }
+
+    fn admit(&self) -> Result<Permit, StreamError> {
+        if self.is_closing() {
+            return Err(StreamError::Closing);
+        }
+        self.0.counters.admit(self.0.settings.streams_max as u64).ok_or(StreamError::TooMany)
+    }
+
+    /// The position behind which a stream begins, and whether it asked for one beyond the log.
+    async fn locate(&self, start: Start) -> Result<(Seq, Option<Notice>), StorageError> {
+        let follow = &self.0.follow;
+        let earliest = || follow.first_kept().prev();
+        Ok(match start {
+            Start::Latest => (follow.head(), None),
+            Start::Earliest | Start::After(Seq::ZERO) => (earliest(), None),
+            Start::After(seq) => {
+                let head = follow.head();
+                if seq > head { (head, Some(Notice::Reset { head })) } else { (seq, None) }
+            }
+            Start::At(time) => (follow.before_time(time).await?.max(earliest()), None),
+            Start::Ago(ago) => (follow.before_time(self.0.clock.now().minus(ago)).await?.max(earliest()), None),
+        })
+    }
+}
+
+impl fmt::Debug for Egress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Egress").field("counts", &self.counts()).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Worker")
+    }
+}
+
+/// Answers a request for a stream: the head at once, then events as they come. A `HEAD` request leaves nothing behind.
+///
+/// # Errors
+/// [`StreamError`] when no stream can begin now.
+pub async fn respond(request: &HttpRequest, worker: &Worker, ask: Ask) -> Result<HttpResponse, StreamError> {
+    if request.method() == Method::HEAD {
+        return Ok(head(request, ask.format).set_body(BoxBody::new(NoBody::new())));
+    }
+    let permit = worker.0.egress.admit()?;
+    let format = ask.format;
+    let client = open(worker, ask, permit).await?;
+    Ok(head(request, format).set_body(BoxBody::new(client)))
+}
+
+async fn open(worker: &Worker, mut ask: Ask, permit: Permit) -> Result<client::Client, StorageError> {
+    let state = &worker.0;
+    let (after, reset) = state.egress.locate(ask.start).await?;
+    if reset.is_some() {
+        permit.count_reset();
+    }
+    ask.types.sort_unstable();
+    ask.types.dedup();
+    let envelope = if ask.format.has_envelope { ask.envelope } else { Envelope::Native };
+    let selection = Selection { patterns: ask.patterns, types: ask.types.into(), format: ask.format.name, envelope };
+    let settings = state.egress.settings();
+    let ticks =
+        |time: Duration| u64::try_from(time.as_nanos().div_ceil(settings.tick.as_nanos().max(1))).unwrap_or(u64::MAX).max(1);
+    let schedule = Schedule {
+        heartbeat: ticks(ask.heartbeat.unwrap_or(settings.heartbeat)),
+        // The present tick is already under way.
+        end: ask.max_duration.map_or(u64::MAX, |time| state.tick().saturating_add(ticks(time)).saturating_add(1)),
+    };
+    let opening = client::Opening { after, reset, events_max: ask.limit.unwrap_or(u64::MAX), schedule };
+    let ring = state.join(selection, Encoding { format: ask.format, envelope });
+    Ok(client::Client::new(Rc::clone(state), ring, &opening, permit))
+}
+
+fn head(request: &HttpRequest, format: &Format) -> HttpResponse<()> {
+    let mut response = HttpResponse::Ok().finish().drop_body();
+    let head = response.head_mut();
+    head.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(format.media_type));
+    // Nothing in between may keep, gather, compress or guess at a stream.
+    head.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store, no-transform"));
+    head.headers_mut().insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+    head.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if request.version() < Version::HTTP_11 {
+        // Chunks are not known there: the end of the connection is the end of the body.
+        head.no_chunking(true);
+        head.set_connection_type(ConnectionType::Close);
+    }
+    response
+}

@@ -1,0 +1,201 @@
+//! One client: a position, and the body that the server asks for more.
+//!
+//! The body never blocks, holds no timer and no channel. Behind its ring it reads the log, inside it the ring, by the same
+//! position, so there is no seam between history and live. Everything it hands out is at most a chunk long.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use actix_web::body::{BodySize, MessageBody};
+use bytes::{Bytes, BytesMut};
+
+use super::counts::Permit;
+use super::format::Notice;
+use super::history::{self, Loaded};
+use super::ring::Ring;
+use super::segment::Cut;
+use super::sleepers::{Load, Schedule};
+use super::socket::CHUNK_BYTES;
+use super::worker::State;
+use crate::model::Seq;
+
+/// The log cannot be read where this stream stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the log cannot be read at the position of this stream")]
+pub struct StreamBroken;
+
+/// The body of one stream.
+pub(super) struct Client {
+    worker: Rc<State>,
+    ring: Rc<Ring>,
+    place: usize,
+    /// Everything up to here was sent or is not for this client.
+    after: Seq,
+    /// Bytes that were taken for this client and not yet handed out.
+    pending: Bytes,
+    /// What was read from the log and is not used up.
+    loaded: Option<Rc<Loaded>>,
+    /// Events it may still get.
+    left: u64,
+    ended: bool,
+    permit: Permit,
+}
+
+/// What a client begins with.
+pub(super) struct Opening {
+    pub(super) after: Seq,
+    pub(super) reset: Option<Notice>,
+    pub(super) events_max: u64,
+    pub(super) schedule: Schedule,
+}
+
+enum Step {
+    /// There is something to hand out, or the position moved.
+    Went,
+    /// Nothing now; the place will be woken.
+    Sleep,
+    Broken,
+}
+
+impl Client {
+    pub(super) fn new(worker: Rc<State>, ring: Rc<Ring>, opening: &Opening, permit: Permit) -> Self {
+        let format = ring.encoding.format;
+        let mut first = BytesMut::new();
+        (format.opening)(&mut first, worker.next_spread());
+        if let Some(notice) = &opening.reset {
+            (format.notice)(&mut first, notice, ring.encoding.envelope);
+        }
+        let now = worker.tick();
+        let (place, holder) = ring.sleepers.enter(opening.schedule, now);
+        let due = opening.schedule.end.min(now + opening.schedule.heartbeat);
+        worker.wheel.add(&ring, place, holder, due);
+        Self {
+            worker,
+            ring,
+            place,
+            after: opening.after,
+            pending: first.freeze(),
+            loaded: None,
+            left: opening.events_max,
+            ended: false,
+            permit,
+        }
+    }
+
+    /// Moves on: fills `pending`, or moves the position, or finds that there is nothing.
+    fn step(&mut self) -> Step {
+        if let Some(step) = self.step_through_history() {
+            return step;
+        }
+        if let Some(cut) = self.ring.read(self.after, self.left) {
+            self.take(cut);
+            return Step::Went;
+        }
+        // The ring has nothing behind the position, so all that was scanned is behind this client.
+        self.after = self.after.max(self.worker.scanned());
+        self.heartbeat_or(Step::Sleep)
+    }
+
+    /// What has to come from the log; `None` once the ring covers the position.
+    fn step_through_history(&mut self) -> Option<Step> {
+        if let Some(loaded) = self.loaded.take() {
+            return Some(self.step_through_load(loaded));
+        }
+        if self.ring.covers(self.after) {
+            return None;
+        }
+        let loaded = match self.ring.sleepers.take_load(self.place) {
+            Load::Ready(loaded) => Some(loaded),
+            Load::Waiting => None,
+            Load::None => history::ask(&self.worker, &self.ring, self.place, self.after),
+        };
+        let Some(loaded) = loaded else { return Some(self.heartbeat_or(Step::Sleep)) };
+        if let Loaded::Events { gap: Some((from, to)), .. } = *loaded {
+            self.tell_gap(from, to);
+        }
+        self.loaded = Some(loaded);
+        Some(Step::Went)
+    }
+
+    fn step_through_load(&mut self, loaded: Rc<Loaded>) -> Step {
+        let Loaded::Events { segment, through, .. } = &*loaded else { return Step::Broken };
+        if let Some(cut) = segment.cut(self.after, CHUNK_BYTES, self.left) {
+            self.take(cut);
+            self.loaded = Some(loaded);
+        } else {
+            self.after = self.after.max(*through);
+        }
+        Step::Went
+    }
+
+    fn take(&mut self, cut: Cut) {
+        self.after = cut.through;
+        // Without a limit the count never ends anything.
+        self.left = if self.left == u64::MAX { u64::MAX } else { self.left - cut.events };
+        self.worker.count_sent(cut.events, 0);
+        self.pending = cut.bytes;
+    }
+
+    fn tell_gap(&mut self, from: Seq, to: Seq) {
+        let encoding = self.ring.encoding;
+        self.permit.count_gap();
+        self.after = to;
+        if encoding.format.gap_ends {
+            self.ended = true;
+            return;
+        }
+        let mut out = BytesMut::new();
+        (encoding.format.notice)(&mut out, &Notice::Gap { from, to }, encoding.envelope);
+        self.pending = out.freeze();
+    }
+
+    fn heartbeat_or(&mut self, otherwise: Step) -> Step {
+        if !self.ring.sleepers.is_heartbeat_due(self.place) {
+            return otherwise;
+        }
+        let mut out = BytesMut::new();
+        (self.ring.encoding.format.heartbeat)(&mut out, self.after);
+        self.pending = out.freeze();
+        self.ring.sleepers.sent(self.place, self.worker.tick());
+        if self.pending.is_empty() { otherwise } else { Step::Went }
+    }
+}
+
+impl MessageBody for Client {
+    type Error = StreamBroken;
+
+    fn size(&self) -> BodySize {
+        BodySize::Stream
+    }
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, StreamBroken>>> {
+        let this = self.get_mut();
+        loop {
+            if !this.pending.is_empty() {
+                let chunk = this.pending.split_to(this.pending.len().min(CHUNK_BYTES));
+                this.worker.count_sent(0, chunk.len());
+                this.ring.sleepers.sent(this.place, this.worker.tick());
+                return Poll::Ready(Some(Ok(chunk)));
+            }
+            if this.ended || this.left == 0 || this.worker.is_closing() || this.ring.sleepers.is_ended(this.place) {
+                return Poll::Ready(None);
+            }
+            match this.step() {
+                Step::Went => {}
+                Step::Sleep => {
+                    this.ring.park(this.place, context.waker());
+                    return Poll::Pending;
+                }
+                Step::Broken => return Poll::Ready(Some(Err(StreamBroken))),
+            }
+        }
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.ring.sleepers.leave(self.place);
+        self.worker.leave(&self.ring);
+    }
+}

@@ -1,0 +1,171 @@
+//! Follows the log for all streams of a worker: encodes each event once a format and wakes those it is for.
+//!
+//! It reads memory only. When it cannot keep up with that, the rings begin anew at the head and their clients read the log
+//! until they are there.
+
+use std::ops::Range;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+
+use super::ring::{Encoding, Ring};
+use super::socket::CHUNK_BYTES;
+use super::worker::State;
+use crate::follow::TailRead;
+use crate::model::{Event, Page, Seq};
+
+/// Bytes of pages encoded before clients run.
+const FEED_BYTES_MAX: usize = 128 * 1024;
+
+/// Feeds the rings until no client is left or the relay closes.
+pub(super) async fn run(worker: Rc<State>) {
+    let mut head = worker.egress.follow().watch();
+    let closing = worker.egress.closing().clone();
+    let mut closed = pin!(closing.cancelled());
+    let mut encoder = Encoder::default();
+    while worker.has_clients() {
+        // Register first, then look, then wait: whatever is committed in between wakes the wait.
+        head.borrow_and_update();
+        if feed(&worker, &mut encoder).await {
+            tokio::task::yield_now().await;
+            continue;
+        }
+        tokio::select! {
+            biased;
+            () = &mut closed => return close(&worker).await,
+            changed = head.changed() => if changed.is_err() { return close(&worker).await },
+        }
+    }
+    worker.feeder_stopped();
+}
+
+/// Lets every body see that it is over; no stream begins any more.
+async fn close(worker: &State) {
+    worker.close();
+    for ring in worker.all_rings() {
+        ring.sleepers.wake_all().await;
+    }
+}
+
+/// Takes what memory has; `false` at the head.
+async fn feed(worker: &State, encoder: &mut Encoder) -> bool {
+    let follow = worker.egress.follow();
+    let mut touched = Touched::default();
+    match follow.read_tail(worker.scanned(), FEED_BYTES_MAX) {
+        TailRead::AtHead => return false,
+        TailRead::Behind => {
+            worker.set_scanned(follow.head());
+            touched.restart(worker, worker.scanned());
+        }
+        TailRead::Pages(pages) => {
+            for page in &pages {
+                if page.first() > worker.scanned().next() {
+                    // The log jumped: what is missing is announced by whoever reads across it.
+                    touched.restart(worker, page.first().prev());
+                }
+                encode(worker, encoder, page, &mut touched);
+                worker.set_scanned(worker.scanned().max(page.last()));
+            }
+        }
+    }
+    for ring in &touched.0 {
+        ring.touched.set(false);
+        ring.seal();
+        worker.settle(ring);
+    }
+    for ring in touched.0 {
+        ring.sleepers.wake_all().await;
+    }
+    true
+}
+
+/// The rings that got something, each once.
+#[derive(Default)]
+struct Touched(Vec<Rc<Ring>>);
+
+impl Touched {
+    fn add(&mut self, ring: &Rc<Ring>) {
+        if !ring.touched.replace(true) {
+            self.0.push(Rc::clone(ring));
+        }
+    }
+
+    /// Begins all rings anew behind `base`.
+    fn restart(&mut self, worker: &State, base: Seq) {
+        for ring in worker.all_rings() {
+            ring.restart(base);
+            self.add(&ring);
+        }
+    }
+}
+
+fn encode(worker: &State, encoder: &mut Encoder, page: &Arc<Page>, touched: &mut Touched) {
+    let wanted: Vec<_> = page.topics().iter().map(|topic| worker.rings_for(topic)).collect();
+    if wanted.iter().all(|rings| rings.is_empty()) {
+        return;
+    }
+    for event in page.events_after(worker.scanned()) {
+        let index = u32::try_from(event.seq().0 - page.first().0).unwrap_or(u32::MAX);
+        let rings = &wanted[page.topic_index_at(index)];
+        if rings.is_empty() {
+            continue;
+        }
+        let kind = event.fields().kind;
+        encoder.begin();
+        for ring in rings.iter().filter(|ring| ring.wants_type(kind)) {
+            touched.add(ring);
+            match encoder.encode(ring.encoding, &event) {
+                Encoded::Small(bytes) => ring.append(event.seq(), bytes),
+                Encoded::Large(shared) => ring.append_shared(event.seq(), shared),
+            }
+        }
+    }
+}
+
+/// Encodes an event once for each encoding.
+#[derive(Default)]
+struct Encoder {
+    scratch: BytesMut,
+    done: Vec<(Encoding, Place)>,
+}
+
+#[derive(Clone)]
+enum Place {
+    Scratch(Range<usize>),
+    Shared(Bytes),
+}
+
+enum Encoded<'a> {
+    /// To be copied into a ring's own bytes.
+    Small(&'a [u8]),
+    /// To be shared by all rings.
+    Large(Bytes),
+}
+
+impl Encoder {
+    fn begin(&mut self) {
+        self.scratch.clear();
+        self.done.clear();
+    }
+
+    fn encode(&mut self, encoding: Encoding, event: &Event) -> Encoded<'_> {
+        let known = self.done.iter().find(|(known, _)| known.is(&encoding)).map(|(_, place)| place.clone());
+        let place = known.unwrap_or_else(|| {
+            let start = self.scratch.len();
+            encoding.write(&mut self.scratch, event);
+            let place = if self.scratch.len() - start > CHUNK_BYTES {
+                Place::Shared(self.scratch.split_off(start).freeze())
+            } else {
+                Place::Scratch(start..self.scratch.len())
+            };
+            self.done.push((encoding, place.clone()));
+            place
+        });
+        match place {
+            Place::Scratch(range) => Encoded::Small(&self.scratch[range]),
+            Place::Shared(bytes) => Encoded::Large(bytes),
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! `ndjson`: one line an event, the JSON form; an empty line into silence.
+
+use bytes::{BufMut, BytesMut};
+
+use super::{Envelope, Format, Notice};
+use crate::codec::cloudevents;
+use crate::model::{Event, Seq};
+
+/// The row of this format.
+pub(super) const FORMAT: Format = Format {
+    name: "ndjson",
+    media_type: "application/x-ndjson",
+    aliases: &["application/ndjson", "application/jsonl", "application/x-jsonlines"],
+    has_envelope: false,
+    gap_ends: false,
+    opening: |_, _| {},
+    event: write_event,
+    heartbeat: write_heartbeat,
+    notice: write_notice,
+};
+
+fn write_event(out: &mut BytesMut, event: &Event, _: Envelope) {
+    cloudevents::write_event(out, event);
+    out.put_u8(b'\n');
+}
+
+fn write_heartbeat(out: &mut BytesMut, _: Seq) {
+    out.put_u8(b'\n');
+}
+
+fn write_notice(out: &mut BytesMut, notice: &Notice, _: Envelope) {
+    notice.write_json_form(out);
+    out.put_u8(b'\n');
+}

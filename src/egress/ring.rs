@@ -1,0 +1,282 @@
+//! The newest encoded events of one kind of stream, shared by all its clients on a worker, and where those clients sleep.
+//!
+//! A ring covers every position behind `base` up to what its worker has scanned. It belongs to one thread: between two
+//! awaits nobody else looks, so a client that finds nothing and then sleeps misses nothing. Knows nothing of the log.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::task::Waker;
+
+use bytes::{Bytes, BytesMut};
+
+use super::format::{Envelope, Format};
+use super::history::Loads;
+use super::segment::{Cut, Segment, SegmentBuilder};
+use super::sleepers::Sleepers;
+use super::socket::CHUNK_BYTES;
+use crate::model::{Event, PatternList, Seq};
+
+/// What makes two streams the same but for their position.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Selection {
+    /// Which topics.
+    pub(super) patterns: PatternList,
+    /// Which event types, sorted; empty = all.
+    pub(super) types: Rc<[String]>,
+    /// Name of the format.
+    pub(super) format: &'static str,
+    /// What stands around the data.
+    pub(super) envelope: Envelope,
+}
+
+/// How events are written: encoded once for all rings that share it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Encoding {
+    pub(super) format: &'static Format,
+    pub(super) envelope: Envelope,
+}
+
+impl Encoding {
+    pub(super) fn is(&self, other: &Self) -> bool {
+        std::ptr::eq(self.format, other.format) && self.envelope == other.envelope
+    }
+
+    pub(super) fn write(&self, out: &mut BytesMut, event: &Event) {
+        (self.format.event)(out, event, self.envelope);
+    }
+}
+
+/// The shared part of all streams of one selection on one worker.
+pub(super) struct Ring {
+    pub(super) selection: Selection,
+    pub(super) encoding: Encoding,
+    /// Its clients.
+    pub(super) sleepers: Sleepers,
+    /// What is being read from the log for clients that are further back.
+    pub(super) loads: Loads,
+    /// Everything behind this position is here.
+    base: Cell<Seq>,
+    segments: RefCell<VecDeque<Segment>>,
+    open: RefCell<SegmentBuilder>,
+    bytes: Cell<usize>,
+    /// As many bytes as its worker has counted for it.
+    pub(super) counted: Cell<usize>,
+    /// Whether it got something since it was last settled.
+    pub(super) touched: Cell<bool>,
+    gathered: RefCell<Option<Gathered>>,
+}
+
+/// Several small segments as one piece, for the clients that stand at the same place.
+struct Gathered {
+    after: Seq,
+    newest: Seq,
+    cut: Cut,
+}
+
+impl Ring {
+    /// An empty ring that covers what comes behind `base`.
+    pub(super) fn new(selection: Selection, encoding: Encoding, base: Seq) -> Self {
+        Self {
+            selection,
+            encoding,
+            sleepers: Sleepers::default(),
+            loads: Loads::default(),
+            base: Cell::new(base),
+            segments: RefCell::default(),
+            open: RefCell::default(),
+            bytes: Cell::new(0),
+            counted: Cell::new(0),
+            touched: Cell::new(false),
+            gathered: RefCell::default(),
+        }
+    }
+
+    pub(super) fn wants_topic(&self, topic: &str) -> bool {
+        self.selection.patterns.matches(topic)
+    }
+
+    pub(super) fn wants_type(&self, kind: &str) -> bool {
+        let types = &self.selection.types;
+        types.is_empty() || types.binary_search_by(|wanted| wanted.as_str().cmp(kind)).is_ok()
+    }
+
+    /// Whether what stands behind `after` is here and need not be read from the log.
+    pub(super) fn covers(&self, after: Seq) -> bool {
+        after >= self.base.get()
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes.get()
+    }
+
+    /// Adds the next event, copied.
+    pub(super) fn append(&self, seq: Seq, encoded: &[u8]) {
+        let mut open = self.open.borrow_mut();
+        if !open.is_empty() && open.len() + encoded.len() > CHUNK_BYTES {
+            self.keep(open.finish());
+        }
+        open.push(seq, encoded);
+    }
+
+    /// Adds the next event, its bytes shared with other rings.
+    pub(super) fn append_shared(&self, seq: Seq, encoded: Bytes) {
+        self.seal();
+        self.keep(Segment::of_one(seq, encoded));
+    }
+
+    /// Shows clients what was added.
+    pub(super) fn seal(&self) {
+        let mut open = self.open.borrow_mut();
+        if !open.is_empty() {
+            self.keep(open.finish());
+        }
+    }
+
+    fn keep(&self, segment: Segment) {
+        self.bytes.set(self.bytes.get() + segment.len());
+        self.segments.borrow_mut().push_back(segment);
+    }
+
+    /// Drops the oldest segments until at most `bytes_max` are left; the newest one always stays.
+    pub(super) fn shrink(&self, bytes_max: usize) {
+        let mut segments = self.segments.borrow_mut();
+        while self.bytes.get() > bytes_max && segments.len() > 1 {
+            if let Some(oldest) = segments.pop_front() {
+                self.bytes.set(self.bytes.get() - oldest.len());
+                self.base.set(oldest.last());
+            }
+        }
+    }
+
+    /// Forgets everything and covers what comes behind `base`: the log jumped, or nobody followed it for too long.
+    pub(super) fn restart(&self, base: Seq) {
+        *self.open.borrow_mut() = SegmentBuilder::default();
+        self.segments.borrow_mut().clear();
+        self.gathered.borrow_mut().take();
+        self.bytes.set(0);
+        self.base.set(base);
+    }
+
+    /// The next whole events behind `after`: about [`CHUNK_BYTES`], at least one, at most `events_max`.
+    pub(super) fn read(&self, after: Seq, events_max: u64) -> Option<Cut> {
+        let segments = self.segments.borrow();
+        let at = segments.partition_point(|segment| segment.last() <= after);
+        let first = segments.get(at)?;
+        let cut = first.cut(after, CHUNK_BYTES, events_max)?;
+        let more_fits = cut.through == first.last()
+            && events_max == u64::MAX
+            && segments.get(at + 1).is_some_and(|next| cut.bytes.len() + next.len() <= CHUNK_BYTES);
+        if more_fits { Some(self.gather(&segments, at + 1, after, cut)) } else { Some(cut) }
+    }
+
+    /// Adds the segments from `at` on to `cut`; clients mostly stand at the same place, so the result is kept for the next.
+    fn gather(&self, segments: &VecDeque<Segment>, at: usize, after: Seq, cut: Cut) -> Cut {
+        let newest = segments.back().map_or(Seq::ZERO, Segment::last);
+        let mut gathered = self.gathered.borrow_mut();
+        if let Some(known) = gathered.as_ref().filter(|known| known.after == after && known.newest == newest) {
+            let Cut { bytes, events, through } = &known.cut;
+            return Cut { bytes: bytes.clone(), events: *events, through: *through };
+        }
+        let Cut { bytes, mut events, mut through } = cut;
+        let mut all = BytesMut::with_capacity(CHUNK_BYTES);
+        all.extend_from_slice(&bytes);
+        for segment in segments.range(at..) {
+            if all.len() + segment.len() > CHUNK_BYTES {
+                break;
+            }
+            all.extend_from_slice(segment.bytes());
+            events += segment.events();
+            through = segment.last();
+        }
+        let bytes = all.freeze();
+        *gathered = Some(Gathered { after, newest, cut: Cut { bytes: bytes.clone(), events, through } });
+        Cut { bytes, events, through }
+    }
+
+    /// Remembers who to wake.
+    pub(super) fn park(&self, place: usize, waker: &Waker) {
+        self.sleepers.park(place, waker);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::egress::format::FORMATS;
+
+    fn ring() -> Ring {
+        let selection = Selection {
+            patterns: "**".parse().unwrap(),
+            types: Rc::from(vec!["a".to_owned(), "b".to_owned()]),
+            format: FORMATS[0].name,
+            envelope: Envelope::Native,
+        };
+        Ring::new(selection, Encoding { format: &FORMATS[0], envelope: Envelope::Native }, Seq(10))
+    }
+
+    fn add(ring: &Ring, seq: u64, text: &str) {
+        ring.append(Seq(seq), text.as_bytes());
+        ring.seal();
+    }
+
+    #[test]
+    fn small_segments_are_handed_out_as_one_piece() {
+        let ring = ring();
+        add(&ring, 11, "a");
+        add(&ring, 13, "b");
+        add(&ring, 14, "c");
+        let whole = ring.read(Seq(10), u64::MAX).unwrap();
+        assert_eq!((&whole.bytes[..], whole.events, whole.through), (&b"abc"[..], 3, Seq(14)));
+        let again = ring.read(Seq(10), u64::MAX).unwrap();
+        assert_eq!(whole.bytes.as_ptr(), again.bytes.as_ptr(), "gathered once, shared");
+        assert_eq!(ring.read(Seq(12), u64::MAX).unwrap().bytes, "bc");
+        assert_eq!(ring.read(Seq(10), 2).unwrap().bytes, "a", "a limited client takes segment by segment");
+        assert!(ring.read(Seq(14), u64::MAX).is_none());
+        add(&ring, 20, "d");
+        assert_eq!(ring.read(Seq(10), u64::MAX).unwrap().bytes, "abcd");
+    }
+
+    #[test]
+    fn a_piece_stays_below_the_size_of_a_chunk_unless_one_event_is_larger() {
+        let ring = ring();
+        let text = "x".repeat(CHUNK_BYTES / 2);
+        for seq in 11..=14 {
+            ring.append(Seq(seq), text.as_bytes());
+        }
+        ring.append_shared(Seq(15), Bytes::from("y".repeat(CHUNK_BYTES * 3)));
+        ring.seal();
+        let mut after = Seq(10);
+        let mut sizes = Vec::new();
+        while let Some(cut) = ring.read(after, u64::MAX) {
+            after = cut.through;
+            sizes.push(cut.bytes.len());
+        }
+        assert_eq!(sizes, [CHUNK_BYTES, CHUNK_BYTES, CHUNK_BYTES * 3]);
+    }
+
+    #[test]
+    fn a_full_ring_forgets_its_oldest_events_and_says_so() {
+        let ring = ring();
+        for seq in 11..=20 {
+            add(&ring, seq, "0123456789");
+        }
+        ring.shrink(45);
+        assert_eq!(ring.bytes(), 40);
+        assert!(!ring.covers(Seq(15)));
+        assert!(ring.covers(Seq(16)));
+        assert_eq!(ring.read(Seq(16), 1).unwrap().through, Seq(17));
+        ring.shrink(0);
+        assert_eq!(ring.bytes(), 10, "the newest stays");
+        ring.restart(Seq(30));
+        assert!(ring.read(Seq(30), 1).is_none());
+        assert!(!ring.covers(Seq(29)));
+    }
+
+    #[test]
+    fn types_are_chosen_exactly() {
+        let ring = ring();
+        assert!(ring.wants_type("a") && ring.wants_type("b"));
+        assert!(!ring.wants_type("ab"));
+    }
+}

@@ -1,0 +1,59 @@
+//! What a socket needs so that a dead reader is cut from outside its stream: a body that nobody takes is never asked again.
+//!
+//! The server calls [`harden`] on every accepted connection and gives its response writer [`WRITE_BUFFER_BYTES`]. Knows
+//! nothing of streams.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use socket2::SockRef;
+
+/// Bytes a stream hands to the server at once. Together with [`WRITE_BUFFER_BYTES`] it stays inside the 8 KiB that a
+/// connection's write buffer begins with, so a burst leaves no larger buffer behind.
+pub const CHUNK_BYTES: usize = 4_000;
+/// How many bytes the server may gather before it writes: for `HttpServer::h1_write_buffer_size`.
+pub const WRITE_BUFFER_BYTES: usize = 4_096;
+/// Send buffer of a connection as it is asked for; Linux keeps twice as much for its own accounting.
+pub const SEND_BUFFER_BYTES: usize = 128 * 1024;
+/// A connection whose peer takes no byte for this long while some wait is cut.
+pub const DEAD_AFTER: Duration = Duration::from_secs(30);
+
+/// Bounds the send buffer, sends small chunks at once, and cuts a peer that takes nothing for [`DEAD_AFTER`].
+///
+/// A slow peer that still reads is not dead: every byte it takes starts the time anew. An idle one is found by the
+/// heartbeat, whose bytes it does not take.
+///
+/// # Errors
+/// As the system refuses an option; the connection works without it.
+pub fn harden(socket: &impl AsFd) -> io::Result<()> {
+    let socket = SockRef::from(socket);
+    socket.set_tcp_nodelay(true)?;
+    socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(DEAD_AFTER))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_write_buffer_and_one_chunk_fit_into_the_first_allocation() {
+        let chunk_head_and_end = 3 + 2 + 2;
+        assert!(WRITE_BUFFER_BYTES - 1 + CHUNK_BYTES + chunk_head_and_end <= 8 * 1024);
+    }
+
+    #[test]
+    fn a_hardened_socket_cuts_a_peer_that_takes_nothing() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let _peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        harden(&accepted).unwrap();
+        let socket = SockRef::from(&accepted);
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(DEAD_AFTER));
+        assert!(socket.send_buffer_size().unwrap() <= 2 * SEND_BUFFER_BYTES);
+        assert!(socket.tcp_nodelay().unwrap());
+    }
+}

@@ -1,0 +1,211 @@
+//! The edge: REST over HTTP/1.1, every refusal a problem (RFC 9457), no decision of its own about events or deliveries.
+//!
+//! Owns routes, answers and the server's limits. What happens behind them comes in through [`ports`]. What actix answers itself, because a request cannot even be parsed (400, 431) or its head
+//! is late (408), has an empty body.
+
+use std::io;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::dev::Server;
+use actix_web::guard;
+use actix_web::web::{self, Data, ServiceConfig};
+use actix_web::{App, HttpResponse, HttpServer, Resource, Route};
+
+use crate::clock::Clock;
+use crate::egress::{self, Egress};
+use crate::follow::Follow;
+use crate::ingest::Ingest;
+use crate::model::subscription::parse::UrlJudge;
+use crate::registry::{Registry, SourceRegistry};
+use crate::storage::EventLog;
+
+pub mod auth;
+pub mod body;
+mod events;
+mod gate;
+mod health;
+pub mod ports;
+pub mod problem;
+mod publish;
+mod query;
+mod sources;
+mod streams;
+mod subscriptions;
+mod views;
+mod definition;
+
+use auth::Auth;
+use body::BodyLimits;
+use ports::{Deliveries, SourceControl};
+
+/// Largest definition of a subscription or source, in bytes.
+pub const DEFINITION_BYTES_MAX: usize = 256 * 1024;
+
+/// Sizes and times of requests.
+#[derive(Clone, Copy, Debug)]
+pub struct HttpLimits {
+    /// Largest event, in bytes.
+    pub event_bytes: usize,
+    /// Most events in one request.
+    pub batch_events: usize,
+    /// Largest body of a batch, in bytes; never below what one event needs.
+    pub request_bytes: usize,
+    /// Most subscriptions.
+    pub subscriptions: usize,
+    /// Time for a body; fast ones get more.
+    pub body_timeout: Duration,
+}
+
+impl Default for HttpLimits {
+    fn default() -> Self {
+        Self {
+            event_bytes: 1024 * 1024,
+            batch_events: 1000,
+            request_bytes: 16 * 1024 * 1024,
+            subscriptions: 200_000,
+            body_timeout: Duration::from_secs(15),
+        }
+    }
+}
+
+impl HttpLimits {
+    /// Limits of a body of at most `bytes_max`, or of a batch.
+    fn body(self, bytes_max: Option<usize>) -> BodyLimits {
+        // The JSON form of an event is larger than its data: base64, escapes, attributes.
+        let batch = self.request_bytes.max(self.event_bytes.saturating_mul(2));
+        BodyLimits { bytes_max: bytes_max.unwrap_or(batch), timeout: self.body_timeout }
+    }
+}
+
+/// What a definition is completed with.
+#[derive(Clone, Copy, Debug)]
+pub struct DefinitionDefaults {
+    /// `timeout` of a subscription that names none.
+    pub timeout: Duration,
+    /// `max_in_flight` of a subscription that names none.
+    pub max_in_flight: u32,
+}
+
+/// Everything that handlers work with.
+pub struct HttpState {
+    /// Who may do what.
+    pub auth: Arc<Auth>,
+    /// The subscriptions.
+    pub registry: Registry,
+    /// The sources.
+    pub sources: SourceRegistry,
+    /// The log, for reading.
+    pub follow: Follow,
+    /// The log, asked whether it can be written.
+    pub readiness: Arc<dyn EventLog>,
+    /// Where published events go.
+    pub ingest: Ingest,
+    /// The running deliveries.
+    pub deliveries: Arc<dyn Deliveries>,
+    /// The running sources.
+    pub source_control: Arc<dyn SourceControl>,
+    /// Decides whether a URL may be dialled.
+    pub urls: Arc<dyn UrlJudge + Send + Sync>,
+    /// Protocols that sources may have.
+    pub protocols: &'static [&'static str],
+    /// Completes definitions.
+    pub defaults: DefinitionDefaults,
+    /// Writes the metrics as Prometheus text.
+    pub metrics: Option<Arc<dyn Fn() -> String + Send + Sync>>,
+    /// Sizes and times.
+    pub limits: HttpLimits,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// How the server listens.
+#[derive(Clone, Copy, Debug)]
+pub struct ServerSettings {
+    /// Threads that serve requests, at least 1.
+    pub workers: usize,
+    /// Most connections a worker holds; more wait in the kernel.
+    pub connections_max: usize,
+    /// Time for the head of a connection's first request.
+    pub head_timeout: Duration,
+    /// Time that an idle connection is kept, also for the head of a later request.
+    pub keep_alive: Duration,
+    /// Time for requests under way when the server is stopped.
+    pub shutdown_timeout: Duration,
+}
+
+impl Default for ServerSettings {
+    fn default() -> Self {
+        Self {
+            workers: 1,
+            connections_max: 20_000,
+            head_timeout: Duration::from_secs(5),
+            keep_alive: Duration::from_secs(30),
+            shutdown_timeout: Duration::from_secs(25),
+        }
+    }
+}
+
+/// Serves on a bound listener.
+///
+/// The server runs while the returned future is polled; it installs no signal handlers, its handle stops it. HTTP/1.1 only,
+/// no TLS, no compression, no access log. Requests are limited by actix to 96 headers and 128 KiB of head (431).
+///
+/// # Errors
+/// When the listener cannot be used.
+pub fn serve(listener: TcpListener, state: Arc<HttpState>, settings: ServerSettings, egress: &Egress) -> io::Result<Server> {
+    let egress = egress.clone();
+    let server = HttpServer::new(move || {
+        let data = Data::from(Arc::clone(&state));
+        App::new()
+            .app_data(data)
+            .app_data(egress.worker())
+            .configure(configure)
+            .default_service(web::to(problem::nothing_here))
+            .wrap(gate::Gate(Arc::clone(&state.auth)))
+    });
+    let server = server
+        .workers(settings.workers.max(1))
+        .max_connections(settings.connections_max)
+        .client_request_timeout(settings.head_timeout)
+        .keep_alive(settings.keep_alive)
+        .tcp_nodelay(true)
+        .on_connect(|connection, _| {
+            if let Some(stream) = connection.downcast_ref::<actix_web::rt::net::TcpStream>() {
+                // The connection works without these options, too; a dead peer is only noticed later.
+                let _ = egress::socket::harden(stream);
+            }
+        })
+        // A client that shut its sending side down is gone: nothing else tells an abandoned stream from a quiet one.
+        .h1_allow_half_closed(false)
+        .shutdown_timeout(settings.shutdown_timeout.as_secs())
+        .disable_signals()
+        .listen(listener)?;
+    Ok(server.run())
+}
+
+/// Registers every route of this module.
+fn configure(config: &mut ServiceConfig) {
+    config
+        .service(at("/v1/topics/{topic}/events", "GET, HEAD, POST").route(web::post().to(publish::publish)))
+        .service(at("/v1/topics", "GET, HEAD").route(get().to(events::topics)))
+        .service(at("/v1/events/{seq}", "GET, HEAD").route(get().to(events::event)))
+        .service(at("/healthz", "GET, HEAD").route(get().to(health::alive)))
+        .service(at("/readyz", "GET, HEAD").route(get().to(health::ready)))
+        .service(at("/metrics", "GET, HEAD").route(get().to(health::metrics)))
+        .service(at("/problems/{slug}", "GET, HEAD").route(get().to(problem::explain)))
+        .configure(streams::routes)
+        .configure(subscriptions::configure)
+        .configure(sources::configure);
+}
+
+/// A path that answers 405 with `Allow` to every other method.
+fn at(path: &str, allowed: &'static str) -> Resource {
+    web::resource(path).default_service(web::to(move || async move { Err::<HttpResponse, _>(problem::wrong_method(allowed)) }))
+}
+
+/// A route for GET and for HEAD, whose body actix leaves out.
+fn get() -> Route {
+    web::route().guard(guard::Any(guard::Get()).or(guard::Head()))
+}

@@ -1,0 +1,125 @@
+//! What subscriptions and sources have in common at the edge: strict JSON bodies, `ETag`, `If-Match`.
+
+use actix_web::HttpRequest;
+use actix_web::http::header::{self, HeaderMap};
+use actix_web::web::Payload;
+use serde_json::{Map, Value};
+
+use super::body::{BodyLimits, read_body, refuse_encoding};
+use super::problem::{self, Problem};
+use super::{DEFINITION_BYTES_MAX, HttpState};
+use crate::json::parse_strict;
+use crate::model::fields::FieldError;
+
+/// How often a change is tried again when somebody else was faster and no `If-Match` was given.
+pub(super) const CHANGE_TRIES: u32 = 4;
+
+/// The JSON body of a request.
+pub(super) async fn read_json(state: &HttpState, request: &HttpRequest, payload: Payload) -> Result<Value, Problem> {
+    refuse_encoding(request)?;
+    let limits = BodyLimits { bytes_max: DEFINITION_BYTES_MAX, timeout: state.limits.body_timeout };
+    let body = read_body(request, payload, limits).await?;
+    parse_strict(&body).map_err(|error| Problem::of_slug(error.slug(), 400, error.to_string()))
+}
+
+/// The JSON body of a request that may have none, which means an empty object.
+pub(super) async fn read_optional_json(state: &HttpState, request: &HttpRequest, payload: Payload) -> Result<Value, Problem> {
+    let has_body = request.headers().get(header::CONTENT_LENGTH).is_some_and(|length| length != "0")
+        || request.headers().contains_key(header::TRANSFER_ENCODING);
+    if has_body { read_json(state, request, payload).await } else { Ok(Value::Object(Map::new())) }
+}
+
+/// Mistakes as one problem, whose kind is that of the first.
+pub(super) fn refuse(errors: Vec<FieldError>) -> Problem {
+    let Some(first) = errors.first() else { return Problem::new(problem::INVALID_FIELDS, "the definition is not acceptable") };
+    let name = if first.pointer.is_empty() { "the body" } else { &first.pointer };
+    let more = if errors.len() > 1 { format!(" (and {} more, see `errors`)", errors.len() - 1) } else { String::new() };
+    let problem = Problem::of_slug(first.slug, first.status, format!("{name} {}{more}", first.detail));
+    errors.into_iter().fold(problem, |problem, error| problem.at(error.pointer, error.detail))
+}
+
+/// It is declared in the configuration file, which is where it must be changed.
+pub(super) fn declared() -> Problem {
+    Problem::new(problem::DECLARED, "change it in the configuration file and start the relay again")
+}
+
+/// What the caller expects to find before a change.
+pub(super) struct Precondition<'a> {
+    wanted: Option<&'a str>,
+    must_be_new: bool,
+}
+
+impl<'a> Precondition<'a> {
+    /// Out of `If-Match` and `If-None-Match: *`.
+    pub(super) fn of(headers: &'a HeaderMap) -> Result<Self, Problem> {
+        let text = |name| match headers.get(name) {
+            None => Ok(None),
+            Some(value) => value.to_str().map(Some).map_err(|_| failed()),
+        };
+        let must_be_new = text(header::IF_NONE_MATCH)?.is_some_and(|value| value.trim() == "*");
+        Ok(Self { wanted: text(header::IF_MATCH)?, must_be_new })
+    }
+
+    /// Whether it speaks about one certain state, so that a change must not be tried again on another.
+    pub(super) fn is_given(&self) -> bool {
+        self.wanted.is_some() || self.must_be_new
+    }
+
+    /// Compares with what is there; weak tags never match (RFC 9110 §13.1.1).
+    pub(super) fn check(&self, present: Option<&str>) -> Result<(), Problem> {
+        let matches = match (self.wanted, present) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(wanted), Some(tag)) => wanted.split(',').map(str::trim).any(|one| one == "*" || one == tag),
+        };
+        if matches && !(self.must_be_new && present.is_some()) { Ok(()) } else { Err(failed()) }
+    }
+}
+
+fn failed() -> Problem {
+    Problem::new(problem::PRECONDITION_FAILED, "it is not in the state that If-Match or If-None-Match names; read it again")
+}
+
+/// Fills a buffer with random bytes.
+pub(super) fn random(bytes: &mut [u8]) {
+    getrandom::fill(bytes).expect("invariant: the system has random bytes");
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::http::header::HeaderValue;
+
+    use super::*;
+
+    fn verdict(if_match: Option<&'static str>, present: Option<&str>) -> bool {
+        let mut headers = HeaderMap::new();
+        if let Some(value) = if_match {
+            headers.insert(header::IF_MATCH, HeaderValue::from_static(value));
+        }
+        Precondition::of(&headers).and_then(|precondition| precondition.check(present)).is_ok()
+    }
+
+    #[test]
+    fn a_change_needs_one_of_the_tags_it_names() {
+        assert!(verdict(None, None) && verdict(None, Some("\"1-1\"")));
+        assert!(verdict(Some("\"1-1\""), Some("\"1-1\"")) && verdict(Some("\"0\", \"1-1\""), Some("\"1-1\"")));
+        assert!(!verdict(Some("\"1-2\""), Some("\"1-1\"")) && !verdict(Some("W/\"1-1\""), Some("\"1-1\"")));
+        assert!(verdict(Some("*"), Some("\"1-1\"")) && !verdict(Some("*"), None) && !verdict(Some(""), Some("\"1-1\"")));
+    }
+
+    #[test]
+    fn creation_only_refuses_what_is_there() {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::IF_NONE_MATCH, HeaderValue::from_static("*"));
+        let precondition = Precondition::of(&headers).unwrap();
+        assert!(precondition.check(None).is_ok() && precondition.check(Some("\"1\"")).is_err());
+    }
+
+    #[test]
+    fn all_mistakes_are_listed_and_the_first_names_the_kind() {
+        let errors = ["url", "timeout"].map(|slug| FieldError { pointer: format!("/{slug}"), slug, detail: "is bad".to_owned(), status: 422 });
+        let problem = refuse(errors.to_vec());
+        assert_eq!((problem.slug(), problem.status().as_u16()), ("url", 422));
+        assert_eq!(problem.to_string(), "url: /url is bad (and 1 more, see `errors`)");
+    }
+}

@@ -1,0 +1,298 @@
+//! Subscriptions: made, replaced, shown, patched, deleted.
+//!
+//! Owns what a request means for a record: who may see it, what a change keeps, when it conflicts. How definitions read is the
+//! model's part, what runs them is behind the ports. Operations on the running side are in [`operations`], secrets in
+//! [`secrets`].
+
+use std::sync::Arc;
+
+use actix_web::http::header::{self, HeaderValue};
+use actix_web::http::StatusCode;
+use actix_web::web::{self, Data, Payload, ServiceConfig};
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
+use serde_json::Value;
+
+use super::auth::{Caller, Scope};
+use super::definition::{CHANGE_TRIES, Precondition, declared, random, read_json, refuse};
+use super::problem::{self, Problem};
+use super::query::Query;
+use super::{HttpState, at, get, views};
+use crate::model::Seq;
+use crate::model::subscription::parse::form::Keys;
+use crate::model::subscription::parse::keys::generate_id;
+use crate::model::subscription::parse::{Definition, Rules, merge_patch, parse_definition};
+use crate::model::subscription::{
+    Activity, DisabledReason, Ordinal, REVISIONS_MAX, Revision, StartFrom, SubscriptionId, SubscriptionRecord,
+};
+use crate::storage::StorageErrorKind;
+
+mod operations;
+mod secrets;
+
+const LIST: &str = "/v1/subscriptions";
+
+/// Registers the routes.
+pub(super) fn configure(config: &mut ServiceConfig) {
+    let post = |path: &str| at(&format!("{LIST}/{{id}}/{path}"), "POST");
+    let show = |path: &str| at(&format!("{LIST}/{{id}}/{path}"), "GET, HEAD");
+    config
+        .service(at(LIST, "GET, HEAD, POST").route(get().to(list)).route(web::post().to(create)))
+        .service(
+            at(&format!("{LIST}/{{id}}"), "GET, HEAD, PUT, PATCH, DELETE")
+                .route(get().to(show_one))
+                .route(web::put().to(replace))
+                .route(web::patch().to(patch))
+                .route(web::delete().to(delete)),
+        )
+        .service(post("pause").route(web::post().to(operations::pause)))
+        .service(post("resume").route(web::post().to(operations::resume)))
+        .service(post("ping").route(web::post().to(operations::ping)))
+        .service(post("seek").route(web::post().to(operations::seek)))
+        .service(post("secret/rotate").route(web::post().to(secrets::rotate)))
+        .service(post("dead-letters/redrive").route(web::post().to(operations::redrive)))
+        .service(show("status").route(get().to(operations::status)))
+        .service(show("dead-letters").route(get().to(operations::dead_letters)))
+        .service(show("undelivered").route(get().to(operations::undelivered)))
+        .service(show("deliveries/{seq}").route(get().to(operations::delivery)));
+}
+
+/// `GET /v1/subscriptions`; states are as stored, whether one is failing shows only on its own.
+async fn list(state: Data<HttpState>, request: HttpRequest) -> Result<HttpResponse, Problem> {
+    let caller = state.auth.require(&request, Scope::Read)?;
+    let query = Query::read(&request, &["limit", "after"])?;
+    let (limit, mut after) = (query.limit()? as usize, query.after_id()?.map(str::to_owned));
+    let mut shown: Vec<Arc<SubscriptionRecord>> = Vec::new();
+    // One more than asked for tells whether there is a next page; a limited caller skips what is not theirs.
+    while shown.len() <= limit {
+        let some = state.registry.list(after.as_deref(), limit + 1);
+        let Some(last) = some.last() else { break };
+        after = Some(last.spec.id.as_str().to_owned());
+        shown.extend(some.into_iter().filter(|record| caller.covers(&record.spec.topics)));
+    }
+    let has_more = shown.len() > limit;
+    shown.truncate(limit);
+    let next = shown.last().filter(|_| has_more).map(|record| Value::from(record.spec.id.as_str()));
+    let items = shown.iter().map(|record| views::subscription(record, Keys::Hidden, false)).collect();
+    Ok(HttpResponse::Ok().json(views::page(items, next)))
+}
+
+async fn show_one(state: Data<HttpState>, request: HttpRequest) -> Result<HttpResponse, Problem> {
+    let (_, record) = find(&state, &request, Scope::Read)?;
+    let is_failing = record.activity == Activity::Active && is_failing(&state, &record).await;
+    Ok(answer(HttpResponse::Ok(), &record, Keys::Hidden, is_failing))
+}
+
+async fn is_failing(state: &HttpState, record: &Arc<SubscriptionRecord>) -> bool {
+    matches!(state.deliveries.status(record).await, Ok(Some((status, _))) if status.is_failing)
+}
+
+async fn create(state: Data<HttpState>, request: HttpRequest, payload: Payload) -> Result<HttpResponse, Problem> {
+    let caller = state.auth.require(&request, Scope::Manage)?;
+    let body = read_json(&state, &request, payload).await?;
+    let definition = read_definition(&state, &caller, &body, None)?;
+    let id = definition.id.clone().unwrap_or_else(|| generate_id(&mut random));
+    let exists = || Problem::new(problem::ALREADY_EXISTS, format!("use PUT {LIST}/{id} to replace it"));
+    if state.registry.get(id.as_str()).is_some() {
+        return Err(exists());
+    }
+    let (record, keys) = new_record(&state, definition, id.clone()).await?;
+    match state.registry.put(record, 0).await {
+        Ok(record) => Ok(created(&record, keys)),
+        Err(error) if error.kind == StorageErrorKind::Conflict => Err(exists()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn replace(state: Data<HttpState>, request: HttpRequest, payload: Payload) -> Result<HttpResponse, Problem> {
+    let caller = state.auth.require(&request, Scope::Manage)?;
+    let id = path_id(&request).ok_or_else(bad_path_id)?;
+    let precondition = Precondition::of(request.headers())?;
+    visible(&state, &caller, &id)?;
+    let body = read_json(&state, &request, payload).await?;
+    let definition = read_definition(&state, &caller, &body, Some(id.as_str()))?;
+    for _ in 0..CHANGE_TRIES {
+        let present = visible(&state, &caller, &id)?;
+        precondition.check(present.as_deref().map(tag).as_deref())?;
+        let (record, keys, expected) = match &present {
+            None => {
+                let (record, keys) = new_record(&state, definition.clone(), id.clone()).await?;
+                (record, keys, 0)
+            }
+            Some(present) if present.declared => return Err(declared()),
+            Some(present) => {
+                let (record, keys) = changed_record(&state, present, definition.clone()).await?;
+                (record, keys, present.revision)
+            }
+        };
+        match state.registry.put(record, expected).await {
+            Ok(record) if present.is_none() => return Ok(created(&record, keys)),
+            Ok(record) => return Ok(answer(HttpResponse::Ok(), &record, keys, false)),
+            Err(error) if error.kind == StorageErrorKind::Conflict && !precondition.is_given() => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(contended())
+}
+
+async fn patch(state: Data<HttpState>, request: HttpRequest, payload: Payload) -> Result<HttpResponse, Problem> {
+    let (caller, found) = find(&state, &request, Scope::Manage)?;
+    let precondition = Precondition::of(request.headers())?;
+    let body = read_json(&state, &request, payload).await?;
+    for _ in 0..CHANGE_TRIES {
+        let present = visible(&state, &caller, &found.spec.id)?.ok_or_else(Problem::not_found)?;
+        precondition.check(Some(&tag(&present)))?;
+        // Whether it runs is not part of a declaration: nothing else ends `disabled`.
+        let is_switch = body.as_object().is_some_and(|members| members.keys().all(|name| name == "enabled"));
+        if present.declared && !is_switch {
+            return Err(declared());
+        }
+        let definition = merge_patch(&present, &body, &rules(&state)).map_err(refuse)?;
+        caller.follow(&definition.topics)?;
+        let (record, keys) = changed_record(&state, &present, definition).await?;
+        match state.registry.put(record, present.revision).await {
+            Ok(record) => return Ok(answer(HttpResponse::Ok(), &record, keys, false)),
+            Err(error) if error.kind == StorageErrorKind::Conflict && !precondition.is_given() => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(contended())
+}
+
+async fn delete(state: Data<HttpState>, request: HttpRequest) -> Result<HttpResponse, Problem> {
+    let (_, record) = find(&state, &request, Scope::Manage)?;
+    Precondition::of(request.headers())?.check(Some(&tag(&record)))?;
+    if record.declared {
+        return Err(declared());
+    }
+    state.registry.delete(&record.spec.id).await?.ok_or_else(Problem::not_found)?;
+    Ok(HttpResponse::NoContent().finish())
+}
+
+/// The subscription of the path, when the caller has the scope and may see it.
+fn find(state: &HttpState, request: &HttpRequest, scope: Scope) -> Result<(Caller, Arc<SubscriptionRecord>), Problem> {
+    let caller = state.auth.require(request, scope)?;
+    let id = path_id(request).ok_or_else(Problem::not_found)?;
+    let record = visible(state, &caller, &id)?.ok_or_else(Problem::not_found)?;
+    Ok((caller, record))
+}
+
+/// The subscription of this id, if there is one; 404 when it is not the caller's.
+fn visible(state: &HttpState, caller: &Caller, id: &SubscriptionId) -> Result<Option<Arc<SubscriptionRecord>>, Problem> {
+    let record = state.registry.get(id.as_str());
+    match &record {
+        Some(foreign) if !caller.covers(&foreign.spec.topics) => Err(Problem::not_found()),
+        _ => Ok(record),
+    }
+}
+
+fn path_id(request: &HttpRequest) -> Option<SubscriptionId> {
+    SubscriptionId::parse(request.match_info().get("id").unwrap_or_default())
+}
+
+fn bad_path_id() -> Problem {
+    Problem::of_slug("id", 422, "an id is 1 to 64 letters, digits, '_' and '-'")
+}
+
+fn contended() -> Problem {
+    Problem::new(problem::UNAVAILABLE, "others change it at the same time; repeat in a moment").retry_after(1)
+}
+
+fn rules(state: &HttpState) -> Rules<'_> {
+    Rules { timeout: state.defaults.timeout, max_in_flight: state.defaults.max_in_flight, ..Rules::new(&*state.urls) }
+}
+
+fn read_definition(state: &HttpState, caller: &Caller, body: &Value, id: Option<&str>) -> Result<Definition, Problem> {
+    let definition = parse_definition(body, id, &rules(state)).map_err(refuse)?;
+    caller.follow(&definition.topics)?;
+    Ok(definition)
+}
+
+/// A record that did not exist, and whether its key must be shown.
+async fn new_record(state: &HttpState, definition: Definition, id: SubscriptionId) -> Result<(SubscriptionRecord, Keys), Problem> {
+    let most = state.limits.subscriptions;
+    if state.registry.len() >= most {
+        let detail = format!("there are {most} already (`limits.subscriptions`); delete some or raise the limit");
+        return Err(Problem::new(problem::TOO_MANY_SUBSCRIPTIONS, detail));
+    }
+    let starts_after = position(state, definition.from, "/from").await?;
+    let now = state.clock.now();
+    let activity = if definition.enabled == Some(false) { Activity::Disabled(DisabledReason::Manual) } else { Activity::Active };
+    let (spec, _) = definition.into_spec(id, None, &mut random);
+    let revision = Revision { from_seq: starts_after.next(), topics: spec.topics.clone(), types: spec.types.clone() };
+    let record = SubscriptionRecord {
+        spec,
+        ordinal: Ordinal(0),
+        revision: 0,
+        activity,
+        starts_after,
+        revisions: vec![revision],
+        declared: false,
+        created_at: now,
+        updated_at: now,
+    };
+    // A key that was given is shown too: the answer to a creation is the one place where it can be compared.
+    Ok((record, Keys::Shown))
+}
+
+/// The record as a definition changes it, and whether a new key must be shown.
+async fn changed_record(
+    state: &HttpState,
+    present: &Arc<SubscriptionRecord>,
+    definition: Definition,
+) -> Result<(SubscriptionRecord, Keys), Problem> {
+    let activity = match (definition.enabled, present.activity) {
+        (Some(false), Activity::Active | Activity::Paused) => Activity::Disabled(DisabledReason::Manual),
+        (Some(true), Activity::Disabled(_)) => Activity::Active,
+        (_, activity) => activity,
+    };
+    let (spec, key_is_new) = definition.into_spec(present.spec.id.clone(), Some(&present.spec.signature), &mut random);
+    let mut revisions = present.revisions.clone();
+    if spec.topics != present.spec.topics || spec.types != present.spec.types {
+        let from_seq = cursor(state, present).await?.next();
+        revisions.retain(|revision| revision.from_seq < from_seq);
+        revisions.push(Revision { from_seq, topics: spec.topics.clone(), types: spec.types.clone() });
+        if revisions.len() > REVISIONS_MAX {
+            revisions.remove(0);
+        }
+    }
+    let record = SubscriptionRecord { spec, activity, revisions, updated_at: state.clock.now(), ..SubscriptionRecord::clone(present) };
+    Ok((record, if key_is_new { Keys::Shown } else { Keys::Hidden }))
+}
+
+/// How far it has come: a new definition judges what lies behind that.
+async fn cursor(state: &HttpState, record: &Arc<SubscriptionRecord>) -> Result<Seq, Problem> {
+    let (status, _) = state.deliveries.status(record).await?.ok_or_else(contended)?;
+    Ok(status.cursor)
+}
+
+/// The position before which a reader that starts there has nothing to do.
+async fn position(state: &HttpState, from: StartFrom, pointer: &str) -> Result<Seq, Problem> {
+    let head = state.follow.head();
+    Ok(match from {
+        StartFrom::Latest => head,
+        StartFrom::Earliest => state.follow.first_kept().prev(),
+        StartFrom::Time(time) => state.follow.before_time(time).await?,
+        StartFrom::Seq(seq) if seq > head.next() => {
+            let detail = format!("{seq} is beyond the head of the log; allowed: 1 to {}", head.next());
+            return Err(Problem::of_slug("from", 422, detail.clone()).at(format!("{pointer}/seq"), detail));
+        }
+        StartFrom::Seq(seq) => seq.prev(),
+    })
+}
+
+fn tag(record: &SubscriptionRecord) -> String {
+    format!("\"{}-{}\"", record.ordinal.0, record.revision)
+}
+
+fn created(record: &SubscriptionRecord, keys: Keys) -> HttpResponse {
+    let mut response = HttpResponse::build(StatusCode::CREATED);
+    response.insert_header((header::LOCATION, format!("{LIST}/{}", record.spec.id)));
+    answer(response, record, keys, false)
+}
+
+fn answer(mut response: HttpResponseBuilder, record: &SubscriptionRecord, keys: Keys, is_failing: bool) -> HttpResponse {
+    if keys == Keys::Shown {
+        response.insert_header((header::CACHE_CONTROL, HeaderValue::from_static("no-store")));
+    }
+    response.insert_header((header::ETAG, tag(record))).json(views::subscription(record, keys, is_failing))
+}

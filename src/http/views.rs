@@ -1,0 +1,140 @@
+//! How records and states are shown: words of the API, times as RFC 3339.
+
+use serde_json::{Value, json};
+
+use super::ports::SourceStatus;
+use crate::clock::Timestamp;
+use crate::delivery::inspect::DeliveryView;
+use crate::delivery::question::SubscriptionStatus;
+use crate::model::source::{SourceGap, SourceRecord};
+use crate::model::source::parse::source_form;
+use crate::model::subscription::parse::form::Keys;
+use crate::model::subscription::parse::rest_form;
+use crate::model::subscription::{Activity, DisabledReason, SubscriptionRecord};
+use crate::model::{Attempt, Exception, ExceptionState};
+
+/// `state` and `reason` of a subscription.
+pub(super) fn state(activity: Activity, is_failing: bool) -> (&'static str, Option<&'static str>) {
+    match activity {
+        Activity::Active if is_failing => ("failing", None),
+        Activity::Active => ("active", None),
+        Activity::Paused => ("paused", None),
+        Activity::Disabled(reason) => ("disabled", Some(match reason {
+            DisabledReason::Manual => "manual",
+            DisabledReason::Gone => "gone",
+            DisabledReason::Failing => "failing",
+            DisabledReason::Receiver => "receiver",
+        })),
+    }
+}
+
+/// A subscription; `is_failing` is observed, not stored.
+pub(super) fn subscription(record: &SubscriptionRecord, keys: Keys, is_failing: bool) -> Value {
+    let mut value = rest_form(record, keys);
+    let (state, reason) = state(record.activity, is_failing);
+    value["state"] = json!(state);
+    value["reason"] = json!(reason);
+    value
+}
+
+/// `GET …/status`; `oldest_age_s` is the age of the oldest undelivered event.
+pub(super) fn status(record: &SubscriptionRecord, status: &SubscriptionStatus, oldest_age_s: Option<u64>) -> Value {
+    let (state, reason) = state(record.activity, status.is_failing);
+    json!({
+        "state": state,
+        "reason": reason,
+        "cursor": status.cursor,
+        "head": status.head,
+        "lag": status.lag,
+        "oldest_undelivered_age_s": oldest_age_s,
+        "in_flight": status.in_flight,
+        "retrying": status.retrying,
+        "dead": status.dead,
+        "expired": status.expired,
+        "circuit": status.circuit,
+        "delivered_total": status.delivered_total,
+        "failed_attempts_total": status.failed_attempts_total,
+        "last_attempt": status.last_attempt.as_ref().map(attempt),
+    })
+}
+
+/// One attempt.
+pub(super) fn attempt(attempt: &Attempt) -> Value {
+    json!({
+        "seq": attempt.seq,
+        "n": attempt.n,
+        "at": time(attempt.at),
+        "outcome": attempt.outcome,
+        "status": attempt.status,
+        "error": attempt.error,
+        "latency_ms": attempt.latency_ms,
+        "response": attempt.response,
+    })
+}
+
+/// `GET …/deliveries/{seq}`.
+pub(super) fn delivery(view: &DeliveryView) -> Value {
+    json!({
+        "state": view.state.word(),
+        "reason": view.reason,
+        "attempts": view.attempts.iter().map(attempt).collect::<Vec<_>>(),
+        "next_attempt_at": view.next_attempt_at.map(time),
+    })
+}
+
+/// One dead letter.
+pub(super) fn dead_letter(exception: &Exception) -> Value {
+    json!({
+        "seq": exception.seq,
+        "reason": exception.reason,
+        "attempts": exception.sent,
+        "first_failed_at": time(exception.since),
+        "dead_at": time(exception.due_at),
+    })
+}
+
+/// One event that failed and is not delivered.
+pub(super) fn undelivered(exception: &Exception) -> Value {
+    let (state, next) = match exception.state {
+        ExceptionState::Retry => ("retrying", Some(time(exception.due_at))),
+        ExceptionState::Dead => ("dead", None),
+    };
+    json!({
+        "seq": exception.seq,
+        "state": state,
+        "reason": exception.reason,
+        "attempts": exception.sent,
+        "first_failed_at": time(exception.since),
+        "next_attempt_at": next,
+    })
+}
+
+/// A source; one that is not running is `stopped`, its resume token the stored one.
+pub(super) fn source(record: &SourceRecord, status: Option<&SourceStatus>, gaps: &[SourceGap]) -> Value {
+    let mut value = source_form(record);
+    let stopped = SourceStatus { state: "stopped", resume_token: record.resume_token.clone(), ..SourceStatus::default() };
+    let status = status.unwrap_or(&stopped);
+    value["state"] = json!(status.state);
+    value["last_event_at"] = json!(status.last_event_at.map(time));
+    value["resume_token"] = json!(status.resume_token);
+    value["counts"] = json!({
+        "events": status.events,
+        "bytes": status.bytes,
+        "skipped": status.skipped,
+        "reconnects": status.reconnects,
+        "gaps": status.gaps,
+    });
+    value["last_error"] = json!(status.last_error);
+    value["gaps"] = gaps.iter().map(|gap| json!({ "from": time(gap.from), "to": time(gap.to), "at_seq": gap.at_seq })).collect();
+    value
+}
+
+/// A page of a list.
+pub(super) fn page(items: Vec<Value>, next: Option<Value>) -> Value {
+    json!({ "items": items, "next": next })
+}
+
+/// RFC 3339.
+pub(super) fn time(at: Timestamp) -> String {
+    at.to_string()
+}

@@ -1,0 +1,168 @@
+//! Sources: reads upstream event streams and hands their events on, in order, with the upstream's own position.
+//!
+//! A protocol is one file and one row of [`SOURCES`]. `supervisor` keeps one task a source, `runner` goes round
+//! connect–read–reconnect, `reconnect` decides when, `session` is what a protocol works with, `stream` reads bodies that are
+//! one endless sequence of records, `record` makes events, `status` is what operators see. Knows nothing of storage,
+//! deduplication or HTTP serving: events leave through an [`Emitter`], connections come from an [`UpstreamClient`].
+
+mod connection;
+mod ndjson;
+mod record;
+mod runner;
+mod session;
+mod sse;
+mod status;
+mod stream;
+mod supervisor;
+
+pub mod reconnect;
+
+pub use connection::{BodyFault, ConnectFault, UpstreamBody, UpstreamClient, UpstreamRequest, UpstreamResponse};
+pub use reconnect::{Ending, EndingClass, ReconnectSettings, SourceState};
+pub use record::EventMapper;
+pub use session::Session;
+pub use status::{LastError, SkippedSample, SourceStatus};
+pub use supervisor::Sources;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::clock::{Clock, Timestamp};
+use crate::codec::pointer::{Pointer, PointerError};
+use crate::model::source::{SourceGap, SourceSettings, SourceSpec};
+use crate::model::{NewEvent, ResumeToken};
+
+/// Every protocol an upstream can be read with.
+pub const SOURCES: &[Protocol] = &[ndjson::PROTOCOL, sse::PROTOCOL];
+
+/// Most events handed on at once.
+pub const BATCH_EVENTS_MAX: usize = 512;
+/// A batch is handed on once its data has this many bytes.
+pub const BATCH_BYTES_SOFT_MAX: usize = 1024 * 1024;
+
+/// One way of reading an upstream.
+#[derive(Clone, Copy)]
+pub struct Protocol {
+    /// The word in `protocol`.
+    pub name: &'static str,
+    /// Checks what is special about its settings; the common ones are checked by [`check_settings`] before.
+    pub check: fn(&SourceSpec) -> Result<(), SettingsError>,
+    /// Makes a reader for a spec that passed the check.
+    pub open: fn(&SourceSpec) -> Box<dyn Source>,
+}
+
+impl std::fmt::Debug for Protocol {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Protocol").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// The protocol of that name.
+#[must_use]
+pub fn protocol(name: &str) -> Option<&'static Protocol> {
+    SOURCES.iter().find(|protocol| protocol.name == name)
+}
+
+/// Why a source cannot be read as configured.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{pointer}: {problem}")]
+pub struct SettingsError {
+    /// JSON pointer into the source's definition, such as `/settings/id`.
+    pub pointer: &'static str,
+    /// What is wrong and what would be right.
+    pub problem: String,
+}
+
+/// Checks the protocol and the settings of a source.
+///
+/// # Errors
+/// The first [`SettingsError`]: unknown protocol, malformed pointer, method, or what the protocol itself refuses.
+pub fn check_settings(spec: &SourceSpec) -> Result<(), SettingsError> {
+    let Some(protocol) = protocol(&spec.protocol) else {
+        let known: Vec<&str> = SOURCES.iter().map(|protocol| protocol.name).collect();
+        let problem = format!("{:?} is not a protocol; known are {}", spec.protocol, known.join(", "));
+        return Err(SettingsError { pointer: "/protocol", problem });
+    };
+    let settings = &spec.settings;
+    for (pointer, text) in [
+        ("/settings/id", &settings.id),
+        ("/settings/type", &settings.kind),
+        ("/settings/subject", &settings.subject),
+        ("/settings/time", &settings.time),
+    ] {
+        if let Some(text) = text {
+            Pointer::parse(text).map_err(|error: PointerError| SettingsError { pointer, problem: error.to_string() })?;
+        }
+    }
+    if !matches!(settings.method.as_str(), "GET" | "POST") {
+        return Err(SettingsError { pointer: "/settings/method", problem: "must be GET or POST".to_owned() });
+    }
+    if settings.body.is_some() && settings.method == "GET" {
+        return Err(SettingsError { pointer: "/settings/body", problem: "needs the method POST".to_owned() });
+    }
+    (protocol.check)(spec)
+}
+
+/// Cap on one record, as a length.
+fn record_bytes_max(settings: &SourceSettings) -> usize {
+    usize::try_from(settings.max_event_bytes).unwrap_or(usize::MAX / 2)
+}
+
+/// Reads one upstream; keeps what must outlive a connection.
+#[async_trait]
+pub trait Source: Send {
+    /// One connection from the request to its end; everything that came was handed on when it returns.
+    async fn run(&mut self, session: &mut Session) -> Ending;
+}
+
+/// An event and how far the upstream has come with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Emission {
+    /// The event.
+    pub event: NewEvent,
+    /// The upstream's position after it, to be stored in the same transaction; `None` = unchanged.
+    pub resume: Option<ResumeToken>,
+}
+
+/// Why events were not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EmitError {
+    /// The relay is going down; nothing of the batch was taken.
+    #[error("the relay is shutting down")]
+    ShuttingDown,
+}
+
+/// Where events go.
+#[async_trait]
+pub trait Emitter: Send + Sync {
+    /// Takes a batch of one source in order; waits while the intake is full, which holds up the upstream's socket.
+    ///
+    /// # Errors
+    /// [`EmitError::ShuttingDown`]: the batch is not stored and the source stops.
+    async fn emit(&self, source: &str, batch: Vec<Emission>) -> Result<(), EmitError>;
+
+    /// Takes note of a stretch that was missed for good; `at_seq` is for the emitter to fill.
+    async fn gap(&self, gap: SourceGap);
+}
+
+/// What all sources of a relay share.
+#[derive(Clone)]
+pub struct SourceContext {
+    /// Opens connections.
+    pub client: Arc<dyn UpstreamClient>,
+    /// Takes events.
+    pub emitter: Arc<dyn Emitter>,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+    /// Delays between connections.
+    pub reconnect: ReconnectSettings,
+    /// When this relay was last at work: older sources that cannot resume have a gap from then on. `None` = never.
+    pub away_since: Option<Timestamp>,
+}
+
+impl std::fmt::Debug for SourceContext {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SourceContext").field("reconnect", &self.reconnect).finish_non_exhaustive()
+    }
+}

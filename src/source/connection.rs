@@ -1,0 +1,188 @@
+//! One HTTP exchange with an upstream: the small interface to whatever opens connections, what is asked, and what an answer
+//! without a stream means. Redirects are never followed; the content is not looked at.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use hyper::header::{
+    ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT,
+};
+use hyper::{Method, StatusCode};
+
+use super::reconnect::{Ending, EndingClass};
+use crate::clock::Timestamp;
+use crate::model::ResumeToken;
+use crate::model::source::SourceSpec;
+
+/// What is asked of an upstream.
+#[derive(Clone, Debug)]
+pub struct UpstreamRequest {
+    /// `GET` or `POST`.
+    pub method: Method,
+    /// Canonical URL; judged anew at every dial.
+    pub url: String,
+    /// All headers but those of the connection and `Host`.
+    pub headers: HeaderMap,
+    /// The request body.
+    pub body: Option<Bytes>,
+}
+
+/// What an upstream answered.
+pub struct UpstreamResponse {
+    /// The status; never 1xx.
+    pub status: StatusCode,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body, not yet read, content codings untouched.
+    pub body: Box<dyn UpstreamBody>,
+}
+
+impl std::fmt::Debug for UpstreamResponse {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("UpstreamResponse").field("status", &self.status).finish_non_exhaustive()
+    }
+}
+
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{detail}")]
+pub struct ConnectFault {
+    /// The word for it, such as `connect`, `dns`, `tls`, `blocked_address`.
+    pub slug: &'static str,
+    /// A sentence for a person.
+    pub detail: String,
+    /// The relay's own rules forbid the target: only a person can mend that.
+    pub forbidden: bool,
+}
+
+/// Why a body ended early.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BodyFault {
+    /// The other side went away before the end it had announced.
+    #[error("the body ended before its end")]
+    Truncated,
+    /// The connection broke, or what came is not HTTP.
+    #[error("{0}")]
+    Io(String),
+}
+
+/// A response body.
+#[async_trait]
+pub trait UpstreamBody: Send {
+    /// The next bytes, never empty; `None` at the end the other side meant, after that always.
+    ///
+    /// # Cancellation
+    /// Dropping the future loses nothing.
+    async fn next_chunk(&mut self) -> Option<Result<Bytes, BodyFault>>;
+}
+
+/// Opens connections to upstreams.
+#[async_trait]
+pub trait UpstreamClient: Send + Sync {
+    /// Sends a request and waits for the head of the answer.
+    ///
+    /// # Errors
+    /// [`ConnectFault`] when there is no answer.
+    async fn fetch(&self, request: UpstreamRequest) -> Result<UpstreamResponse, ConnectFault>;
+}
+
+/// The request of a source: its own headers win over ours, the position wins over both.
+pub(super) fn request(spec: &SourceSpec, accept: &'static str, resume: Option<&ResumeToken>) -> UpstreamRequest {
+    let mut headers = HeaderMap::new();
+    headers.insert(USER_AGENT, HeaderValue::from_static(concat!("hookcast/", env!("CARGO_PKG_VERSION"))));
+    headers.insert(ACCEPT, HeaderValue::from_static(accept));
+    // Compression makes many servers hold events back until a buffer is full.
+    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if spec.settings.body.is_some() {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    }
+    for (name, value) in &spec.headers {
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value)) {
+            headers.insert(name, value);
+        }
+    }
+    if let Some(position) = resume.and_then(|token| HeaderValue::from_bytes(token.as_str().as_bytes()).ok()) {
+        headers.insert(HeaderName::from_static("last-event-id"), position);
+    }
+    let method = if spec.settings.method == "POST" { Method::POST } else { Method::GET };
+    let body = spec.settings.body.clone().map(Bytes::from);
+    UpstreamRequest { method, url: spec.url.clone(), headers, body }
+}
+
+/// What an answer means that is neither 200 nor 204; `None` for those two.
+pub(super) fn refusal(status: StatusCode, headers: &HeaderMap, now: Timestamp) -> Option<Ending> {
+    let (class, slug, detail) = match status.as_u16() {
+        200 | 204 => return None,
+        401 | 403 => (EndingClass::Denied, "auth", "the upstream refuses the credentials"),
+        300..=399 => (EndingClass::Denied, "redirect", "the upstream answers with a redirect, which is not followed"),
+        429 => (EndingClass::Failed, "rate_limited", "the upstream asks for fewer requests"),
+        _ => (EndingClass::Failed, "status", "the upstream answers with an unusable status"),
+    };
+    let ending = Ending::new(class, slug, format!("{detail} ({})", status.as_u16()));
+    Some(ending.with_retry_after(retry_after(headers, now)))
+}
+
+/// The `Retry-After` of an answer, in seconds or as a date.
+///
+/// Spec: RFC 9110 §10.2.3.
+fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
+        return Some(Duration::from_secs(text.parse().unwrap_or(u64::MAX)));
+    }
+    let date = httpdate::parse_http_date(text).ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
+    Some(Timestamp(i64::try_from(date.as_millis()).unwrap_or(i64::MAX)).since(now))
+}
+
+/// The media type of an answer without parameters, in lower case; `None` when it names none.
+pub(super) fn media_type(headers: &HeaderMap) -> Option<String> {
+    let text = headers.get(CONTENT_TYPE)?.to_str().ok()?;
+    Some(text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(name: &'static str, value: &str) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert(name, HeaderValue::from_str(value).unwrap());
+        headers
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let now = Timestamp::parse_rfc3339("2026-01-02T03:04:05Z").unwrap();
+        let read = |text: &str| retry_after(&headers("retry-after", text), now);
+        assert_eq!(read("120"), Some(Duration::from_secs(120)));
+        assert_eq!(read("Fri, 02 Jan 2026 03:05:05 GMT"), Some(Duration::from_secs(60)));
+        assert_eq!(read("Fri, 02 Jan 2026 03:00:00 GMT"), Some(Duration::ZERO));
+        assert_eq!(read("99999999999999999999999"), Some(Duration::from_secs(u64::MAX)));
+        assert_eq!(read("soon"), None);
+        assert_eq!(read("-1"), None);
+    }
+
+    #[test]
+    fn statuses_fall_into_classes() {
+        let class = |status: u16| {
+            let ending = refusal(StatusCode::from_u16(status).unwrap(), &HeaderMap::new(), Timestamp(0));
+            ending.map(|ending| (ending.class, ending.slug))
+        };
+        assert_eq!(class(200), None);
+        assert_eq!(class(204), None);
+        assert_eq!(class(401), Some((EndingClass::Denied, "auth")));
+        assert_eq!(class(303), Some((EndingClass::Denied, "redirect")));
+        assert_eq!(class(429), Some((EndingClass::Failed, "rate_limited")));
+        assert_eq!(class(503), Some((EndingClass::Failed, "status")));
+        assert_eq!(class(210), Some((EndingClass::Failed, "status")));
+    }
+
+    #[test]
+    fn media_types_lose_their_parameters() {
+        assert_eq!(media_type(&headers("content-type", "Text/Event-Stream;charset=x")).as_deref(), Some("text/event-stream"));
+        assert_eq!(media_type(&headers("content-type", "text/event-stream;")).as_deref(), Some("text/event-stream"));
+        assert_eq!(media_type(&HeaderMap::new()), None);
+    }
+}

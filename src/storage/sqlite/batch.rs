@@ -1,0 +1,238 @@
+//! A batch: what several jobs change, put together so that it is one transaction of few statements.
+//!
+//! It keeps the end of every key, not the steps to it, so that the order of its statements does not matter. Jobs are judged
+//! here, against the state ahead; a refused job leaves nothing behind.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::job::{Answer, Work};
+use super::state::{Ahead, KnownSource, KnownSubscription, State};
+use crate::clock::Timestamp;
+use crate::model::delivery::{ExpiredRange, KeptException};
+use crate::model::source::{SourceGap, SourceRecord};
+use crate::model::subscription::{Ordinal, SubscriptionRecord};
+use crate::model::{Attempt, Exception, Page, ResumeToken, Seq};
+use crate::storage::{
+    Append, Checkpoint, FingerprintChunk, Lease, LedgerChange, Result, StorageError, StorageErrorKind, kept_apart, page_time,
+    pages_follow,
+};
+
+mod write;
+
+pub(super) use self::write::release;
+
+/// Events that one transaction takes at most; a single larger job still goes through.
+const EVENTS_MAX: usize = 2048;
+/// Bytes that one transaction takes at most; a single larger job still goes through.
+const BYTES_MAX: usize = 1024 * 1024;
+/// Rows of exceptions and failures that one transaction takes at most; a single larger job still goes through.
+const ROWS_MAX: usize = 4096;
+
+/// What will be committed.
+pub(super) struct Batch<'a> {
+    state: &'a State,
+    ahead: Ahead,
+    /// Page, `t_last`, `total`.
+    pages: Vec<(Arc<Page>, Timestamp, u64)>,
+    resume_tokens: BTreeMap<String, ResumeToken>,
+    fingerprints_from: Option<Seq>,
+    fingerprints: Vec<FingerprintChunk>,
+    gaps: Vec<SourceGap>,
+    checkpoints: BTreeMap<u16, Checkpoint>,
+    exceptions: BTreeMap<(Ordinal, Seq), Option<Exception>>,
+    kept: BTreeMap<Seq, Bytes>,
+    /// Positions whose event may not be needed any more.
+    released: BTreeSet<Seq>,
+    failures: Vec<(Ordinal, Attempt)>,
+    expired: Vec<ExpiredRange>,
+    subscriptions: BTreeMap<String, Option<SubscriptionRecord>>,
+    sources: BTreeMap<String, Option<SourceRecord>>,
+    is_probe: bool,
+    events: usize,
+    bytes: usize,
+}
+
+impl<'a> Batch<'a> {
+    /// Nothing yet.
+    pub(super) fn on(state: &'a State) -> Self {
+        Self {
+            state,
+            ahead: state.ahead(),
+            pages: Vec::new(),
+            resume_tokens: BTreeMap::new(),
+            fingerprints_from: None,
+            fingerprints: Vec::new(),
+            gaps: Vec::new(),
+            checkpoints: BTreeMap::new(),
+            exceptions: BTreeMap::new(),
+            kept: BTreeMap::new(),
+            released: BTreeSet::new(),
+            failures: Vec::new(),
+            expired: Vec::new(),
+            subscriptions: BTreeMap::new(),
+            sources: BTreeMap::new(),
+            is_probe: false,
+            events: 0,
+            bytes: 0,
+        }
+    }
+
+    /// Whether more jobs fit.
+    pub(super) fn has_room(&self) -> bool {
+        self.events < EVENTS_MAX && self.bytes < BYTES_MAX && self.exceptions.len() + self.failures.len() < ROWS_MAX
+    }
+
+    /// The state once it is committed.
+    pub(super) fn into_ahead(self) -> Ahead {
+        self.ahead
+    }
+
+    /// Takes a job, or refuses it without a trace. The answer holds once the batch is committed.
+    ///
+    /// # Errors
+    /// `Conflict`, or `Unavailable` for a record that cannot be encoded.
+    pub(super) fn admit(&mut self, work: &Work) -> Result<Answer> {
+        match work {
+            Work::Append(append) => self.append(append).map(|()| Answer::Done),
+            Work::DropFingerprints(first) => {
+                self.fingerprints_from = self.fingerprints_from.max(Some(*first));
+                self.fingerprints.retain(|chunk| chunk.first >= *first);
+                Ok(Answer::Done)
+            }
+            Work::Lease(partition) => {
+                let epoch = self.ahead.epoch(self.state, *partition) + 1;
+                self.ahead.epochs.insert(*partition, epoch);
+                Ok(Answer::Lease(Lease { partition: *partition, epoch }))
+            }
+            Work::Commit(changes) => Ok(self.commit(changes)),
+            Work::PutSubscription(record, expected) => self.put_subscription(record, *expected),
+            Work::DeleteSubscription(id) => {
+                let known = self.ahead.subscription(self.state, id.as_str()).is_some();
+                if known {
+                    self.ahead.subscriptions.insert(id.as_str().to_owned(), None);
+                    self.subscriptions.insert(id.as_str().to_owned(), None);
+                }
+                Ok(Answer::Removed(known))
+            }
+            Work::PutSource(record, expected) => self.put_source(record, *expected),
+            Work::DeleteSource(name) => Ok(Answer::Removed(self.delete_source(name))),
+            Work::Probe => {
+                self.is_probe = true;
+                Ok(Answer::Done)
+            }
+            Work::Close => Ok(Answer::Done),
+        }
+    }
+
+    fn append(&mut self, append: &Append) -> Result<()> {
+        let head = self.ahead.bounds.head;
+        if append.expected_head != head || !pages_follow(&append.pages, head) {
+            return Err(conflict(format!("the log stands at {head}, not at {}", append.expected_head)));
+        }
+        for page in &append.pages {
+            let bytes = page.bytes().len();
+            let (t_last, total) = self.ahead.advance(page.last(), bytes as u64, page_time(page));
+            self.pages.push((Arc::clone(page), t_last, total));
+            self.events += page.len();
+            self.bytes += bytes;
+        }
+        for (name, token) in &append.resume_tokens {
+            let Some(known) = self.ahead.source(self.state, name) else { continue };
+            let known = KnownSource { revision: known.revision, resume_token: Some(token.clone()) };
+            self.ahead.sources.insert(name.clone(), Some(known));
+            if let Some(Some(record)) = self.sources.get_mut(name) {
+                record.resume_token = Some(token.clone());
+            } else {
+                self.resume_tokens.insert(name.clone(), token.clone());
+            }
+        }
+        self.bytes += append.fingerprints.iter().map(|chunk| chunk.bytes.len()).sum::<usize>();
+        self.fingerprints.extend(append.fingerprints.iter().cloned());
+        self.gaps.extend(append.gaps.iter().cloned());
+        Ok(())
+    }
+
+    fn commit(&mut self, changes: &[LedgerChange]) -> Answer {
+        let mut answer = Answer::Done;
+        for change in changes {
+            if self.ahead.epoch(self.state, change.lease.partition) == change.lease.epoch {
+                self.apply(change);
+            } else {
+                answer = Answer::Fenced(change.lease.partition);
+            }
+        }
+        answer
+    }
+
+    fn apply(&mut self, change: &LedgerChange) {
+        for KeptException { exception, event } in &change.put {
+            let seq = exception.seq;
+            // Retention runs between batches, so what is below the log now is below it when this is committed.
+            if let Some(event) = event.as_ref().filter(|_| seq < self.state.bounds.first) {
+                let page = kept_apart(event).page().bytes().clone();
+                self.bytes += page.len();
+                self.kept.insert(seq, page);
+            }
+            self.exceptions.insert((exception.ordinal, seq), Some(exception.clone()));
+        }
+        for (ordinal, seq) in &change.clear {
+            self.exceptions.insert((*ordinal, *seq), None);
+            if *seq < self.state.bounds.first {
+                self.released.insert(*seq);
+            }
+        }
+        self.failures.extend(change.failures.iter().cloned());
+        self.expired.extend(change.expired.iter().copied());
+        if let Some(checkpoint) = &change.checkpoint {
+            self.bytes += checkpoint.state.len();
+            self.checkpoints.insert(change.lease.partition, checkpoint.clone());
+        }
+    }
+
+    fn put_subscription(&mut self, record: &SubscriptionRecord, expected: u64) -> Result<Answer> {
+        let id = record.spec.id.as_str();
+        let known = self.ahead.subscription(self.state, id);
+        if known.map_or(0, |known| known.revision) != expected {
+            return Err(conflict(format!("subscription {id} is not at revision {expected}")));
+        }
+        let ordinal = known.map_or(Ordinal(self.ahead.ordinal + 1), |known| known.ordinal);
+        let revision = expected + 1;
+        let record = SubscriptionRecord { ordinal, revision, ..record.clone() };
+        self.ahead.ordinal = self.ahead.ordinal.max(ordinal.0);
+        self.ahead.subscriptions.insert(id.to_owned(), Some(KnownSubscription { revision, ordinal }));
+        self.subscriptions.insert(id.to_owned(), Some(record.clone()));
+        Ok(Answer::Subscription(Box::new(record)))
+    }
+
+    fn put_source(&mut self, record: &SourceRecord, expected: u64) -> Result<Answer> {
+        let name = &record.spec.name;
+        let known = self.ahead.source(self.state, name);
+        if known.map_or(0, |known| known.revision) != expected {
+            return Err(conflict(format!("source {name} is not at revision {expected}")));
+        }
+        let resume_token = known.map_or_else(|| record.resume_token.clone(), |known| known.resume_token.clone());
+        let record = SourceRecord { revision: expected + 1, resume_token, ..record.clone() };
+        let known = KnownSource { revision: record.revision, resume_token: record.resume_token.clone() };
+        self.ahead.sources.insert(name.clone(), Some(known));
+        // The record brings the newest token with it.
+        self.resume_tokens.remove(name);
+        self.sources.insert(name.clone(), Some(record.clone()));
+        Ok(Answer::Source(Box::new(record)))
+    }
+
+    fn delete_source(&mut self, name: &str) -> bool {
+        let known = self.ahead.source(self.state, name).is_some();
+        self.gaps.retain(|gap| gap.source != name);
+        self.resume_tokens.remove(name);
+        self.ahead.sources.insert(name.to_owned(), None);
+        self.sources.insert(name.to_owned(), None);
+        known
+    }
+}
+
+fn conflict(message: String) -> StorageError {
+    StorageError::new(StorageErrorKind::Conflict, message)
+}

@@ -1,0 +1,71 @@
+//! What the writer is asked to do and what it answers. Data only.
+
+use tokio::sync::oneshot;
+
+use crate::clock::Timestamp;
+use crate::model::source::SourceRecord;
+use crate::model::subscription::{Ordinal, SubscriptionRecord};
+use crate::model::{Seq, SubscriptionId};
+use crate::storage::{Append, Bounds, Lease, LedgerChange, Result};
+
+/// Something to be committed soon, together with whatever else waits.
+pub(super) struct Job {
+    pub(super) work: Work,
+    pub(super) reply: oneshot::Sender<Result<Answer>>,
+}
+
+/// What a job is about.
+pub(super) enum Work {
+    Append(Append),
+    DropFingerprints(Seq),
+    Lease(u16),
+    Commit(Vec<LedgerChange>),
+    PutSubscription(Box<SubscriptionRecord>, u64),
+    DeleteSubscription(SubscriptionId),
+    PutSource(Box<SourceRecord>, u64),
+    DeleteSource(String),
+    /// Write something of no meaning if the last write failed.
+    Probe,
+    /// Finish what waits and close.
+    Close,
+}
+
+/// A bounded piece of slow work, done when no job waits.
+pub(super) struct SliceJob {
+    pub(super) slice: Slice,
+    pub(super) reply: oneshot::Sender<Result<Answer>>,
+}
+
+/// What a slice is about.
+pub(super) enum Slice {
+    /// Drop old pages.
+    Log { older_than: Timestamp, bytes_max: u64, pages_max: u32 },
+    /// Drop old dead letters and failures.
+    Ledger { dead_before: Timestamp, failures_before: Timestamp, rows_max: u32 },
+    /// Drop what a subscription left.
+    Forget(Ordinal),
+}
+
+/// What came of it.
+pub(super) enum Answer {
+    Done,
+    /// All but the changes of this partition were made.
+    Fenced(u16),
+    Lease(Lease),
+    Subscription(Box<SubscriptionRecord>),
+    Source(Box<SourceRecord>),
+    Removed(bool),
+    /// Pages dropped, and whether more could be.
+    Trimmed {
+        bounds: Bounds,
+        pages: u32,
+        more: bool,
+    },
+    /// Dead letters and failures dropped.
+    Forgotten {
+        dead: Vec<(Ordinal, Seq)>,
+        failures: u32,
+    },
+    /// Whether there is more of it.
+    More(bool),
+}

@@ -1,0 +1,201 @@
+//! The log over the database.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::TryStreamExt;
+use sqlx::Row;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+
+use super::fault::{damaged, damaged_page, fault};
+use super::job::{Answer, Slice, Work};
+use super::script::Script;
+use super::slices::SLICE_PAGES_MAX;
+use super::{Sqlite, mismatch, signed, unsigned};
+use crate::clock::Timestamp;
+use crate::model::{Event, Page, Seq};
+use crate::storage::{Append, Bounds, EventLog, FingerprintChunk, Result};
+
+/// Rows that one read takes at most.
+const READ_ROWS_MAX: usize = 1024;
+/// No page is smaller, in bytes.
+const PAGE_BYTES_MIN: usize = 32;
+/// Positions looked up in one query.
+const GET_SEQS_MAX: usize = 256;
+/// Pages fetched in one query when single events are looked up.
+const GET_PAGES_MAX: usize = 16;
+
+#[async_trait]
+impl EventLog for Sqlite {
+    fn log_id(&self) -> &str {
+        &self.log_id
+    }
+
+    async fn append(&self, append: Append) -> Result<()> {
+        if !append.pages.is_empty() {
+            self.space.admit(append.pages.iter().map(|page| page.bytes().len() as u64).sum())?;
+        }
+        self.ask(Work::Append(append)).await.map(drop)
+    }
+
+    async fn read(&self, after: Seq, bytes_max: usize) -> Result<Vec<Arc<Page>>> {
+        if after >= self.known_bounds().head {
+            return Ok(Vec::new());
+        }
+        let mut reader = self.readers.take().await?;
+        read_pages(&mut reader, after, bytes_max).await
+    }
+
+    async fn get(&self, seqs: &[Seq]) -> Result<Vec<Event>> {
+        let wanted: Vec<Seq> = seqs.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
+        let mut found = BTreeMap::new();
+        let mut reader = self.readers.take().await?;
+        for some in wanted.chunks(GET_SEQS_MAX) {
+            let keys = pages_of(&mut reader, some).await?;
+            for some_keys in keys.chunks(GET_PAGES_MAX) {
+                for page in pages_at(&mut reader, some_keys).await? {
+                    found.extend(some.iter().filter_map(|seq| page.get(*seq)).map(|event| (event.seq(), event)));
+                }
+            }
+            // After the log: retention moves an event from there to here, never back.
+            let missing: Vec<i64> = some.iter().filter(|seq| !found.contains_key(*seq)).map(|seq| signed(seq.0)).collect();
+            if !missing.is_empty() {
+                found.extend(kept(&mut reader, &missing).await?.into_iter().map(|event| (event.seq(), event)));
+            }
+        }
+        Ok(found.into_values().collect())
+    }
+
+    async fn bounds(&self) -> Result<Bounds> {
+        Ok(self.known_bounds())
+    }
+
+    async fn before_time(&self, time: Timestamp) -> Result<Seq> {
+        let bounds = self.known_bounds();
+        let mut reader = self.readers.take().await?;
+        // Halves the range; `t_last` only rises, but for a clock that was set back by more than a minute.
+        let (mut low, mut high) = (bounds.first.0, bounds.head.0 + 1);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let sql = "SELECT first, n, t_last FROM log WHERE first <= ? ORDER BY first DESC LIMIT 1";
+            let page: Option<(i64, i64, i64)> =
+                sqlx::query_as(sql).bind(signed(middle)).fetch_optional(&mut *reader).await.map_err(reading)?;
+            match page {
+                Some((first, _, t_last)) if t_last >= time.0 => high = unsigned(first),
+                Some((first, n, _)) => low = unsigned(first + n).max(middle + 1),
+                None => low = middle + 1,
+            }
+        }
+        Ok(Seq(low).prev())
+    }
+
+    async fn trim(&self, older_than: Timestamp, bytes_max: u64, pages_max: u32) -> Result<(Bounds, bool)> {
+        let _turn = self.trimming.lock().await;
+        let mut left = pages_max;
+        loop {
+            let slice = Slice::Log { older_than, bytes_max, pages_max: left.min(SLICE_PAGES_MAX) };
+            let Answer::Trimmed { bounds, pages, more } = self.ask_slice(slice).await? else { return Err(mismatch()) };
+            left = left.saturating_sub(pages);
+            if !more || left == 0 {
+                return Ok((bounds, more));
+            }
+        }
+    }
+
+    async fn fingerprints(&self) -> Result<Vec<FingerprintChunk>> {
+        let mut reader = self.readers.take().await?;
+        let sql = "SELECT first, last, last_at, bytes FROM fingerprints ORDER BY first";
+        let rows = sqlx::query_as::<_, (i64, i64, i64, Vec<u8>)>(sql).fetch_all(&mut *reader).await.map_err(reading)?;
+        Ok(rows.into_iter().map(chunk).collect())
+    }
+
+    async fn drop_fingerprints(&self, first: Seq) -> Result<()> {
+        self.ask(Work::DropFingerprints(first)).await.map(drop)
+    }
+
+    async fn writable(&self) -> Result<()> {
+        self.space.admit(0)?;
+        self.ask(Work::Probe).await.map(drop)
+    }
+}
+
+fn chunk((first, last, last_at, bytes): (i64, i64, i64, Vec<u8>)) -> FingerprintChunk {
+    FingerprintChunk { first: Seq(unsigned(first)), last: Seq(unsigned(last)), last_at: Timestamp(last_at), bytes }
+}
+
+/// Reads whole pages behind `after` and makes sure that none is missing between them.
+async fn read_pages(conn: &mut SqliteConnection, after: Seq, bytes_max: usize) -> Result<Vec<Arc<Page>>> {
+    // One statement sees one state of the log, so the oldest position goes with the pages.
+    let sql = "SELECT first, data, (SELECT min(first) FROM log) FROM log \
+               WHERE first >= (SELECT coalesce(max(first), 0) FROM log WHERE first <= ?) ORDER BY first LIMIT ?";
+    let limit = (bytes_max / PAGE_BYTES_MIN + 2).min(READ_ROWS_MAX);
+    let mut rows = sqlx::query(sql).bind(signed(after.next().0)).bind(signed(limit as u64)).fetch(conn);
+    let (mut pages, mut bytes, mut next) = (Vec::new(), 0, after.next());
+    while let Some(row) = rows.try_next().await.map_err(reading)? {
+        let page = page(&row)?;
+        next = next.max(Seq(unsigned(row.try_get(2).map_err(reading)?)));
+        if page.last() < next {
+            continue;
+        }
+        if page.first() > next {
+            return Err(damaged(format_args!("the log misses {next} to {}", page.first().prev())));
+        }
+        bytes += page.bytes().len();
+        if bytes > bytes_max && !pages.is_empty() {
+            break;
+        }
+        next = page.last().next();
+        pages.push(Arc::new(page));
+    }
+    if pages.is_empty() {
+        return Err(damaged(format_args!("the log misses {next} and all behind it")));
+    }
+    Ok(pages)
+}
+
+/// First positions of the pages that can hold these.
+async fn pages_of(conn: &mut SqliteConnection, seqs: &[Seq]) -> Result<Vec<i64>> {
+    let mut script = Script::default();
+    let tail = ") SELECT DISTINCT (SELECT max(first) FROM log WHERE first <= column1) FROM wanted";
+    script.rows("WITH wanted AS (", 1, seqs, tail, |script, seq| {
+        script.bind(signed(seq.0));
+    });
+    let rows = script.query().fetch_all(conn).await.map_err(reading)?;
+    let keys = rows.iter().map(|row| row.try_get::<Option<i64>, _>(0)).collect::<std::result::Result<Vec<_>, _>>();
+    Ok(keys.map_err(reading)?.into_iter().flatten().collect())
+}
+
+async fn pages_at(conn: &mut SqliteConnection, keys: &[i64]) -> Result<Vec<Arc<Page>>> {
+    let mut script = Script::default();
+    script.keys("SELECT first, data FROM log WHERE first", keys, "ORDER BY first");
+    let rows = script.query().fetch_all(conn).await.map_err(reading)?;
+    rows.iter().map(|row| page(row).map(Arc::new)).collect()
+}
+
+async fn kept(conn: &mut SqliteConnection, seqs: &[i64]) -> Result<Vec<Event>> {
+    let mut script = Script::default();
+    script.keys("SELECT seq, event FROM kept WHERE seq", seqs, "ORDER BY seq");
+    let rows = script.query().fetch_all(conn).await.map_err(reading)?;
+    let event = |row: &SqliteRow| {
+        let page = Arc::new(page(row)?);
+        page.get(page.first()).ok_or_else(|| damaged("an event that was kept aside"))
+    };
+    rows.iter().map(event).collect()
+}
+
+/// The page in the second column, whose first position the first column says.
+fn page(row: &SqliteRow) -> Result<Page> {
+    let first: i64 = row.try_get(0).map_err(reading)?;
+    let data: &[u8] = row.try_get(1).map_err(reading)?;
+    let page = Page::decode(Bytes::copy_from_slice(data)).map_err(|error| damaged_page(first, error))?;
+    if page.first().0 != unsigned(first) {
+        return Err(damaged(format_args!("the log page at {first} says that it begins at {}", page.first())));
+    }
+    Ok(page)
+}
+
+fn reading(error: sqlx::Error) -> crate::storage::StorageError {
+    fault("reading the log", error)
+}

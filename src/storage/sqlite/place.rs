@@ -1,0 +1,77 @@
+//! The place of the database: its path, the lock file that keeps a second process out, the first look at the file.
+//!
+//! It must not be used while a connection of this process is open: closing any descriptor of the file drops the locks that
+//! `SQLite` holds on it.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{ErrorKind, Read};
+use std::path::{Path, PathBuf};
+
+use super::cannot_open;
+use super::fault::damaged;
+use crate::storage::{Result, StorageError, StorageErrorKind};
+
+/// What every database file begins with.
+const MAGIC: &[u8; 16] = b"SQLite format 3\0";
+/// Length of the header of a database file, in bytes.
+const HEADER_BYTES: usize = 100;
+
+/// A place that nobody else holds; let go when dropped.
+pub(super) struct Place {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Place {
+    /// Takes the place and makes an empty file when there is none.
+    ///
+    /// # Errors
+    /// `InUse`, `CannotOpen`, or `Corrupt` for a file that is no database.
+    pub(super) fn take(path: &Path) -> Result<Self> {
+        // A relative name that begins with `file:` would be read as a URI with options in it; an absolute one never is.
+        let path = std::path::absolute(path).map_err(|error| cannot_open(path, "not a usable path", error))?;
+        if path.is_dir() {
+            return Err(cannot_open(&path, "is a directory", std::io::Error::from(ErrorKind::IsADirectory)));
+        }
+        let lock = lock(&path)?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        #[cfg(unix)]
+        // It holds keys and header values of endpoints.
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let mut file = options.open(&path).map_err(|error| cannot_open(&path, "cannot be opened for writing", error))?;
+        check_header(&path, &mut file)?;
+        Ok(Self { path, _lock: lock })
+    }
+
+    /// The absolute path of the database.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+fn lock(path: &Path) -> Result<File> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let open = OpenOptions::new().write(true).create(true).truncate(false).open(PathBuf::from(name));
+    let file = open.map_err(|error| cannot_open(path, "its lock file cannot be made", error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            let message = format!("locked: database {} is in use by another process", path.display());
+            Err(StorageError::new(StorageErrorKind::InUse, message))
+        }
+        Err(TryLockError::Error(error)) => Err(cannot_open(path, "its lock file cannot be locked", error)),
+    }
+}
+
+/// An empty file is a new database; anything else must begin like one.
+fn check_header(path: &Path, file: &mut File) -> Result<()> {
+    let mut header = Vec::with_capacity(HEADER_BYTES);
+    let read = file.take(HEADER_BYTES as u64).read_to_end(&mut header);
+    read.map_err(|error| cannot_open(path, "cannot be read", error))?;
+    if header.is_empty() || (header.len() == HEADER_BYTES && header.starts_with(MAGIC)) {
+        return Ok(());
+    }
+    Err(damaged(format_args!("{} does not begin like a database", path.display())))
+}

@@ -1,0 +1,161 @@
+//! Slow work in slices: retention of the log and of the ledger, and what a deleted subscription leaves.
+//!
+//! A slice reads what it is about and then writes one transaction. Nobody else writes, so what it read still holds.
+
+use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
+
+use super::batch::release;
+use super::fault::{damaged_page, fault};
+use super::job::{Answer, Slice};
+use super::script::Script;
+use super::writer::{Writer, write};
+use super::{signed, unsigned};
+use crate::clock::Timestamp;
+use crate::model::subscription::Ordinal;
+use crate::model::{Page, Seq};
+use crate::storage::{Result, kept_apart};
+
+/// Pages that one slice drops at most.
+pub(super) const SLICE_PAGES_MAX: u32 = 16;
+/// Rows that one slice drops at most, of each kind.
+pub(super) const SLICE_ROWS_MAX: u32 = 256;
+
+struct OldPage {
+    first: i64,
+    n: i64,
+    t_last: i64,
+    total: i64,
+}
+
+impl Writer {
+    /// Does a slice.
+    ///
+    /// # Errors
+    /// As the database fails; nothing is changed then.
+    pub(super) async fn slice(&mut self, slice: Slice) -> Result<Answer> {
+        match slice {
+            Slice::Log { older_than, bytes_max, pages_max } => self.trim_log(older_than, bytes_max, pages_max).await,
+            Slice::Ledger { dead_before, failures_before, rows_max } => {
+                self.trim_ledger(dead_before, failures_before, rows_max).await
+            }
+            Slice::Forget(ordinal) => self.forget(ordinal).await,
+        }
+    }
+
+    async fn trim_log(&mut self, older_than: Timestamp, bytes_max: u64, pages_max: u32) -> Result<Answer> {
+        let limit = pages_max.min(SLICE_PAGES_MAX);
+        // One more than may go tells whether more could.
+        let sql = "SELECT first, n, t_last, total FROM log ORDER BY first LIMIT ?";
+        let oldest = self.read(sql, &[i64::from(limit) + 1]).await?;
+        let oldest = oldest.iter().map(old_page).collect::<std::result::Result<Vec<_>, _>>();
+        let oldest = oldest.map_err(|error| fault("reading the old end of the log", error))?;
+        let mut bytes = self.state.bounds.bytes;
+        let droppable = oldest.iter().take_while(|page| {
+            let goes =
+                unsigned(page.first + page.n) <= self.state.bounds.head.0 && (bytes > bytes_max || page.t_last < older_than.0);
+            bytes = self.state.bytes_after(page.total);
+            goes
+        });
+        let droppable = u32::try_from(droppable.count()).unwrap_or(u32::MAX);
+        let (pages, more) = (droppable.min(limit), droppable > limit);
+        if let Some(last) = pages.checked_sub(1).and_then(|index| oldest.get(index as usize)) {
+            self.drop_until(last).await?;
+        }
+        Ok(Answer::Trimmed { bounds: self.state.bounds, pages, more })
+    }
+
+    /// Drops all pages up to this one and keeps the events aside that exceptions need.
+    async fn drop_until(&mut self, last: &OldPage) -> Result<()> {
+        let next = last.first + last.n;
+        let sql = "SELECT DISTINCT seq FROM exceptions WHERE seq >= ? AND seq < ? ORDER BY seq";
+        let needed = self.read(sql, &[signed(self.state.bounds.first.0), next]).await?;
+        let needed = numbers(&needed)?;
+        let mut script = Script::transaction();
+        if !needed.is_empty() {
+            let kept = self.kept_events(last.first, &needed).await?;
+            script.rows("INSERT OR IGNORE INTO kept (seq, event)", 2, &kept, "", |script, (seq, event)| {
+                script.bind(*seq).bind(event.clone());
+            });
+        }
+        script.statement("DELETE FROM log WHERE first <= ?").bind(last.first);
+        write(&mut self.conn, Some(script.commit())).await?;
+        // Freed pages are not written, only the list of them and the edge of the tree.
+        self.wal.wrote(8 + u64::from(SLICE_PAGES_MAX) + needed.len() as u64);
+        self.state.shorten(Seq(unsigned(next)), last.total);
+        Ok(())
+    }
+
+    async fn kept_events(&mut self, last_first: i64, needed: &[i64]) -> Result<Vec<(i64, Vec<u8>)>> {
+        let rows = self.read("SELECT first, data FROM log WHERE first <= ? ORDER BY first", &[last_first]).await?;
+        let mut kept = Vec::with_capacity(needed.len());
+        for row in rows {
+            let read = |error| fault("reading the old end of the log", error);
+            let (first, data): (i64, Vec<u8>) = (row.try_get(0).map_err(read)?, row.try_get(1).map_err(read)?);
+            let page = std::sync::Arc::new(Page::decode(data.into()).map_err(|error| damaged_page(first, error))?);
+            let inside = needed.iter().filter_map(|seq| page.get(Seq(unsigned(*seq))));
+            kept.extend(inside.map(|event| (signed(event.seq().0), kept_apart(&event).page().bytes().to_vec())));
+        }
+        Ok(kept)
+    }
+
+    async fn trim_ledger(&mut self, dead_before: Timestamp, failures_before: Timestamp, rows_max: u32) -> Result<Answer> {
+        let limit = i64::from(rows_max.min(SLICE_ROWS_MAX));
+        let sql = "SELECT sub, seq FROM exceptions WHERE state = 1 AND due_at < ? ORDER BY due_at, sub, seq LIMIT ?";
+        let dead = self.read(sql, &[dead_before.0, limit]).await?;
+        let dead = dead.iter().map(|row| Ok((Ordinal(unsigned(row.try_get(0)?)), Seq(unsigned(row.try_get(1)?)))));
+        let dead = dead.collect::<std::result::Result<Vec<_>, _>>().map_err(|error| fault("reading old dead letters", error))?;
+        // Their order is about the order of time, so only the oldest rows are looked at and not all of them.
+        let sql = "SELECT id FROM (SELECT id, at FROM failures ORDER BY id LIMIT ?) WHERE at < ?";
+        let failures = self.read(sql, &[limit, failures_before.0]).await?;
+        let failures = numbers(&failures)?;
+        self.drop_rows(&dead, &failures, None).await?;
+        Ok(Answer::Forgotten { dead, failures: u32::try_from(failures.len()).unwrap_or(u32::MAX) })
+    }
+
+    async fn forget(&mut self, ordinal: Ordinal) -> Result<Answer> {
+        let (sub, limit) = (signed(ordinal.0), i64::from(SLICE_ROWS_MAX));
+        let seqs = self.read("SELECT seq FROM exceptions WHERE sub = ? ORDER BY seq LIMIT ?", &[sub, limit]).await?;
+        let keys: Vec<_> = numbers(&seqs)?.into_iter().map(|seq| (ordinal, Seq(unsigned(seq)))).collect();
+        let failures = self.read("SELECT id FROM failures WHERE sub = ? LIMIT ?", &[sub, limit]).await?;
+        let failures = numbers(&failures)?;
+        self.drop_rows(&keys, &failures, Some(ordinal)).await?;
+        let full = SLICE_ROWS_MAX as usize;
+        Ok(Answer::More(keys.len() == full || failures.len() == full))
+    }
+
+    async fn drop_rows(&mut self, exceptions: &[(Ordinal, Seq)], failures: &[i64], all_of: Option<Ordinal>) -> Result<()> {
+        let mut script = Script::transaction();
+        if !exceptions.is_empty() {
+            let tail = ") DELETE FROM exceptions WHERE (sub, seq) IN (SELECT column1, column2 FROM gone)";
+            script.rows("WITH gone AS (", 2, exceptions, tail, |script, (ordinal, seq)| {
+                script.bind(signed(ordinal.0)).bind(signed(seq.0));
+            });
+            let below = exceptions.iter().map(|(_, seq)| *seq).filter(|seq| *seq < self.state.bounds.first);
+            release(&mut script, below);
+        }
+        script.keys("DELETE FROM failures WHERE id", failures, "");
+        if let Some(ordinal) = all_of {
+            script.statement("DELETE FROM expired WHERE sub = ?").bind(signed(ordinal.0));
+        }
+        if script.len() > Script::transaction().len() {
+            write(&mut self.conn, Some(script.commit())).await?;
+            self.wal.wrote(8 + 2 * exceptions.len() as u64 + failures.len() as u64);
+        }
+        Ok(())
+    }
+
+    async fn read(&mut self, sql: &'static str, arguments: &[i64]) -> Result<Vec<SqliteRow>> {
+        let query = arguments.iter().fold(sqlx::query(sql), |query, argument| query.bind(*argument));
+        query.fetch_all(&mut self.conn).await.map_err(|error| fault("reading what is old", error))
+    }
+}
+
+fn old_page(row: &SqliteRow) -> std::result::Result<OldPage, sqlx::Error> {
+    Ok(OldPage { first: row.try_get(0)?, n: row.try_get(1)?, t_last: row.try_get(2)?, total: row.try_get(3)? })
+}
+
+fn numbers(rows: &[SqliteRow]) -> Result<Vec<i64>> {
+    let numbers = rows.iter().map(|row| row.try_get(0)).collect::<std::result::Result<Vec<i64>, _>>();
+    numbers.map_err(|error| fault("reading what is old", error))
+}

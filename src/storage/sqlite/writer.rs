@@ -1,0 +1,223 @@
+//! The writer: one thread that commits everything, in groups.
+//!
+//! It waits for the first job, takes whatever else waits, and commits all of it as one transaction in one hop; grouping
+//! comes from the commit in progress, never from a timer. When a group fails, its jobs are tried one by one, so that a bad
+//! one fails alone. Slices of slow work run when no job waits. It must not know who asks.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use sqlx::Connection;
+use sqlx::sqlite::SqliteConnection;
+use tokio::sync::mpsc;
+
+use super::batch::Batch;
+use super::fault::fault;
+use super::job::{Answer, Job, SliceJob, Work};
+use super::place::Place;
+use super::script::Script;
+use super::state::State;
+use super::wal::Wal;
+use crate::storage::{Bounds, Result, StorageError, StorageErrorKind};
+
+/// Jobs that one transaction takes at most.
+const GROUP_JOBS_MAX: usize = 512;
+/// Groups that may go before a waiting slice.
+const GROUPS_BEFORE_SLICE_MAX: u32 = 16;
+
+/// What reaches the writer.
+pub(super) struct Queues {
+    pub(super) jobs: mpsc::Receiver<Job>,
+    pub(super) slices: mpsc::Receiver<SliceJob>,
+}
+
+/// The one who writes.
+pub(super) struct Writer {
+    pub(super) conn: SqliteConnection,
+    pub(super) wal: Wal,
+    pub(super) state: State,
+    shared_bounds: Arc<Mutex<Bounds>>,
+    last_write_failed: bool,
+    /// Let go when everything is closed.
+    place: Place,
+}
+
+/// Starts the thread of a writer. It ends when it is told to or when nobody can send to it any more.
+///
+/// # Errors
+/// `CannotOpen` when the system gives no thread.
+pub(super) fn start(writer: Writer, queues: Queues) -> Result<()> {
+    let no_thread = |error: std::io::Error| StorageError {
+        kind: StorageErrorKind::CannotOpen,
+        message: "the writer cannot be started".to_owned(),
+        source: Some(Box::new(error)),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(no_thread)?;
+    let thread = std::thread::Builder::new().name("hookcast-writer".to_owned());
+    thread.spawn(move || runtime.block_on(writer.run(queues))).map_err(no_thread)?;
+    Ok(())
+}
+
+enum Turn {
+    Group(Job),
+    Slice(SliceJob),
+    End,
+}
+
+impl Writer {
+    /// A writer over an open connection.
+    pub(super) fn new(conn: SqliteConnection, wal: Wal, state: State, bounds: Arc<Mutex<Bounds>>, place: Place) -> Self {
+        Self { conn, wal, state, shared_bounds: bounds, last_write_failed: false, place }
+    }
+
+    async fn run(mut self, mut queues: Queues) {
+        let mut groups = 0;
+        let mut closing = Vec::new();
+        while let turn @ (Turn::Group(_) | Turn::Slice(_)) = next_turn(&mut queues, groups).await {
+            match turn {
+                Turn::Group(first) => {
+                    groups += 1;
+                    self.group(first, &mut queues, &mut closing).await;
+                }
+                Turn::Slice(SliceJob { slice, reply }) => {
+                    groups = 0;
+                    let answer = self.slice(slice).await;
+                    self.publish();
+                    // Whoever asked may have gone.
+                    let _ = reply.send(answer);
+                }
+                Turn::End => {}
+            }
+            self.wal.tend(queues.jobs.is_empty()).await;
+        }
+        self.wal.close().await;
+        // The last connection copies the WAL and removes it; when that fails, the next start does it.
+        let closed = self.conn.close().await;
+        if let Err(error) = closed {
+            tracing::warn!(error = %error, "the database could not be closed cleanly");
+        }
+        drop(self.place);
+        for reply in closing {
+            let _ = reply.send(Ok(Answer::Done));
+        }
+    }
+
+    /// Commits the first job with whatever else waits.
+    async fn group(&mut self, first: Job, queues: &mut Queues, closing: &mut Vec<Reply>) {
+        let mut batch = Batch::on(&self.state);
+        let mut admitted = Vec::new();
+        let mut next = Some(first);
+        while let Some(Job { work, reply }) = next {
+            match work {
+                Work::Close => {
+                    // What was sent before is still taken; nothing more can be.
+                    queues.jobs.close();
+                    queues.slices.close();
+                    closing.push(reply);
+                }
+                Work::Probe if !self.last_write_failed => drop(reply.send(Ok(Answer::Done))),
+                work => match batch.admit(&work) {
+                    Ok(answer) => admitted.push((Job { work, reply }, answer)),
+                    Err(refused) => drop(reply.send(Err(refused))),
+                },
+            }
+            let has_room = batch.has_room() && admitted.len() < GROUP_JOBS_MAX;
+            next = if has_room { queues.jobs.try_recv().ok() } else { None };
+        }
+        let frames = batch.frames();
+        let written = match batch.script() {
+            Ok(script) => {
+                let ahead = batch.into_ahead();
+                let written = write(&mut self.conn, script).await;
+                written.map(|()| self.state.reach(ahead))
+            }
+            Err(refused) => Err(refused),
+        };
+        self.last_write_failed = written.is_err();
+        match written {
+            Ok(()) => {
+                self.wal.wrote(frames);
+                self.publish();
+                admitted.into_iter().for_each(|(job, answer)| settle(job.reply, answer));
+            }
+            Err(failure) if admitted.len() == 1 => {
+                admitted.into_iter().for_each(|(job, _)| drop(job.reply.send(Err(again(&failure)))));
+            }
+            Err(failure) => self.one_by_one(admitted.into_iter().map(|(job, _)| job), &failure).await,
+        }
+    }
+
+    /// Tries the jobs of a group that failed, each in a transaction of its own.
+    async fn one_by_one(&mut self, jobs: impl Iterator<Item = Job>, failure: &StorageError) {
+        for Job { work, reply } in jobs {
+            // A disk that has no room for the group needs no second try for what would grow the log.
+            if failure.kind == StorageErrorKind::Full && matches!(work, Work::Append(_)) {
+                let _ = reply.send(Err(again(failure)));
+                continue;
+            }
+            let answer = self.alone(&work).await;
+            match answer {
+                Ok(answer) => settle(reply, answer),
+                Err(failure) => drop(reply.send(Err(failure))),
+            }
+        }
+    }
+
+    async fn alone(&mut self, work: &Work) -> Result<Answer> {
+        let mut batch = Batch::on(&self.state);
+        let answer = batch.admit(work)?;
+        let (frames, script) = (batch.frames(), batch.script()?);
+        let ahead = batch.into_ahead();
+        write(&mut self.conn, script).await?;
+        self.state.reach(ahead);
+        self.last_write_failed = false;
+        self.wal.wrote(frames);
+        self.publish();
+        Ok(answer)
+    }
+
+    fn publish(&self) {
+        *self.shared_bounds.lock().unwrap_or_else(PoisonError::into_inner) = self.state.bounds;
+    }
+}
+
+type Reply = tokio::sync::oneshot::Sender<Result<Answer>>;
+
+/// Jobs first, unless a slice has waited for long enough.
+async fn next_turn(queues: &mut Queues, groups: u32) -> Turn {
+    if groups >= GROUPS_BEFORE_SLICE_MAX
+        && let Ok(slice) = queues.slices.try_recv()
+    {
+        return Turn::Slice(slice);
+    }
+    tokio::select! {
+        biased;
+        job = queues.jobs.recv() => job.map_or(Turn::End, Turn::Group),
+        Some(slice) = queues.slices.recv() => Turn::Slice(slice),
+    }
+}
+
+/// Runs a script that is one transaction; nothing of it stays when it fails.
+pub(super) async fn write(conn: &mut SqliteConnection, script: Option<Script>) -> Result<()> {
+    let Some(script) = script else { return Ok(()) };
+    let Err(error) = script.run(conn).await else { return Ok(()) };
+    // Some failures have ended the transaction already; then there is nothing to roll back and that is no news.
+    let _ = Script::default().rollback().run(conn).await;
+    Err(fault("a commit", error))
+}
+
+fn settle(reply: Reply, answer: Answer) {
+    let answer = match answer {
+        Answer::Fenced(partition) => {
+            Err(StorageError::new(StorageErrorKind::Fenced, format!("partition {partition} was taken over")))
+        }
+        other => Ok(other),
+    };
+    // Whoever asked may have gone; the commit stands.
+    let _ = reply.send(answer);
+}
+
+/// The same failure for one more caller.
+fn again(failure: &StorageError) -> StorageError {
+    let cause = failure.source.as_ref().map_or(String::new(), |source| format!(": {source}"));
+    StorageError::new(failure.kind, format!("{}{cause}", failure.message))
+}

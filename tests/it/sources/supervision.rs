@@ -1,0 +1,154 @@
+//! Starting, changing and stopping sources.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use hookcast::clock::Timestamp;
+use hookcast::model::source::SourceSettings;
+use hookcast::source::{
+    ConnectFault, Sources, SourceState, UpstreamClient, UpstreamRequest, UpstreamResponse, check_settings,
+};
+
+use super::support::*;
+
+#[test]
+fn sources_follow_their_definitions() {
+    run(async {
+        let line = |text: &str| vec![send(ndjson_head()), send(text), Step::Hold];
+        let bench = Bench::new("ndjson", vec![line("1\n"), line("2\n"), line("3\n"), line("4\n")]).await;
+        bench.events(1).await;
+
+        bench.sources.reconcile(vec![bench.record.clone()]).await;
+        assert_eq!(bench.upstream.requests().len(), 1, "nothing changed");
+
+        let mut changed = bench.record.clone();
+        changed.spec.settings.kind = Some("/type".to_owned());
+        bench.sources.reconcile(vec![changed.clone()]).await;
+        assert_eq!(bench.events(2).await, ["1", "2"]);
+        assert_eq!(bench.status().events, 2, "counters outlive a change");
+
+        assert!(bench.sources.restart("up").await);
+        assert_eq!(bench.events(3).await, ["1", "2", "3"]);
+        assert!(!bench.sources.restart("other").await);
+
+        changed.spec.enabled = false;
+        bench.sources.reconcile(vec![changed.clone()]).await;
+        assert_eq!(bench.status().state, SourceState::Stopped);
+        assert!(!bench.sources.restart("up").await);
+
+        changed.spec.enabled = true;
+        bench.sources.reconcile(vec![changed]).await;
+        assert_eq!(bench.events(4).await, ["1", "2", "3", "4"]);
+        assert_eq!(bench.recorder.gaps().len(), 3, "each pause is a gap");
+
+        bench.sources.reconcile(Vec::new()).await;
+        assert!(bench.sources.status("up").is_none());
+        assert!(bench.sources.statuses().is_empty());
+    });
+}
+
+#[test]
+fn a_restart_connects_a_stopped_source_again() {
+    run(async {
+        let scripts = vec![vec![send(head("204 No Content", ""))], vec![send(sse_head()), send("data: a\n\n"), Step::Hold]];
+        let bench = Bench::new("sse", scripts).await;
+        assert_eq!(bench.ending().await, "no_content");
+        assert_eq!(bench.status().state, SourceState::Stopped);
+        assert!(bench.sources.restart("up").await);
+        assert_eq!(bench.events(1).await, ["a"]);
+        assert!(!bench.status().needs_attention);
+    });
+}
+
+#[test]
+fn a_shutdown_hands_on_what_was_read_and_starts_nothing() {
+    run(async {
+        let scripts = vec![vec![send(ndjson_head()), send("1\n2\n"), Step::Hold]];
+        let bench = Bench::with("ndjson", scripts, SourceSettings::default(), quick(), Recorder::taking(0)).await;
+        eventually("bytes", || (bench.status().bytes > 0).then_some(())).await;
+        let sources = Arc::clone(&bench.sources);
+        let shutdown = tokio::spawn(async move { sources.shutdown().await });
+        tokio::task::yield_now().await;
+        assert!(!shutdown.is_finished(), "it waits for the hand-over");
+        bench.recorder.intake.add_permits(10);
+        shutdown.await.unwrap();
+        assert_eq!(bench.recorder.data(), ["1", "2"]);
+        assert_eq!(bench.status().state, SourceState::Stopped);
+        assert_eq!(bench.skipped(), []);
+        assert!(!bench.sources.restart("up").await);
+        bench.sources.reconcile(vec![bench.record.clone()]).await;
+        assert_eq!(bench.upstream.requests().len(), 1);
+    });
+}
+
+#[test]
+fn an_emitter_that_goes_down_stops_the_source() {
+    run(async {
+        let scripts = vec![vec![send(sse_head()), send("id: 1\ndata: a\n\n"), Step::Hold]];
+        let recorder = Recorder::taking(0);
+        recorder.intake.close();
+        let bench = Bench::with("sse", scripts, SourceSettings::default(), quick(), recorder).await;
+        eventually("stopped", || (bench.status().state == SourceState::Stopped).then_some(())).await;
+        let status = bench.status();
+        assert_eq!((status.events, status.resume_token, status.last_error), (0, None, None));
+    });
+}
+
+#[test]
+fn the_time_the_relay_was_down_is_a_gap_of_older_sources() {
+    run(async {
+        let upstream = Upstream::start(vec![vec![send(ndjson_head()), Step::Hold]]).await;
+        let recorder = Recorder::taking(9);
+        let mut context = context(&recorder, quick());
+        context.away_since = Some(Timestamp(1000));
+        let sources = Sources::new(context);
+        sources.reconcile(vec![record("ndjson", &upstream.url, SourceSettings::default())]).await;
+        let gaps = eventually("a gap", || Some(recorder.gaps()).filter(|gaps| !gaps.is_empty())).await;
+        assert_eq!(gaps[0].from, Timestamp(1000));
+    });
+}
+
+struct Forbidding;
+
+#[async_trait]
+impl UpstreamClient for Forbidding {
+    async fn fetch(&self, _: UpstreamRequest) -> Result<UpstreamResponse, ConnectFault> {
+        Err(ConnectFault { slug: "blocked_address", detail: "127.0.0.1 is not public".to_owned(), forbidden: true })
+    }
+}
+
+#[test]
+fn a_forbidden_target_waits_for_a_person() {
+    run(async {
+        let recorder = Recorder::taking(1);
+        let mut context = context(&recorder, hookcast::source::ReconnectSettings::default());
+        context.client = Arc::new(Forbidding);
+        let sources = Sources::new(context);
+        sources.reconcile(vec![record("sse", "http://127.0.0.1:9/", SourceSettings::default())]).await;
+        let status = eventually("an ending", || sources.status("up").filter(|status| status.last_error.is_some())).await;
+        assert!(status.needs_attention);
+        let error = status.last_error.unwrap();
+        assert_eq!((error.slug, error.detail.as_str()), ("blocked_address", "127.0.0.1 is not public"));
+        assert!(status.next_attempt_at.unwrap().since(error.at).as_secs() >= 60);
+    });
+}
+
+#[test]
+fn settings_are_checked_before_anything_runs() {
+    let settings = SourceSettings::default();
+    let pointer_of = |protocol: &str, settings: &SourceSettings| {
+        check_settings(&record(protocol, "https://example.com/", settings.clone()).spec).err().map(|error| error.pointer)
+    };
+    assert_eq!(pointer_of("sse", &settings), None);
+    assert_eq!(pointer_of("ndjson", &settings), None);
+    assert_eq!(pointer_of("carrier-pigeon", &settings), Some("/protocol"));
+    let with = |change: fn(&mut SourceSettings)| {
+        let mut changed = SourceSettings::default();
+        change(&mut changed);
+        pointer_of("sse", &changed)
+    };
+    assert_eq!(with(|s| s.id = Some("id".to_owned())), Some("/settings/id"));
+    assert_eq!(with(|s| s.time = Some("/~2".to_owned())), Some("/settings/time"));
+    assert_eq!(with(|s| s.method = "PUT".to_owned()), Some("/settings/method"));
+    assert_eq!(with(|s| s.body = Some(String::new())), Some("/settings/body"));
+}

@@ -1,0 +1,328 @@
+//! A scripted upstream on loopback, a plain client for it, and an emitter that remembers.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use hookcast::clock::{SystemClock, Timestamp};
+use hookcast::model::source::{SourceGap, SourceRecord, SourceSettings, SourceSpec};
+use hookcast::model::{ResumeToken, Topic};
+use hookcast::source::{
+    BodyFault, ConnectFault, Emission, EmitError, Emitter, ReconnectSettings, SourceContext, SourceStatus, Sources,
+    UpstreamBody, UpstreamClient, UpstreamRequest, UpstreamResponse,
+};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+
+/// Waits until `check` gives something; fails after ten seconds.
+pub(crate) async fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
+    let waiting = async {
+        loop {
+            match check() {
+                Some(value) => return value,
+                None => tokio::time::sleep(Duration::from_millis(2)).await,
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), waiting).await.unwrap_or_else(|_| panic!("never: {what}"))
+}
+
+/// What one connection gets to see.
+#[derive(Clone)]
+pub(crate) enum Step {
+    Send(Vec<u8>),
+    /// Keeps the connection open until the test ends.
+    Hold,
+}
+
+pub(crate) fn send(bytes: impl AsRef<[u8]>) -> Step {
+    Step::Send(bytes.as_ref().to_vec())
+}
+
+/// Head of a response whose body ends with the connection.
+pub(crate) fn head(status: &str, headers: &str) -> String {
+    format!("HTTP/1.1 {status}\r\nconnection: close\r\n{headers}\r\n")
+}
+
+pub(crate) fn ndjson_head() -> String {
+    head("200 OK", "content-type: application/x-ndjson\r\n")
+}
+
+pub(crate) fn sse_head() -> String {
+    head("200 OK", "content-type: text/event-stream\r\n")
+}
+
+/// A response that announces more than it sends.
+pub(crate) fn cut_short(headers: &str, body: &[u8]) -> Step {
+    send([head("200 OK", &format!("{headers}content-length: 1000000\r\n")).as_bytes(), body].concat())
+}
+
+/// Answers the n-th connection with the n-th script; later ones hang without an answer.
+pub(crate) struct Upstream {
+    pub(crate) url: String,
+    requests: Arc<Mutex<Vec<String>>>,
+    server: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+impl Upstream {
+    pub(crate) async fn start(scripts: Vec<Vec<Step>>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/stream?x=1", listener.local_addr().unwrap());
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&requests);
+        let server = tokio::spawn(async move {
+            let mut scripts = scripts.into_iter();
+            let mut connections = tokio::task::JoinSet::new();
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let script = scripts.next().unwrap_or_else(|| vec![Step::Hold]);
+                connections.spawn(play(stream, script, Arc::clone(&seen)));
+            }
+        });
+        Self { url, requests, server }
+    }
+
+    /// Heads of the requests so far, in lower case.
+    pub(crate) fn requests(&self) -> Vec<String> {
+        self.requests.lock().unwrap().clone()
+    }
+
+    pub(crate) async fn request(&self, index: usize) -> String {
+        eventually("a request", || self.requests().get(index).cloned()).await
+    }
+}
+
+async fn play(mut stream: TcpStream, script: Vec<Step>, seen: Arc<Mutex<Vec<String>>>) {
+    let mut head = Vec::new();
+    while !head.windows(4).any(|window| window == b"\r\n\r\n") {
+        match stream.read_buf(&mut head).await {
+            Ok(1..) => {}
+            _ => return,
+        }
+    }
+    seen.lock().unwrap().push(String::from_utf8_lossy(&head).to_ascii_lowercase());
+    for step in script {
+        match step {
+            Step::Send(bytes) => {
+                if stream.write_all(&bytes).await.is_err() {
+                    return;
+                }
+            }
+            Step::Hold => std::future::pending().await,
+        }
+    }
+    let _ = stream.shutdown().await;
+    // Reading to the end keeps the system from answering unread bytes with a reset.
+    let _ = stream.read_to_end(&mut head).await;
+}
+
+/// A client without rules, for loopback only.
+pub(crate) struct PlainClient;
+
+struct PlainBody(Incoming);
+
+#[async_trait]
+impl UpstreamBody for PlainBody {
+    async fn next_chunk(&mut self) -> Option<Result<Bytes, BodyFault>> {
+        loop {
+            match self.0.frame().await? {
+                Ok(frame) => match frame.into_data() {
+                    Ok(data) if !data.is_empty() => return Some(Ok(data)),
+                    _ => {}
+                },
+                Err(error) if is_truncation(&error) => return Some(Err(BodyFault::Truncated)),
+                Err(error) => return Some(Err(BodyFault::Io(error.to_string()))),
+            }
+        }
+    }
+}
+
+fn is_truncation(error: &hyper::Error) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if error.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == std::io::ErrorKind::UnexpectedEof) {
+            return true;
+        }
+        cause = error.source();
+    }
+    error.is_incomplete_message()
+}
+
+#[async_trait]
+impl UpstreamClient for PlainClient {
+    async fn fetch(&self, request: UpstreamRequest) -> Result<UpstreamResponse, ConnectFault> {
+        let failed = |detail: String| ConnectFault { slug: "connect", detail, forbidden: false };
+        let url = url::Url::parse(&request.url).unwrap();
+        let address = (url.host_str().unwrap(), url.port().unwrap());
+        let stream = TcpStream::connect(address).await.map_err(|error| failed(error.to_string()))?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| failed(error.to_string()))?;
+        tokio::spawn(connection);
+        let mut head = hyper::Request::new(Full::new(request.body.unwrap_or_default()));
+        *head.method_mut() = request.method;
+        *head.uri_mut() = url[url::Position::BeforePath..].parse().unwrap();
+        *head.headers_mut() = request.headers;
+        head.headers_mut().insert("host", "upstream.test".parse().unwrap());
+        let response = sender.send_request(head).await.map_err(|error| failed(error.to_string()))?;
+        let (parts, body) = response.into_parts();
+        Ok(UpstreamResponse { status: parts.status, headers: parts.headers, body: Box::new(PlainBody(body)) })
+    }
+}
+
+/// Remembers everything; `intake` is how many batches it still takes before it makes sources wait.
+pub(crate) struct Recorder {
+    emissions: Mutex<Vec<Emission>>,
+    gaps: Mutex<Vec<SourceGap>>,
+    largest_batch: AtomicUsize,
+    pub(crate) intake: Semaphore,
+}
+
+impl Recorder {
+    pub(crate) fn taking(batches: usize) -> Arc<Self> {
+        Arc::new(Self {
+            emissions: Mutex::default(),
+            gaps: Mutex::default(),
+            largest_batch: AtomicUsize::new(0),
+            intake: Semaphore::new(batches),
+        })
+    }
+
+    pub(crate) fn emissions(&self) -> Vec<Emission> {
+        self.emissions.lock().unwrap().clone()
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.emissions.lock().unwrap().len()
+    }
+
+    pub(crate) fn data(&self) -> Vec<String> {
+        self.emissions().iter().map(|emission| String::from_utf8_lossy(&emission.event.data).into_owned()).collect()
+    }
+
+    pub(crate) fn gaps(&self) -> Vec<SourceGap> {
+        self.gaps.lock().unwrap().clone()
+    }
+
+    pub(crate) fn largest_batch(&self) -> usize {
+        self.largest_batch.load(Ordering::SeqCst)
+    }
+}
+
+#[async_trait]
+impl Emitter for Recorder {
+    async fn emit(&self, source: &str, batch: Vec<Emission>) -> Result<(), EmitError> {
+        assert_eq!(source, "up");
+        assert!(!batch.is_empty());
+        self.intake.acquire().await.map_err(|_| EmitError::ShuttingDown)?.forget();
+        self.largest_batch.fetch_max(batch.len(), Ordering::SeqCst);
+        for emission in &batch {
+            assert_eq!(emission.event.check(), Ok(()));
+        }
+        self.emissions.lock().unwrap().extend(batch);
+        Ok(())
+    }
+
+    async fn gap(&self, gap: SourceGap) {
+        self.gaps.lock().unwrap().push(gap);
+    }
+}
+
+pub(crate) fn record(protocol: &str, url: &str, settings: SourceSettings) -> SourceRecord {
+    SourceRecord {
+        spec: SourceSpec {
+            name: "up".to_owned(),
+            protocol: protocol.to_owned(),
+            url: url.to_owned(),
+            topic: Topic::parse("up.events").unwrap(),
+            headers: BTreeMap::new(),
+            settings,
+            enabled: true,
+        },
+        revision: 1,
+        declared: false,
+        resume_token: None,
+        created_at: Timestamp(1),
+        updated_at: Timestamp(1),
+    }
+}
+
+/// A source named `up` that reads an upstream into a recorder, with delays of a few milliseconds.
+pub(crate) struct Bench {
+    pub(crate) sources: Arc<Sources>,
+    pub(crate) recorder: Arc<Recorder>,
+    pub(crate) upstream: Upstream,
+    pub(crate) record: SourceRecord,
+}
+
+pub(crate) fn quick() -> ReconnectSettings {
+    ReconnectSettings {
+        delay_min: Duration::from_millis(1),
+        delay_max: Duration::from_millis(20),
+        ..ReconnectSettings::default()
+    }
+}
+
+pub(crate) fn context(recorder: &Arc<Recorder>, reconnect: ReconnectSettings) -> SourceContext {
+    let emitter: Arc<dyn Emitter> = Arc::clone(recorder) as Arc<dyn Emitter>;
+    SourceContext { client: Arc::new(PlainClient), emitter, clock: Arc::new(SystemClock), reconnect, away_since: None }
+}
+
+impl Bench {
+    pub(crate) async fn new(protocol: &str, scripts: Vec<Vec<Step>>) -> Self {
+        Self::with(protocol, scripts, SourceSettings::default(), quick(), Recorder::taking(100_000)).await
+    }
+
+    pub(crate) async fn with(
+        protocol: &str,
+        scripts: Vec<Vec<Step>>,
+        settings: SourceSettings,
+        reconnect: ReconnectSettings,
+        recorder: Arc<Recorder>,
+    ) -> Self {
+        let upstream = Upstream::start(scripts).await;
+        let record = record(protocol, &upstream.url, settings);
+        let sources = Arc::new(Sources::new(context(&recorder, reconnect)));
+        sources.reconcile(vec![record.clone()]).await;
+        Self { sources, recorder, upstream, record }
+    }
+
+    pub(crate) fn status(&self) -> SourceStatus {
+        self.sources.status("up").unwrap()
+    }
+
+    pub(crate) fn skipped(&self) -> Vec<(&'static str, u64)> {
+        self.status().skipped().filter(|(_, count)| *count > 0).map(|(reason, count)| (reason.as_str(), count)).collect()
+    }
+
+    /// Waits for the first connection to end and gives the word for it.
+    pub(crate) async fn ending(&self) -> String {
+        eventually("an ending", || self.status().last_error.map(|error| error.slug.to_owned())).await
+    }
+
+    pub(crate) async fn events(&self, count: usize) -> Vec<String> {
+        eventually("events", || (self.recorder.count() >= count).then(|| self.recorder.data())).await
+    }
+}
+
+/// Runs a scenario on a runtime of its own.
+pub(crate) fn run(scenario: impl Future<Output = ()>) {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(scenario);
+}
+
+pub(crate) fn token(text: &str) -> Option<ResumeToken> {
+    ResumeToken::parse(text)
+}
