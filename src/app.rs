@@ -24,7 +24,7 @@ use crate::net::target::Target;
 use crate::net::tls::Tls;
 use crate::registry::{Registry, SourceRegistry};
 use crate::retention::{Retention, RetentionSettings};
-use crate::source::supervisor::Sources;
+use crate::source::Sources;
 use crate::storage::{BACKENDS, StorageError, StorageErrorKind, StorageSettings, Store};
 use crate::tail::{Tail, TailSettings};
 
@@ -106,8 +106,10 @@ impl App {
         let listener = listen(config.server.listen)?;
         let address = listener.local_addr().map_err(|source| AppError::Listen { address: config.server.listen, source })?;
         let ground = Ground::open(config).await?;
-        let (registry, source_registry) =
-            (Registry::open(Arc::clone(&ground.store.catalog)).await?, SourceRegistry::open(Arc::clone(&ground.store.catalog)).await?);
+        let (registry, source_registry) = (
+            Registry::open(Arc::clone(&ground.store.catalog)).await?,
+            SourceRegistry::open(Arc::clone(&ground.store.catalog)).await?,
+        );
         let dedupe = DedupeSettings {
             max_age: config.dedupe.max_age,
             max_ids: usize::try_from(config.dedupe.max_ids).unwrap_or(usize::MAX),
@@ -118,7 +120,8 @@ impl App {
         declared::apply(config, &ground, &registry, &source_registry, &lanes).await?;
         let sources = feeds::start(&ground, &source_registry, ingest.clone());
         ground.start_retention(config, &registry, &lanes);
-        let egress = Egress::new(ground.follow.clone(), Arc::clone(&ground.clock), ground.closing.clone(), egress_settings(config));
+        let egress =
+            Egress::new(ground.follow.clone(), Arc::clone(&ground.clock), ground.closing.clone(), egress_settings(config));
         let metrics = numbers::recorder(egress.clone(), ground.follow.clone(), registry.clone());
         let state = Arc::new(HttpState {
             auth: Arc::new(Auth::new(auth_settings(config), Arc::clone(&ground.clock))),
@@ -128,7 +131,10 @@ impl App {
             readiness: Arc::clone(&ground.store.log),
             ingest: ingest.clone(),
             deliveries: Arc::new(lanes.clone()),
-            source_control: Arc::new(feeds::Control { sources: Arc::clone(&sources), catalog: Arc::clone(&ground.store.catalog) }),
+            source_control: Arc::new(feeds::Control {
+                sources: Arc::clone(&sources),
+                catalog: Arc::clone(&ground.store.catalog),
+            }),
             urls: url_judge(config),
             protocols: feeds::protocols(),
             defaults: DefinitionDefaults { timeout: config.delivery.timeout, max_in_flight: config.delivery.max_in_flight },
@@ -219,8 +225,12 @@ async fn open_store(config: &Config) -> Result<Store, AppError> {
         .iter()
         .find(|backend| backend.scheme == scheme)
         .ok_or_else(|| AppError::Setting(format!("storage.url: there is no storage of the kind {scheme:?}")))?;
-    let settings =
-        StorageSettings { path: config.storage.path(), durability: config.storage.durability, reserve_bytes: None };
+    if let Some(directory) = config.storage.path().parent().filter(|directory| !directory.as_os_str().is_empty()) {
+        std::fs::create_dir_all(directory).map_err(|error| {
+            StorageError::new(StorageErrorKind::CannotOpen, format!("cannot make the directory {}: {error}", directory.display()))
+        })?;
+    }
+    let settings = StorageSettings { path: config.storage.path(), durability: config.storage.durability, reserve_bytes: None };
     Ok((backend.open)(settings).await?)
 }
 

@@ -23,6 +23,7 @@ use crate::storage::EventLog;
 
 pub mod auth;
 pub mod body;
+mod definition;
 mod events;
 mod gate;
 mod health;
@@ -34,7 +35,6 @@ mod sources;
 mod streams;
 mod subscriptions;
 mod views;
-mod definition;
 
 use auth::Auth;
 use body::BodyLimits;

@@ -26,4 +26,7 @@ pub mod source;
 // Level 4: the edge
 pub mod http;
 // Level 5: the program
+pub mod app;
+pub mod cli;
 pub mod config;
+pub mod telemetry;

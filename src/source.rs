@@ -3,9 +3,11 @@
 //! A protocol is one file and one row of [`SOURCES`]. `supervisor` keeps one task a source, `runner` goes round
 //! connect–read–reconnect, `reconnect` decides when, `session` is what a protocol works with, `stream` reads bodies that are
 //! one endless sequence of records, `record` makes events, `status` is what operators see. Knows nothing of storage,
-//! deduplication or HTTP serving: events leave through an [`Emitter`], connections come from an [`UpstreamClient`].
+//! deduplication or HTTP serving: events leave through an [`Emitter`], connections come from an
+//! [`UpstreamClient`], which `fetcher` makes of the relay's gate.
 
 mod connection;
+mod fetcher;
 mod ndjson;
 mod record;
 mod runner;
@@ -64,6 +66,12 @@ pub fn protocol(name: &str) -> Option<&'static Protocol> {
     SOURCES.iter().find(|protocol| protocol.name == name)
 }
 
+/// The names of all protocols, for messages and checks.
+#[must_use]
+pub fn protocol_names() -> Vec<&'static str> {
+    SOURCES.iter().map(|protocol| protocol.name).collect()
+}
+
 /// Why a source cannot be read as configured.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{pointer}: {problem}")]
@@ -80,8 +88,7 @@ pub struct SettingsError {
 /// The first [`SettingsError`]: unknown protocol, malformed pointer, method, or what the protocol itself refuses.
 pub fn check_settings(spec: &SourceSpec) -> Result<(), SettingsError> {
     let Some(protocol) = protocol(&spec.protocol) else {
-        let known: Vec<&str> = SOURCES.iter().map(|protocol| protocol.name).collect();
-        let problem = format!("{:?} is not a protocol; known are {}", spec.protocol, known.join(", "));
+        let problem = format!("{:?} is not a protocol; known are {}", spec.protocol, protocol_names().join(", "));
         return Err(SettingsError { pointer: "/protocol", problem });
     };
     let settings = &spec.settings;

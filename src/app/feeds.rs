@@ -5,14 +5,14 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::Ground;
+use crate::follow::Follow;
 use crate::http::ports::{SourceControl, SourceStatus};
 use crate::ingest::{FromSource, Ingest};
 use crate::model::source::SourceGap;
 use crate::registry::SourceRegistry;
-use crate::source::supervisor::Sources;
-use crate::source::{EmitError, Emission, Emitter, ReconnectSettings, SOURCES, SourceContext};
+use crate::source::Sources;
+use crate::source::{Emission, EmitError, Emitter, ReconnectSettings, SOURCES, SourceContext};
 use crate::storage::{Catalog, StorageError};
-use crate::follow::Follow;
 
 /// Names of the protocols that sources may have.
 pub(super) fn protocols() -> &'static [&'static str] {
@@ -80,12 +80,16 @@ impl SourceControl for Control {
     async fn status(&self, name: &str) -> Option<SourceStatus> {
         let status = self.sources.status(name)?;
         Some(SourceStatus {
-            state: status.state.word(),
+            state: status.state.as_str(),
             last_event_at: status.last_event_at,
             resume_token: status.resume_token.clone(),
             events: status.events,
             bytes: status.bytes,
-            skipped: status.skipped().filter(|(_, count)| *count > 0).map(|(reason, count)| (reason.word().to_owned(), count)).collect(),
+            skipped: status
+                .skipped()
+                .filter(|(_, count)| *count > 0)
+                .map(|(reason, count)| (reason.as_str().to_owned(), count))
+                .collect(),
             reconnects: status.reconnects,
             gaps: status.gaps,
             last_error: status.last_error.as_ref().map(|error| format!("{}: {}", error.slug, error.detail)),

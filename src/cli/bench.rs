@@ -134,7 +134,8 @@ async fn deliver_pair(subscriptions: u64, duration: Duration) -> anyhow::Result<
     let stage = Stage::set(subscriptions).await?;
     let mut control = Connection::open(stage.receiver.address).await?;
     // One batch first: warm connections, and the receiver learns what a request looks like.
-    load::produce(stage.relay.address, stage.receiver.address, subscriptions, Duration::ZERO.max(Duration::from_millis(300))).await?;
+    load::produce(stage.relay.address, stage.receiver.address, subscriptions, Duration::ZERO.max(Duration::from_millis(300)))
+        .await?;
     let request = load::stats(&mut control).await?.newest_request.into_bytes();
     control.call("POST", "/reset", "text/plain", b"").await?;
     let cpu_before = stage.relay.cpu_us();
@@ -170,12 +171,8 @@ async fn latency(arguments: &LatencyArgs) -> anyhow::Result<()> {
     }
     stage.relay.stop().await;
     stage.receiver.stop().await;
-    let row = LatencyRow {
-        rate: arguments.rate,
-        events,
-        p50_ms: stats.p50_us as f64 / 1000.0,
-        p99_ms: stats.p99_us as f64 / 1000.0,
-    };
+    let row =
+        LatencyRow { rate: arguments.rate, events, p50_ms: stats.p50_us as f64 / 1000.0, p99_ms: stats.p99_us as f64 / 1000.0 };
     if arguments.json {
         say(&serde_json::to_string(&row)?);
     } else {

@@ -7,21 +7,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 /// Time for connecting, and again for each read and write.
-pub const TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(2);
 /// Bytes of the answer that are looked at.
 const ANSWER_BYTES_MAX: u64 = 4096;
 
-/// What to ask.
-#[derive(Clone, Copy, Debug, Default, clap::Args)]
-pub struct HealthArgs {
-    /// Ask whether it can take events (`/readyz`), not only whether it lives (`/healthz`)
-    #[arg(long)]
-    pub ready: bool,
-}
-
 /// Why the relay is not well.
 #[derive(Debug, thiserror::Error)]
-pub enum HealthError {
+pub(super) enum HealthError {
     /// Which port it took cannot be known.
     #[error("server.listen has port 0: name the port that is to be asked")]
     AnyPort,
@@ -43,20 +35,19 @@ pub enum HealthError {
     },
 }
 
-impl HealthArgs {
-    /// Asks the relay that listens on `listen`; an unspecified address is asked through loopback.
-    ///
-    /// # Errors
-    /// [`HealthError`] unless it answers 200 within `timeout` a step.
-    pub fn ask(self, listen: SocketAddr, timeout: Duration) -> Result<(), HealthError> {
-        if listen.port() == 0 {
-            return Err(HealthError::AnyPort);
-        }
-        let address = SocketAddr::new(reachable(listen.ip()), listen.port());
-        let path = if self.ready { "/readyz" } else { "/healthz" };
-        let answer = first_line(address, path, timeout).map_err(|source| HealthError::Silent { address, source })?;
-        if answer.split(' ').nth(1) == Some("200") { Ok(()) } else { Err(HealthError::Unwell { address, answer }) }
+/// Asks the relay that listens on `listen`, through loopback if that is every address: with `is_ready` whether it can take
+/// events (`/readyz`), else whether it lives (`/healthz`).
+///
+/// # Errors
+/// [`HealthError`] unless it answers 200, each step within `timeout`.
+pub(super) fn ask(listen: SocketAddr, is_ready: bool, timeout: Duration) -> Result<(), HealthError> {
+    if listen.port() == 0 {
+        return Err(HealthError::AnyPort);
     }
+    let address = SocketAddr::new(reachable(listen.ip()), listen.port());
+    let path = if is_ready { "/readyz" } else { "/healthz" };
+    let answer = first_line(address, path, timeout).map_err(|source| HealthError::Silent { address, source })?;
+    if answer.split(' ').nth(1) == Some("200") { Ok(()) } else { Err(HealthError::Unwell { address, answer }) }
 }
 
 fn reachable(ip: IpAddr) -> IpAddr {
@@ -105,7 +96,7 @@ mod tests {
         for (ready, path) in [(false, "GET /healthz HTTP/1.1\r\n"), (true, "GET /readyz HTTP/1.1\r\n")] {
             let (address, question) = relay("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}");
             let unspecified = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port());
-            HealthArgs { ready }.ask(unspecified, TIMEOUT).unwrap();
+            ask(unspecified, ready, TIMEOUT).unwrap();
             let question = question.join().unwrap();
             assert!(question.starts_with(path), "{question}");
             assert!(question.contains(&format!("host: {address}\r\n")), "{question}");
@@ -116,7 +107,7 @@ mod tests {
     fn anything_else_is_not_well() {
         for answer in ["HTTP/1.1 503 Service Unavailable\r\n\r\n", "HTTP/1.1 2000 OK\r\n\r\n", "SSH-2.0-x\r\n", ""] {
             let (address, question) = relay(answer);
-            let error = HealthArgs::default().ask(address, TIMEOUT).unwrap_err();
+            let error = ask(address, false, TIMEOUT).unwrap_err();
             assert!(matches!(error, HealthError::Unwell { .. }), "{answer:?}: {error}");
             question.join().unwrap();
         }
@@ -125,15 +116,15 @@ mod tests {
     #[test]
     fn a_closed_or_unknown_port_is_told() {
         let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        assert!(matches!(HealthArgs::default().ask(free, TIMEOUT), Err(HealthError::Silent { .. })));
+        assert!(matches!(ask(free, false, TIMEOUT), Err(HealthError::Silent { .. })));
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        assert!(matches!(HealthArgs::default().ask(any, TIMEOUT), Err(HealthError::AnyPort)));
+        assert!(matches!(ask(any, false, TIMEOUT), Err(HealthError::AnyPort)));
     }
 
     #[test]
     fn a_relay_that_says_nothing_is_not_waited_for() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let error = HealthArgs::default().ask(listener.local_addr().unwrap(), Duration::from_millis(20)).unwrap_err();
+        let error = ask(listener.local_addr().unwrap(), false, Duration::from_millis(20)).unwrap_err();
         assert!(matches!(error, HealthError::Silent { .. }), "{error}");
     }
 }

@@ -232,7 +232,7 @@ proptest! {
     #[test]
     fn any_value_in_any_section_is_read_without_panic(section in 0_usize..9, value in "[a-z\\[\\]{}\"0-9, ]{0,20}") {
         let (section, keys) = read::KEYS[section];
-        let text: String = keys.iter().map(|key| format!("{key} = {value}\n")).collect();
-        let _ = parse(&format!("[{section}]\n{text}"));
+        let text: Vec<String> = keys.iter().map(|key| format!("{key} = {value}")).collect();
+        let _ = parse(&format!("[{section}]\n{}", text.join("\n")));
     }
 }

@@ -150,8 +150,9 @@ impl Auth {
         let Some(entry) = entry else {
             let peer = request.peer_addr().map(|address| address.ip());
             return Err(match self.guesses.note(peer, self.clock.now()) {
-                Some(wait_s) => Problem::new(problem::TOO_MANY_REQUESTS, "too many unknown tokens came from this address")
-                    .retry_after(wait_s),
+                Some(wait_s) => {
+                    Problem::new(problem::TOO_MANY_REQUESTS, "too many unknown tokens came from this address").retry_after(wait_s)
+                }
                 None => unauthorized("the token is not known, or no longer valid"),
             });
         };

@@ -117,7 +117,12 @@ mod tests {
 
     #[test]
     fn all_mistakes_are_listed_and_the_first_names_the_kind() {
-        let errors = ["url", "timeout"].map(|slug| FieldError { pointer: format!("/{slug}"), slug, detail: "is bad".to_owned(), status: 422 });
+        let errors = ["url", "timeout"].map(|slug| FieldError {
+            pointer: format!("/{slug}"),
+            slug,
+            detail: "is bad".to_owned(),
+            status: 422,
+        });
         let problem = refuse(errors.to_vec());
         assert_eq!((problem.slug(), problem.status().as_u16()), ("url", 422));
         assert_eq!(problem.to_string(), "url: /url is bad (and 1 more, see `errors`)");

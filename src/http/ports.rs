@@ -23,7 +23,10 @@ pub trait Deliveries: Send + Sync {
     ///
     /// # Errors
     /// As storage fails.
-    async fn status(&self, record: &Arc<SubscriptionRecord>) -> Result<Option<(SubscriptionStatus, Option<Timestamp>)>, StorageError>;
+    async fn status(
+        &self,
+        record: &Arc<SubscriptionRecord>,
+    ) -> Result<Option<(SubscriptionStatus, Option<Timestamp>)>, StorageError>;
 
     /// Sends one signed test event now and gives what came of it.
     async fn ping(&self, record: &Arc<SubscriptionRecord>) -> Option<Attempt>;
@@ -57,7 +60,10 @@ pub trait Deliveries: Send + Sync {
 
 #[async_trait]
 impl Deliveries for Lanes {
-    async fn status(&self, record: &Arc<SubscriptionRecord>) -> Result<Option<(SubscriptionStatus, Option<Timestamp>)>, StorageError> {
+    async fn status(
+        &self,
+        record: &Arc<SubscriptionRecord>,
+    ) -> Result<Option<(SubscriptionStatus, Option<Timestamp>)>, StorageError> {
         let Some(status) = Lanes::status(self, record).await else { return Ok(None) };
         let oldest = self.oldest_undelivered_at(&status).await?;
         Ok(Some((status, oldest)))

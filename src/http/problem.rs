@@ -7,8 +7,8 @@ use std::borrow::Cow;
 use std::fmt;
 
 use actix_web::body::BoxBody;
-use actix_web::http::header::{self, HeaderName, HeaderValue};
 use actix_web::http::StatusCode;
+use actix_web::http::header::{self, HeaderName, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, ResponseError};
 use serde::Serialize;
 
@@ -216,7 +216,9 @@ impl From<StorageError> for Problem {
             StorageErrorKind::Conflict => {
                 Self::new(PRECONDITION_FAILED, "somebody else changed it at the same time; read it again and repeat the change")
             }
-            StorageErrorKind::Full => Self::new(STORAGE_FULL, "free some disk space or lower `retention`, then repeat").retry_after(10),
+            StorageErrorKind::Full => {
+                Self::new(STORAGE_FULL, "free some disk space or lower `retention`, then repeat").retry_after(10)
+            }
             StorageErrorKind::Unavailable | StorageErrorKind::Fenced => {
                 tracing::warn!(error = %error, cause = ?error.source, "storage did not answer a request");
                 Self::new(UNAVAILABLE, "the storage did not answer; repeat in a moment").retry_after(1)

@@ -90,13 +90,14 @@ fn refused(error: &IngestError) -> Problem {
         IngestError::Full => {
             Problem::new(problem::STORAGE_FULL, "nothing was stored; free some disk space, then send it again").retry_after(10)
         }
-        IngestError::Mismatch { index } => {
-            Problem::new(problem::IDEMPOTENCY_MISMATCH, format!("event {index} of the request has the id of an earlier event \
-                of this topic and source, but other bytes; nothing was stored"))
-        }
-        _ => {
-            Problem::new(problem::UNAVAILABLE, "nothing is known to be stored; send it again with the same ids").retry_after(1)
-        }
+        IngestError::Mismatch { index } => Problem::new(
+            problem::IDEMPOTENCY_MISMATCH,
+            format!(
+                "event {index} of the request has the id of an earlier event \
+                of this topic and source, but other bytes; nothing was stored"
+            ),
+        ),
+        _ => Problem::new(problem::UNAVAILABLE, "nothing is known to be stored; send it again with the same ids").retry_after(1),
     }
 }
 

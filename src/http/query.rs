@@ -26,7 +26,11 @@ impl<'a> Query<'a> {
                 // The name other APIs use for `after`; it deserves an answer that says so.
                 let slug = if name == "cursor" { "cursor" } else { problem::UNKNOWN_PARAMETER.slug };
                 let allowed = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-                return Err(Problem::of_slug(slug, 422, format!("the query parameter {name:?} is not known; allowed: {allowed}")));
+                return Err(Problem::of_slug(
+                    slug,
+                    422,
+                    format!("the query parameter {name:?} is not known; allowed: {allowed}"),
+                ));
             }
             if pairs.iter().any(|(other, _)| *other == name) {
                 let detail = format!("the query parameter {name:?} is given twice");

@@ -45,10 +45,13 @@ impl From<StreamError> for Problem {
                 Self::of_slug("too_many_streams", 503, "as many streams are open as `limits.streams` allows; come back later")
                     .retry_after(5)
             }
-            StreamError::Closing => Self::of_slug("unavailable", 503, "the relay is shutting down; come back in a moment").retry_after(1),
+            StreamError::Closing => {
+                Self::of_slug("unavailable", 503, "the relay is shutting down; come back in a moment").retry_after(1)
+            }
             error => {
                 tracing::warn!(%error, "a stream could not begin");
-                Self::of_slug("unavailable", 503, "the storage did not say where the stream begins; repeat in a moment").retry_after(1)
+                Self::of_slug("unavailable", 503, "the storage did not say where the stream begins; repeat in a moment")
+                    .retry_after(1)
             }
         }
     }

@@ -6,8 +6,8 @@
 
 use std::sync::Arc;
 
-use actix_web::http::header::{self, HeaderValue};
 use actix_web::http::StatusCode;
+use actix_web::http::header::{self, HeaderValue};
 use actix_web::web::{self, Data, Payload, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
 use serde_json::Value;
@@ -208,7 +208,11 @@ fn read_definition(state: &HttpState, caller: &Caller, body: &Value, id: Option<
 }
 
 /// A record that did not exist, and whether its key must be shown.
-async fn new_record(state: &HttpState, definition: Definition, id: SubscriptionId) -> Result<(SubscriptionRecord, Keys), Problem> {
+async fn new_record(
+    state: &HttpState,
+    definition: Definition,
+    id: SubscriptionId,
+) -> Result<(SubscriptionRecord, Keys), Problem> {
     let most = state.limits.subscriptions;
     if state.registry.len() >= most {
         let detail = format!("there are {most} already (`limits.subscriptions`); delete some or raise the limit");
@@ -255,7 +259,8 @@ async fn changed_record(
             revisions.remove(0);
         }
     }
-    let record = SubscriptionRecord { spec, activity, revisions, updated_at: state.clock.now(), ..SubscriptionRecord::clone(present) };
+    let record =
+        SubscriptionRecord { spec, activity, revisions, updated_at: state.clock.now(), ..SubscriptionRecord::clone(present) };
     Ok((record, if key_is_new { Keys::Shown } else { Keys::Hidden }))
 }
 

@@ -6,8 +6,8 @@ use super::ports::SourceStatus;
 use crate::clock::Timestamp;
 use crate::delivery::inspect::DeliveryView;
 use crate::delivery::question::SubscriptionStatus;
-use crate::model::source::{SourceGap, SourceRecord};
 use crate::model::source::parse::source_form;
+use crate::model::source::{SourceGap, SourceRecord};
 use crate::model::subscription::parse::form::Keys;
 use crate::model::subscription::parse::rest_form;
 use crate::model::subscription::{Activity, DisabledReason, SubscriptionRecord};
@@ -19,12 +19,15 @@ pub(super) fn state(activity: Activity, is_failing: bool) -> (&'static str, Opti
         Activity::Active if is_failing => ("failing", None),
         Activity::Active => ("active", None),
         Activity::Paused => ("paused", None),
-        Activity::Disabled(reason) => ("disabled", Some(match reason {
-            DisabledReason::Manual => "manual",
-            DisabledReason::Gone => "gone",
-            DisabledReason::Failing => "failing",
-            DisabledReason::Receiver => "receiver",
-        })),
+        Activity::Disabled(reason) => (
+            "disabled",
+            Some(match reason {
+                DisabledReason::Manual => "manual",
+                DisabledReason::Gone => "gone",
+                DisabledReason::Failing => "failing",
+                DisabledReason::Receiver => "receiver",
+            }),
+        ),
     }
 }
 

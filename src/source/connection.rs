@@ -58,13 +58,12 @@ pub struct ConnectFault {
 
 /// Why a body ended early.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BodyFault {
-    /// The other side went away before the end it had announced.
-    #[error("the body ended before its end")]
-    Truncated,
-    /// The connection broke, or what came is not HTTP.
-    #[error("{0}")]
-    Io(String),
+#[error("{detail}")]
+pub struct BodyFault {
+    /// The word for it: `truncated`, `reset`, `protocol`.
+    pub slug: &'static str,
+    /// A sentence for a person.
+    pub detail: String,
 }
 
 /// A response body.
@@ -156,8 +155,8 @@ mod tests {
     fn retry_after_is_seconds_or_a_date() {
         let now = Timestamp::parse_rfc3339("2026-01-02T03:04:05Z").unwrap();
         let read = |text: &str| retry_after(&headers("retry-after", text), now);
-        assert_eq!(read("120"), Some(Duration::from_secs(120)));
-        assert_eq!(read("Fri, 02 Jan 2026 03:05:05 GMT"), Some(Duration::from_secs(60)));
+        assert_eq!(read("120"), Some(Duration::from_mins(2)));
+        assert_eq!(read("Fri, 02 Jan 2026 03:05:05 GMT"), Some(Duration::from_mins(1)));
         assert_eq!(read("Fri, 02 Jan 2026 03:00:00 GMT"), Some(Duration::ZERO));
         assert_eq!(read("99999999999999999999999"), Some(Duration::from_secs(u64::MAX)));
         assert_eq!(read("soon"), None);

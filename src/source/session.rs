@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
-use super::connection::{self, BodyFault, UpstreamBody, UpstreamResponse};
+use super::connection::{self, UpstreamBody, UpstreamResponse};
 use super::reconnect::{Ending, EndingClass, Next, Reconnect};
 use super::record::{EventMapper, Record};
 use super::status::{SkippedSample, StatusCell};
@@ -126,8 +126,7 @@ impl Session {
                 self.status.read(chunk.len());
                 Ok(Some(chunk))
             }
-            Some(Err(fault @ BodyFault::Truncated)) => Err(Ending::new(EndingClass::Lost, "truncated", fault.to_string())),
-            Some(Err(fault @ BodyFault::Io(_))) => Err(Ending::new(EndingClass::Lost, "io", fault.to_string())),
+            Some(Err(fault)) => Err(Ending::new(EndingClass::Lost, fault.slug, fault.detail)),
         }
     }
 

@@ -15,11 +15,8 @@ use crate::codec::json;
 use crate::codec::sse::{SseDecoder, SseEvent, SseItem};
 use crate::model::ResumeToken;
 
-pub(super) const PROTOCOL: Protocol = Protocol {
-    name: "sse",
-    check: |_| Ok(()),
-    open: |spec| Box::new(StreamSource(Sse::new(record_bytes_max(&spec.settings)))),
-};
+pub(super) const PROTOCOL: Protocol =
+    Protocol { name: "sse", check: |_| Ok(()), open: |spec| Box::new(StreamSource(Sse::new(record_bytes_max(&spec.settings)))) };
 
 struct Sse {
     decoder: SseDecoder,
@@ -82,7 +79,11 @@ impl Framing for Sse {
                     return None;
                 }
                 self.told = Arc::clone(last);
-                Some(Part::Moved(ResumeToken::parse(last)))
+                // A position that cannot be sent back does not replace the one that can.
+                match ResumeToken::parse(last) {
+                    None if !last.is_empty() => None,
+                    resume => Some(Part::Moved(resume)),
+                }
             }
         }
     }

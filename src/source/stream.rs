@@ -104,9 +104,8 @@ impl<F: Framing> StreamSource<F> {
                 Err(ending) => return ending,
                 Ok(None) => {
                     let end = body.gzip.as_ref().map_or(Ok(()), GzipDecoder::finish);
-                    return end.map_or_else(decode_ending, |()| {
-                        Ending::new(EndingClass::Lost, EOF, "the upstream ended the stream")
-                    });
+                    return end
+                        .map_or_else(decode_ending, |()| Ending::new(EndingClass::Lost, EOF, "the upstream ended the stream"));
                 }
                 Ok(Some(chunk)) => match &mut body.gzip {
                     None => self.take_chunk(chunk, session).await,
@@ -163,10 +162,10 @@ fn is_gzip(headers: &HeaderMap) -> Result<bool, Ending> {
 }
 
 fn decode_ending(fault: GzipFault) -> Ending {
-    let slug = match fault {
-        GzipFault::Corrupt => "decode",
-        GzipFault::Truncated => "truncated",
-        GzipFault::DecompressionLimit => "decompression_limit",
+    let (class, slug) = match fault {
+        GzipFault::Corrupt => (EndingClass::Failed, "decode"),
+        GzipFault::Truncated => (EndingClass::Lost, "truncated"),
+        GzipFault::DecompressionLimit => (EndingClass::Failed, "decompression_limit"),
     };
-    Ending::new(EndingClass::Failed, slug, fault.to_string())
+    Ending::new(class, slug, fault.to_string())
 }

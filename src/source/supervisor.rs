@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::reconnect::{Ending, EndingClass};
 use super::status::StatusCell;
 use super::{Session, SourceContext, SourceStatus, protocol, runner};
+use crate::clock::Timestamp;
 use crate::model::source::{SourceRecord, SourceSpec};
 
 const PANIC_DELAY: Duration = Duration::from_mins(1);
@@ -35,6 +36,7 @@ pub struct Sources {
 
 #[derive(Debug)]
 struct Entry {
+    created_at: Timestamp,
     spec: Arc<SourceSpec>,
     status: Arc<StatusCell>,
     task: Option<Task>,
@@ -72,7 +74,10 @@ impl Sources {
         {
             let mut entries = self.entries();
             let wanted: BTreeMap<&str, &SourceRecord> = desired.iter().map(|record| (&*record.spec.name, record)).collect();
-            let unwanted: Vec<String> = entries.keys().filter(|name| !wanted.contains_key(&***name)).cloned().collect();
+            // A source that was deleted and made again is another one, even under the same name.
+            let stays = |name: &str, entry: &Entry| wanted.get(name).is_some_and(|r| r.created_at == entry.created_at);
+            let unwanted: Vec<String> =
+                entries.iter().filter(|(name, entry)| !stays(name, entry)).map(|(name, _)| name.clone()).collect();
             gone.extend(unwanted.iter().filter_map(|name| entries.remove(name)).filter_map(|entry| entry.task));
             for entry in entries.values_mut() {
                 if wanted.get(&*entry.spec.name).is_some_and(|record| record.spec != *entry.spec) {
@@ -131,6 +136,7 @@ impl Sources {
         let spec = Arc::new(record.spec);
         let away_since = self.context.away_since.filter(|since| record.created_at < *since);
         let entry = entries.entry(spec.name.clone()).or_insert_with(|| Entry {
+            created_at: record.created_at,
             spec: Arc::clone(&spec),
             status: Arc::new(StatusCell::new(record.resume_token.clone(), away_since)),
             task: None,
@@ -157,13 +163,8 @@ impl Sources {
         let task_stop = stop.clone();
         let handle = self.runtime.spawn(async move {
             loop {
-                let session = Session::new(
-                    Arc::clone(&spec),
-                    context.clone(),
-                    Arc::clone(&status),
-                    task_stop.clone(),
-                    runner::seed(),
-                );
+                let session =
+                    Session::new(Arc::clone(&spec), context.clone(), Arc::clone(&status), task_stop.clone(), runner::seed());
                 let run = AssertUnwindSafe(runner::run(session, (protocol.open)(&spec)));
                 if run.catch_unwind().await.is_ok() {
                     return;

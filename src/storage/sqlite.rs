@@ -1,7 +1,7 @@
 //! Storage in one `SQLite` database, the default: one writer that commits in groups, a few readers, a lock file.
 //!
-//! What goes in travels as jobs to the thread of [`writer`], which knows the head, the leases and the revisions and decides
-//! every conflict in memory; what is asked is read by [`readers`]. No SQL stands anywhere else. It must not know what pages,
+//! What goes in travels as jobs to the thread of `writer`, which knows the head, the leases and the revisions and decides
+//! every conflict in memory; what is asked is read by `readers`. No SQL stands anywhere else. It must not know what pages,
 //! checkpoints and definitions mean to those who store them.
 
 use std::path::Path;
@@ -42,18 +42,20 @@ const SLICES_WAITING_MAX: usize = 16;
 
 /// Opens or makes the database at `settings.path`; its directory must exist.
 ///
-/// Two more files stand beside it while it is open, and `<path>.lock` for good.
+/// Beside it stand `<path>-wal` and `<path>-shm` while it is open, `<path>.lock` and `<path>.ballast` for good.
 ///
 /// # Errors
 /// `InUse` when another process has it open, `Corrupt` when it is damaged, not ours or of a newer version (the file is not
 /// touched then), `CannotOpen` when it cannot be made or opened.
 pub async fn open(settings: StorageSettings) -> Result<Store> {
     let place = Place::take(&settings.path)?;
-    let space = Space::new(place.path(), settings.reserve_bytes);
     connect::refuse_what_is_not_ours(place.path()).await?;
+    let space = Arc::new(Space::new(place.path(), settings.reserve_bytes));
     let mut conn = connect::writer(place.path(), settings.durability).await?;
     connect::bring_up_to_date(&mut conn).await?;
     let state = state::State::load(&mut conn).await?;
+    let free: i64 = connect::scalar(&mut conn, "PRAGMA freelist_count").await?;
+    space.set_reusable(unsigned(free) * connect::DATABASE_PAGE_BYTES);
     let wal = wal::Wal::new(connect::checkpointer(place.path(), settings.durability).await?);
     let readers = Readers::open(place.path()).await?;
 
@@ -62,7 +64,7 @@ pub async fn open(settings: StorageSettings) -> Result<Store> {
     let bounds = Arc::new(Mutex::new(state.bounds));
     let log_id = state.log_id.clone();
     let queues = writer::Queues { jobs: jobs_queue, slices: slices_queue };
-    writer::start(writer::Writer::new(conn, wal, state, Arc::clone(&bounds), place), queues)?;
+    writer::start(writer::Writer::new(conn, wal, state, Arc::clone(&bounds), Arc::clone(&space), place), queues)?;
 
     let sqlite = Arc::new(Sqlite { log_id, readers, jobs, slices, bounds, space, trimming: TurnMutex::new(()) });
     let closing = Arc::clone(&sqlite);
@@ -80,7 +82,7 @@ struct Sqlite {
     slices: mpsc::Sender<SliceJob>,
     /// As of the last commit; written by the writer before it answers.
     bounds: Arc<Mutex<Bounds>>,
-    space: Space,
+    space: Arc<Space>,
     /// One trim at a time: two would only make each other's slices useless.
     trimming: TurnMutex<()>,
 }

@@ -1,5 +1,7 @@
 //! The codecs against conformance vectors and recorded streams: whole, byte by byte, and cut at every place.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on must panic")]
+
 use bytes::Bytes;
 use hookcast::codec::cloudevents::{Attributes, EventDefaults, decode_structured, write_event};
 use hookcast::codec::ndjson::NdjsonDecoder;

@@ -1,6 +1,10 @@
 //! The integration tests: one binary, one module an area.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod cli;
 mod codecs;
+mod config;
 mod layers;
 mod net_dns;
 mod net_fault;

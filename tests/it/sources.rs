@@ -1,5 +1,7 @@
 //! Reading upstreams over real sockets: every way a stream can be good, bad or gone.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on must panic")]
+
 mod ndjson;
 mod sse;
 mod supervision;

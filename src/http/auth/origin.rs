@@ -51,9 +51,9 @@ fn foreign_host() -> Problem {
 }
 
 fn is_same(origin: &str, host: &str) -> bool {
-    origin.split_once("://").is_some_and(|(scheme, rest)| {
-        matches!(scheme, "http" | "https") && !host.is_empty() && rest.eq_ignore_ascii_case(host)
-    })
+    origin
+        .split_once("://")
+        .is_some_and(|(scheme, rest)| matches!(scheme, "http" | "https") && !host.is_empty() && rest.eq_ignore_ascii_case(host))
 }
 
 fn is_ours(host: &str, hosts: &[String]) -> bool {
@@ -95,10 +95,21 @@ mod tests {
 
     #[test]
     fn only_hosts_that_mean_this_relay_are_answered() {
-        for host in ["localhost", "localhost:8080", "LOCALHOST.:1", "a.localhost", "127.0.0.1:80", "127.9.9.9", "[::1]:8080", "[::1]"] {
+        for host in
+            ["localhost", "localhost:8080", "LOCALHOST.:1", "a.localhost", "127.0.0.1:80", "127.9.9.9", "[::1]:8080", "[::1]"]
+        {
             assert_eq!(is_ours(host, &[]), true, "{host}");
         }
-        for host in ["", "evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "10.0.0.1", "[::2]:1", "0.0.0.0", "localhost:x"] {
+        for host in [
+            "",
+            "evil.example",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example",
+            "10.0.0.1",
+            "[::2]:1",
+            "0.0.0.0",
+            "localhost:x",
+        ] {
             assert_eq!(is_ours(host, &[]), false, "{host}");
         }
         assert_eq!(verdict(&[("host", "Relay.Example:8080")]), "ok");

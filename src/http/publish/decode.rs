@@ -77,7 +77,8 @@ pub(super) fn events(request: &Request<'_>, form: Form, body: Bytes) -> Result<V
         Form::Batch => {
             let decoded = decode_batch(&body, request.limits.batch_events).map_err(|(at, error)| not_an_event(&error, at))?;
             let events = decoded.into_iter().enumerate();
-            let events = events.map(|(index, event)| structured(request, hops, event, Some(index))).collect::<Result<Vec<_>, _>>()?;
+            let events =
+                events.map(|(index, event)| structured(request, hops, event, Some(index))).collect::<Result<Vec<_>, _>>()?;
             if events.is_empty() { Err(empty()) } else { Ok(events) }
         }
     }
@@ -142,7 +143,8 @@ fn lines(request: &Request<'_>, hops: u8, body: &Bytes) -> Result<Vec<NewEvent>,
             return Err(event_too_large(request.limits.event_bytes, Some(events.len())));
         }
         json::check(line).map_err(|fault| {
-            Problem::new(problem::INVALID_LINE, format!("line {number} is {fault}; nothing was stored")).at("", format!("line {number}"))
+            Problem::new(problem::INVALID_LINE, format!("line {number} is {fault}; nothing was stored"))
+                .at("", format!("line {number}"))
         })?;
         let id = key.as_ref().map_or_else(|| ids::fresh(request.now), |key| format!("{key}-{}", events.len()));
         events.push(NewEvent { id, own_id: key.is_some(), data: body.slice_ref(line), ..shared.clone() });
@@ -204,7 +206,10 @@ fn empty() -> Problem {
 }
 
 fn too_many(events_max: usize) -> Problem {
-    Problem::new(problem::BATCH_TOO_LARGE, format!("allowed: at most {events_max} events (`limits.batch_events`); nothing was stored"))
+    Problem::new(
+        problem::BATCH_TOO_LARGE,
+        format!("allowed: at most {events_max} events (`limits.batch_events`); nothing was stored"),
+    )
 }
 
 fn event_too_large(bytes_max: usize, index: Option<usize>) -> Problem {

@@ -15,9 +15,9 @@ use crate::http::problem::{self, Problem};
 use crate::http::query::Query;
 use crate::http::{HttpState, views};
 use crate::model::fields::{Errors, Fields, child};
-use crate::model::subscription::{Activity, SubscriptionRecord};
 use crate::model::subscription::parse::form::Keys;
 use crate::model::subscription::parse::parse_seek;
+use crate::model::subscription::{Activity, SubscriptionRecord};
 use crate::model::{ExceptionState, Seq};
 use crate::storage::PageRequest;
 

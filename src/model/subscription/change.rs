@@ -7,7 +7,13 @@ use crate::model::Seq;
 
 /// A record that did not exist; the catalog gives ordinal and revision. A key that was made is in it, to be shown once.
 #[must_use]
-pub fn new_record(definition: Definition, id: SubscriptionId, starts_after: Seq, now: Timestamp, random: Random<'_>) -> SubscriptionRecord {
+pub fn new_record(
+    definition: Definition,
+    id: SubscriptionId,
+    starts_after: Seq,
+    now: Timestamp,
+    random: Random<'_>,
+) -> SubscriptionRecord {
     let activity = if definition.enabled == Some(false) { Activity::Disabled(DisabledReason::Manual) } else { Activity::Active };
     let (spec, _) = definition.into_spec(id, None, random);
     let revision = Revision { from_seq: starts_after.next(), topics: spec.topics.clone(), types: spec.types.clone() };

@@ -17,6 +17,8 @@ static MIGRATIONS: Migrator = sqlx::migrate!();
 
 /// Name in the header of our files: `hkct`.
 const APPLICATION_ID: i64 = 0x686b_6374;
+/// Size of a page of the database file, in bytes; what is checked of the header depends on it.
+pub(super) const DATABASE_PAGE_BYTES: u64 = 4096;
 /// The oldest library that is safe with a checkpoint beside a writer.
 const LIBRARY_MIN: (u32, u32, u32) = (3, 51, 3);
 /// Largest WAL that stays on disk after a burst, in bytes.

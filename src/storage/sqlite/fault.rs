@@ -5,8 +5,6 @@ use sqlx::migrate::MigrateError;
 use crate::model::PageError;
 use crate::storage::{StorageError, StorageErrorKind};
 
-const BUSY: u32 = 5;
-const LOCKED: u32 = 6;
 const CORRUPT: u32 = 11;
 const FULL: u32 = 13;
 const CANNOT_OPEN: u32 = 14;
@@ -65,6 +63,6 @@ fn kind_of(error: &sqlx::Error) -> StorageErrorKind {
         Some(CORRUPT | NOT_A_DATABASE) => StorageErrorKind::Corrupt,
         Some(FULL) => StorageErrorKind::Full,
         Some(CANNOT_OPEN) => StorageErrorKind::CannotOpen,
-        Some(BUSY | LOCKED) | _ => StorageErrorKind::Unavailable,
+        _ => StorageErrorKind::Unavailable,
     }
 }

@@ -37,6 +37,7 @@ pub(super) struct SliceJob {
 }
 
 /// What a slice is about.
+#[derive(Clone, Copy)]
 pub(super) enum Slice {
     /// Drop old pages.
     Log { older_than: Timestamp, bytes_max: u64, pages_max: u32 },

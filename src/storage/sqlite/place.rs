@@ -11,8 +11,22 @@ use super::cannot_open;
 use super::fault::damaged;
 use crate::storage::{Result, StorageError, StorageErrorKind};
 
-/// What every database file begins with.
-const MAGIC: &[u8; 16] = b"SQLite format 3\0";
+/// What stands in the header of our files, by place: magic, page size, kind of journal, no reserved bytes and the payload
+/// fractions, schema format, no vacuum, UTF-8, no incremental vacuum, nothing in the part kept for later. Where there are
+/// two, the second is that of a file whose first tables are still in the WAL.
+///
+/// The library looks at some of these bytes only in part. Spec: sqlite.org/fileformat2.html, section 1.3.
+const HEADER: [(usize, [&[u8]; 2]); 9] = [
+    (0, [b"SQLite format 3\0"; 2]),
+    (16, [&[16, 0]; 2]),
+    (18, [&[2, 2], &[1, 1]]),
+    (20, [&[0, 64, 32, 32]; 2]),
+    (44, [&[0, 0, 0, 4], &[0; 4]]),
+    (52, [&[0; 4]; 2]),
+    (56, [&[0, 0, 0, 1], &[0; 4]]),
+    (64, [&[0; 4]; 2]),
+    (72, [&[0; 20]; 2]),
+];
 /// Length of the header of a database file, in bytes.
 const HEADER_BYTES: usize = 100;
 
@@ -70,8 +84,9 @@ fn check_header(path: &Path, file: &mut File) -> Result<()> {
     let mut header = Vec::with_capacity(HEADER_BYTES);
     let read = file.take(HEADER_BYTES as u64).read_to_end(&mut header);
     read.map_err(|error| cannot_open(path, "cannot be read", error))?;
-    if header.is_empty() || (header.len() == HEADER_BYTES && header.starts_with(MAGIC)) {
+    let is_right = |(at, either): &(usize, [&[u8]; 2])| either.iter().any(|bytes| header[*at..].starts_with(bytes));
+    if header.is_empty() || (header.len() == HEADER_BYTES && HEADER.iter().all(is_right)) {
         return Ok(());
     }
-    Err(damaged(format_args!("{} does not begin like a database", path.display())))
+    Err(damaged(format_args!("{} does not begin like a database of ours", path.display())))
 }

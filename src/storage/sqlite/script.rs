@@ -50,7 +50,9 @@ impl Script {
         for chunk in rows.chunks(ROWS_PER_STATEMENT) {
             let values = vec![row.as_str(); chunk.len()].join(",");
             let _ = write!(self.sql, "{head} VALUES {values} {tail};");
-            chunk.iter().for_each(|item| bind(self, item));
+            for item in chunk {
+                bind(self, item);
+            }
         }
     }
 

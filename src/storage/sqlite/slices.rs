@@ -6,6 +6,7 @@ use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
 use super::batch::release;
+use super::connect::{DATABASE_PAGE_BYTES, scalar};
 use super::fault::{damaged_page, fault};
 use super::job::{Answer, Slice};
 use super::script::Script;
@@ -83,6 +84,8 @@ impl Writer {
         // Freed pages are not written, only the list of them and the edge of the tree.
         self.wal.wrote(8 + u64::from(SLICE_PAGES_MAX) + needed.len() as u64);
         self.state.shorten(Seq(unsigned(next)), last.total);
+        let free: i64 = scalar(&mut self.conn, "PRAGMA freelist_count").await?;
+        self.space.set_reusable(unsigned(free) * DATABASE_PAGE_BYTES);
         Ok(())
     }
 

@@ -12,9 +12,10 @@ use tokio::sync::mpsc;
 
 use super::batch::Batch;
 use super::fault::fault;
-use super::job::{Answer, Job, SliceJob, Work};
+use super::job::{Answer, Job, Slice, SliceJob, Work};
 use super::place::Place;
 use super::script::Script;
+use super::space::Space;
 use super::state::State;
 use super::wal::Wal;
 use crate::storage::{Bounds, Result, StorageError, StorageErrorKind};
@@ -37,6 +38,7 @@ pub(super) struct Writer {
     pub(super) state: State,
     shared_bounds: Arc<Mutex<Bounds>>,
     last_write_failed: bool,
+    pub(super) space: Arc<Space>,
     /// Let go when everything is closed.
     place: Place,
 }
@@ -65,8 +67,15 @@ enum Turn {
 
 impl Writer {
     /// A writer over an open connection.
-    pub(super) fn new(conn: SqliteConnection, wal: Wal, state: State, bounds: Arc<Mutex<Bounds>>, place: Place) -> Self {
-        Self { conn, wal, state, shared_bounds: bounds, last_write_failed: false, place }
+    pub(super) fn new(
+        conn: SqliteConnection,
+        wal: Wal,
+        state: State,
+        bounds: Arc<Mutex<Bounds>>,
+        space: Arc<Space>,
+        place: Place,
+    ) -> Self {
+        Self { conn, wal, state, shared_bounds: bounds, last_write_failed: false, space, place }
     }
 
     async fn run(mut self, mut queues: Queues) {
@@ -80,7 +89,7 @@ impl Writer {
                 }
                 Turn::Slice(SliceJob { slice, reply }) => {
                     groups = 0;
-                    let answer = self.slice(slice).await;
+                    let answer = self.slice_with_ballast(slice).await;
                     self.publish();
                     // Whoever asked may have gone.
                     let _ = reply.send(answer);
@@ -126,31 +135,36 @@ impl Writer {
         let frames = batch.frames();
         let written = match batch.script() {
             Ok(script) => {
-                let ahead = batch.into_ahead();
+                let (ahead, wrote) = (batch.into_ahead(), script.is_some());
                 let written = write(&mut self.conn, script).await;
-                written.map(|()| self.state.reach(ahead))
+                written.map(|()| self.state.reach(ahead)).map(|()| wrote)
             }
             Err(refused) => Err(refused),
         };
-        self.last_write_failed = written.is_err();
         match written {
-            Ok(()) => {
+            Ok(wrote) => {
+                self.last_write_failed &= !wrote;
                 self.wal.wrote(frames);
                 self.publish();
-                admitted.into_iter().for_each(|(job, answer)| settle(job.reply, answer));
+                for (job, answer) in admitted {
+                    settle(job.reply, answer);
+                }
             }
-            Err(failure) if admitted.len() == 1 => {
-                admitted.into_iter().for_each(|(job, _)| drop(job.reply.send(Err(again(&failure)))));
-            }
-            Err(failure) => self.one_by_one(admitted.into_iter().map(|(job, _)| job), &failure).await,
+            Err(failure) => self.one_by_one(admitted.into_iter().map(|(job, _)| job).collect(), &failure).await,
         }
     }
 
     /// Tries the jobs of a group that failed, each in a transaction of its own.
-    async fn one_by_one(&mut self, jobs: impl Iterator<Item = Job>, failure: &StorageError) {
+    async fn one_by_one(&mut self, jobs: Vec<Job>, failure: &StorageError) {
+        self.last_write_failed = true;
+        let grows = |work: &Work| matches!(work, Work::Append(_));
+        let is_full = failure.kind == StorageErrorKind::Full;
+        // On a full disk the log must not grow; everything else may have what the ballast leaves.
+        let is_worth_ballast = is_full && jobs.iter().any(|job| !grows(&job.work));
+        let has_more_room = is_worth_ballast && self.space.drop_ballast();
+        let is_alone = jobs.len() == 1;
         for Job { work, reply } in jobs {
-            // A disk that has no room for the group needs no second try for what would grow the log.
-            if failure.kind == StorageErrorKind::Full && matches!(work, Work::Append(_)) {
+            if (is_full && grows(&work)) || (is_alone && !has_more_room) {
                 let _ = reply.send(Err(again(failure)));
                 continue;
             }
@@ -173,6 +187,14 @@ impl Writer {
         self.wal.wrote(frames);
         self.publish();
         Ok(answer)
+    }
+
+    async fn slice_with_ballast(&mut self, slice: Slice) -> Result<Answer> {
+        match self.slice(slice).await {
+            // Dropping pages takes room before it gives any.
+            Err(failure) if failure.kind == StorageErrorKind::Full && self.space.drop_ballast() => self.slice(slice).await,
+            other => other,
+        }
     }
 
     fn publish(&self) {

@@ -17,6 +17,9 @@ async fn outcome(body: &[u8]) -> (Vec<String>, Vec<(&'static str, u64)>, String)
     (bench.recorder.data(), bench.skipped(), ending)
 }
 
+/// A body, its events, its skips.
+type Case<'a> = (&'a [u8], &'a [&'a str], &'a [(&'static str, u64)]);
+
 #[test]
 fn lines_become_events_and_bad_lines_are_skipped_alone() {
     let deep = format!("{}\n{{\"ok\":1}}\n", "[".repeat(200));
@@ -24,7 +27,7 @@ fn lines_become_events_and_bad_lines_are_skipped_alone() {
     let two: &[&str] = &["{\"a\":1}", "{\"a\":2}"];
     let separator = "{\"a\":\"x\u{2028}y\"}";
     let with_separator = [separator];
-    let cases: Vec<(&[u8], &[&str], &[(&str, u64)])> = vec![
+    let cases: Vec<Case<'_>> = vec![
         (b"{\"a\":1}\n{\"a\":2}\n", two, &[]),
         (b"{\"a\":1}\r\n{\"a\":2}\r\n", two, &[]),
         (b"{\"a\":1}\n\n\n{\"a\":2}\n", two, &[]),
@@ -113,7 +116,7 @@ fn what_is_no_stream_is_answered_with_a_backoff_of_its_kind() {
             assert_eq!(status.state, SourceState::Backoff, "{slug}");
             let delay = status.next_attempt_at.unwrap().since(status.last_error.unwrap().at);
             assert!(delay >= Duration::from_secs(delay_min_s), "{slug}: {delay:?}");
-            assert!(delay <= Duration::from_secs(300), "{slug}: {delay:?}");
+            assert!(delay <= Duration::from_mins(5), "{slug}: {delay:?}");
             assert_eq!(status.needs_attention, delay_min_s == 60, "{slug}");
             assert_eq!((bench.upstream.requests().len(), bench.recorder.count()), (1, 0));
         }
@@ -136,7 +139,7 @@ async fn gzip_outcome(body: Vec<u8>) -> (Bench, String) {
 #[test]
 fn gzip_is_undone_and_its_damage_ends_only_what_follows() {
     run(async {
-        let lines: String = (0..100).map(|n| format!("{{\"n\":{n}}}\n")).collect();
+        let lines = (0..100).map(|n| format!("{{\"n\":{n}}}")).collect::<Vec<_>>().join("\n") + "\n";
         let (bench, ending) = gzip_outcome(gzip(lines.as_bytes())).await;
         assert_eq!((bench.recorder.count(), ending.as_str()), (100, "eof"));
 
@@ -158,7 +161,8 @@ fn gzip_is_undone_and_its_damage_ends_only_what_follows() {
 fn silence_ends_a_connection() {
     run(async {
         let settings = SourceSettings { idle_timeout: Duration::from_millis(50), ..SourceSettings::default() };
-        let scripts = vec![vec![send(ndjson_head()), send("1\n"), Step::Hold], vec![send(ndjson_head()), send("2\n"), Step::Hold]];
+        let scripts =
+            vec![vec![send(ndjson_head()), send("1\n"), Step::Hold], vec![send(ndjson_head()), send("2\n"), Step::Hold]];
         let bench = Bench::with("ndjson", scripts, settings, quick(), Recorder::taking(100)).await;
         assert_eq!(bench.events(2).await, ["1", "2"]);
         assert_eq!(bench.ending().await, "idle");
@@ -179,7 +183,7 @@ fn a_slow_body_of_single_bytes_is_put_together() {
 #[test]
 fn a_reader_that_must_wait_loses_nothing() {
     run(async {
-        let lines: String = (0..1_000_000).map(|n| format!("{}\n", n % 10)).collect();
+        let lines = "0\n1\n2\n3\n4\n5\n6\n7\n8\n9\n".repeat(20_000);
         let scripts = vec![vec![send(ndjson_head()), send(&lines)]];
         let bench = Bench::with("ndjson", scripts, SourceSettings::default(), quick(), Recorder::taking(1)).await;
         let (mut last, mut unchanged) = (0, 0);
@@ -190,10 +194,10 @@ fn a_reader_that_must_wait_loses_nothing() {
             (unchanged > 20).then_some(())
         })
         .await;
-        assert!(last < 1_500_000, "{last} bytes were read although nobody took them");
+        assert!(last < 200_000, "{last} bytes were read although nobody took them");
         assert_eq!(bench.recorder.count(), 512);
         bench.recorder.intake.add_permits(1_000_000);
-        assert_eq!(bench.events(1_000_000).await.concat(), lines.replace('\n', ""));
+        assert_eq!(bench.events(200_000).await.concat(), lines.replace('\n', ""));
         assert_eq!(bench.recorder.largest_batch(), 512);
     });
 }

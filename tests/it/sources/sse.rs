@@ -113,6 +113,22 @@ fn a_stored_position_is_used_after_a_restart_of_the_relay() {
 }
 
 #[test]
+fn a_position_cannot_smuggle_a_header() {
+    run(async {
+        let body = "id: 1\r\nX-Evil: 1\r\ndata: a\r\n\r\nid: 2\u{1}3\ndata: b\n\n";
+        let bench = Bench::new("sse", vec![vec![send(sse_head()), send(body)]]).await;
+        let request = bench.upstream.request(1).await;
+        // The last usable position stays: better an event again than none.
+        assert!(request.contains("\r\nlast-event-id: 1\r\n"), "{request}");
+        assert!(!request.contains("evil") && !request.contains('\u{1}'), "{request}");
+        let emissions = bench.recorder.emissions();
+        assert_eq!(emissions.iter().map(|e| e.resume.clone()).collect::<Vec<_>>(), [token("1"), None]);
+        assert!(!emissions[1].event.own_id, "an id with a control character is not taken");
+        assert_eq!(bench.status().attributes_dropped, 1);
+    });
+}
+
+#[test]
 fn a_204_stops_the_source_and_other_answers_do_not() {
     run(async {
         let bench = Bench::new("sse", vec![vec![send(head("204 No Content", ""))]]).await;

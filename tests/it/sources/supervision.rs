@@ -5,9 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use hookcast::clock::Timestamp;
 use hookcast::model::source::SourceSettings;
-use hookcast::source::{
-    ConnectFault, Sources, SourceState, UpstreamClient, UpstreamRequest, UpstreamResponse, check_settings,
-};
+use hookcast::source::{ConnectFault, SourceState, Sources, UpstreamClient, UpstreamRequest, UpstreamResponse, check_settings};
 
 use super::support::*;
 
@@ -40,6 +38,11 @@ fn sources_follow_their_definitions() {
         bench.sources.reconcile(vec![changed]).await;
         assert_eq!(bench.events(4).await, ["1", "2", "3", "4"]);
         assert_eq!(bench.recorder.gaps().len(), 3, "each pause is a gap");
+
+        let mut anew = bench.record.clone();
+        anew.created_at = Timestamp(2);
+        bench.sources.reconcile(vec![anew]).await;
+        assert_eq!((bench.status().events, bench.recorder.gaps().len()), (0, 3), "one made again starts anew");
 
         bench.sources.reconcile(Vec::new()).await;
         assert!(bench.sources.status("up").is_none());

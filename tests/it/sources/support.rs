@@ -1,4 +1,4 @@
-//! A scripted upstream on loopback, a plain client for it, and an emitter that remembers.
+//! A scripted upstream on loopback, and an emitter that remembers.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -7,22 +7,17 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use hookcast::clock::{SystemClock, Timestamp};
 use hookcast::model::source::{SourceGap, SourceRecord, SourceSettings, SourceSpec};
 use hookcast::model::{ResumeToken, Topic};
-use hookcast::source::{
-    BodyFault, ConnectFault, Emission, EmitError, Emitter, ReconnectSettings, SourceContext, SourceStatus, Sources,
-    UpstreamBody, UpstreamClient, UpstreamRequest, UpstreamResponse,
-};
-use http_body_util::{BodyExt as _, Full};
-use hyper::body::Incoming;
-use hyper_util::rt::TokioIo;
+use hookcast::net::fetch::Fetcher;
+use hookcast::net::tls::Tls;
+use hookcast::source::{Emission, EmitError, Emitter, ReconnectSettings, SourceContext, SourceStatus, Sources};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
-/// Waits until `check` gives something; fails after ten seconds.
+/// Waits until `check` gives something; fails after thirty seconds.
 pub(crate) async fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
     let waiting = async {
         loop {
@@ -32,7 +27,7 @@ pub(crate) async fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), waiting).await.unwrap_or_else(|_| panic!("never: {what}"))
+    tokio::time::timeout(Duration::from_secs(30), waiting).await.unwrap_or_else(|_| panic!("never: {what}"))
 }
 
 /// What one connection gets to see.
@@ -130,59 +125,6 @@ async fn play(mut stream: TcpStream, script: Vec<Step>, seen: Arc<Mutex<Vec<Stri
     let _ = stream.read_to_end(&mut head).await;
 }
 
-/// A client without rules, for loopback only.
-pub(crate) struct PlainClient;
-
-struct PlainBody(Incoming);
-
-#[async_trait]
-impl UpstreamBody for PlainBody {
-    async fn next_chunk(&mut self) -> Option<Result<Bytes, BodyFault>> {
-        loop {
-            match self.0.frame().await? {
-                Ok(frame) => match frame.into_data() {
-                    Ok(data) if !data.is_empty() => return Some(Ok(data)),
-                    _ => {}
-                },
-                Err(error) if is_truncation(&error) => return Some(Err(BodyFault::Truncated)),
-                Err(error) => return Some(Err(BodyFault::Io(error.to_string()))),
-            }
-        }
-    }
-}
-
-fn is_truncation(error: &hyper::Error) -> bool {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = cause {
-        if error.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == std::io::ErrorKind::UnexpectedEof) {
-            return true;
-        }
-        cause = error.source();
-    }
-    error.is_incomplete_message()
-}
-
-#[async_trait]
-impl UpstreamClient for PlainClient {
-    async fn fetch(&self, request: UpstreamRequest) -> Result<UpstreamResponse, ConnectFault> {
-        let failed = |detail: String| ConnectFault { slug: "connect", detail, forbidden: false };
-        let url = url::Url::parse(&request.url).unwrap();
-        let address = (url.host_str().unwrap(), url.port().unwrap());
-        let stream = TcpStream::connect(address).await.map_err(|error| failed(error.to_string()))?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| failed(error.to_string()))?;
-        tokio::spawn(connection);
-        let mut head = hyper::Request::new(Full::new(request.body.unwrap_or_default()));
-        *head.method_mut() = request.method;
-        *head.uri_mut() = url[url::Position::BeforePath..].parse().unwrap();
-        *head.headers_mut() = request.headers;
-        head.headers_mut().insert("host", "upstream.test".parse().unwrap());
-        let response = sender.send_request(head).await.map_err(|error| failed(error.to_string()))?;
-        let (parts, body) = response.into_parts();
-        Ok(UpstreamResponse { status: parts.status, headers: parts.headers, body: Box::new(PlainBody(body)) })
-    }
-}
-
 /// Remembers everything; `intake` is how many batches it still takes before it makes sources wait.
 pub(crate) struct Recorder {
     emissions: Mutex<Vec<Emission>>,
@@ -278,7 +220,8 @@ pub(crate) fn quick() -> ReconnectSettings {
 
 pub(crate) fn context(recorder: &Arc<Recorder>, reconnect: ReconnectSettings) -> SourceContext {
     let emitter: Arc<dyn Emitter> = Arc::clone(recorder) as Arc<dyn Emitter>;
-    SourceContext { client: Arc::new(PlainClient), emitter, clock: Arc::new(SystemClock), reconnect, away_since: None }
+    let client = Arc::new(Fetcher::new(crate::net_wire::gate(), Tls::new(&[]).unwrap()));
+    SourceContext { client, emitter, clock: Arc::new(SystemClock), reconnect, away_since: None }
 }
 
 impl Bench {

@@ -1,1 +1,253 @@
-//! Placeholder
+//! What must not be opened, and what must be noticed when the disk lies.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::Path;
+
+use hookcast::model::ExceptionState::Dead;
+use hookcast::model::Seq;
+use hookcast::model::subscription::Ordinal;
+use hookcast::storage::StorageErrorKind::{CannotOpen, Corrupt, Full, InUse};
+use hookcast::storage::{Append, BACKENDS, LedgerChange, StorageErrorKind, StorageSettings, Store};
+use sqlx::{ConnectOptions, Connection};
+
+use super::make::{append, change, exception, page, page_of, positions};
+use super::{open, settings, try_open};
+
+async fn kind(path: &Path) -> StorageErrorKind {
+    try_open("sqlite", path).await.unwrap_err().kind
+}
+
+async fn open_with(settings: StorageSettings) -> Store {
+    let backend = BACKENDS.iter().find(|backend| backend.scheme == "sqlite").unwrap();
+    (backend.open)(settings).await.unwrap()
+}
+
+async fn run_sql(path: &Path, sql: &'static str) {
+    let mut conn = sqlx::sqlite::SqliteConnectOptions::new().filename(path).create_if_missing(true).connect().await.unwrap();
+    sqlx::raw_sql(sql).execute(&mut conn).await.unwrap();
+    conn.close().await.unwrap();
+}
+
+fn flip(path: &Path, at: u64) {
+    let mut file = OpenOptions::new().read(true).write(true).open(path).unwrap();
+    let mut byte = [0];
+    file.seek(SeekFrom::Start(at)).unwrap();
+    file.read_exact(&mut byte).unwrap();
+    file.seek(SeekFrom::Start(at)).unwrap();
+    file.write_all(&[!byte[0]]).unwrap();
+}
+
+#[tokio::test]
+async fn a_second_opener_is_refused_and_the_first_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("hookcast.db");
+    let store = open("sqlite", &path).await;
+    assert_eq!(kind(&path).await, InUse);
+    append(&store, vec![page(1, 3, 1)]).await;
+    assert_eq!(kind(&path).await, InUse);
+    assert_eq!(positions(&store).await, [1, 2, 3]);
+    store.close().await;
+    assert_eq!(positions(&open("sqlite", &path).await).await, [1, 2, 3]);
+}
+
+#[tokio::test]
+async fn an_empty_file_becomes_a_database() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("hookcast.db");
+    File::create(&path).unwrap();
+    append(&open("sqlite", &path).await, vec![page(1, 3, 1)]).await;
+}
+
+#[tokio::test]
+async fn a_place_that_cannot_be_used_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(kind(dir.path()).await, CannotOpen);
+    assert_eq!(kind(&dir.path().join("absent/hookcast.db")).await, CannotOpen);
+    let file = dir.path().join("file");
+    File::create(&file).unwrap();
+    assert_eq!(kind(&file.join("hookcast.db")).await, CannotOpen);
+}
+
+#[tokio::test]
+async fn a_path_is_never_read_as_a_uri_with_options() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("hookcast.db?mode=memory&synchronous=off");
+    append(&open("sqlite", &path).await, vec![page(1, 3, 1)]).await;
+    assert!(path.exists());
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn the_database_is_for_its_owner_only() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("hookcast.db");
+    let _store = open("sqlite", &path).await;
+    for name in ["hookcast.db", "hookcast.db-wal", "hookcast.db-shm"] {
+        assert_eq!(std::fs::metadata(dir.path().join(name)).unwrap().permissions().mode() & 0o077, 0, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_newer_schema_is_refused_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("hookcast.db");
+    open("sqlite", &path).await.close().await;
+    run_sql(
+        &path,
+        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
+         VALUES (999, 'later', TRUE, x'00', 1)",
+    )
+    .await;
+    let before = std::fs::read(&path).unwrap();
+    let error = try_open("sqlite", &path).await.unwrap_err();
+    assert_eq!(error.kind, Corrupt);
+    assert!(error.message.contains("newer"), "{error}");
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+}
+
+#[tokio::test]
+async fn a_schema_that_was_tampered_with_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("hookcast.db");
+    open("sqlite", &path).await.close().await;
+    run_sql(&path, "UPDATE _sqlx_migrations SET checksum = x'00' WHERE version = 2").await;
+    assert_eq!(kind(&path).await, Corrupt);
+}
+
+#[tokio::test]
+async fn the_database_of_another_program_is_refused_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("other.db");
+    run_sql(&path, "CREATE TABLE log (a, b); INSERT INTO log VALUES (1, 2)").await;
+    let before = std::fs::read(&path).unwrap();
+    assert_eq!(kind(&path).await, Corrupt);
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+    let text = dir.path().join("notes.txt");
+    std::fs::write(&text, "not a database at all").unwrap();
+    assert_eq!(kind(&text).await, Corrupt);
+    assert_eq!(std::fs::read_to_string(&text).unwrap(), "not a database at all");
+}
+
+#[tokio::test]
+async fn a_damaged_header_is_never_missed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("hookcast.db");
+    let store = open("sqlite", &path).await;
+    append(&store, vec![page(1, 3, 1)]).await;
+    store.close().await;
+    let whole = std::fs::read(&path).unwrap();
+    // Left out: the change counters, the schema cookie and the cache size, which say nothing about the content, and the
+    // version of the library at the end.
+    let counters = (24..28).chain(40..44).chain(48..52).chain(60..64).chain(92..100);
+    let counters: Vec<u64> = counters.collect();
+    for at in (0..108).filter(|at| !counters.contains(at)) {
+        std::fs::write(&path, &whole).unwrap();
+        flip(&path, at);
+        match try_open("sqlite", &path).await {
+            Err(error) => assert_eq!(error.kind, Corrupt, "byte {at}: {error}"),
+            Ok(_) => panic!("byte {at} was flipped and nobody saw it"),
+        }
+    }
+    std::fs::write(&path, &whole[..4096]).unwrap();
+    assert_eq!(kind(&path).await, Corrupt);
+}
+
+#[tokio::test]
+async fn a_damaged_page_of_the_log_is_an_error_where_it_is_read_and_nowhere_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("hookcast.db");
+    let store = open("sqlite", &path).await;
+    append(&store, (0..10).map(|n| page_of(1 + n, 1, 10, 20_000)).collect()).await;
+    store.close().await;
+    let bytes = std::fs::read(&path).unwrap();
+    let needle = format!("{:0>2000}", 5);
+    let at = bytes.windows(needle.len()).position(|window| window == needle.as_bytes());
+    // The zeros of every event look the same: flip behind the name of the fifth.
+    let name = bytes.windows(7).position(|window| window == b"event-5").unwrap();
+    assert!(at.is_some());
+    flip(&path, name as u64 + 2);
+    let store = open("sqlite", &path).await;
+    assert_eq!(store.log.read(Seq(0), 60_000).await.unwrap().len(), 2);
+    assert_eq!(store.log.read(Seq(4), 1).await.unwrap_err().kind, Corrupt);
+    assert_eq!(store.log.get(&[Seq(5)]).await.unwrap_err().kind, Corrupt);
+    assert_eq!(store.log.get(&[Seq(6)]).await.unwrap().len(), 1);
+    append(&store, vec![page(11, 1, 1)]).await;
+}
+
+#[tokio::test]
+async fn a_page_that_vanished_is_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("hookcast.db");
+    let store = open("sqlite", &path).await;
+    append(&store, (0..10).map(|n| page(1 + n * 3, 3, 10)).collect()).await;
+    store.close().await;
+    run_sql(&path, "DELETE FROM log WHERE first = 13").await;
+    let store = open("sqlite", &path).await;
+    assert_eq!(store.log.read(Seq(0), 1 << 20).await.unwrap_err().kind, Corrupt);
+    assert_eq!(store.log.read(Seq(12), 1 << 20).await.unwrap_err().kind, Corrupt);
+    assert_eq!(store.log.read(Seq(13), 1 << 20).await.unwrap_err().kind, Corrupt);
+    assert_eq!(store.log.read(Seq(15), 1 << 20).await.unwrap().len(), 5);
+}
+
+#[tokio::test]
+async fn a_lost_wal_loses_its_commits_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, copy) = (dir.path().join("hookcast.db"), dir.path().join("copy.db"));
+    let store = open("sqlite", &path).await;
+    append(&store, vec![page(1, 3, 1)]).await;
+    store.close().await;
+    let store = open("sqlite", &path).await;
+    append(&store, vec![page(4, 3, 1)]).await;
+    std::fs::copy(&path, &copy).unwrap();
+    assert_eq!(positions(&open("sqlite", &copy).await).await, [1, 2, 3]);
+}
+
+#[tokio::test]
+async fn a_reached_reserve_stops_intake_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("hookcast.db");
+    let store = open("sqlite", &path).await;
+    append(&store, vec![page(1, 3, 1), page(4, 3, 1)]).await;
+    store.close().await;
+    let full = open_with(StorageSettings { reserve_bytes: Some(u64::MAX), ..settings(&path) }).await;
+    let refused = Append { pages: vec![page(7, 1, 1)], expected_head: Seq(6), ..Append::default() };
+    assert_eq!(full.log.append(refused).await.unwrap_err().kind, Full);
+    assert_eq!(full.log.writable().await.unwrap_err().kind, Full);
+    assert_eq!(positions(&full).await, [1, 2, 3, 4, 5, 6]);
+    let lease = full.ledger.lease(1).await.unwrap();
+    let put = vec![exception(1, 2, Dead, 5)];
+    full.ledger.commit(vec![LedgerChange { put, ..change(lease) }]).await.unwrap();
+    assert!(full.ledger.exception(Ordinal(1), Seq(2)).await.unwrap().is_some());
+    assert_eq!(full.log.trim(hookcast::clock::Timestamp(9), u64::MAX, 9).await.unwrap().0.first, Seq(4));
+    full.close().await;
+    let healed = open("sqlite", &path).await;
+    append(&healed, vec![page(7, 1, 1)]).await;
+    healed.log.writable().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_bad_job_in_a_group_fails_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("hookcast.db");
+    let store = open("sqlite", &path).await;
+    store.close().await;
+    // Something the writer cannot know: this partition's checkpoint cannot be stored.
+    run_sql(&path, "CREATE TRIGGER bad BEFORE UPDATE ON checkpoints WHEN new.part = 3 AND new.frontier = 66 BEGIN SELECT RAISE(ABORT, 'bad'); END").await;
+    let store = open("sqlite", &path).await;
+    let (good, bad) = (store.ledger.lease(2).await.unwrap(), store.ledger.lease(3).await.unwrap());
+    let checkpoint = || Some(hookcast::storage::Checkpoint { frontier: Seq(66), state: vec![] });
+    let commit = |lease| store.ledger.commit(vec![LedgerChange { checkpoint: checkpoint(), ..change(lease) }]);
+    let append = store.log.append(Append { pages: vec![page(1, 1, 1)], ..Append::default() });
+    // Ten at once: whoever comes first goes alone, the others become groups.
+    let others = futures_util::future::join_all((0..10).map(|n| commit(if n == 5 { bad } else { good })));
+    let (others, append) = futures_util::future::join(others, append).await;
+    append.unwrap();
+    let failed: Vec<_> = others.iter().enumerate().filter(|(_, done)| done.is_err()).map(|(n, _)| n).collect();
+    assert_eq!(failed, [5]);
+    assert_eq!(store.ledger.load(2).await.unwrap().frontier, Seq(66));
+    assert_eq!(store.ledger.load(3).await.unwrap().frontier, Seq(0));
+    assert_eq!(positions(&store).await, [1]);
+    store.log.writable().await.unwrap();
+}

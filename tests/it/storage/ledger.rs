@@ -9,6 +9,7 @@ use hookcast::storage::{Checkpoint, LedgerChange, PageRequest, StorageErrorKind,
 
 use super::make::{append, attempt, change, exception, page, put};
 
+#[allow(clippy::unnecessary_wraps, reason = "as a change takes it")]
 fn checkpoint(frontier: u64, state: &[u8]) -> Option<Checkpoint> {
     Some(Checkpoint { frontier: Seq(frontier), state: state.to_vec() })
 }
