@@ -9,9 +9,12 @@ ARG RUNTIME=docker.io/library/debian:bookworm-slim
 FROM ${BUILDER} AS build
 WORKDIR /build
 COPY . .
+# The kept target folder saves building the dependencies again. The crate itself is always built: files may come with older
+# times than what another checkout left there.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/build/target \
-    cargo build --locked --profile dist --bin hookcast \
+    touch src/lib.rs src/main.rs \
+    && cargo build --locked --profile dist --bin hookcast \
     && mkdir -p /out/data /out/etc/hookcast \
     && cp target/dist/hookcast /out/hookcast
 
