@@ -1,7 +1,7 @@
 //! The edge: REST over HTTP/1.1, every refusal a problem (RFC 9457), no decision of its own about events or deliveries.
 //!
-//! Owns routes, answers and the server's limits. What happens behind them comes in through [`ports`]. What actix answers itself, because a request cannot even be parsed (400, 431) or its head
-//! is late (408), has an empty body.
+//! Owns routes, answers and the server's limits. What happens behind them comes in through [`ports`]. What actix answers
+//! itself, because a request cannot even be parsed (400, 431) or its head is late (408), has an empty body.
 
 use std::io;
 use std::net::TcpListener;

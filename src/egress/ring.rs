@@ -233,6 +233,7 @@ mod tests {
         assert_eq!(ring.read(Seq(12), u64::MAX).unwrap().bytes, "bc");
         assert_eq!(ring.read(Seq(10), 2).unwrap().bytes, "a", "a limited client takes segment by segment");
         assert!(ring.read(Seq(14), u64::MAX).is_none());
+        assert_eq!(ring.read(Seq(10), u64::MAX).unwrap().bytes, "abc");
         add(&ring, 20, "d");
         assert_eq!(ring.read(Seq(10), u64::MAX).unwrap().bytes, "abcd");
     }

@@ -84,7 +84,7 @@ mod tests {
         assert_eq!(Start::parse_since("latest"), Ok(Start::Latest));
         assert_eq!(Start::parse_since("earliest"), Ok(Start::Earliest));
         assert_eq!(Start::parse_since("42"), Ok(Start::After(Seq(42))));
-        assert_eq!(Start::parse_since("10m"), Ok(Start::Ago(Duration::from_secs(600))));
+        assert_eq!(Start::parse_since("10m"), Ok(Start::Ago(Duration::from_mins(10))));
         let noon = Timestamp::parse_rfc3339("2026-01-01T12:00:00Z").unwrap();
         assert_eq!(Start::parse_since("2026-01-01T12:00:00Z"), Ok(Start::At(noon)));
         assert_eq!(Start::parse_since("2026-01-01T14:00:00+02:00"), Ok(Start::At(noon)));

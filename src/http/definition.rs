@@ -29,9 +29,13 @@ pub(super) async fn read_optional_json(state: &HttpState, request: &HttpRequest,
     if has_body { read_json(state, request, payload).await } else { Ok(Value::Object(Map::new())) }
 }
 
-/// Mistakes as one problem, whose kind is that of the first.
+/// Mistakes as one problem, whose kind is that of the worst: what cannot be read at all, then what is wrong, then what is
+/// missing; among equals the first.
 pub(super) fn refuse(errors: Vec<FieldError>) -> Problem {
-    let Some(first) = errors.first() else { return Problem::new(problem::INVALID_FIELDS, "the definition is not acceptable") };
+    let rank = |error: &&FieldError| (error.status != 400, error.slug == "missing_field");
+    let Some(first) = errors.iter().min_by_key(rank) else {
+        return Problem::new(problem::INVALID_FIELDS, "the definition is not acceptable");
+    };
     let name = if first.pointer.is_empty() { "the body" } else { &first.pointer };
     let more = if errors.len() > 1 { format!(" (and {} more, see `errors`)", errors.len() - 1) } else { String::new() };
     let problem = Problem::of_slug(first.slug, first.status, format!("{name} {}{more}", first.detail));
@@ -116,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn all_mistakes_are_listed_and_the_first_names_the_kind() {
+    fn all_mistakes_are_listed_and_the_worst_names_the_kind() {
         let errors = ["url", "timeout"].map(|slug| FieldError {
             pointer: format!("/{slug}"),
             slug,
@@ -126,5 +130,9 @@ mod tests {
         let problem = refuse(errors.to_vec());
         assert_eq!((problem.slug(), problem.status().as_u16()), ("url", 422));
         assert_eq!(problem.to_string(), "url: /url is bad (and 1 more, see `errors`)");
+        let [mut missing, mut unreadable] = errors.clone();
+        (missing.slug, unreadable.status) = ("missing_field", 400);
+        assert_eq!(refuse(vec![missing.clone(), errors[1].clone()]).slug(), "timeout");
+        assert_eq!(refuse(vec![missing, errors[0].clone(), unreadable]).status().as_u16(), 400);
     }
 }

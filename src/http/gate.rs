@@ -3,22 +3,27 @@
 //! Written out instead of wrapping a function, because it stands in front of the intake: no allocation, no span. Tokens are the
 //! handlers' part, because each needs another scope. Knows no endpoint.
 
+use std::cell::RefCell;
 use std::future::{Future, Ready, ready};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use actix_web::Error;
-use actix_web::body::{BoxBody, EitherBody, MessageBody};
-use actix_web::dev::{Service, ServiceRequest, ServiceResponse, Transform};
-use actix_web::http::Method;
+use actix_web::body::{BodySize, BoxBody, EitherBody, MessageBody};
+use actix_web::dev::{Payload, Service, ServiceRequest, ServiceResponse, Transform};
+use actix_web::error::PayloadError;
+use actix_web::http::{Method, header};
+use actix_web::{Error, HttpMessage as _};
+use bytes::Bytes;
+use futures_core::Stream;
 
 use super::auth::Auth;
 use super::problem::{self, Problem};
 
 /// Longest request target, in bytes; actix itself answers 400 from 65,535 on.
-pub const TARGET_BYTES_MAX: usize = 8 * 1024;
+pub(super) const TARGET_BYTES_MAX: usize = 8 * 1024;
 
 /// Makes the gate of one worker.
 pub(super) struct Gate(pub(super) Arc<Auth>);
@@ -27,7 +32,7 @@ impl<S, B> Transform<S, ServiceRequest> for Gate
 where
     S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error>,
     S::Future: Unpin,
-    B: MessageBody,
+    B: MessageBody + 'static,
 {
     type Response = ServiceResponse<EitherBody<B, BoxBody>>;
     type Error = Error;
@@ -49,14 +54,14 @@ pub(super) struct Guarded<S> {
 /// A request on its way.
 pub(super) enum Passage<F> {
     Refused(Option<ServiceResponse<BoxBody>>),
-    Inside(F),
+    Inside(F, Option<Held>),
 }
 
 impl<S, B> Service<ServiceRequest> for Guarded<S>
 where
     S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error>,
     S::Future: Unpin,
-    B: MessageBody,
+    B: MessageBody + 'static,
 {
     type Response = ServiceResponse<EitherBody<B, BoxBody>>;
     type Error = Error;
@@ -66,10 +71,17 @@ where
         self.service.poll_ready(cx)
     }
 
-    fn call(&self, request: ServiceRequest) -> Self::Future {
+    fn call(&self, mut request: ServiceRequest) -> Self::Future {
+        let held = Held::of(&mut request);
         match check(&request, &self.auth) {
-            Ok(()) => Passage::Inside(self.service.call(request)),
-            Err(problem) => Passage::Refused(Some(request.into_response(problem.response()))),
+            Ok(()) => Passage::Inside(self.service.call(request), held),
+            Err(problem) => {
+                let response = request.into_response(problem.response());
+                Passage::Refused(Some(match held {
+                    None => response,
+                    Some(held) => response.map_body(|_, body| BoxBody::new(WithHeld { body: Box::pin(body), _held: held })),
+                }))
+            }
         }
     }
 }
@@ -77,7 +89,7 @@ where
 impl<F, B> Future for Passage<F>
 where
     F: Future<Output = Result<ServiceResponse<B>, Error>> + Unpin,
-    B: MessageBody,
+    B: MessageBody + 'static,
 {
     type Output = Result<ServiceResponse<EitherBody<B, BoxBody>>, Error>;
 
@@ -87,14 +99,63 @@ where
                 let response = response.take().expect("invariant: a finished future is not polled");
                 Poll::Ready(Ok(response.map_into_right_body()))
             }
-            Self::Inside(inner) => match catch_unwind(AssertUnwindSafe(|| Pin::new(inner).poll(cx))) {
-                Ok(poll) => poll.map_ok(ServiceResponse::map_into_left_body),
+            Self::Inside(inner, held) => match catch_unwind(AssertUnwindSafe(|| Pin::new(inner).poll(cx))) {
+                Ok(poll) => poll.map_ok(|response| match held.take() {
+                    None => response.map_into_left_body(),
+                    Some(held) => response
+                        .map_body(|_, body| EitherBody::right(BoxBody::new(WithHeld { body: Box::pin(body), _held: held }))),
+                }),
                 Err(_) => {
                     tracing::error!("a request handler panicked");
                     Poll::Ready(Err(Problem::new(problem::INTERNAL, "the relay's log says what broke").into()))
                 }
             },
         }
+    }
+}
+
+/// A chunked request body that lives as long as the answer.
+///
+/// When a handler answers before the end of a chunked body and drops it, actix goes on reading it for ever, without any
+/// timer: a client that never ends the body keeps the connection. While somebody still holds the body, actix closes the
+/// connection behind the answer instead.
+#[derive(Clone)]
+pub(super) struct Held(Rc<RefCell<Payload>>);
+
+impl Held {
+    fn of(request: &mut ServiceRequest) -> Option<Self> {
+        if !request.headers().contains_key(header::TRANSFER_ENCODING) {
+            return None;
+        }
+        let held = Self(Rc::new(RefCell::new(request.take_payload())));
+        request.set_payload(Payload::Stream { payload: Box::pin(held.clone()) });
+        Some(held)
+    }
+}
+
+impl Stream for Held {
+    type Item = Result<Bytes, PayloadError>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_next(cx)
+    }
+}
+
+/// An answer that holds the body of its request.
+struct WithHeld<B> {
+    body: Pin<Box<B>>,
+    _held: Held,
+}
+
+impl<B: MessageBody> MessageBody for WithHeld<B> {
+    type Error = B::Error;
+
+    fn size(&self) -> BodySize {
+        self.body.size()
+    }
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, B::Error>>> {
+        self.body.as_mut().poll_next(cx)
     }
 }
 

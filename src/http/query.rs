@@ -10,9 +10,9 @@ use url::form_urlencoded;
 use super::problem::{self, Problem};
 
 /// Items of a list when `limit` is not given.
-pub const LIMIT_DEFAULT: u32 = 100;
+pub(super) const LIMIT_DEFAULT: u32 = 100;
 /// Most items of a list.
-pub const LIMIT_MAX: u32 = 1000;
+pub(super) const LIMIT_MAX: u32 = 1000;
 
 /// The parameters of one request.
 pub(super) struct Query<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);

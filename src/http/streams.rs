@@ -10,9 +10,9 @@ use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse, web};
 use url::form_urlencoded;
 
-use super::HttpState;
 use super::auth::Scope;
 use super::problem::Problem;
+use super::{HttpState, at, get};
 
 use crate::egress::format::{self, Envelope, Format};
 use crate::egress::start::Start;
@@ -27,7 +27,7 @@ const PARAMETERS: &[&str] =
 
 /// Adds the stream of topics. The application must hold a [`Worker`] as data.
 pub(super) fn routes(config: &mut web::ServiceConfig) {
-    config.service(web::resource("/v1/topics/{patterns}/stream").route(web::get().to(stream)).route(web::head().to(stream)));
+    config.service(at("/v1/topics/{patterns}/stream", "GET, HEAD").route(get().to(stream)));
 }
 
 async fn stream(state: Data<HttpState>, request: HttpRequest) -> Result<HttpResponse, Problem> {
@@ -176,7 +176,7 @@ mod tests {
         assert_eq!((ask.format.name, ask.envelope), ("sse", Envelope::CloudEvents));
         assert_eq!(ask.start, Start::After(crate::model::Seq(7)));
         assert_eq!(ask.limit, Some(3));
-        assert_eq!(ask.max_duration, Some(Duration::from_secs(60)));
+        assert_eq!(ask.max_duration, Some(Duration::from_mins(1)));
         assert_eq!(ask.heartbeat, Some(Duration::from_secs(5)));
     }
 

@@ -134,6 +134,7 @@ pub(super) fn source(record: &SourceRecord, status: Option<&SourceStatus>, gaps:
 
 /// A page of a list.
 pub(super) fn page(items: Vec<Value>, next: Option<Value>) -> Value {
+    let (items, next) = (Value::from(items), next.unwrap_or_default());
     json!({ "items": items, "next": next })
 }
 

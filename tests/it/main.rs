@@ -2,9 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod api;
+mod api_auth;
+mod api_http;
+mod api_operating;
+mod api_publish;
 mod cli;
 mod codecs;
 mod config;
+mod edge;
 mod layers;
 mod net_dns;
 mod net_fault;
@@ -15,3 +21,4 @@ mod net_wire;
 mod signatures;
 mod sources;
 mod storage;
+mod streams;

@@ -38,13 +38,14 @@ pub(super) async fn bare_loop(receiver: SocketAddr, request: Vec<u8>, duration: 
 
 /// One event of about 600 bytes with its send time.
 pub(super) fn event(number: u64, sent_us: u64) -> String {
-    const FILLER: &str = "The quick brown fox jumps over the lazy dog and then it goes on and on about the fences, hedges and \
-        gates that it has seen on the way, which fills the event up to the size that an edit of an encyclopedia has. ";
-    let filler = format!("{FILLER}{FILLER}");
+    const COMMENT: &str = "The quick brown fox jumps over the lazy dog and then it goes on and on about the fences, hedges and \
+        gates that it has seen on the way, which fills the event up to the size that an edit of an encyclopedia has. The \
+        lazy dog, however, has seen all of that before and would rather talk about the weather of the last few days, which was \
+        mild for the season, with some rain in the evening hours and a moderate wind from the west that shook the apples off.";
     format!(
         "{{\"number\":{number:010},\"sent_us\":{sent_us:016},\"channel\":\"#en.wikipedia\",\"page\":\"Hedgehog\",\
          \"user\":\"Somebody\",\"comment\":\"{}\",\"delta\":36,\"isRobot\":false}}",
-        &filler[..430]
+        COMMENT
     )
 }
 

@@ -24,6 +24,7 @@ impl Role {
         let mut child = Command::new(program)
             .args(arguments)
             .current_dir(directory)
+            .env("HOOKCAST_LOG", "error")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())

@@ -72,7 +72,7 @@ mod tests {
     #[test]
     fn the_table_does_not_grow_beyond_its_limit() {
         let guesses = Guesses::default();
-        for n in 0..(2 * ADDRESSES_MAX as u32) {
+        for n in 0..2 * u32::try_from(ADDRESSES_MAX).unwrap() {
             guesses.note(Some(IpAddr::from(n.to_be_bytes())), Timestamp(0));
         }
         assert!(guesses.0.lock().unwrap().len() <= ADDRESSES_MAX);

@@ -29,7 +29,7 @@ fn only_the_token_itself_opens() {
     let auth = auth(&[Scope::Read], &[], None);
     assert_eq!(verdict(&auth, &format!("Bearer {GOOD}"), Scope::Read), "ok");
     assert_eq!(verdict(&auth, &format!("bEARER  {GOOD} "), Scope::Read), "ok");
-    let stored = TokenEntry::digest(GOOD).iter().map(|b| format!("{b:02x}")).collect::<String>();
+    let stored = TokenEntry::digest(GOOD).map(|b| format!("{b:02x}")).concat();
     let flipped = GOOD.replace('f', "e");
     for wrong in [
         format!("Bearer {GOOD}x"),

@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn the_new_key_is_first_and_the_old_one_ends_with_the_overlap() {
-        let signature = rotated(&start(), &secret(1), Timestamp(1000), Duration::from_secs(60)).unwrap();
+        let signature = rotated(&start(), &secret(1), Timestamp(1000), Duration::from_mins(1)).unwrap();
         let ends: Vec<_> = signature.keys.iter().map(|key| key.expires_at).collect();
         assert_eq!(ends, [None, Some(Timestamp(61_000))]);
         assert_eq!(signature.keys[0].secret, secret(1));

@@ -1,0 +1,10 @@
+//! Streams over real sockets: a relay in memory on one side, independent clients on the other.
+
+#![allow(clippy::unwrap_used, reason = "these are tests, with helpers outside of test functions")]
+
+mod bounds;
+mod clients;
+mod notices;
+mod protocol;
+mod relay;
+mod seam;
