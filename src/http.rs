@@ -171,6 +171,7 @@ pub fn serve(listener: TcpListener, state: Arc<HttpState>, settings: ServerSetti
         .client_request_timeout(settings.head_timeout)
         .keep_alive(settings.keep_alive)
         .tcp_nodelay(true)
+        .h1_write_buffer_size(egress::socket::WRITE_BUFFER_BYTES)
         .on_connect(|connection, _| {
             if let Some(stream) = connection.downcast_ref::<actix_web::rt::net::TcpStream>() {
                 // The connection works without these options, too; a dead peer is only noticed later.

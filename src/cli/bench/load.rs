@@ -43,7 +43,7 @@ pub(super) fn event(number: u64, sent_us: u64) -> String {
         lazy dog, however, has seen all of that before and would rather talk about the weather of the last few days, which was \
         mild for the season, with some rain in the evening hours and a moderate wind from the west that shook the apples off.";
     format!(
-        "{{\"number\":{number:010},\"sent_us\":{sent_us:016},\"channel\":\"#en.wikipedia\",\"page\":\"Hedgehog\",\
+        "{{\"number\":{number},\"sent_us\":{sent_us:016},\"channel\":\"#en.wikipedia\",\"page\":\"Hedgehog\",\
          \"user\":\"Somebody\",\"comment\":\"{}\",\"delta\":36,\"isRobot\":false}}",
         COMMENT
     )
