@@ -20,6 +20,7 @@ pub mod bench;
 mod client;
 mod demo;
 mod directory;
+mod health;
 mod listen;
 mod output;
 mod publish;
@@ -99,6 +100,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Read the configuration and tell every mistake.
     Check(ConfigArgs),
+    /// Ask the relay of this configuration whether it is well; for the health check of a container.
+    Health(HealthArgs),
     /// Serve a recording as an upstream.
     Upstream(upstream::UpstreamArgs),
     /// Receive deliveries, verify their signatures and print them.
@@ -127,6 +130,15 @@ struct ConfigArgs {
     config: Option<PathBuf>,
 }
 
+#[derive(Debug, Args)]
+struct HealthArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Ask whether it can take events, not only whether it lives.
+    #[arg(long)]
+    ready: bool,
+}
+
 /// Which relay to talk to.
 #[derive(Debug, Args)]
 pub(crate) struct RelayArgs {
@@ -145,6 +157,7 @@ impl Cli {
             Command::Serve(args) => serve(&args, &program).await,
             Command::Demo(args) => demo::run(args, &program).await,
             Command::Check(args) => check(&args, &program),
+            Command::Health(args) => health(&args, &program),
             Command::Upstream(args) => upstream::run(args).await,
             Command::Listen(args) => listen::run(args).await,
             Command::Tail(args) => tail::run(args).await,
@@ -172,6 +185,11 @@ fn check(args: &ConfigArgs, program: &Program) -> Result<(), Exit> {
         output::complain(&format!("warning: {warning}"));
     }
     output::say("ok")
+}
+
+fn health(args: &HealthArgs, program: &Program) -> Result<(), Exit> {
+    let listen = load(&args.config, program)?.server.listen;
+    health::ask(listen, args.ready, health::TIMEOUT).map_err(|error| Exit::new(EXIT_FAILED, error.to_string()))
 }
 
 fn load(args: &ConfigArgs, program: &Program) -> Result<Config, Exit> {

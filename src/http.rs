@@ -34,7 +34,7 @@ pub mod problem;
 mod publish;
 mod query;
 mod sources;
-pub mod streams;
+mod streams;
 mod subscriptions;
 mod views;
 
