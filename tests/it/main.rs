@@ -23,5 +23,5 @@ mod relay;
 mod signatures;
 mod sources;
 mod storage;
-mod support;
 mod streams;
+mod support;
