@@ -140,6 +140,7 @@ impl App {
             defaults: DefinitionDefaults { timeout: config.delivery.timeout, max_in_flight: config.delivery.max_in_flight },
             metrics,
             limits: http_limits(config),
+            cors_origins: config.server.cors_origins.clone(),
             clock: Arc::clone(&ground.clock),
         });
         let settings = ServerSettings { workers: cores(), ..ServerSettings::default() };

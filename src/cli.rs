@@ -4,6 +4,7 @@
 //! that nothing here knows how the relay is put together.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::process::ExitCode;
@@ -13,11 +14,17 @@ use clap::{Args, Parser, Subcommand};
 use crate::config::Config;
 use crate::telemetry::{self, LogForm};
 
+pub use stop::StopSignal;
+
 pub mod bench;
 mod client;
+mod demo;
+mod directory;
+mod health;
 mod listen;
 mod output;
 mod publish;
+mod stop;
 mod tail;
 mod upstream;
 
@@ -53,11 +60,24 @@ impl Exit {
 /// A relay that runs until it is told to stop.
 pub type Serving = Pin<Box<dyn Future<Output = Result<(), Exit>>>>;
 
+/// A relay about to run.
+pub type Starting = Pin<Box<dyn Future<Output = Result<Relay, Exit>>>>;
+
+/// A running relay.
+pub struct Relay {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Ends it in order.
+    pub stop: Pin<Box<dyn Future<Output = ()>>>,
+}
+
 /// What the commands need to know of the program they are part of.
 #[derive(Clone, Debug)]
 pub struct Program {
-    /// Runs the relay.
+    /// Runs a relay until it is told to stop.
     pub serve: fn(Config) -> Serving,
+    /// Starts a relay.
+    pub start: fn(Config) -> Starting,
     /// Protocols a source may name.
     pub protocols: Vec<&'static str>,
 }
@@ -76,8 +96,12 @@ pub struct Cli {
 enum Command {
     /// Run the relay (the default).
     Serve(ServeArgs),
+    /// Run it all on this machine: recorded edits of Wikipedia, the relay, three receivers that verify.
+    Demo(demo::DemoArgs),
     /// Read the configuration and tell every mistake.
     Check(ConfigArgs),
+    /// Ask the relay of this configuration whether it is well; for the health check of a container.
+    Health(HealthArgs),
     /// Serve a recording as an upstream.
     Upstream(upstream::UpstreamArgs),
     /// Receive deliveries, verify their signatures and print them.
@@ -106,6 +130,15 @@ struct ConfigArgs {
     config: Option<PathBuf>,
 }
 
+#[derive(Debug, Args)]
+struct HealthArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Ask whether it can take events, not only whether it lives.
+    #[arg(long)]
+    ready: bool,
+}
+
 /// Which relay to talk to.
 #[derive(Debug, Args)]
 pub(crate) struct RelayArgs {
@@ -122,7 +155,9 @@ impl Cli {
     pub async fn run(self, program: Program) -> ExitCode {
         let done = match self.command.unwrap_or(Command::Serve(self.serve)) {
             Command::Serve(args) => serve(&args, &program).await,
+            Command::Demo(args) => demo::run(args, &program).await,
             Command::Check(args) => check(&args, &program),
+            Command::Health(args) => health(&args, &program),
             Command::Upstream(args) => upstream::run(args).await,
             Command::Listen(args) => listen::run(args).await,
             Command::Tail(args) => tail::run(args).await,
@@ -150,6 +185,11 @@ fn check(args: &ConfigArgs, program: &Program) -> Result<(), Exit> {
         output::complain(&format!("warning: {warning}"));
     }
     output::say("ok")
+}
+
+fn health(args: &HealthArgs, program: &Program) -> Result<(), Exit> {
+    let listen = load(&args.config, program)?.server.listen;
+    health::ask(listen, args.ready, health::TIMEOUT).map_err(|error| Exit::new(EXIT_FAILED, error.to_string()))
 }
 
 fn load(args: &ConfigArgs, program: &Program) -> Result<Config, Exit> {

@@ -8,8 +8,10 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix_cors::Cors;
 use actix_web::dev::Server;
 use actix_web::guard;
+use actix_web::middleware::Condition;
 use actix_web::web::{self, Data, ServiceConfig};
 use actix_web::{App, HttpResponse, HttpServer, Resource, Route};
 
@@ -32,7 +34,7 @@ pub mod problem;
 mod publish;
 mod query;
 mod sources;
-pub mod streams;
+mod streams;
 mod subscriptions;
 mod views;
 
@@ -116,6 +118,8 @@ pub struct HttpState {
     pub metrics: Option<Arc<dyn Fn() -> String + Send + Sync>>,
     /// Sizes and times.
     pub limits: HttpLimits,
+    /// Origins whose pages may call the API.
+    pub cors_origins: Vec<String>,
     /// The time.
     pub clock: Arc<dyn Clock>,
 }
@@ -164,6 +168,7 @@ pub fn serve(listener: TcpListener, state: Arc<HttpState>, settings: ServerSetti
             .configure(configure)
             .default_service(web::to(problem::nothing_here))
             .wrap(gate::Gate(Arc::clone(&state.auth)))
+            .wrap(Condition::new(!state.cors_origins.is_empty(), cors(&state.cors_origins)))
     });
     let server = server
         .workers(settings.workers.max(1))
@@ -184,6 +189,19 @@ pub fn serve(listener: TcpListener, state: Arc<HttpState>, settings: ServerSetti
         .disable_signals()
         .listen(listener)?;
     Ok(server.run())
+}
+
+/// Lets pages of these origins, and no others, call the API with a token.
+fn cors(origins: &[String]) -> Cors {
+    const PREFLIGHT_MAX_AGE_S: usize = 600;
+    origins
+        .iter()
+        .fold(Cors::default(), |cors, origin| cors.allowed_origin(origin))
+        .allowed_methods(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"])
+        .allowed_headers(["authorization", "content-type", "idempotency-key", "if-match", "if-none-match", "last-event-id"])
+        .expose_headers(["etag", "location", "retry-after"])
+        .block_on_origin_mismatch(false)
+        .max_age(PREFLIGHT_MAX_AGE_S)
 }
 
 /// Registers every route of this module.

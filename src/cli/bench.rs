@@ -4,7 +4,6 @@
 //! mean nothing on a shared machine; the ratios to the limit measured beside them do.
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -15,6 +14,7 @@ mod process;
 mod receiver;
 mod wire;
 
+use super::directory::TemporaryDirectory;
 use process::Role;
 use wire::Connection;
 
@@ -186,33 +186,12 @@ async fn latency(arguments: &LatencyArgs) -> anyhow::Result<()> {
 struct Stage {
     receiver: Role,
     relay: Role,
-    _directory: Directory,
-}
-
-/// A directory that is removed in the end.
-struct Directory(std::path::PathBuf);
-
-impl Directory {
-    fn make() -> anyhow::Result<Self> {
-        let path = std::env::temp_dir().join(format!("hookcast-bench-{}", uuid::Uuid::now_v7().simple()));
-        std::fs::create_dir_all(&path)?;
-        Ok(Self(path))
-    }
-
-    fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
+    _directory: TemporaryDirectory,
 }
 
 impl Stage {
     async fn set(subscriptions: u64) -> anyhow::Result<Self> {
-        let directory = Directory::make()?;
+        let directory = TemporaryDirectory::make("hookcast-bench")?;
         let receiver = Role::start(&["bench", "receiver"], directory.path()).await?;
         std::fs::write(directory.path().join("config.toml"), CONFIG)?;
         let relay = Role::start(&["serve", "--config", "config.toml"], directory.path()).await?;

@@ -1,3 +1,5 @@
+//! What the configuration takes, what it refuses, and how it says so.
+
 use proptest::prelude::*;
 
 use super::*;

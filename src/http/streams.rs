@@ -26,7 +26,7 @@ const PARAMETERS: &[&str] =
     &["format", "since", "last_event_id", "types", "filter", "limit", "max_duration", "heartbeat", "envelope"];
 
 /// Adds the stream of topics. The application must hold a [`Worker`] as data.
-pub fn routes(config: &mut web::ServiceConfig) {
+pub(super) fn routes(config: &mut web::ServiceConfig) {
     config.service(at("/v1/topics/{patterns}/stream", "GET, HEAD").route(get().to(stream)));
 }
 

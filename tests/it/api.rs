@@ -12,24 +12,24 @@ use crate::edge::{Edge, Options};
 const EP: &str = "https://example.com/hook";
 
 /// Status, last part of a problem's type (empty for none), headers and body.
-pub struct Seen {
-    pub status: u16,
-    pub slug: String,
-    pub headers: reqwest::header::HeaderMap,
-    pub body: Value,
+pub(crate) struct Seen {
+    pub(crate) status: u16,
+    pub(crate) slug: String,
+    pub(crate) headers: reqwest::header::HeaderMap,
+    pub(crate) body: Value,
 }
 
 impl Seen {
-    pub fn verdict(&self) -> (u16, &str) {
+    pub(crate) fn verdict(&self) -> (u16, &str) {
         (self.status, &self.slug)
     }
 
-    pub fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 }
 
-pub async fn see(request: reqwest::RequestBuilder) -> Seen {
+pub(crate) async fn see(request: reqwest::RequestBuilder) -> Seen {
     let response = request.send().await.unwrap();
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
     let bytes = response.bytes().await.unwrap();
@@ -44,7 +44,7 @@ pub async fn see(request: reqwest::RequestBuilder) -> Seen {
 }
 
 impl Edge {
-    pub async fn call(&self, method: &str, path: &str, body: impl Into<Option<Value>>) -> Seen {
+    pub(crate) async fn call(&self, method: &str, path: &str, body: impl Into<Option<Value>>) -> Seen {
         let mut request = self.client.request(Method::from_bytes(method.as_bytes()).unwrap(), self.url(path));
         if let Some(body) = body.into() {
             request = request.json(&body);

@@ -52,3 +52,18 @@ async fn a_panic_is_a_problem_without_internals_and_the_worker_lives_on() {
     }
     assert_eq!(edge.call("GET", "/healthz", None).await.status, 200);
 }
+
+#[actix_web::test]
+async fn pages_of_configured_origins_may_call_and_no_others() {
+    let edge = Edge::start(Options::default()).await;
+    let preflight = |origin: &'static str| {
+        let request = edge.client.request(reqwest::Method::OPTIONS, edge.url("/v1/topics/a/stream"));
+        request.header("origin", origin).header("access-control-request-method", "GET").send()
+    };
+    let allowed = preflight("https://pages.example").await.unwrap();
+    assert_eq!(allowed.headers()["access-control-allow-origin"], "https://pages.example");
+    for origin in ["https://evil.example", "null"] {
+        let refused = preflight(origin).await.unwrap();
+        assert!(!refused.headers().contains_key("access-control-allow-origin"), "{origin}");
+    }
+}

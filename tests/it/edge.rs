@@ -18,15 +18,15 @@ use hookcast::model::source::SourceGap;
 use hookcast::model::subscription::SubscriptionRecord;
 use hookcast::model::{Attempt, Exception, ExceptionState, Seq};
 use hookcast::registry::{Registry, SourceRegistry};
-use hookcast::storage::{PageRequest, StorageError, memory};
+use hookcast::storage::{PageRequest, StorageError, Store, memory};
 use hookcast::tail::{Tail, TailSettings};
 use tokio_util::sync::CancellationToken;
 
 /// What a test may choose.
-pub struct Options {
-    pub auth: AuthSettings,
-    pub limits: HttpLimits,
-    pub server: ServerSettings,
+pub(crate) struct Options {
+    pub(crate) auth: AuthSettings,
+    pub(crate) limits: HttpLimits,
+    pub(crate) server: ServerSettings,
 }
 
 impl Default for Options {
@@ -37,39 +37,19 @@ impl Default for Options {
 }
 
 /// A running edge; it ends with the test's runtime.
-pub struct Edge {
-    pub address: SocketAddr,
-    pub state: Arc<HttpState>,
-    pub behind: Arc<Behind>,
-    pub client: reqwest::Client,
+pub(crate) struct Edge {
+    pub(crate) address: SocketAddr,
+    pub(crate) state: Arc<HttpState>,
+    pub(crate) behind: Arc<Behind>,
+    pub(crate) client: reqwest::Client,
 }
 
 impl Edge {
-    pub async fn start(options: Options) -> Self {
+    pub(crate) async fn start(options: Options) -> Self {
         let store = memory::open().unwrap();
         let tail = Arc::new(Tail::new(TailSettings::default(), Seq(1), Seq::ZERO));
-        let clock = Arc::new(SystemClock);
-        let dedupe = DedupeSettings { max_age: Duration::from_hours(1), max_ids: 10_000 };
-        let (ingest, _) = Ingest::start(store.log.clone(), tail.clone(), clock.clone(), dedupe).await.unwrap();
         let behind = Arc::new(Behind::default());
-        let state = Arc::new(HttpState {
-            auth: Arc::new(Auth::new(options.auth, clock.clone())),
-            registry: Registry::open(store.catalog.clone()).await.unwrap(),
-            sources: SourceRegistry::open(store.catalog.clone()).await.unwrap(),
-            follow: Follow::new(store.log.clone(), tail),
-            readiness: store.log.clone(),
-            ingest,
-            deliveries: behind.clone(),
-            source_control: behind.clone(),
-            urls: Arc::new(|url: &str| {
-                if url.starts_with("https://") { Ok(url.to_owned()) } else { Err(("https_required", "use https".to_owned())) }
-            }),
-            protocols: &["ndjson", "sse"],
-            defaults: DefinitionDefaults { timeout: Duration::from_secs(15), max_in_flight: 16 },
-            metrics: Some(Arc::new(|| "hookcast_up 1\n".to_owned())),
-            limits: options.limits,
-            clock,
-        });
+        let state = state_over(&store, tail, &behind, options.auth, options.limits).await;
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let egress = Egress::new(state.follow.clone(), state.clock.clone(), CancellationToken::new(), EgressSettings::default());
@@ -77,17 +57,49 @@ impl Edge {
         Self { address, state, behind, client: reqwest::Client::new() }
     }
 
-    pub fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
 }
 
+/// What handlers work with, over a store in memory.
+pub(crate) async fn state_over(
+    store: &Store,
+    tail: Arc<Tail>,
+    behind: &Arc<Behind>,
+    auth: AuthSettings,
+    limits: HttpLimits,
+) -> Arc<HttpState> {
+    let clock = Arc::new(SystemClock);
+    let dedupe = DedupeSettings { max_age: Duration::from_hours(1), max_ids: 10_000 };
+    let (ingest, _) = Ingest::start(store.log.clone(), tail.clone(), clock.clone(), dedupe).await.unwrap();
+    Arc::new(HttpState {
+        auth: Arc::new(Auth::new(auth, clock.clone())),
+        registry: Registry::open(store.catalog.clone()).await.unwrap(),
+        sources: SourceRegistry::open(store.catalog.clone()).await.unwrap(),
+        follow: Follow::new(store.log.clone(), tail),
+        readiness: store.log.clone(),
+        ingest,
+        deliveries: behind.clone(),
+        source_control: behind.clone(),
+        urls: Arc::new(|url: &str| {
+            if url.starts_with("https://") { Ok(url.to_owned()) } else { Err(("https_required", "use https".to_owned())) }
+        }),
+        protocols: &["ndjson", "sse"],
+        defaults: DefinitionDefaults { timeout: Duration::from_secs(15), max_in_flight: 16 },
+        metrics: Some(Arc::new(|| "hookcast_up 1\n".to_owned())),
+        limits,
+        cors_origins: vec!["https://pages.example".to_owned()],
+        clock,
+    })
+}
+
 /// Deliveries and sources that do what the test says and remember what they were asked.
 #[derive(Default)]
-pub struct Behind {
-    pub calls: Mutex<Vec<String>>,
-    pub exceptions: Mutex<Vec<Exception>>,
-    pub cursor: Mutex<Seq>,
+pub(crate) struct Behind {
+    pub(crate) calls: Mutex<Vec<String>>,
+    pub(crate) exceptions: Mutex<Vec<Exception>>,
+    pub(crate) cursor: Mutex<Seq>,
 }
 
 impl Behind {
@@ -95,12 +107,12 @@ impl Behind {
         self.calls.lock().unwrap().push(call);
     }
 
-    pub fn calls(&self) -> Vec<String> {
+    pub(crate) fn calls(&self) -> Vec<String> {
         self.calls.lock().unwrap().clone()
     }
 }
 
-pub fn attempt(seq: u64) -> Attempt {
+pub(crate) fn attempt(seq: u64) -> Attempt {
     Attempt {
         seq: Seq(seq),
         n: 1,

@@ -1,6 +1,6 @@
 //! The integration tests: one binary, one module an area.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod api;
 mod api_auth;
@@ -10,7 +10,9 @@ mod api_publish;
 mod cli;
 mod codecs;
 mod config;
+mod demo;
 mod edge;
+mod layers;
 mod net_dns;
 mod net_fault;
 mod net_fetch;

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::receiver::{ReceiverStats, now_us};
+use super::receiver::{OK, ReceiverStats, now_us};
 use super::wire::Connection;
 
 /// Connections of the bare loop.
@@ -23,7 +23,7 @@ pub(super) async fn bare_loop(receiver: SocketAddr, request: Vec<u8>, duration: 
             let mut connection = Connection::open(receiver).await?;
             let mut answered = 0;
             while Instant::now() < end {
-                connection.exchange(&request).await?;
+                connection.exchange_known(&request, OK.len()).await?;
                 answered += 1;
             }
             anyhow::Ok(answered)

@@ -19,7 +19,8 @@ pub(super) const SENT_MARK: &[u8] = b"\"sent_us\":";
 const SENT_DIGITS: usize = 16;
 /// Delays that are kept one by one.
 const DELAYS_MAX: usize = 4_000_000;
-const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+/// The answer to every POST.
+pub(super) const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
 
 /// What a receiver saw.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]

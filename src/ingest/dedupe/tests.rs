@@ -1,3 +1,5 @@
+//! What counts as a repeat, for how long, and over a restart.
+
 use super::*;
 use crate::model::Topic;
 use crate::model::event::DataForm;

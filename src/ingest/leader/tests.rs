@@ -1,3 +1,5 @@
+//! What the leader numbers, keeps together and answers.
+
 use super::*;
 use crate::clock::{ManualClock, Timestamp};
 use crate::ingest::{DedupeSettings, FromSource, Ingest};

@@ -1,3 +1,5 @@
+//! How fields are read and every mistake is told.
+
 use proptest::prelude::*;
 use serde_json::json;
 

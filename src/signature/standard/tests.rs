@@ -1,3 +1,5 @@
+//! Signatures against the published vectors, and what keys are refused.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -7,7 +7,7 @@ use hookcast::egress::EgressSettings;
 use super::relay::{Relay, event, read_until, small};
 
 fn get(path_and_query: &str) -> String {
-    format!("GET /v1/topics/{path_and_query} HTTP/1.1\r\nhost: x\r\n\r\n")
+    format!("GET /v1/topics/{path_and_query} HTTP/1.1\r\nhost: localhost\r\n\r\n")
 }
 
 #[actix_web::test]

@@ -1,18 +1,19 @@
 //! A relay that only streams, and the clients that listen to it.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
-use actix_web::{App, HttpServer, rt};
+use actix_web::rt;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use hookcast::clock::{SystemClock, Timestamp};
-use hookcast::egress::{Egress, EgressSettings, StreamCounts, socket};
+use hookcast::egress::{Egress, EgressSettings, StreamCounts};
 use hookcast::follow::Follow;
-use hookcast::http::streams;
+use hookcast::http::auth::AuthSettings;
+use hookcast::http::{HttpLimits, ServerSettings, serve};
 use hookcast::model::event::data_form;
 use hookcast::model::{NewEvent, PageBuilder, Seq, Topic};
 use hookcast::storage::{Append, EventLog, memory};
@@ -21,6 +22,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
+
+use crate::edge::{Behind, state_over};
 
 /// Longest wait for anything that has to happen.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -49,26 +52,17 @@ pub(crate) fn small() -> EgressSettings {
 
 impl Relay {
     pub(crate) async fn start(settings: EgressSettings, tail_bytes_max: usize) -> Self {
-        let log = memory::open().unwrap().log;
+        let store = memory::open().unwrap();
+        let log = Arc::clone(&store.log);
         let tail = Arc::new(Tail::new(TailSettings { bytes_max: tail_bytes_max }, Seq(1), Seq::ZERO));
         let closing = CancellationToken::new();
         let follow = Follow::new(Arc::clone(&log), Arc::clone(&tail));
         let egress = Egress::new(follow, Arc::new(SystemClock), closing.clone(), settings);
-        let of_workers = egress.clone();
-        let server = HttpServer::new(move || App::new().app_data(of_workers.worker()).configure(streams::routes))
-            .workers(2)
-            .disable_signals()
-            .h1_allow_half_closed(false)
-            .h1_write_buffer_size(socket::WRITE_BUFFER_BYTES)
-            .on_connect(|connection, _| {
-                if let Some(connection) = connection.downcast_ref::<rt::net::TcpStream>() {
-                    socket::harden(connection).unwrap();
-                }
-            })
-            .bind("127.0.0.1:0")
-            .unwrap();
-        let address = server.addrs()[0];
-        let server = server.run();
+        let behind = Arc::new(Behind::default());
+        let state = state_over(&store, Arc::clone(&tail), &behind, AuthSettings::default(), HttpLimits::default()).await;
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = serve(listener, state, ServerSettings { workers: 2, ..ServerSettings::default() }, &egress).unwrap();
         let handle = server.handle();
         rt::spawn(server);
         Self { log, tail, egress, head: Mutex::default(), address, server: handle, closing }

@@ -1,3 +1,5 @@
+//! What a source definition may say.
+
 use serde_json::json;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! What a subscription definition may say.
+
 use proptest::prelude::*;
 use serde_json::json;
 

@@ -1,0 +1,55 @@
+# What people and continuous integration run. `make` lists the targets.
+
+CARGO ?= cargo
+IMAGE ?= hookcast
+CONTAINER ?= $(firstword $(shell command -v docker podman buildah) docker)
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+
+# What a build needs besides Rust: a C compiler for SQLite and the cryptography, and the roots that TLS trusts.
+missing = $(if $(shell command -v cc),,gcc libc6-dev) $(if $(wildcard /etc/ssl/certs/ca-certificates.crt),,ca-certificates)
+
+export CARGO_INCREMENTAL ?= 0
+
+.PHONY: help needs fmt clippy doc deny lint layers test bench image
+
+help:
+	@echo "make test    everything that must pass before a change is merged"
+	@echo "make lint    formatting, clippy, documentation links; licences and advisories where cargo-deny is there"
+	@echo "make bench   deliveries a second and latency on this machine"
+	@echo "make image   the container image '$(IMAGE)'"
+
+needs:
+	@if [ -n "$(strip $(missing))" ]; then \
+		$(SUDO) apt-get update && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $(missing); \
+	fi
+
+fmt:
+	@if $(CARGO) fmt --version >/dev/null 2>&1; then $(CARGO) fmt --check; else echo "rustfmt is not there: skipped"; fi
+
+clippy: needs
+	@if $(CARGO) clippy --version >/dev/null 2>&1; then \
+		$(CARGO) clippy --locked --release --all-targets -- -D warnings; \
+	else echo "clippy is not there: skipped"; fi
+
+doc: needs
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --release --no-deps --quiet
+
+deny:
+	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny --locked check; else echo "cargo-deny is not there: skipped"; fi
+
+lint: fmt clippy doc deny
+
+# One profile throughout, so that the dependencies are built once. The runner's summary is the last thing printed.
+test: needs fmt clippy
+	$(CARGO) test --locked --release --test it layers:: -- --quiet
+	$(CARGO) test --locked --release --doc --quiet
+	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
+		$(CARGO) nextest run --locked --release; \
+	else $(CARGO) test --locked --release --lib --bins --tests; fi
+
+bench: needs
+	$(CARGO) run --locked --release --quiet -- bench deliver
+	$(CARGO) run --locked --release --quiet -- bench latency
+
+image:
+	$(CONTAINER) build --tag $(IMAGE) .
