@@ -62,6 +62,8 @@ pub struct Lane {
     pub dirt: Notify,
     /// Wakes the timer task when an earlier time was set.
     pub alarm: Notify,
+    /// Held by whoever saves.
+    pub saving: tokio::sync::Mutex<()>,
     client: WireClient,
     addresses: RefCell<HashMap<Ordinal, (u64, Rc<Address>)>>,
     idle: RefCell<Vec<Waker>>,
@@ -86,6 +88,7 @@ impl Lane {
             hunger: Notify::new(),
             dirt: Notify::new(),
             alarm: Notify::new(),
+            saving: tokio::sync::Mutex::default(),
             client,
             addresses: RefCell::default(),
             idle: RefCell::default(),

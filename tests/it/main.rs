@@ -20,6 +20,7 @@ mod net_pool;
 mod net_tls;
 mod net_wire;
 mod relay;
+mod retries;
 mod signatures;
 mod sources;
 mod storage;
