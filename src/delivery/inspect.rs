@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::Lanes;
-use super::question::{Question, Standing, SubscriptionStatus};
+use super::question::{Fresh, Question, Standing, SubscriptionStatus};
 use crate::clock::Timestamp;
 use crate::model::subscription::SubscriptionRecord;
 use crate::model::{Attempt, Exception, ExceptionState, Seq};
@@ -118,6 +118,10 @@ impl Lanes {
     /// # Errors
     /// As storage fails.
     pub async fn redrive(&self, record: &Arc<SubscriptionRecord>, which: Redrive) -> Result<u64, StorageError> {
+        // Letters that are not stored yet would not be found.
+        if self.ask(record, Question::Save).await.is_none() {
+            return Ok(0);
+        }
         let mut taken = 0;
         match which {
             Redrive::Seqs(seqs) => {
@@ -169,9 +173,16 @@ impl Lanes {
             attempts: Vec::new(),
             next_attempt_at: None,
         };
-        let Some(standing) = self.ask(record, |reply| Question::Standing(seq, reply)).await else { return Ok(None) };
-        let attempts = self.context.ledger.failures(record.ordinal, Some(seq), ATTEMPTS_MAX).await?;
-        let stored = self.context.ledger.exception(record.ordinal, seq).await?;
+        // The lane first: what it has not saved then, storage has later, or it is in the answer.
+        let Some(fresh) = self.ask(record, |reply| Question::Standing(seq, reply)).await else { return Ok(None) };
+        let Fresh { standing, last_word, failures } = fresh;
+        let mut attempts = self.context.ledger.failures(record.ordinal, Some(seq), ATTEMPTS_MAX).await?;
+        let unsaved: Vec<_> = failures.into_iter().filter(|attempt| !attempts.contains(attempt)).collect();
+        attempts.extend(unsaved);
+        let stored = match last_word {
+            Some(word) => word,
+            None => self.context.ledger.exception(record.ordinal, seq).await?,
+        };
         let mut found = match (standing, stored) {
             (Standing::Retrying(at), stored) => DeliveryView {
                 next_attempt_at: Some(at),

@@ -4,6 +4,7 @@
 //! back by [`Journal::give_back`].
 
 use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
 
 use crate::model::delivery::{ExpiredRange, KeptException};
 use crate::model::subscription::{Ordinal, PARTITIONS};
@@ -17,6 +18,8 @@ const FAILURES_MAX: usize = 8_192;
 #[derive(Debug, Default)]
 pub struct Journal {
     partitions: HashMap<u16, Unsaved>,
+    /// Changes that were taken and are not known to be saved, oldest first.
+    under_way: Vec<Rc<Vec<LedgerChange>>>,
     failures_left_out: u64,
 }
 
@@ -106,6 +109,38 @@ impl Journal {
             changes.push(change);
         }
         changes
+    }
+
+    /// Remembers changes while they are being saved, so that nobody is told of a state before them.
+    pub fn begin(&mut self, changes: &Rc<Vec<LedgerChange>>) {
+        self.under_way.push(Rc::clone(changes));
+    }
+
+    /// Forgets changes that were saved, or will be given back.
+    pub fn end(&mut self, changes: &Rc<Vec<LedgerChange>>) {
+        self.under_way.retain(|other| !Rc::ptr_eq(other, changes));
+    }
+
+    /// The last word on a delivery that storage may not have yet; the inner `None` means that its exception ended.
+    #[must_use]
+    pub fn last_word(&self, ordinal: Ordinal, seq: Seq) -> Option<Option<Exception>> {
+        let unsaved = self.partitions.get(&ordinal.partition()).and_then(|unsaved| unsaved.exceptions.get(&(ordinal, seq)));
+        if let Some(word) = unsaved {
+            return Some(word.as_ref().map(|kept| kept.exception.clone()));
+        }
+        self.under_way.iter().rev().flat_map(|changes| changes.iter()).find_map(|change| {
+            let put = change.put.iter().map(|kept| &kept.exception).find(|put| (put.ordinal, put.seq) == (ordinal, seq));
+            put.map(|put| Some(put.clone())).or_else(|| change.clear.contains(&(ordinal, seq)).then_some(None))
+        })
+    }
+
+    /// Failed attempts of a delivery that storage may not have yet, oldest first.
+    #[must_use]
+    pub fn failures(&self, ordinal: Ordinal, seq: Seq) -> Vec<Attempt> {
+        let taken = self.under_way.iter().flat_map(|changes| changes.iter()).flat_map(|change| &change.failures);
+        let unsaved = self.partitions.get(&ordinal.partition()).into_iter().flat_map(|unsaved| &unsaved.failures);
+        let all = taken.chain(unsaved).filter(|(other, attempt)| *other == ordinal && attempt.seq == seq);
+        all.map(|(_, attempt)| attempt.clone()).collect()
     }
 
     /// Takes back what could not be saved; newer words on the same delivery stay.

@@ -79,7 +79,7 @@ pub fn webhook_id(event: &Event, log_id: &str) -> String {
 
 fn binary(event: &Event, log_id: &str) -> Content {
     let fields = event.fields();
-    let mut headers = common(event, log_id, value_of(event, fields.content_type));
+    let mut headers = common(event, log_id, content_type(event, fields.content_type));
     headers.push((CE_SPECVERSION, HeaderValue::from_static("1.0")));
     headers.push((CE_ID, value_of(event, fields.id)));
     headers.push((CE_SOURCE, value_of(event, fields.source)));
@@ -126,6 +126,12 @@ fn value_of(event: &Event, text: &str) -> HeaderValue {
         return fresh(encoded);
     }
     HeaderValue::from_maybe_shared(event.share(text.as_bytes())).unwrap_or_else(|_| HeaderValue::from_static(""))
+}
+
+/// The event's own content type: no attribute of CloudEvents in a header, so it is not percent-encoded.
+fn content_type(event: &Event, text: &str) -> HeaderValue {
+    let unknown = HeaderValue::from_static("application/octet-stream");
+    HeaderValue::from_maybe_shared(event.share(text.as_bytes())).unwrap_or(unknown)
 }
 
 fn fresh(text: String) -> HeaderValue {

@@ -57,13 +57,26 @@ pub enum Standing {
     Passed,
 }
 
+/// Where one delivery stands, with what storage may not know yet.
+#[derive(Debug)]
+pub struct Fresh {
+    /// Where it stands.
+    pub standing: Standing,
+    /// The last word on its exception; the inner `None` means that it ended.
+    pub last_word: Option<Option<Exception>>,
+    /// Its newest failed attempts.
+    pub failures: Vec<Attempt>,
+}
+
 /// A question to a lane.
 #[derive(Debug)]
 pub enum Question {
     /// How is it doing?
     Status(oneshot::Sender<SubscriptionStatus>),
     /// Where does this delivery stand?
-    Standing(Seq, oneshot::Sender<Standing>),
+    Standing(Seq, oneshot::Sender<Fresh>),
+    /// Save what is not saved.
+    Save(oneshot::Sender<()>),
     /// Post a test event now.
     Ping(oneshot::Sender<Attempt>),
     /// Go on behind this position.
@@ -86,6 +99,13 @@ pub fn answer(lane: &Rc<Lane>, record: &Arc<SubscriptionRecord>, question: Quest
             if let Some(standing) = standing(lane, record, seq) {
                 let _ = reply.send(standing);
             }
+        }
+        Question::Save(reply) => {
+            let lane = Rc::clone(lane);
+            actix_rt::spawn(async move {
+                super::saving::save(&lane).await;
+                let _ = reply.send(());
+            });
         }
         Question::Ping(reply) => {
             let (lane, record) = (Rc::clone(lane), Arc::clone(record));
@@ -143,17 +163,20 @@ fn status(lane: &Rc<Lane>, record: &SubscriptionRecord) -> Option<SubscriptionSt
     })
 }
 
-fn standing(lane: &Rc<Lane>, record: &SubscriptionRecord, seq: Seq) -> Option<Standing> {
+fn standing(lane: &Rc<Lane>, record: &SubscriptionRecord, seq: Seq) -> Option<Fresh> {
     let mut floor = lane.floor.borrow_mut();
     let scanned = floor.scanned;
     let desk = floor.desk(record.ordinal)?;
-    Some(if let Some(retry) = desk.retry(seq) {
+    let standing = if let Some(retry) = desk.retry(seq) {
         Standing::Retrying(retry.due_at)
     } else if desk.window.holds(seq) || seq > desk.window.base(scanned) {
         Standing::Pending
     } else {
         Standing::Passed
-    })
+    };
+    let journal = &floor.journal;
+    let (last_word, failures) = (journal.last_word(record.ordinal, seq), journal.failures(record.ordinal, seq));
+    Some(Fresh { standing, last_word, failures })
 }
 
 fn redrive(lane: &Rc<Lane>, record: &SubscriptionRecord, dead: &[Exception]) -> usize {

@@ -35,8 +35,9 @@ pub(super) async fn save_dirty(lane: Rc<Lane>) {
     }
 }
 
-/// Saves once; `false` when storage refused.
+/// Saves once, after whatever is being saved; `false` when storage refused.
 pub(super) async fn save(lane: &Rc<Lane>) -> bool {
+    let _one_at_a_time = lane.saving.lock().await;
     let changes = {
         let mut floor = lane.floor.borrow_mut();
         let mut journal = std::mem::take(&mut floor.journal);
@@ -47,7 +48,11 @@ pub(super) async fn save(lane: &Rc<Lane>) -> bool {
     if changes.is_empty() {
         return true;
     }
-    match lane.context.ledger.commit(changes.clone()).await {
+    let changes = Rc::new(changes);
+    lane.floor.borrow_mut().journal.begin(&changes);
+    let committed = lane.context.ledger.commit(Vec::clone(&changes)).await;
+    lane.floor.borrow_mut().journal.end(&changes);
+    match committed {
         Ok(()) => true,
         Err(error) => {
             if error.kind == StorageErrorKind::Fenced {
@@ -56,7 +61,7 @@ pub(super) async fn save(lane: &Rc<Lane>) -> bool {
             } else {
                 tracing::error!(%error, "progress could not be saved; trying again");
             }
-            lane.floor.borrow_mut().journal.give_back(changes);
+            lane.floor.borrow_mut().journal.give_back(Rc::unwrap_or_clone(changes));
             false
         }
     }

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use hmac::{Hmac, KeyInit as _, Mac as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -44,23 +46,32 @@ impl Delivery {
         self.header("hookcast-attempt").parse().unwrap()
     }
 
-    /// Whether the signature is good under `secret`, by the judgement of the published library.
+    /// Whether the signature is good under `secret`, by the judgement of the published library; of a body that is no text,
+    /// which the library does not take, by the definition.
     pub(crate) fn is_signed_with(&self, secret: &str) -> bool {
-        let mut headers = standardwebhooks_headers();
+        if std::str::from_utf8(&self.body).is_err() {
+            return self.header("webhook-signature").split(' ').any(|one| one == self.signature(secret));
+        }
+        let mut headers = reqwest::header::HeaderMap::new();
         for name in ["webhook-id", "webhook-timestamp", "webhook-signature"] {
             headers.insert(name, self.header(name).parse().unwrap());
         }
         standardwebhooks::Webhook::new(secret).unwrap().verify(&self.body, &headers).is_ok()
     }
 
+    fn signature(&self, secret: &str) -> String {
+        let base64 = base64::engine::general_purpose::STANDARD;
+        let key = base64.decode(secret.strip_prefix("whsec_").unwrap()).unwrap();
+        let mut mac = Hmac::<sha2::Sha256>::new_from_slice(&key).unwrap();
+        mac.update(format!("{}.{}.", self.id(), self.header("webhook-timestamp")).as_bytes());
+        mac.update(&self.body);
+        format!("v1,{}", base64.encode(mac.finalize().into_bytes()))
+    }
+
     /// Fails unless it is signed with the tests' secret.
     pub(crate) fn verify(&self) {
         assert!(self.is_signed_with(SECRET), "a bad signature: {:?}", self.headers);
     }
-}
-
-fn standardwebhooks_headers() -> reqwest::header::HeaderMap {
-    reqwest::header::HeaderMap::new()
 }
 
 /// What a request is answered.

@@ -1,0 +1,281 @@
+//! What becomes of an attempt that fails: retries, the receiver's words, dead letters and the circuit.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::{Answer, Receiver, Relay, eventually, for_a_while};
+
+/// Quick retries without chance.
+fn quick(attempts: u32) -> Value {
+    json!({"retry": {"max_attempts": attempts, "schedule": ["50ms"], "jitter": 0.0}})
+}
+
+/// Waits until this many dead letters are listed: the list is what is stored, the status what is known.
+async fn listed(relay: &Relay, count: usize) -> Value {
+    eventually(&format!("{count} dead letters listed"), async || {
+        let list = relay.get("/v1/subscriptions/a/dead-letters").await;
+        (list["items"].as_array().unwrap().len() == count).then_some(list)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_retry_has_the_same_id_and_bytes_and_a_new_signature() {
+    let relay = Relay::start().await;
+    let receiver = Receiver::with(|_, n| Answer::status(if n == 0 { 500 } else { 200 })).await;
+    // Longer than a second, so that the timestamp must differ.
+    let retry = json!({"retry": {"max_attempts": 3, "schedule": ["1200ms"], "jitter": 0.0}});
+    relay.subscribe("a", receiver.url(), "t", retry).await;
+    let seq = relay.publish("t", "{\"a\": 1}").await;
+    let retrying = relay.delivery_becomes("a", seq, "retrying").await;
+    assert_eq!(retrying["reason"], "status_500");
+    assert!(retrying["next_attempt_at"].is_string());
+    assert_eq!((&retrying["attempts"][0]["status"], &retrying["attempts"][0]["n"]), (&json!(500), &json!(1)));
+    let seen = receiver.sees(2).await;
+    let (first, second) = (&seen[0], &seen[1]);
+    assert_eq!((first.id(), &first.body), (second.id(), &second.body));
+    assert_eq!((first.attempt(), second.attempt()), (1, 2));
+    assert_ne!(first.header("webhook-timestamp"), second.header("webhook-timestamp"));
+    assert_ne!(first.header("webhook-signature"), second.header("webhook-signature"));
+    assert!(second.at - first.at >= Duration::from_millis(1100), "{:?}", second.at - first.at);
+    first.verify();
+    second.verify();
+    relay.delivery_becomes("a", seq, "delivered").await;
+    relay.status_becomes("a", json!({"retrying": 0, "delivered_total": 1, "failed_attempts_total": 1})).await;
+}
+
+#[tokio::test]
+async fn the_schedule_is_walked_and_a_dead_letter_can_be_redriven() {
+    let relay = Relay::start().await;
+    let receiver = Receiver::with(|_, _| Answer::status(500)).await;
+    let retry = json!({"retry": {"max_attempts": 4, "schedule": ["50ms", "400ms"], "jitter": 0.0}});
+    relay.subscribe("a", receiver.url(), "t", retry).await;
+    let seq = relay.publish("t", "{\"n\":1}").await;
+    let dead = relay.delivery_becomes("a", seq, "dead").await;
+    assert_eq!(dead["reason"], "status_500");
+    assert_eq!(dead["attempts"].as_array().unwrap().len(), 4);
+    let seen = receiver.seen();
+    let gaps: Vec<_> = seen.windows(2).map(|pair| pair[1].at - pair[0].at).collect();
+    assert_eq!(gaps.len(), 3);
+    let wanted = [50, 400, 400].map(|ms| Duration::from_millis(ms - 10));
+    assert!(gaps.iter().zip(wanted).all(|(gap, least)| *gap >= least), "{gaps:?}");
+    let list = listed(&relay, 1).await;
+    assert_eq!((&list["items"][0]["seq"], &list["items"][0]["attempts"]), (&json!(seq), &json!(4)));
+    relay.status_becomes("a", json!({"dead": 1, "retrying": 0})).await;
+    // The same letter to a receiver that is well again.
+    receiver.change(|_, _| Answer::ok());
+    let answer = relay.must("POST", "/v1/subscriptions/a/dead-letters/redrive", json!({"all": true})).await;
+    assert_eq!(answer["events"], 1);
+    relay.delivery_becomes("a", seq, "delivered").await;
+    let seen = receiver.seen();
+    assert_eq!(seen[4].id(), seen[0].id());
+    assert_eq!(seen[4].body, seen[0].body);
+    seen[4].verify();
+    relay.status_becomes("a", json!({"dead": 0, "retrying": 0})).await;
+    listed(&relay, 0).await;
+}
+
+#[tokio::test]
+async fn dead_letters_survive_a_kill_and_are_redriven_by_number() {
+    let mut relay = Relay::start().await;
+    let receiver = Receiver::with(|_, _| Answer::status(500)).await;
+    relay.subscribe("a", receiver.url(), "t", quick(1)).await;
+    let seqs = relay.publish_numbers("t", 0..5).await;
+    relay.status_becomes("a", json!({"dead": 5})).await;
+    listed(&relay, 5).await;
+    relay.kill9().await;
+    relay.restart().await;
+    relay.status_becomes("a", json!({"dead": 5})).await;
+    receiver.change(|_, _| Answer::ok());
+    let before = receiver.count();
+    relay.must("POST", "/v1/subscriptions/a/dead-letters/redrive", json!({"seqs": [seqs[1], seqs[3]]})).await;
+    receiver.sees(before + 2).await;
+    relay.status_becomes("a", json!({"dead": 3, "retrying": 0})).await;
+    let mut redriven: Vec<u64> = receiver.seen()[before..].iter().map(|delivery| delivery.seq()).collect();
+    redriven.sort_unstable();
+    assert_eq!(redriven, [seqs[1], seqs[3]]);
+}
+
+#[tokio::test]
+async fn retry_after_holds_the_whole_subscription_and_costs_no_attempt() {
+    let relay = Relay::start().await;
+    let receiver =
+        Receiver::with(|_, n| if n == 0 { Answer::status(429).header("retry-after", "2") } else { Answer::ok() }).await;
+    relay.subscribe("a", receiver.url(), "t", json!({"retry": {"max_attempts": 1, "schedule": ["50ms"], "jitter": 0.0}})).await;
+    relay.publish("t", "{\"n\":1}").await;
+    receiver.sees(1).await;
+    relay.status_becomes("a", json!({"retrying": 1, "dead": 0})).await;
+    relay.publish("t", "{\"n\":2}").await;
+    let seen = receiver.sees(3).await;
+    assert!(seen[1].at - seen[0].at >= Duration::from_millis(1900), "{:?}", seen[1].at - seen[0].at);
+    relay.status_becomes("a", json!({"retrying": 0, "dead": 0, "delivered_total": 2})).await;
+}
+
+#[tokio::test]
+async fn gone_disables_until_it_is_enabled_and_loses_nothing() {
+    let mut relay = Relay::start().await;
+    let receiver = Receiver::with(|_, _| Answer::status(410)).await;
+    relay.subscribe("a", receiver.url(), "t", quick(3)).await;
+    let seq = relay.publish("t", "{\"n\":1}").await;
+    relay.status_becomes("a", json!({"state": "disabled", "reason": "gone"})).await;
+    let second = relay.publish("t", "{\"n\":2}").await;
+    let state = relay.delivery("a", seq).await["state"].clone();
+    assert!(state == "pending" || state == "retrying", "{state}");
+    assert_eq!(relay.delivery("a", second).await["state"], "pending");
+    let (status, _) = relay.ask("POST", "/v1/subscriptions/a/resume", Some(&json!({}))).await;
+    assert_eq!(status, 409, "only a PATCH ends it");
+    // A restart does not end it either.
+    assert_eq!(relay.terminate().await, Some(0));
+    relay.restart().await;
+    relay.status_becomes("a", json!({"state": "disabled", "reason": "gone"})).await;
+    assert_eq!(receiver.count(), 1);
+    receiver.change(|_, _| Answer::ok());
+    relay.must("PATCH", "/v1/subscriptions/a", json!({"enabled": true})).await;
+    relay.delivery_becomes("a", seq, "delivered").await;
+    relay.delivery_becomes("a", second, "delivered").await;
+    let mut bodies = receiver.of_each(|delivery| delivery.text().to_owned());
+    bodies.sort();
+    assert_eq!(bodies, ["{\"n\":1}", "{\"n\":1}", "{\"n\":2}"]);
+    relay.status_becomes("a", json!({"state": "active", "reason": null})).await;
+}
+
+#[tokio::test]
+async fn the_receivers_words_abort_and_disable_are_followed() {
+    let relay = Relay::start().await;
+    let abort = Receiver::with(|_, _| Answer::status(500).header("webhook-delivery", "abort")).await;
+    let disable = Receiver::with(|_, _| Answer::status(500).header("Webhook-Delivery", "Disable")).await;
+    relay.subscribe("abort", abort.url(), "t", quick(5)).await;
+    relay.subscribe("disable", disable.url(), "t", quick(5)).await;
+    let seq = relay.publish("t", "{\"n\":1}").await;
+    relay.delivery_becomes("abort", seq, "dead").await;
+    relay.status_becomes("disable", json!({"state": "disabled", "reason": "receiver"})).await;
+    relay.status_becomes("abort", json!({"state": "active", "dead": 1})).await;
+    assert_eq!((abort.count(), disable.count()), (1, 1));
+}
+
+#[tokio::test]
+async fn a_redirect_is_a_failure_and_never_followed() {
+    let relay = Relay::start().await;
+    let target = Receiver::start().await;
+    let location = target.url().to_owned();
+    let receiver = Receiver::with(move |_, n| {
+        let status = [301, 302, 303, 307, 308][n.min(4)];
+        Answer::status(status).header("location", &location)
+    })
+    .await;
+    relay.subscribe("a", receiver.url(), "t", quick(5)).await;
+    let seq = relay.publish("t", "{\"n\":1}").await;
+    let dead = relay.delivery_becomes("a", seq, "dead").await;
+    assert_eq!(dead["reason"], "redirect_not_followed");
+    assert_eq!((receiver.count(), target.connections()), (5, 0));
+}
+
+#[tokio::test]
+async fn a_full_waiting_room_stops_the_cursor_or_buries() {
+    let relay = Relay::start().await;
+    let receiver = Receiver::with(|_, _| Answer::status(400)).await;
+    let late = |on_full: &str| {
+        json!({"max_retrying": 3, "on_full": on_full, "max_in_flight": 2,
+            "retry": {"max_attempts": 10, "schedule": ["1h"], "jitter": 0.0}})
+    };
+    relay.subscribe("wait", &format!("{}/wait", receiver.url()), "t", late("wait")).await;
+    relay.subscribe("dead", &format!("{}/dead", receiver.url()), "t", late("dead")).await;
+    relay.publish_numbers("t", 0..8).await;
+    relay.status_becomes("dead", json!({"retrying": 3, "dead": 5, "cursor": 8})).await;
+    let status = relay.status_becomes("wait", json!({"retrying": 3, "dead": 0, "state": "failing"})).await;
+    assert_eq!((&status["cursor"], &status["lag"]), (&json!(3), &json!(5)));
+    for_a_while(Duration::from_millis(200)).await;
+    assert_eq!(receiver.of_each(|delivery| delivery.path.clone()).iter().filter(|path| *path == "/hook/wait").count(), 3);
+}
+
+#[tokio::test]
+async fn the_circuit_opens_and_then_almost_nothing_goes_out() {
+    let relay = Relay::start().await;
+    let receiver = Receiver::with(|_, _| Answer::status(500)).await;
+    relay.subscribe("a", receiver.url(), "t", json!({"max_in_flight": 1, "retry": {"max_attempts": 50, "schedule": ["10ms"]}})).await;
+    relay.publish_numbers("t", 0..2000).await;
+    relay.status_becomes("a", json!({"circuit": "open", "state": "failing"})).await;
+    for_a_while(Duration::from_secs(1)).await;
+    assert_eq!(receiver.count(), 10, "the first probe is due after half a minute");
+    let status = relay.status("a").await;
+    assert!(status["retrying"].as_u64().unwrap() <= 10, "{status}");
+    // Another subscription does not notice.
+    let healthy = Receiver::start().await;
+    relay.subscribe("b", healthy.url(), "t", json!({"from": "earliest"})).await;
+    healthy.sees(2000).await;
+    // A new address is a new endpoint: its circuit is closed.
+    relay.must("PATCH", "/v1/subscriptions/a", json!({"url": healthy.url()})).await;
+    relay.status_becomes("a", json!({"circuit": "closed", "cursor": 2000, "retrying": 0})).await;
+}
+
+#[tokio::test]
+async fn a_time_out_and_a_refused_connection_are_failures_with_a_word() {
+    let relay = Relay::start().await;
+    let receiver = Receiver::with(|_, _| Answer::never()).await;
+    let once = |timeout: &str| json!({"timeout": timeout, "retry": {"max_attempts": 1, "schedule": ["1s"]}});
+    relay.subscribe("slow", receiver.url(), "t", once("1s")).await;
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    relay.subscribe("closed", &format!("http://{closed}/"), "t", once("5s")).await;
+    let seq = relay.publish("t", "{}").await;
+    assert_eq!(relay.delivery_becomes("slow", seq, "dead").await["reason"], "timeout");
+    assert_eq!(relay.delivery_becomes("closed", seq, "dead").await["reason"], "connect");
+}
+
+/// `endpoint.status` of the contract's bad inputs: what is answered, and what becomes of the delivery.
+#[tokio::test]
+async fn every_status_has_its_consequence() {
+    let rows: [(u16, Option<&str>, &str, Option<&str>); 22] = [
+        (200, None, "delivered", None),
+        (201, None, "delivered", None),
+        (202, None, "delivered", None),
+        (204, None, "delivered", None),
+        (206, None, "delivered", None),
+        (301, None, "retrying", Some("redirect_not_followed")),
+        (307, None, "retrying", Some("redirect_not_followed")),
+        (308, None, "retrying", Some("redirect_not_followed")),
+        (304, None, "retrying", Some("status_304")),
+        (400, None, "retrying", Some("status_400")),
+        (401, None, "retrying", Some("status_401")),
+        (404, None, "retrying", Some("status_404")),
+        (408, None, "retrying", Some("status_408")),
+        (413, None, "retrying", Some("status_413")),
+        (429, Some("120"), "retrying", Some("status_429")),
+        (503, Some("-5"), "retrying", Some("status_503")),
+        (503, Some("Wed, 21 Oct 2015 07:28:00 GMT"), "retrying", Some("status_503")),
+        (503, Some("Fri, 31 Dec 2099 23:59:59 GMT"), "retrying", Some("status_503")),
+        (503, Some("soon"), "retrying", Some("status_503")),
+        (502, None, "retrying", Some("status_502")),
+        (504, None, "retrying", Some("status_504")),
+        (999, None, "retrying", Some("status_999")),
+    ];
+    let relay = Relay::start().await;
+    let hour = json!({"retry": {"max_attempts": 3, "schedule": ["1h"], "jitter": 0.0}});
+    let mut receivers = Vec::new();
+    for (index, (status, retry_after, _, _)) in rows.into_iter().enumerate() {
+        let receiver = Receiver::with(move |_, _| match retry_after {
+            Some(text) => Answer::status(status).header("retry-after", text),
+            None => Answer::status(status).header("location", "http://169.254.169.254/latest/meta-data/"),
+        })
+        .await;
+        relay.subscribe(&format!("s{index}"), receiver.url(), "t", hour.clone()).await;
+        receivers.push(receiver);
+    }
+    let seq = relay.publish("t", "{}").await;
+    for (index, (status, retry_after, state, reason)) in rows.into_iter().enumerate() {
+        let view = relay.delivery_becomes(&format!("s{index}"), seq, state).await;
+        assert_eq!(view["reason"], json!(reason), "{status} {retry_after:?}: {view}");
+        if state == "retrying" {
+            let at: jiff::Timestamp = view["next_attempt_at"].as_str().unwrap().parse().unwrap();
+            let delay_s = at.as_second() - jiff::Timestamp::now().as_second();
+            let wanted_s = match retry_after {
+                Some("Fri, 31 Dec 2099 23:59:59 GMT") => 24 * 3600,
+                Some("120") | Some(_) | None => 3600,
+            };
+            assert!((wanted_s - 60..=wanted_s + 1).contains(&delay_s), "{status} {retry_after:?}: {delay_s} s");
+        }
+        assert_eq!(receivers[index].count(), 1);
+    }
+}
