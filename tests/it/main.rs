@@ -11,6 +11,7 @@ mod cli;
 mod codecs;
 mod config;
 mod demo;
+mod docs;
 mod edge;
 mod layers;
 mod net_dns;

@@ -195,7 +195,9 @@ async fn a_full_waiting_room_stops_the_cursor_or_buries() {
 async fn the_circuit_opens_and_then_almost_nothing_goes_out() {
     let relay = Relay::start().await;
     let receiver = Receiver::with(|_, _| Answer::status(500)).await;
-    relay.subscribe("a", receiver.url(), "t", json!({"max_in_flight": 1, "retry": {"max_attempts": 50, "schedule": ["10ms"]}})).await;
+    relay
+        .subscribe("a", receiver.url(), "t", json!({"max_in_flight": 1, "retry": {"max_attempts": 50, "schedule": ["10ms"]}}))
+        .await;
     relay.publish_numbers("t", 0..2000).await;
     relay.status_becomes("a", json!({"circuit": "open", "state": "failing"})).await;
     for_a_while(Duration::from_secs(1)).await;
