@@ -10,6 +10,7 @@ mod api_publish;
 mod cli;
 mod codecs;
 mod config;
+mod crash;
 mod demo;
 mod edge;
 mod layers;
