@@ -11,6 +11,7 @@ mod cli;
 mod codecs;
 mod config;
 mod crash;
+mod deliveries;
 mod demo;
 mod edge;
 mod layers;
