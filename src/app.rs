@@ -7,12 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::delivery::Lanes;
 use crate::delivery::lane::LaneContext;
+use crate::delivery::notice::{NOTICES_MAX, Notice};
 use crate::egress::{Egress, EgressSettings};
 use crate::follow::Follow;
 use crate::http::auth::{Auth, AuthSettings, Scope, TokenEntry};
@@ -77,6 +79,7 @@ pub struct App {
     serving: actix_web::rt::task::JoinHandle<std::io::Result<()>>,
     sources: Arc<Sources>,
     lanes: Lanes,
+    notices_end: CancellationToken,
     ingest: Ingest,
     leader: tokio::task::JoinHandle<()>,
     store: Store,
@@ -116,7 +119,10 @@ impl App {
         };
         let (ingest, leader) =
             Ingest::start(Arc::clone(&ground.store.log), Arc::clone(&ground.tail), Arc::clone(&ground.clock), dedupe).await?;
-        let lanes = Lanes::start(lane_count(config), ground.lane_context(&registry), &ground.gate).await?;
+        let (notices, heard) = mpsc::channel(NOTICES_MAX);
+        let lanes = Lanes::start(lane_count(config), ground.lane_context(&registry, notices), &ground.gate).await?;
+        let notices_end = CancellationToken::new();
+        tokio::spawn(feeds::take_notices(ingest.clone(), Arc::clone(&ground.clock), heard, notices_end.clone()));
         declared::apply(config, &ground, &registry, &source_registry, &lanes).await?;
         let sources = feeds::start(&ground, &source_registry, ingest.clone());
         ground.start_retention(config, &registry, &lanes);
@@ -149,7 +155,7 @@ impl App {
         let handle = server.handle();
         let serving = actix_web::rt::spawn(server);
         let Ground { store, closing, .. } = ground;
-        Ok(Self { address, server: handle, serving, sources, lanes, ingest, leader, store, closing })
+        Ok(Self { address, server: handle, serving, sources, lanes, notices_end, ingest, leader, store, closing })
     }
 
     /// Where it listens.
@@ -166,6 +172,7 @@ impl App {
         self.server.stop(true).await;
         let _ = self.serving.await;
         self.lanes.stop(STOP_GRACE).await;
+        self.notices_end.cancel();
         drop(self.sources);
         drop(self.ingest);
         // The leader ends when the last way in is gone; a way in that leaked must not hold the end up.
@@ -185,13 +192,14 @@ impl Ground {
         Ok(Self { store, clock: Arc::new(SystemClock), tail, follow, gate, tls, closing: CancellationToken::new() })
     }
 
-    fn lane_context(&self, registry: &Registry) -> LaneContext {
+    fn lane_context(&self, registry: &Registry, notices: mpsc::Sender<Notice>) -> LaneContext {
         LaneContext {
             follow: self.follow.clone(),
             ledger: Arc::clone(&self.store.ledger),
             registry: registry.clone(),
             clock: Arc::clone(&self.clock),
             tls: self.tls.clone(),
+            notices,
             cancel: CancellationToken::new(),
         }
     }

@@ -26,6 +26,7 @@ pub mod lane;
 pub mod limiter;
 pub mod matcher;
 pub mod metrics;
+pub mod notice;
 pub mod parcel;
 pub mod policy;
 pub mod question;

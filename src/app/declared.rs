@@ -23,7 +23,12 @@ pub(super) async fn apply(
     for definition in &config.subscriptions {
         subscription(ground, registry, lanes, definition.clone()).await?;
     }
-    let declared: HashSet<&str> = config.subscriptions.iter().filter_map(|d| d.id.as_ref()).map(|id| id.as_str()).collect();
+    let declared: HashSet<&str> = config
+        .subscriptions
+        .iter()
+        .filter_map(|d| d.id.as_ref())
+        .map(super::super::model::subscription::SubscriptionId::as_str)
+        .collect();
     for record in registry.all() {
         if record.declared && !declared.contains(record.spec.id.as_str()) {
             let freed = SubscriptionRecord { declared: false, ..SubscriptionRecord::clone(&record) };

@@ -3,16 +3,26 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use super::Ground;
+use crate::clock::Clock;
+use crate::delivery::notice::Notice;
 use crate::follow::Follow;
 use crate::http::ports::{SourceControl, SourceStatus};
 use crate::ingest::{FromSource, Ingest};
+use crate::model::event::DataForm;
 use crate::model::source::SourceGap;
+use crate::model::{NewEvent, Topic};
 use crate::registry::SourceRegistry;
 use crate::source::Sources;
 use crate::source::{Emission, EmitError, Emitter, ReconnectSettings, SOURCES, SourceContext};
 use crate::storage::{Catalog, StorageError};
+
+/// Where the relay's own events go.
+const NOTICE_TOPIC: &str = "hookcast.ops";
 
 /// Names of the protocols that sources may have.
 pub(super) fn protocols() -> &'static [&'static str] {
@@ -65,6 +75,43 @@ impl Emitter for Intake {
         let gap = SourceGap { at_seq: self.follow.head(), ..gap };
         if let Err(error) = self.ingest.publish_from_source(Vec::new(), FromSource { resume: None, gap: Some(gap) }).await {
             tracing::error!(%error, "a gap could not be stored");
+        }
+    }
+}
+
+/// Takes notices into the log under [`NOTICE_TOPIC`]; once `end` is cancelled, those that wait are the last.
+pub(super) async fn take_notices(
+    ingest: Ingest,
+    clock: Arc<dyn Clock>,
+    mut notices: mpsc::Receiver<Notice>,
+    end: CancellationToken,
+) {
+    loop {
+        let notice = tokio::select! {
+            biased;
+            notice = notices.recv() => notice,
+            () = end.cancelled() => None,
+        };
+        let Some(notice) = notice else { return };
+        let data = Bytes::from(notice.data.to_string());
+        let event = NewEvent {
+            topic: Topic::parse(NOTICE_TOPIC).expect("invariant: a well-formed topic"),
+            id: uuid::Uuid::now_v7().to_string(),
+            own_id: false,
+            source: "/hookcast".to_owned(),
+            kind: notice.kind.to_owned(),
+            subject: Some(notice.subscription.to_string()),
+            time: None,
+            arrived_at: clock.now(),
+            content_type: "application/json".to_owned(),
+            data_schema: None,
+            extensions: Vec::new(),
+            hops: 0,
+            form: DataForm::Json,
+            data,
+        };
+        if let Err(error) = ingest.publish(vec![event]).await {
+            tracing::warn!(%error, notice.kind, subscription.id = %notice.subscription, "a notice was not taken into the log");
         }
     }
 }

@@ -3,6 +3,8 @@
 //! Producer, relay and receiver are processes of their own on loopback, the relay stores on disk with full durability. Times
 //! mean nothing on a shared machine; the ratios to the limit measured beside them do.
 
+#![allow(clippy::cast_precision_loss, reason = "counts become rates for people")]
+
 use std::net::SocketAddr;
 use std::time::Duration;
 

@@ -75,7 +75,8 @@ struct Stage {
 
 impl Stage {
     async fn set(program: &Program) -> Result<Self, Exit> {
-        let directory = TemporaryDirectory::make("hookcast-demo").map_err(|error| failed(format!("temporary directory: {error}")))?;
+        let directory =
+            TemporaryDirectory::make("hookcast-demo").map_err(|error| failed(format!("temporary directory: {error}")))?;
         let upstream = Arc::new(Upstream::new(PER_SECOND));
         let shared = web::Data::from(Arc::clone(&upstream));
         let (source_at, server) = serve(move |config| {
@@ -110,7 +111,9 @@ impl Stage {
     /// Says what runs, and what to try with it.
     fn introduce(&self, until_stopped: bool) -> Result<(), Exit> {
         let relay = format!("http://{}", self.relay.address);
-        output::say("hookcast demo: recorded edits of Wikipedia -> one log -> three signed webhooks and as many streams as you open")?;
+        output::say(
+            "hookcast demo: recorded edits of Wikipedia -> one log -> three signed webhooks and as many streams as you open",
+        )?;
         output::say("  healthy answers every POST; flaky answers one in five with 500; limited gets at most 60 a second")?;
         output::say("")?;
         output::say("try, in another terminal:")?;
@@ -177,7 +180,8 @@ impl Stage {
             (0, 0) => Ok(()),
             (0, _) => Err(failed(format!("{wrong} deliveries had a wrong signature or other bytes than the upstream sent"))),
             _ => {
-                let missing = receivers.iter().map(|one| format!("{} {}", one.name, events.saturating_sub(one.counts().delivered)));
+                let missing =
+                    receivers.iter().map(|one| format!("{} {}", one.name, events.saturating_sub(one.counts().delivered)));
                 Err(failed(format!("events that did not arrive: {}", missing.collect::<Vec<_>>().join(", "))))
             }
         }

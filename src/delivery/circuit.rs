@@ -18,7 +18,7 @@ const TO_CLOSE: u32 = 10;
 /// Distance of the first probe.
 const PROBE_AFTER: Duration = Duration::from_secs(30);
 /// Distance that probes grow to.
-const PROBE_AFTER_MAX: Duration = Duration::from_secs(300);
+const PROBE_AFTER_MAX: Duration = Duration::from_mins(5);
 
 /// What may go out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

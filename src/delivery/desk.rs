@@ -300,8 +300,11 @@ impl Desk {
     pub fn settle(&mut self, job: &Job, outcome: &Outcome, began: Timestamp, now: Timestamp, chance: f64) -> Effect {
         let attempt = attempt_of(job, outcome, began);
         self.last_attempt = Some(attempt.clone());
-        let known = self.end_flight(job);
-        let Some(before) = known else { return Effect::default() };
+        let before = match self.end_flight(job) {
+            Flight::CalledOff => return Effect::default(),
+            Flight::First => None,
+            Flight::Again(retry) => Some(retry),
+        };
         self.circuit.record(policy::blames_endpoint(outcome), now, chance);
         let history = Before {
             attempts: before.as_ref().map_or(0, |retry| retry.attempts),
@@ -358,17 +361,26 @@ impl Desk {
         }
     }
 
-    /// Ends the flight of a job: `None` when it was called off meanwhile, else the retry it was, if it was one.
-    fn end_flight(&mut self, job: &Job) -> Option<Option<Retry>> {
-        if job.is_retry {
-            let retry = self.retries.remove(&job.seq)?;
-            self.retries_in_flight = self.retries_in_flight.saturating_sub(u32::from(retry.in_flight));
-            self.due.remove(&(retry.due_at, job.seq));
-            Some(Some(retry))
-        } else {
-            self.window.settle(job.seq).then_some(None)
+    /// Ends the flight of a job.
+    fn end_flight(&mut self, job: &Job) -> Flight {
+        if !job.is_retry {
+            return if self.window.settle(job.seq) { Flight::First } else { Flight::CalledOff };
         }
+        let Some(retry) = self.retries.remove(&job.seq) else { return Flight::CalledOff };
+        self.retries_in_flight = self.retries_in_flight.saturating_sub(u32::from(retry.in_flight));
+        self.due.remove(&(retry.due_at, job.seq));
+        Flight::Again(retry)
     }
+}
+
+/// What an attempt turned out to be when it ended.
+enum Flight {
+    /// Nobody waits for it any more, after a seek, say.
+    CalledOff,
+    /// The first attempt of its event.
+    First,
+    /// A retry.
+    Again(Retry),
 }
 
 /// How an attempt is remembered.

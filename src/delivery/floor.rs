@@ -3,21 +3,23 @@
 //! Everything here is called from the lane's one thread between two awaits. It does not read the log, post or save.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap, HashMap, VecDeque};
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::checkpoint::PartitionProgress;
 use super::desk::{Desk, Effect, Job, Next};
 use super::journal::Journal;
 use super::matcher::{Matcher, Place};
+use super::notice::Notice;
 use super::parcel::Parcel;
 use super::window::{Position, Progress, QUEUE_MAX};
 use crate::clock::Timestamp;
-use crate::model::delivery::ExpiredRange;
 use crate::model::subscription::{Ordinal, SubscriptionRecord};
-use crate::model::{Event, Outcome, Page, Seq};
-use crate::storage::{Checkpoint, Lease};
+use crate::model::{Event, ExceptionState, Outcome, Page, Seq};
+use crate::storage::Lease;
+
+mod feeding;
+mod timing;
 
 /// Events that may wait in one lane; more stay in the log.
 pub const LANE_QUEUE_MAX: usize = 262_144;
@@ -56,6 +58,8 @@ pub struct Floor {
     suspects_max: u32,
     /// Unsaved changes.
     pub journal: Journal,
+    /// What is to be said of deliveries.
+    pub notices: Vec<Notice>,
     /// Where the lane's reader stands.
     pub scanned: Seq,
 }
@@ -77,6 +81,7 @@ impl Floor {
             suspects_in_flight: 0,
             suspects_max: (slots / SUSPECT_SHARE).max(1),
             journal: Journal::default(),
+            notices: Vec::new(),
             scanned,
         }
     }
@@ -137,12 +142,12 @@ impl Floor {
     }
 
     /// Takes a changed definition.
-    pub fn redefine(&mut self, record: Arc<SubscriptionRecord>) {
+    pub fn redefine(&mut self, record: &Arc<SubscriptionRecord>) {
         let Some(place) = self.by_ordinal.get(&record.ordinal).copied() else { return };
         let Some(desk) = self.desks[place].as_deref_mut() else { return };
         let was_active = desk.is_active();
         let old_topics = desk.record.spec.topics.clone();
-        let chooses_anew = desk.redefine(Arc::clone(&record));
+        let chooses_anew = desk.redefine(Arc::clone(record));
         if old_topics != record.spec.topics {
             self.matcher.remove(place, &old_topics);
             self.matcher.insert(place, &record.spec.topics);
@@ -233,108 +238,6 @@ impl Floor {
         offered
     }
 
-    /// Desks that want to be fed from the log, and how far each has been matched.
-    #[must_use]
-    pub fn hungry(&mut self) -> Vec<(Place, Seq)> {
-        let mut hungry = Vec::new();
-        let room = self.waiting < LANE_QUEUE_MAX;
-        let scanned = self.scanned;
-        for places in self.busy.values() {
-            for &place in places {
-                let Some(desk) = self.desks[place].as_deref_mut() else { continue };
-                if let Position::Lagging(at) = desk.window.position()
-                    && desk.is_hungry()
-                {
-                    if at >= scanned {
-                        desk.window.set_position(Position::Riding { not_before: at });
-                    } else if room {
-                        hungry.push((place, at));
-                    }
-                }
-            }
-        }
-        hungry
-    }
-
-    /// Feeds a page to desks that lag, each from where it stands; those that are full stay behind.
-    pub fn feed(&mut self, riders: &mut Vec<Place>, page: &Arc<Page>) {
-        let last = page.last();
-        let mut on: HashMap<Place, Seq> = HashMap::with_capacity(riders.len());
-        for &place in riders.iter() {
-            let Some(desk) = self.desks[place].as_deref_mut() else { continue };
-            let Position::Lagging(at) = desk.window.position() else { continue };
-            if at < last && desk.is_active() {
-                on.insert(place, at);
-                self.note_gap(place, at, page.first());
-            }
-        }
-        let matching: Vec<Rc<[Place]>> = page.topics().iter().map(|topic| self.matcher.matching(topic)).collect();
-        for event in page.events_after(Seq::ZERO) {
-            let index = u32::try_from(event.seq().0 - page.first().0).unwrap_or(u32::MAX);
-            let places = &matching[page.topic_index_at(index)];
-            if places.len() <= on.len() {
-                let wanted: Vec<Place> = places.iter().copied().filter(|place| on.contains_key(place)).collect();
-                self.feed_event(&event, &wanted, &mut on);
-            } else {
-                let wanted: Vec<Place> = on.keys().copied().filter(|place| places.binary_search(place).is_ok()).collect();
-                self.feed_event(&event, &wanted, &mut on);
-            }
-        }
-        for place in on.keys() {
-            if let Some(desk) = self.desks[*place].as_deref_mut() {
-                desk.window.set_position(Position::Lagging(last));
-            }
-        }
-        riders.retain(|place| on.contains_key(place));
-    }
-
-    fn feed_event(&mut self, event: &Event, wanted: &[Place], on: &mut HashMap<Place, Seq>) {
-        let seq = event.seq();
-        let mut parcel: Option<Rc<Parcel>> = None;
-        for &place in wanted {
-            let Some(desk) = self.desks[place].as_deref_mut() else { continue };
-            if on.get(&place).is_none_or(|at| seq <= *at) || !desk.wants_type(event.fields().kind) {
-                continue;
-            }
-            if !desk.window.has_room() || self.waiting >= LANE_QUEUE_MAX {
-                desk.window.set_position(Position::Lagging(seq.prev()));
-                on.remove(&place);
-                continue;
-            }
-            let parcel = parcel.get_or_insert_with(|| Rc::new(Parcel::new(event.clone())));
-            desk.window.offer(seq, Rc::clone(parcel));
-            self.waiting += 1;
-            self.make_ready(place);
-        }
-    }
-
-    fn note_gap(&mut self, place: Place, at: Seq, first: Seq) {
-        let Some(desk) = self.desks[place].as_deref_mut() else { return };
-        if first > at.next() {
-            let range = ExpiredRange { ordinal: desk.ordinal(), from: at.next(), to: first.prev() };
-            desk.totals.expired += range.to.0 - at.0;
-            tracing::warn!(subscription.id = %desk.record.spec.id, from = %range.from, to = %range.to,
-                "events expired before they were delivered");
-            self.journal.expired(range);
-        }
-    }
-
-    /// Notes that retention took everything up to `to` from desks that ride with the reader.
-    pub fn note_gap_at_head(&mut self, to: Seq) {
-        let riding: Vec<Place> = (0..self.desks.len())
-            .filter(|place| {
-                self.desks[*place]
-                    .as_deref()
-                    .is_some_and(|desk| matches!(desk.window.position(), Position::Riding { not_before } if not_before < to))
-            })
-            .collect();
-        for place in riding {
-            let scanned = self.scanned;
-            self.note_gap(place, scanned, to.next());
-        }
-        self.scanned = to;
-    }
-
     /// The next attempt to make.
     pub fn next(&mut self, now: Timestamp) -> Option<Assignment> {
         while let Some(place) = self.ready.pop_front() {
@@ -380,6 +283,9 @@ impl Floor {
         }
         let mut effect = desk.settle(&assignment.job, outcome, times.0, times.1, chance);
         if let Some(exception) = effect.put.take() {
+            if exception.state == ExceptionState::Dead {
+                self.notices.extend(Notice::dead(&desk.record, exception.seq, event.as_ref(), &exception.reason));
+            }
             self.journal.put(exception, event);
         }
         if let Some(seq) = effect.clear {
@@ -415,60 +321,6 @@ impl Floor {
     #[must_use]
     pub fn has_ready(&self) -> bool {
         !self.ready.is_empty()
-    }
-
-    fn wake_at(&mut self, place: Place, at: Timestamp) {
-        if let Some(desk) = self.desks[place].as_deref_mut()
-            && desk.wakes_at.is_none_or(|earlier| at < earlier)
-        {
-            desk.wakes_at = Some(at);
-            self.timers.push(Reverse((at, place)));
-        }
-    }
-
-    /// When the next timer is due.
-    #[must_use]
-    pub fn next_timer(&self) -> Option<Timestamp> {
-        self.timers.peek().map(|Reverse((at, _))| *at)
-    }
-
-    /// Makes every desk ready whose time has come.
-    pub fn fire_timers(&mut self, now: Timestamp) {
-        while let Some(Reverse((at, place))) = self.timers.peek().copied().filter(|Reverse((at, _))| *at <= now) {
-            self.timers.pop();
-            if let Some(desk) = self.desks[place].as_deref_mut()
-                && desk.wakes_at.is_some_and(|expected| expected <= at)
-            {
-                desk.wakes_at = None;
-                self.make_ready(place);
-            }
-        }
-    }
-
-    /// Marks every partition that has subscriptions, so that its frontier is saved.
-    pub fn touch_all(&mut self) {
-        let partitions: BTreeSet<u16> = self.by_ordinal.keys().map(|ordinal| ordinal.partition()).collect();
-        for partition in partitions {
-            self.journal.touch_partition(partition);
-        }
-    }
-
-    /// The progress of one partition, to be saved; desks that are at the frontier again are no longer listed.
-    pub fn progress(&mut self, partition: u16) -> Option<(Lease, Checkpoint)> {
-        let (lease, taken_in) = *self.leases.get(&partition)?;
-        let mut progress = PartitionProgress { frontier: self.scanned, taken_in, entries: HashMap::new() };
-        if let Some(places) = self.busy.get_mut(&partition) {
-            places.retain(|place| {
-                let Some(desk) = self.desks[*place].as_deref_mut() else { return false };
-                let entry = desk.window.progress(progress.frontier);
-                desk.is_busy = entry.is_some() || matches!(desk.window.position(), Position::Lagging(_));
-                if let Some(entry) = entry {
-                    progress.entries.insert(desk.ordinal(), entry);
-                }
-                desk.is_busy
-            });
-        }
-        Some((lease, progress.encode()))
     }
 
     fn mark_busy(&mut self, place: Place) {

@@ -9,12 +9,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::attempt::{self, Address};
 use super::floor::{Assignment, Floor};
 use super::metrics::LaneCounts;
+use super::notice::Notice;
 use super::parcel::Parcel;
 use crate::clock::{Clock, Timestamp};
 use crate::follow::Follow;
@@ -41,6 +42,8 @@ pub struct LaneContext {
     pub clock: Arc<dyn Clock>,
     /// Trust for https endpoints.
     pub tls: Tls,
+    /// Where notices go.
+    pub notices: mpsc::Sender<Notice>,
     /// Stops the lane.
     pub cancel: CancellationToken,
 }
@@ -123,6 +126,20 @@ impl Lane {
         }
         if self.floor.borrow().journal.is_dirty() {
             self.dirt.notify_one();
+        }
+        self.speak();
+    }
+
+    /// Hands notices on; when nobody takes them in time they are counted and left out, for deliveries must not wait.
+    fn speak(&self) {
+        let mut floor = self.floor.borrow_mut();
+        if floor.notices.is_empty() {
+            return;
+        }
+        for notice in floor.notices.drain(..) {
+            if self.context.notices.try_send(notice).is_err() {
+                metrics::counter!("hookcast_notices_left_out_total").increment(1);
+            }
         }
     }
 
@@ -248,17 +265,17 @@ impl Lane {
             tracing::warn!(subscription.id = %assignment.record.spec.id, ?reason, "subscription disabled by its receiver");
             self.disable(assignment, reason);
         }
-        self.dirt.notify_one();
-        if self.floor.borrow().has_ready() {
-            self.wake_worker();
-        }
+        self.stir();
     }
 
     fn disable(self: &Rc<Self>, assignment: &Assignment, reason: crate::model::subscription::DisabledReason) {
         // The lane stops at once; the registry's own word of it follows when it is durable.
         let mut stopped = SubscriptionRecord::clone(&assignment.record);
         stopped.activity = Activity::Disabled(reason);
-        self.floor.borrow_mut().redefine(Arc::new(stopped));
+        let mut floor = self.floor.borrow_mut();
+        floor.notices.extend(Notice::disabled(&stopped, reason.word()));
+        floor.redefine(&Arc::new(stopped));
+        drop(floor);
         let lane = Rc::clone(self);
         let (id, now) = (assignment.record.spec.id.clone(), self.now());
         actix_rt::spawn(async move {

@@ -9,7 +9,7 @@ use crate::model::subscription::{DisabledReason, RetryPolicy};
 use crate::model::{ErrorKind, Outcome};
 
 /// Longest time that a receiver can ask to be left alone.
-pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 3600);
+pub const RETRY_AFTER_MAX: Duration = Duration::from_hours(24);
 
 /// What is decided about one delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,7 +111,7 @@ pub fn asked_delay(outcome: &Outcome, now: Timestamp) -> Option<Duration> {
 #[must_use]
 pub fn blames_endpoint(outcome: &Outcome) -> bool {
     match (outcome.error, outcome.status) {
-        (None, _) | (Some(ErrorKind::RedirectNotFollowed | ErrorKind::Storage), _) => false,
+        (None | Some(ErrorKind::RedirectNotFollowed | ErrorKind::Storage), _) => false,
         (Some(ErrorKind::Status), Some(status)) => matches!(status, 401 | 403 | 404 | 408 | 429 | 500..),
         (Some(_), _) => true,
     }

@@ -135,7 +135,7 @@ fn apply(lane: &Rc<Lane>, change: RegistryChange) {
         RegistryChange::Put { record, .. } => {
             let mut floor = lane.floor.borrow_mut();
             if floor.desk(record.ordinal).is_some() {
-                floor.redefine(record);
+                floor.redefine(&record);
             } else {
                 let progress = Progress { base: record.starts_after, holes: Vec::new() };
                 floor.add(record, &progress);

@@ -99,17 +99,18 @@ where
                 let response = response.take().expect("invariant: a finished future is not polled");
                 Poll::Ready(Ok(response.map_into_right_body()))
             }
-            Self::Inside(inner, held) => match catch_unwind(AssertUnwindSafe(|| Pin::new(inner).poll(cx))) {
-                Ok(poll) => poll.map_ok(|response| match held.take() {
-                    None => response.map_into_left_body(),
-                    Some(held) => response
-                        .map_body(|_, body| EitherBody::right(BoxBody::new(WithHeld { body: Box::pin(body), _held: held }))),
-                }),
-                Err(_) => {
+            Self::Inside(inner, held) => {
+                if let Ok(poll) = catch_unwind(AssertUnwindSafe(|| Pin::new(inner).poll(cx))) {
+                    poll.map_ok(|response| match held.take() {
+                        None => response.map_into_left_body(),
+                        Some(held) => response
+                            .map_body(|_, body| EitherBody::right(BoxBody::new(WithHeld { body: Box::pin(body), _held: held }))),
+                    })
+                } else {
                     tracing::error!("a request handler panicked");
                     Poll::Ready(Err(Problem::new(problem::INTERNAL, "the relay's log says what broke").into()))
                 }
-            },
+            }
         }
     }
 }

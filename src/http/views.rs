@@ -10,7 +10,7 @@ use crate::model::source::parse::source_form;
 use crate::model::source::{SourceGap, SourceRecord};
 use crate::model::subscription::parse::form::Keys;
 use crate::model::subscription::parse::rest_form;
-use crate::model::subscription::{Activity, DisabledReason, SubscriptionRecord};
+use crate::model::subscription::{Activity, SubscriptionRecord};
 use crate::model::{Attempt, Exception, ExceptionState};
 
 /// `state` and `reason` of a subscription.
@@ -19,15 +19,7 @@ pub(super) fn state(activity: Activity, is_failing: bool) -> (&'static str, Opti
         Activity::Active if is_failing => ("failing", None),
         Activity::Active => ("active", None),
         Activity::Paused => ("paused", None),
-        Activity::Disabled(reason) => (
-            "disabled",
-            Some(match reason {
-                DisabledReason::Manual => "manual",
-                DisabledReason::Gone => "gone",
-                DisabledReason::Failing => "failing",
-                DisabledReason::Receiver => "receiver",
-            }),
-        ),
+        Activity::Disabled(reason) => ("disabled", Some(reason.word())),
     }
 }
 

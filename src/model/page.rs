@@ -7,11 +7,15 @@
 
 use std::sync::Arc;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 
-use super::event::{DataForm, Event, NewEvent, Seq};
+use super::event::{DataForm, Event, Seq};
 use super::topic::Topic;
 use crate::clock::Timestamp;
+
+mod builder;
+
+pub use builder::PageBuilder;
 
 /// Most events in one page.
 pub const PAGE_EVENTS_MAX: usize = 64;
@@ -96,6 +100,9 @@ impl Page {
     ///
     /// # Errors
     /// [`PageError`] when the bytes are not an intact page.
+    ///
+    /// # Panics
+    /// Never: every length is checked before it is used.
     pub fn decode(bytes: Bytes) -> Result<Self, PageError> {
         if bytes.len() < HEAD_BYTES {
             return Err(PageError::Truncated);
@@ -277,122 +284,6 @@ fn read_fields(record: &[u8]) -> Option<RecordFields<'_>> {
     })
 }
 
-/// Collects events into the next page.
-#[derive(Debug)]
-pub struct PageBuilder {
-    first: Seq,
-    records: BytesMut,
-    offsets: Vec<u32>,
-    topics: Vec<Topic>,
-}
-
-impl PageBuilder {
-    /// A page whose first event will stand at `first`.
-    #[must_use]
-    pub fn starting_at(first: Seq) -> Self {
-        Self { first, records: BytesMut::new(), offsets: Vec::new(), topics: Vec::new() }
-    }
-
-    /// Whether `event` still fits; an empty page takes any event.
-    #[must_use]
-    pub fn has_room_for(&self, event: &NewEvent) -> bool {
-        self.offsets.is_empty()
-            || (self.offsets.len() < PAGE_EVENTS_MAX && self.records.len() + event.data.len() + 256 <= PAGE_BYTES_SOFT_MAX)
-    }
-
-    /// Whether nothing was added.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.offsets.is_empty()
-    }
-
-    /// Adds an event that passed [`NewEvent::check`] and gives its position.
-    pub fn push(&mut self, event: &NewEvent) -> Seq {
-        let topic = self.topics.iter().position(|known| *known == event.topic).unwrap_or_else(|| {
-            self.topics.push(event.topic.clone());
-            self.topics.len() - 1
-        });
-        let start = self.records.len();
-        self.offsets.push(u32::try_from(start).expect("invariant: pages are far below 4 GiB"));
-        self.records.reserve(RECORD_HEAD_BYTES + 128 + event.data.len());
-        self.records.put_u32_le(0);
-        self.records.put_i64_le(event.arrived_at.0);
-        self.records.put_u8(flags_of(event));
-        self.records.put_u8(event.hops);
-        self.records.put_u16_le(u16::try_from(topic).expect("invariant: a page has few topics"));
-        for text in [&event.id, &event.source, &event.kind, &event.content_type] {
-            put_text(&mut self.records, text);
-        }
-        for text in [&event.subject, &event.time, &event.data_schema].into_iter().flatten() {
-            put_text(&mut self.records, text);
-        }
-        if !event.extensions.is_empty() {
-            let at = self.records.len();
-            self.records.put_u32_le(0);
-            for (name, value) in &event.extensions {
-                put_text(&mut self.records, name);
-                put_text(&mut self.records, value);
-            }
-            put_length(&mut self.records, at);
-        }
-        self.records.extend_from_slice(&event.data);
-        put_length(&mut self.records, start);
-        Seq(self.first.0 + self.offsets.len() as u64 - 1)
-    }
-
-    /// Closes the page.
-    ///
-    /// # Panics
-    /// When nothing was added.
-    #[must_use]
-    pub fn finish(self) -> Arc<Page> {
-        assert!(!self.offsets.is_empty(), "invariant: a page holds at least one event");
-        let topic_bytes: usize = self.topics.iter().map(|topic| topic.as_str().len() + 1).sum();
-        let mut bytes = BytesMut::with_capacity(HEAD_BYTES + 2 + topic_bytes + self.records.len());
-        bytes.extend_from_slice(&MAGIC);
-        bytes.put_u32_le(0);
-        bytes.put_u64_le(self.first.0);
-        bytes.put_u32_le(u32::try_from(self.offsets.len()).expect("invariant: few events"));
-        bytes.put_u16_le(u16::try_from(self.topics.len()).expect("invariant: few topics"));
-        for topic in &self.topics {
-            bytes.put_u8(u8::try_from(topic.as_str().len()).expect("invariant: topics have at most 255 bytes"));
-            bytes.extend_from_slice(topic.as_str().as_bytes());
-        }
-        let base = u32::try_from(bytes.len()).expect("invariant: short head");
-        bytes.extend_from_slice(&self.records);
-        let crc = crc32fast::hash(&bytes[8..]);
-        bytes[4..8].copy_from_slice(&crc.to_le_bytes());
-        let offsets = self.offsets.iter().map(|offset| offset + base).collect();
-        Arc::new(Page { first: self.first, bytes: bytes.freeze(), offsets, topics: self.topics })
-    }
-}
-
-fn flags_of(event: &NewEvent) -> u8 {
-    let mut flags = (event.form as u8) << FORM_SHIFT;
-    for (set, flag) in [
-        (event.own_id, FLAG_OWN_ID),
-        (event.subject.is_some(), FLAG_SUBJECT),
-        (event.time.is_some(), FLAG_TIME),
-        (event.data_schema.is_some(), FLAG_SCHEMA),
-        (!event.extensions.is_empty(), FLAG_EXTENSIONS),
-    ] {
-        if set {
-            flags |= flag;
-        }
-    }
-    flags
-}
-
-fn put_text(records: &mut BytesMut, text: &str) {
-    records.put_u16_le(u16::try_from(text.len()).expect("invariant: attributes were checked at the door"));
-    records.extend_from_slice(text.as_bytes());
-}
-
-fn put_length(records: &mut BytesMut, at: usize) {
-    let length = u32::try_from(records.len() - at - 4).expect("invariant: records are far below 4 GiB");
-    records[at..at + 4].copy_from_slice(&length.to_le_bytes());
-}
-
 /// Reads from the front of a byte run; `None` past its end.
 struct Cursor<'a>(&'a [u8]);
 
@@ -422,68 +313,4 @@ impl<'a> Cursor<'a> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn event(topic: &str, id: &str, data: &[u8]) -> NewEvent {
-        NewEvent {
-            topic: Topic::parse(topic).unwrap(),
-            id: id.to_owned(),
-            own_id: true,
-            source: "/publish".to_owned(),
-            kind: "message".to_owned(),
-            subject: Some("s".to_owned()),
-            time: None,
-            arrived_at: Timestamp(1_700_000_000_000),
-            content_type: "text/plain".to_owned(),
-            data_schema: None,
-            extensions: vec![("traceparent".to_owned(), "00-1".to_owned())],
-            hops: 1,
-            form: DataForm::Text,
-            data: Bytes::copy_from_slice(data),
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn a_page_gives_back_every_event_it_took(
-            events in prop::collection::vec(("[a-c]{1,2}", "[a-z0-9]{1,20}", prop::collection::vec(any::<u8>(), 0..200)), 1..40),
-        ) {
-            let events: Vec<_> = events.iter().map(|(t, i, d)| event(t, i, d)).collect();
-            let mut builder = PageBuilder::starting_at(Seq(7));
-            for new in &events { builder.push(new); }
-            let page = Arc::new(Page::decode(builder.finish().bytes().clone()).unwrap());
-            prop_assert_eq!(page.last(), Seq(6 + events.len() as u64));
-            let back: Vec<_> = page.events_after(Seq(0)).map(|e| e.to_new_event()).collect();
-            prop_assert_eq!(back, events);
-        }
-
-        #[test]
-        fn a_damaged_page_is_an_error_and_never_a_panic(at in 0usize..400, bit in 0u8..8, cut in 0usize..400) {
-            let mut builder = PageBuilder::starting_at(Seq(1));
-            builder.push(&event("a", "1", b"hello"));
-            builder.push(&event("b", "2", b"world"));
-            let whole = builder.finish().bytes().to_vec();
-            let mut flipped = whole.clone();
-            let at = at % flipped.len();
-            flipped[at] ^= 1 << bit;
-            prop_assert!(Page::decode(flipped.into()).is_err());
-            let cut = cut % whole.len();
-            prop_assert!(Page::decode(Bytes::copy_from_slice(&whole[..cut])).is_err());
-        }
-    }
-
-    #[test]
-    fn events_after_a_position_start_behind_it() {
-        let mut builder = PageBuilder::starting_at(Seq(10));
-        for id in ["a", "b", "c"] {
-            builder.push(&event("t", id, b"x"));
-        }
-        let page = builder.finish();
-        let seqs = |after| page.events_after(Seq(after)).map(|e| e.seq().0).collect::<Vec<_>>();
-        assert_eq!(seqs(0), [10, 11, 12]);
-        assert_eq!(seqs(10), [11, 12]);
-        assert_eq!(seqs(12), [0u64; 0]);
-    }
-}
+mod tests;

@@ -227,6 +227,19 @@ pub enum DisabledReason {
     Receiver,
 }
 
+impl DisabledReason {
+    /// The word of the API.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Manual => "manual",
+            Self::Gone => "gone",
+            Self::Failing => "failing",
+            Self::Receiver => "receiver",
+        }
+    }
+}
+
 /// What is stored about whether a subscription runs; `failing` and lag are observed, not stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

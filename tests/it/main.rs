@@ -26,5 +26,5 @@ mod retries;
 mod signatures;
 mod sources;
 mod storage;
-mod support;
 mod streams;
+mod support;

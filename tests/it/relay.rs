@@ -120,7 +120,8 @@ async fn a_recorded_event_stream_reaches_callback_and_stream_byte_for_byte() {
         let middle = expected.len() / 2;
         let mut events = events(&relay, "social/stream?since=earliest", None, middle).await;
         events.extend(self::events(&relay, "social/stream", Some(middle), expected.len() - middle).await);
-        let wanted: Vec<_> = (1..).zip(&expected).map(|(seq, (kind, data))| (seq.to_string(), kind.clone(), data.clone())).collect();
+        let wanted: Vec<_> =
+            (1..).zip(&expected).map(|(seq, (kind, data))| (seq.to_string(), kind.clone(), data.clone())).collect();
         assert_eq!(events, wanted, "{file}");
     }
 }

@@ -44,8 +44,7 @@ pub(super) fn event(number: u64, sent_us: u64) -> String {
         mild for the season, with some rain in the evening hours and a moderate wind from the west that shook the apples off.";
     format!(
         "{{\"number\":{number},\"sent_us\":{sent_us:016},\"channel\":\"#en.wikipedia\",\"page\":\"Hedgehog\",\
-         \"user\":\"Somebody\",\"comment\":\"{}\",\"delta\":36,\"isRobot\":false}}",
-        COMMENT
+         \"user\":\"Somebody\",\"comment\":\"{COMMENT}\",\"delta\":36,\"isRobot\":false}}"
     )
 }
 
@@ -63,22 +62,22 @@ pub(super) async fn produce(
     duration: Duration,
 ) -> anyhow::Result<(u64, Duration)> {
     const LOOK_EVERY: Duration = Duration::from_millis(1);
-    const PATIENCE: Duration = Duration::from_secs(60);
+    const PATIENCE: Duration = Duration::from_mins(1);
     let mut intake = Connection::open(relay).await?;
     let mut control = Connection::open(receiver).await?;
     let began = Instant::now();
     let mut published = 0u64;
     let mut batch = String::new();
     loop {
-        let received = stats(&mut control).await?.received;
+        let arrived = stats(&mut control).await?.received;
         let producing = began.elapsed() < duration;
-        if !producing && received >= published * subscriptions {
+        if !producing && arrived >= published * subscriptions {
             return Ok((published, began.elapsed()));
         }
         if began.elapsed() > duration + PATIENCE {
-            anyhow::bail!("{received} of {} deliveries arrived within {PATIENCE:?}", published * subscriptions);
+            anyhow::bail!("{arrived} of {} deliveries arrived within {PATIENCE:?}", published * subscriptions);
         }
-        if !producing || published > received / subscriptions + AHEAD_MAX {
+        if !producing || published > arrived / subscriptions + AHEAD_MAX {
             tokio::time::sleep(LOOK_EVERY).await;
             continue;
         }

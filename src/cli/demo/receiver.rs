@@ -80,7 +80,8 @@ impl Receiver {
         let number = (header("ce-source") == super::SOURCE_PATH).then(|| header("ce-id").parse().ok()).flatten();
         let is_genuine = is_signed && number.is_none_or(|number| self.upstream.data(number) == Some(body));
         let is_retry = header("hookcast-attempt").parse().is_ok_and(|attempt: u64| attempt > 1);
-        let is_failing = self.fails_every > 0 && (self.requests.fetch_add(1, Ordering::Relaxed) + 1).is_multiple_of(self.fails_every);
+        let is_failing =
+            self.fails_every > 0 && (self.requests.fetch_add(1, Ordering::Relaxed) + 1).is_multiple_of(self.fails_every);
         let mut seen = self.seen();
         seen.counts.retried += u64::from(is_retry);
         if !is_genuine {

@@ -149,8 +149,7 @@ impl Relay {
         for batch in numbers.chunks(1000) {
             let body: String = batch.iter().map(|n| format!("{{\"n\":{n}}}\n")).collect();
             let url = format!("{}/v1/topics/{topic}/events", self.url);
-            let response =
-                self.client.post(url).header("content-type", "application/x-ndjson").body(body).send().await.unwrap();
+            let response = self.client.post(url).header("content-type", "application/x-ndjson").body(body).send().await.unwrap();
             assert_eq!(response.status(), 202);
             let answer: Value = response.json().await.unwrap();
             seqs.extend(answer["events"].as_array().unwrap().iter().map(|event| event["seq"].as_u64().unwrap()));

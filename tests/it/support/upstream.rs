@@ -97,7 +97,13 @@ impl CountingUpstream {
     }
 }
 
-async fn count(mut stream: TcpStream, pace: Duration, last: u64, overlap: u64, asked: Arc<Mutex<Vec<Option<u64>>>>) -> Option<()> {
+async fn count(
+    mut stream: TcpStream,
+    pace: Duration,
+    last: u64,
+    overlap: u64,
+    asked: Arc<Mutex<Vec<Option<u64>>>>,
+) -> Option<()> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await.ok()?);

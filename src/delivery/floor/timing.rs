@@ -1,0 +1,67 @@
+//! When desks are looked at again, and what of their progress is saved.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, HashMap};
+
+use super::Floor;
+use crate::clock::Timestamp;
+use crate::delivery::checkpoint::PartitionProgress;
+use crate::delivery::matcher::Place;
+use crate::delivery::window::Position;
+use crate::storage::{Checkpoint, Lease};
+
+impl Floor {
+    pub(super) fn wake_at(&mut self, place: Place, at: Timestamp) {
+        if let Some(desk) = self.desks[place].as_deref_mut()
+            && desk.wakes_at.is_none_or(|earlier| at < earlier)
+        {
+            desk.wakes_at = Some(at);
+            self.timers.push(Reverse((at, place)));
+        }
+    }
+
+    /// When the next timer is due.
+    #[must_use]
+    pub fn next_timer(&self) -> Option<Timestamp> {
+        self.timers.peek().map(|Reverse((at, _))| *at)
+    }
+
+    /// Makes every desk ready whose time has come.
+    pub fn fire_timers(&mut self, now: Timestamp) {
+        while let Some(Reverse((at, place))) = self.timers.peek().copied().filter(|Reverse((at, _))| *at <= now) {
+            self.timers.pop();
+            if let Some(desk) = self.desks[place].as_deref_mut()
+                && desk.wakes_at.is_some_and(|expected| expected <= at)
+            {
+                desk.wakes_at = None;
+                self.make_ready(place);
+            }
+        }
+    }
+
+    /// Marks every partition that has subscriptions, so that its frontier is saved.
+    pub fn touch_all(&mut self) {
+        let partitions: BTreeSet<u16> = self.by_ordinal.keys().map(|ordinal| ordinal.partition()).collect();
+        for partition in partitions {
+            self.journal.touch_partition(partition);
+        }
+    }
+
+    /// The progress of one partition, to be saved; desks that are at the frontier again are no longer listed.
+    pub fn progress(&mut self, partition: u16) -> Option<(Lease, Checkpoint)> {
+        let (lease, taken_in) = *self.leases.get(&partition)?;
+        let mut progress = PartitionProgress { frontier: self.scanned, taken_in, entries: HashMap::new() };
+        if let Some(places) = self.busy.get_mut(&partition) {
+            places.retain(|place| {
+                let Some(desk) = self.desks[*place].as_deref_mut() else { return false };
+                let entry = desk.window.progress(progress.frontier);
+                desk.is_busy = entry.is_some() || matches!(desk.window.position(), Position::Lagging(_));
+                if let Some(entry) = entry {
+                    progress.entries.insert(desk.ordinal(), entry);
+                }
+                desk.is_busy
+            });
+        }
+        Some((lease, progress.encode()))
+    }
+}

@@ -1,0 +1,45 @@
+//! What can go wrong with storage, as kinds that say what the caller can do.
+
+/// What a caller can do about a storage failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StorageErrorKind {
+    /// Somebody else changed it first: read again.
+    Conflict,
+    /// The lease was taken over: stop.
+    Fenced,
+    /// No room: refuse intake, try later.
+    Full,
+    /// It did not work this time: try later.
+    Unavailable,
+    /// The data is damaged or of a newer version: stop and tell the operator.
+    Corrupt,
+    /// Another process holds it.
+    InUse,
+    /// It cannot be made or opened at all.
+    CannotOpen,
+}
+
+/// A storage failure.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct StorageError {
+    /// What can be done about it.
+    pub kind: StorageErrorKind,
+    /// One line for a person.
+    pub message: String,
+    /// What the backend said.
+    #[source]
+    pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl StorageError {
+    /// A failure that the backend did not cause itself.
+    #[must_use]
+    pub fn new(kind: StorageErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), source: None }
+    }
+}
+
+/// Result of storage.
+pub type Result<T> = std::result::Result<T, StorageError>;

@@ -1,0 +1,129 @@
+//! What the log of events must do: append, read, look up, trim. Knows nothing of who delivers.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::Result;
+use crate::clock::Timestamp;
+use crate::model::source::SourceGap;
+use crate::model::{Event, Page, ResumeToken, Seq};
+
+/// What goes into the log in one commit.
+#[derive(Debug, Default)]
+pub struct Append {
+    /// Consecutive pages, the first at `expected_head + 1`; may be empty (only tokens move).
+    pub pages: Vec<Arc<Page>>,
+    /// The head that the caller believes in.
+    pub expected_head: Seq,
+    /// Positions of sources after these events.
+    pub resume_tokens: Vec<(String, ResumeToken)>,
+    /// A full chunk of fingerprints, when one was filled by these events.
+    pub fingerprints: Vec<FingerprintChunk>,
+    /// Gaps of sources that were noticed.
+    pub gaps: Vec<SourceGap>,
+}
+
+/// Encoded fingerprints of consecutive identified events; the bytes belong to ingest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FingerprintChunk {
+    /// Position of the first event in it; the key.
+    pub first: Seq,
+    /// Position of the last.
+    pub last: Seq,
+    /// Arrival time of the last; chunks older than the window are dropped.
+    pub last_at: Timestamp,
+    /// The fingerprints.
+    pub bytes: Vec<u8>,
+}
+
+/// Both ends of the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bounds {
+    /// Oldest position kept; `head + 1` when nothing is.
+    pub first: Seq,
+    /// Newest position ever given.
+    pub head: Seq,
+    /// Encoded bytes of the pages kept.
+    pub bytes: u64,
+}
+
+/// What was kept of a topic; a line of `GET /v1/topics`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicSummary {
+    /// The topic.
+    pub topic: String,
+    /// Events kept.
+    pub events: u64,
+    /// Their data bytes.
+    pub bytes: u64,
+    /// Oldest and newest position.
+    pub first_seq: Seq,
+    /// Newest position.
+    pub last_seq: Seq,
+}
+
+/// The append-only record of events.
+#[async_trait]
+pub trait EventLog: Send + Sync {
+    /// Eight base32 characters fixed when the log was made; part of every `webhook-id`.
+    fn log_id(&self) -> &str;
+
+    /// Appends all of it together, or nothing. Durable when it returns.
+    ///
+    /// # Errors
+    /// `Conflict` when `expected_head` is not the head, `Full` when the disk reserve is reached, else as the backend fails.
+    async fn append(&self, append: Append) -> Result<()>;
+
+    /// Whole pages that hold positions after `after`, oldest first: at least one if any exists, then up to `bytes_max`.
+    ///
+    /// Positions may be missing at the front: the first page begins behind `after + 1` when retention took some.
+    ///
+    /// # Errors
+    /// As the backend fails; `Corrupt` for a page that does not decode.
+    async fn read(&self, after: Seq, bytes_max: usize) -> Result<Vec<Arc<Page>>>;
+
+    /// The events at these positions, from the log or from what outlived it; absent ones are left out.
+    ///
+    /// # Errors
+    /// As the backend fails.
+    async fn get(&self, seqs: &[Seq]) -> Result<Vec<Event>>;
+
+    /// Both ends.
+    ///
+    /// # Errors
+    /// As the backend fails.
+    async fn bounds(&self) -> Result<Bounds>;
+
+    /// The last position whose page ended before `time`: everything that arrived at `time` or later stands behind it.
+    ///
+    /// # Errors
+    /// As the backend fails.
+    async fn before_time(&self, time: Timestamp) -> Result<Seq>;
+
+    /// Drops whole pages from the old end, at most `pages_max`, while the page arrived before `older_than` or the log is
+    /// larger than `bytes_max`; events that an exception needs are kept aside together with it. The newest page stays.
+    /// Gives the new bounds and whether more could be dropped.
+    ///
+    /// # Errors
+    /// As the backend fails.
+    async fn trim(&self, older_than: Timestamp, bytes_max: u64, pages_max: u32) -> Result<(Bounds, bool)>;
+
+    /// All fingerprint chunks, oldest first.
+    ///
+    /// # Errors
+    /// As the backend fails.
+    async fn fingerprints(&self) -> Result<Vec<FingerprintChunk>>;
+
+    /// Drops fingerprint chunks whose key is below `first`.
+    ///
+    /// # Errors
+    /// As the backend fails.
+    async fn drop_fingerprints(&self, first: Seq) -> Result<()>;
+
+    /// Whether a write would go through now; for `/readyz`.
+    ///
+    /// # Errors
+    /// `Full` or as the backend fails.
+    async fn writable(&self) -> Result<()>;
+}
