@@ -7,6 +7,7 @@ mod api_auth;
 mod api_http;
 mod api_operating;
 mod api_publish;
+mod bad_inputs;
 mod cli;
 mod codecs;
 mod config;
