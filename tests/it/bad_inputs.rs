@@ -19,7 +19,8 @@ fn rows() -> Vec<[String; 3]> {
 
 /// `\n`, `\r`, `\t`, `\0`, `\\` and `{{N*S}}`.
 fn expand(field: &str) -> String {
-    let field = field.replace("\\\\", "\u{1}").replace("\\n", "\n").replace("\\r", "\r").replace("\\t", "\t").replace("\\0", "\0");
+    let field =
+        field.replace("\\\\", "\u{1}").replace("\\n", "\n").replace("\\r", "\r").replace("\\t", "\t").replace("\\0", "\0");
     let field = field.replace('\u{1}', "\\");
     let Some((before, (count, (text, after)))) = field
         .split_once("{{")

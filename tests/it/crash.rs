@@ -64,7 +64,8 @@ fn event_of(line: &[u8]) -> (u64, String) {
 
 /// Everything in the log.
 async fn whole_log(relay: &Relay) -> BTreeMap<u64, String> {
-    let head = relay.get("/v1/topics").await["items"].as_array().unwrap().iter().map(|topic| topic["last_seq"].as_u64().unwrap()).max();
+    let head =
+        relay.get("/v1/topics").await["items"].as_array().unwrap().iter().map(|topic| topic["last_seq"].as_u64().unwrap()).max();
     let url = format!("{}/v1/topics/**/stream?since=earliest&limit={}", relay.url, head.unwrap());
     let text = tokio::time::timeout(PATIENCE, relay.client.get(url).send().await.unwrap().text()).await.unwrap().unwrap();
     text.lines().filter(|line| !line.is_empty()).map(|line| event_of(line.as_bytes())).collect()
@@ -146,15 +147,13 @@ async fn one_hanging_request_among_very_many_repeats_only_itself() {
     // As many as the program built without optimisation delivers within one request's time-out on a busy machine.
     const EVENTS: u64 = if cfg!(debug_assertions) { 20_000 } else { 100_000 };
     let mut relay = Relay::start().await;
-    let receiver = Receiver::with(|delivery, _| if delivery.body == b"{\"n\":10}" { Answer::never() } else { Answer::ok() }).await;
+    let receiver =
+        Receiver::with(|delivery, _| if delivery.body == b"{\"n\":10}" { Answer::never() } else { Answer::ok() }).await;
     receiver.keep_little();
     relay.subscribe("a", receiver.url(), "t", json!({"timeout": "60s", "max_in_flight": 64})).await;
     relay.publish_numbers("t", 0..EVENTS).await;
     // The first of them is delivered within the time that one request may take, so nothing is tried twice.
-    eventually("all but one delivered", async || {
-        (relay.status("a").await["delivered_total"] == EVENTS - 1).then_some(())
-    })
-    .await;
+    eventually("all but one delivered", async || (relay.status("a").await["delivered_total"] == EVENTS - 1).then_some(())).await;
     assert_eq!(receiver.count() as u64, EVENTS);
     for_a_while(SAVE_WINDOW).await;
     relay.kill9().await;

@@ -145,7 +145,8 @@ impl Receiver {
     pub(crate) async fn with(script: impl Fn(&Delivery, usize) -> Answer + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/hook", listener.local_addr().unwrap());
-        let state = State { script: Box::new(script), keeps_little: false, seen: Vec::new(), open: 0, most_open: 0, connections: 0 };
+        let state =
+            State { script: Box::new(script), keeps_little: false, seen: Vec::new(), open: 0, most_open: 0, connections: 0 };
         let receiver = Self { url, state: Arc::new(Mutex::new(state)), permits: Arc::new(Semaphore::new(0)) };
         let serving = receiver.clone();
         tokio::spawn(async move {
