@@ -18,6 +18,7 @@ use super::{EXIT_BIND, Exit, Program, Relay, StopSignal, output};
 use crate::config::Config;
 use crate::model::subscription::parse::generate_secret;
 use crate::signature::standard::PreparedKey;
+use crate::telemetry::{self, LogForm};
 
 mod receiver;
 mod upstream;
@@ -49,6 +50,10 @@ pub(super) struct DemoArgs {
 }
 
 pub(super) async fn run(args: DemoArgs, program: &Program) -> Result<(), Exit> {
+    // The lines of the demo are what there is to see; whoever wants the relay's own says so.
+    if std::env::var_os(telemetry::LOG_VARIABLE).is_some() {
+        telemetry::init(LogForm::default());
+    }
     let mut stop = StopSignal::listen()?;
     let stage = Stage::set(program).await?;
     stage.introduce(args.seconds.is_none())?;
@@ -118,7 +123,7 @@ impl Stage {
         output::say("")?;
         output::say("try, in another terminal:")?;
         for line in [
-            format!("curl -N {relay}/v1/topics/wikipedia.*/stream"),
+            format!("curl -N '{relay}/v1/topics/wikipedia.*/stream'"),
             format!("curl -N -H 'accept: text/event-stream' '{relay}/v1/topics/**/stream?since=10s'"),
             format!("curl {relay}/v1/subscriptions/flaky/status"),
             format!("curl {relay}/v1/subscriptions/flaky/undelivered"),

@@ -12,6 +12,7 @@ fn start(temporary: &std::path::Path, arguments: &[&str]) -> Child {
         .arg("demo")
         .args(arguments)
         .env("TMPDIR", temporary)
+        .env_remove("HOOKCAST_LOG")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

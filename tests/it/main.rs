@@ -14,6 +14,7 @@ mod config;
 mod crash;
 mod deliveries;
 mod demo;
+mod docs;
 mod edge;
 mod layers;
 mod net_dns;

@@ -146,7 +146,8 @@ mod tests {
         assert_eq!(deliver(&receiver, 1, 1, Some(b"{}")), 401);
         assert_eq!(receiver.counts(), Counts { delivered: 1, verified: 1, retried: 1, wrong: 1 });
         assert_eq!(deliver(&receiver, 1, 1, None), 204);
-        assert_eq!((receiver.seen().all_to, receiver.seen().beyond.len()), (2, 0));
+        let seen = receiver.seen();
+        assert_eq!((seen.all_to, seen.beyond.len()), (2, 0));
     }
 
     #[test]
