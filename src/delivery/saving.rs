@@ -16,6 +16,10 @@ const SAVE_AGAIN: Duration = Duration::from_secs(1);
 /// How often idle connections are looked through and metrics handed on.
 const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(2);
 
+/// How often the frontiers of quiet partitions are saved: after a crash, what retention took behind a frontier counts as
+/// expired, although nobody wanted it.
+const FRONTIERS_EVERY: Duration = Duration::from_mins(1);
+
 /// Saves whenever something is dirty, until the lane is cancelled.
 pub(super) async fn save_dirty(lane: Rc<Lane>) {
     let mut distance = SAVE_EVERY;
@@ -95,14 +99,21 @@ async fn sleep_for(wait: Option<Duration>) {
     }
 }
 
-/// Closes idle connections and hands metrics on, until the lane is cancelled.
+/// Closes idle connections, hands metrics on and saves how far quiet partitions came, until the lane is cancelled.
 pub(super) async fn keep_house(lane: Rc<Lane>) {
     let mut ticks = tokio::time::interval(HOUSEKEEPING_EVERY);
+    let (mut saved, mut saved_at) = (lane.floor.borrow().scanned, Instant::now());
     loop {
         tokio::select! {
             _ = ticks.tick() => {
                 lane.sweep_connections();
                 lane.counts.flush();
+                let scanned = lane.floor.borrow().scanned;
+                if scanned != saved && saved_at.elapsed() >= FRONTIERS_EVERY {
+                    (saved, saved_at) = (scanned, Instant::now());
+                    lane.floor.borrow_mut().touch_all();
+                    lane.stir();
+                }
             }
             () = lane.context.cancel.cancelled() => return,
         }

@@ -184,9 +184,10 @@ async fn a_full_waiting_room_stops_the_cursor_or_buries() {
     relay.subscribe("wait", &format!("{}/wait", receiver.url()), "t", late("wait")).await;
     relay.subscribe("dead", &format!("{}/dead", receiver.url()), "t", late("dead")).await;
     relay.publish_numbers("t", 0..8).await;
-    relay.status_becomes("dead", json!({"retrying": 3, "dead": 5, "cursor": 8})).await;
+    relay.status_becomes("dead", json!({"retrying": 3, "dead": 5, "in_flight": 0})).await;
     let status = relay.status_becomes("wait", json!({"retrying": 3, "dead": 0, "state": "failing"})).await;
-    assert_eq!((&status["cursor"], &status["lag"]), (&json!(3), &json!(5)));
+    assert_eq!(status["cursor"], 3);
+    assert!(status["lag"].as_u64().unwrap() >= 5, "{status}");
     for_a_while(Duration::from_millis(200)).await;
     assert_eq!(receiver.of_each(|delivery| delivery.path.clone()).iter().filter(|path| *path == "/hook/wait").count(), 3);
 }

@@ -29,18 +29,30 @@ impl Relay {
 
     /// Starts one with more configuration: sections other than `server`, `storage` and `network`.
     pub(crate) async fn start_with(more: &str) -> Self {
+        Self::start_configured(&format!("[network]\nallow = [\"127.0.0.0/8\"]\n{more}")).await
+    }
+
+    /// Starts one that may dial no more than anybody's.
+    pub(crate) async fn start_strict() -> Self {
+        Self::start_configured("").await
+    }
+
+    async fn start_configured(sections: &str) -> Self {
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         let mut relay = Self { directory: tempfile::tempdir().unwrap(), child: None, url: String::new(), client };
-        relay.configure(more);
+        relay.write_config(sections);
         relay.restart().await;
         relay
     }
 
     /// Writes another configuration for the next start.
     pub(crate) fn configure(&self, more: &str) {
-        let fixed = "[server]\nlisten = \"127.0.0.1:0\"\n[storage]\nurl = \"sqlite://data/hookcast.db\"\n\
-                     [network]\nallow = [\"127.0.0.0/8\"]\n";
-        std::fs::write(self.directory.path().join("config.toml"), format!("{fixed}{more}")).unwrap();
+        self.write_config(&format!("[network]\nallow = [\"127.0.0.0/8\"]\n{more}"));
+    }
+
+    fn write_config(&self, sections: &str) {
+        let fixed = "[server]\nlisten = \"127.0.0.1:0\"\n[storage]\nurl = \"sqlite://data/hookcast.db\"\n";
+        std::fs::write(self.directory.path().join("config.toml"), format!("{fixed}{sections}")).unwrap();
     }
 
     /// Starts the process again on the same data.
