@@ -23,6 +23,7 @@ mod net_fetch;
 mod net_pool;
 mod net_tls;
 mod net_wire;
+mod promises;
 mod relay;
 mod retained;
 mod retries;
