@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::model::subscription::{Ordinal, PARTITIONS, SubscriptionRecord};
@@ -61,6 +61,8 @@ pub(crate) enum LaneCommand {
 pub struct Lanes {
     lanes: Arc<[mpsc::Sender<LaneCommand>]>,
     context: LaneContext,
+    /// How many of the registry's changes were brought to their lanes.
+    routed: watch::Receiver<u64>,
 }
 
 impl Lanes {
@@ -70,7 +72,7 @@ impl Lanes {
     /// When storage does not give the progress, or it is damaged.
     pub async fn start(count: usize, context: LaneContext, gate: &Gate) -> Result<Self, StorageError> {
         let count = count.clamp(1, LANES_MAX);
-        let (records, changes) = context.registry.listen();
+        let (records, changes, announced) = context.registry.listen();
         let mut by_partition: HashMap<u16, Vec<Arc<SubscriptionRecord>>> = HashMap::new();
         for record in records {
             by_partition.entry(record.ordinal.partition()).or_default().push(record);
@@ -87,13 +89,14 @@ impl Lanes {
             start::spawn(LaneStart { partitions, context: context.clone(), gate: gate.clone(), inbox });
             lanes.push(commands);
         }
-        let lanes = Self { lanes: lanes.into(), context };
-        tokio::spawn(lanes.clone().route(changes));
+        let (told, routed) = watch::channel(announced);
+        let lanes = Self { lanes: lanes.into(), context, routed };
+        tokio::spawn(lanes.clone().route(changes, told));
         Ok(lanes)
     }
 
     /// Brings changes of definitions to the lane they concern, in order.
-    async fn route(self, mut changes: mpsc::UnboundedReceiver<RegistryChange>) {
+    async fn route(self, mut changes: mpsc::UnboundedReceiver<RegistryChange>, told: watch::Sender<u64>) {
         while let Some(change) = changes.recv().await {
             let ordinal = match &change {
                 RegistryChange::Put { record, .. } => record.ordinal,
@@ -102,6 +105,7 @@ impl Lanes {
             if self.lane_of(ordinal).send(LaneCommand::Change(change)).await.is_err() {
                 return;
             }
+            told.send_modify(|count| *count += 1);
         }
     }
 
@@ -109,8 +113,16 @@ impl Lanes {
         &self.lanes[usize::from(ordinal.partition()) % self.lanes.len()]
     }
 
-    /// Asks the lane of a subscription; `None` when the lane does not know it (any more).
+    /// Waits until the lane of a subscription goes by every definition that is in force now.
+    pub async fn caught_up(&self, record: &Arc<SubscriptionRecord>) {
+        let _ = self.ask(record, Question::Nothing).await;
+    }
+
+    /// Asks the lane of a subscription; `None` when the lane does not know it (any more). The question arrives behind every
+    /// change that was announced before it was asked.
     async fn ask<T>(&self, record: &Arc<SubscriptionRecord>, question: impl FnOnce(oneshot::Sender<T>) -> Question) -> Option<T> {
+        let announced = self.context.registry.announced();
+        self.routed.clone().wait_for(|routed| *routed >= announced).await.ok()?;
         let (reply, answer) = oneshot::channel();
         let command = LaneCommand::Ask(Arc::clone(record), question(reply));
         self.lane_of(record.ordinal).send(command).await.ok()?;

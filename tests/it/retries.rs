@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::net_fault::FaultServer;
 use crate::support::{Answer, Receiver, Relay, eventually, for_a_while};
 
 /// Quick retries without chance.
@@ -193,6 +194,55 @@ async fn a_full_waiting_room_stops_the_cursor_or_buries() {
 }
 
 #[tokio::test]
+async fn a_full_waiting_room_empties_when_the_receiver_is_well_again() {
+    let relay = Relay::start().await;
+    let receiver = Receiver::with(|_, _| Answer::status(400)).await;
+    let more =
+        json!({"max_retrying": 3, "max_in_flight": 2, "retry": {"max_attempts": 50, "schedule": ["100ms"], "jitter": 0.0}});
+    relay.subscribe("a", receiver.url(), "t", more).await;
+    relay.publish_numbers("t", 0..500).await;
+    relay.status_becomes("a", json!({"retrying": 3, "state": "failing"})).await;
+    receiver.change(|_, _| Answer::ok());
+    relay.status_becomes("a", json!({"retrying": 0, "cursor": 500, "delivered_total": 500, "state": "active"})).await;
+}
+
+#[tokio::test]
+async fn a_kill_forgets_no_attempt() {
+    let mut relay = Relay::start().await;
+    let receiver = Receiver::with(|_, _| Answer::status(500)).await;
+    let retry = json!({"retry": {"max_attempts": 4, "schedule": ["10ms", "1h"], "jitter": 0.0}});
+    relay.subscribe("a", receiver.url(), "t", retry).await;
+    let seq = relay.publish("t", "{}").await;
+    receiver.sees(2).await;
+    eventually("two stored attempts", async || {
+        let items = relay.get("/v1/subscriptions/a/undelivered").await["items"].clone();
+        (items[0]["attempts"] == 2).then_some(())
+    })
+    .await;
+    relay.kill9().await;
+    relay.restart().await;
+    let view = relay.delivery("a", seq).await;
+    assert_eq!((&view["state"], view["attempts"].as_array().unwrap().len()), (&json!("retrying"), 2), "{view}");
+    for_a_while(Duration::from_millis(200)).await;
+    assert_eq!(receiver.count(), 2, "what is due in an hour stays due then");
+}
+
+#[tokio::test]
+async fn an_open_circuit_probes_and_closes_again() {
+    let relay = Relay::start().await;
+    let receiver = Receiver::with(|_, _| Answer::status(500)).await;
+    relay.subscribe("a", receiver.url(), "t", json!({"retry": {"max_attempts": 50, "schedule": ["10ms"]}})).await;
+    relay.publish_numbers("t", 0..100).await;
+    relay.status_becomes("a", json!({"circuit": "open", "in_flight": 0})).await;
+    let failures = receiver.count();
+    receiver.change(|_, _| Answer::ok());
+    // The first probe is due after 24 to 36 seconds.
+    for_a_while(Duration::from_secs(22)).await;
+    assert_eq!(receiver.count(), failures);
+    relay.status_becomes("a", json!({"circuit": "closed", "cursor": 100, "retrying": 0, "delivered_total": 100})).await;
+}
+
+#[tokio::test]
 async fn the_circuit_opens_and_then_almost_nothing_goes_out() {
     let relay = Relay::start().await;
     let receiver = Receiver::with(|_, _| Answer::status(500)).await;
@@ -230,7 +280,7 @@ async fn a_time_out_and_a_refused_connection_are_failures_with_a_word() {
 /// `endpoint.status` of the contract's bad inputs: what is answered, and what becomes of the delivery.
 #[tokio::test]
 async fn every_status_has_its_consequence() {
-    let rows: [(u16, Option<&str>, &str, Option<&str>); 22] = [
+    let rows: [(u16, Option<&str>, &str, Option<&str>); 23] = [
         (200, None, "delivered", None),
         (201, None, "delivered", None),
         (202, None, "delivered", None),
@@ -250,12 +300,13 @@ async fn every_status_has_its_consequence() {
         (503, Some("Wed, 21 Oct 2015 07:28:00 GMT"), "retrying", Some("status_503")),
         (503, Some("Fri, 31 Dec 2099 23:59:59 GMT"), "retrying", Some("status_503")),
         (503, Some("soon"), "retrying", Some("status_503")),
+        (503, Some("120.5"), "retrying", Some("status_503")),
         (502, None, "retrying", Some("status_502")),
         (504, None, "retrying", Some("status_504")),
         (999, None, "retrying", Some("status_999")),
     ];
     let relay = Relay::start().await;
-    let hour = json!({"retry": {"max_attempts": 3, "schedule": ["1h"], "jitter": 0.0}});
+    let minute = json!({"retry": {"max_attempts": 3, "schedule": ["1m"], "jitter": 0.0}});
     let mut receivers = Vec::new();
     for (index, (status, retry_after, _, _)) in rows.into_iter().enumerate() {
         let receiver = Receiver::with(move |_, _| match retry_after {
@@ -263,7 +314,7 @@ async fn every_status_has_its_consequence() {
             None => Answer::status(status).header("location", "http://169.254.169.254/latest/meta-data/"),
         })
         .await;
-        relay.subscribe(&format!("s{index}"), receiver.url(), "t", hour.clone()).await;
+        relay.subscribe(&format!("s{index}"), receiver.url(), "t", minute.clone()).await;
         receivers.push(receiver);
     }
     let seq = relay.publish("t", "{}").await;
@@ -275,10 +326,34 @@ async fn every_status_has_its_consequence() {
             let delay_s = at.as_second() - jiff::Timestamp::now().as_second();
             let wanted_s = match retry_after {
                 Some("Fri, 31 Dec 2099 23:59:59 GMT") => 24 * 3600,
-                Some("120") | Some(_) | None => 3600,
+                Some("120") => 120,
+                Some(_) | None => 60,
             };
-            assert!((wanted_s - 60..=wanted_s + 1).contains(&delay_s), "{status} {retry_after:?}: {delay_s} s");
+            assert!((wanted_s - 45..=wanted_s + 1).contains(&delay_s), "{status} {retry_after:?}: {delay_s} s");
         }
         assert_eq!(receivers[index].count(), 1);
+    }
+}
+
+/// The rows of `endpoint.status` that no well-behaved server answers.
+#[tokio::test]
+async fn answers_that_are_none_are_told_from_answers() {
+    let relay = Relay::start().await;
+    let rows: [(&[u8], &str, Option<&str>); 3] = [
+        (b"HTTP/1.1 20 OK\r\ncontent-length: 0\r\n\r\n", "dead", Some("protocol")),
+        (b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n", "dead", Some("protocol")),
+        (b"HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", "delivered", None),
+    ];
+    let once = json!({"retry": {"max_attempts": 1, "schedule": ["1s"]}, "timeout": "5s"});
+    let mut servers = Vec::new();
+    for (index, (answer, ..)) in rows.into_iter().enumerate() {
+        let server = FaultServer::answering(answer);
+        relay.subscribe(&format!("s{index}"), &server.url(), "t", once.clone()).await;
+        servers.push(server);
+    }
+    let seq = relay.publish("t", "{}").await;
+    for (index, (answer, state, reason)) in rows.into_iter().enumerate() {
+        let view = relay.delivery_becomes(&format!("s{index}"), seq, state).await;
+        assert_eq!(view["reason"], json!(reason), "{}", String::from_utf8_lossy(answer));
     }
 }
