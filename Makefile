@@ -5,8 +5,10 @@ IMAGE ?= hookcast
 CONTAINER ?= $(firstword $(shell command -v docker podman buildah) docker)
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-# What a build needs besides Rust: a C compiler for SQLite and the cryptography, and the roots that TLS trusts.
-missing = $(if $(shell command -v cc),,gcc libc6-dev) $(if $(wildcard /etc/ssl/certs/ca-certificates.crt),,ca-certificates)
+# What build and tests need besides Rust: a C compiler for SQLite and the cryptography, Python for an upstream that is not
+# ours, and the roots that TLS trusts.
+missing = $(if $(shell command -v cc),,gcc libc6-dev) $(if $(shell command -v python3),,python3) \
+	$(if $(wildcard /etc/ssl/certs/ca-certificates.crt),,ca-certificates)
 
 export CARGO_INCREMENTAL ?= 0
 

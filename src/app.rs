@@ -106,9 +106,15 @@ impl App {
         for warning in config.warnings() {
             tracing::warn!("{warning}");
         }
-        let listener = listen(config.server.listen)?;
-        let address = listener.local_addr().map_err(|source| AppError::Listen { address: config.server.listen, source })?;
+        // Storage first: a second relay on the same data is told so, whatever the address says.
         let ground = Ground::open(config).await?;
+        let (listener, address) = match listen(config.server.listen) {
+            Ok(bound) => bound,
+            Err(source) => {
+                ground.store.close().await;
+                return Err(AppError::Listen { address: config.server.listen, source });
+            }
+        };
         let (registry, source_registry) = (
             Registry::open(Arc::clone(&ground.store.catalog)).await?,
             SourceRegistry::open(Arc::clone(&ground.store.catalog)).await?,
@@ -124,7 +130,7 @@ impl App {
         let notices_end = CancellationToken::new();
         tokio::spawn(feeds::take_notices(ingest.clone(), Arc::clone(&ground.clock), heard, notices_end.clone()));
         declared::apply(config, &ground, &registry, &source_registry, &lanes).await?;
-        let sources = feeds::start(&ground, &source_registry, ingest.clone());
+        let sources = feeds::start(&ground, &source_registry, ingest.clone()).await?;
         ground.start_retention(config, &registry, &lanes);
         let egress =
             Egress::new(ground.follow.clone(), Arc::clone(&ground.clock), ground.closing.clone(), egress_settings(config));
@@ -243,16 +249,15 @@ async fn open_store(config: &Config) -> Result<Store, AppError> {
     Ok((backend.open)(settings).await?)
 }
 
-fn listen(address: SocketAddr) -> Result<TcpListener, AppError> {
-    let open = || -> std::io::Result<TcpListener> {
-        let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)?;
-        socket.set_reuse_address(true)?;
-        socket.set_nonblocking(true)?;
-        socket.bind(&address.into())?;
-        socket.listen(4096)?;
-        Ok(socket.into())
-    };
-    open().map_err(|source| AppError::Listen { address, source })
+fn listen(address: SocketAddr) -> std::io::Result<(TcpListener, SocketAddr)> {
+    let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(4096)?;
+    let listener = TcpListener::from(socket);
+    let bound = listener.local_addr()?;
+    Ok((listener, bound))
 }
 
 fn cores() -> usize {

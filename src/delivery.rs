@@ -59,7 +59,7 @@ pub(crate) enum LaneCommand {
 /// The running lanes. Cheap to clone.
 #[derive(Clone)]
 pub struct Lanes {
-    lanes: Arc<[mpsc::Sender<LaneCommand>]>,
+    inboxes: Arc<[mpsc::Sender<LaneCommand>]>,
     context: LaneContext,
     /// How many of the registry's changes were brought to their lanes.
     routed: watch::Receiver<u64>,
@@ -90,7 +90,7 @@ impl Lanes {
             lanes.push(commands);
         }
         let (told, routed) = watch::channel(announced);
-        let lanes = Self { lanes: lanes.into(), context, routed };
+        let lanes = Self { inboxes: lanes.into(), context, routed };
         tokio::spawn(lanes.clone().route(changes, told));
         Ok(lanes)
     }
@@ -110,7 +110,7 @@ impl Lanes {
     }
 
     fn lane_of(&self, ordinal: Ordinal) -> &mpsc::Sender<LaneCommand> {
-        &self.lanes[usize::from(ordinal.partition()) % self.lanes.len()]
+        &self.inboxes[usize::from(ordinal.partition()) % self.inboxes.len()]
     }
 
     /// Waits until the lane of a subscription goes by every definition that is in force now.
@@ -133,7 +133,7 @@ impl Lanes {
     pub async fn stop(&self, grace: Duration) {
         self.context.cancel.cancel();
         let mut answers = Vec::new();
-        for lane in &*self.lanes {
+        for lane in &*self.inboxes {
             let (reply, answer) = oneshot::channel();
             if lane.send(LaneCommand::Stop(grace, reply)).await.is_ok() {
                 answers.push(answer);

@@ -207,7 +207,7 @@ fn cors(origins: &[String]) -> Cors {
 /// Registers every route of this module.
 fn configure(config: &mut ServiceConfig) {
     config
-        .service(at("/v1/topics/{topic}/events", "GET, HEAD, POST").route(web::post().to(publish::publish)))
+        .service(at("/v1/topics/{topic}/events", "POST").route(web::post().to(publish::publish)))
         .service(at("/v1/topics", "GET, HEAD").route(get().to(events::topics)))
         .service(at("/v1/events/{seq}", "GET, HEAD").route(get().to(events::event)))
         .service(at("/healthz", "GET, HEAD").route(get().to(health::alive)))

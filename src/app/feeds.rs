@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::Ground;
+use super::{AppError, Ground};
 use crate::clock::Clock;
 use crate::delivery::notice::Notice;
 use crate::follow::Follow;
@@ -31,13 +31,15 @@ pub(super) fn protocols() -> &'static [&'static str] {
 }
 
 /// Starts every source and keeps them in line with their definitions.
-pub(super) fn start(ground: &Ground, registry: &SourceRegistry, ingest: Ingest) -> Arc<Sources> {
+pub(super) async fn start(ground: &Ground, registry: &SourceRegistry, ingest: Ingest) -> Result<Arc<Sources>, AppError> {
+    // Nothing is known of when the last process ended, but it was at work when the newest event came in.
+    let newest = ground.follow.get(ground.follow.head()).await?;
     let context = SourceContext {
         client: Arc::new(ground.fetcher()),
         emitter: Arc::new(Intake { ingest, follow: ground.follow.clone() }),
         clock: Arc::clone(&ground.clock),
         reconnect: ReconnectSettings::default(),
-        away_since: None,
+        away_since: newest.map(|event| event.arrived_at()),
     };
     let sources = Arc::new(Sources::new(context));
     let (_, mut changes) = registry.listen();
@@ -52,7 +54,7 @@ pub(super) fn start(ground: &Ground, registry: &SourceRegistry, ingest: Ingest) 
             }
         }
     });
-    sources
+    Ok(sources)
 }
 
 /// Hands events of sources to the leader.

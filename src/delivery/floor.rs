@@ -134,7 +134,7 @@ impl Floor {
     /// Offers events again that were in flight when the process ended; rising.
     pub fn reopen(&mut self, place: Place, events: Vec<Event>) {
         let Some(desk) = self.desks[place].as_deref_mut() else { return };
-        for event in events.into_iter().rev() {
+        for event in events {
             desk.window.offer_again(event.seq(), Rc::new(Parcel::new(event)));
             self.waiting += 1;
         }
@@ -189,8 +189,9 @@ impl Floor {
     fn rewind(&mut self, place: Place) {
         let scanned = self.scanned;
         if let Some(desk) = self.desks[place].as_deref_mut() {
-            self.waiting -= desk.window.waiting();
+            let waiting = desk.window.waiting();
             desk.rewind(scanned);
+            self.waiting -= waiting - desk.window.waiting();
         }
     }
 

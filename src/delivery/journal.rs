@@ -184,6 +184,7 @@ mod tests {
         }
     }
 
+    #[allow(clippy::unnecessary_wraps, reason = "the shape that the journal asks for")]
     fn progress(partition: u16) -> Option<(Lease, Checkpoint)> {
         Some((Lease { partition, epoch: 1 }, Checkpoint::default()))
     }

@@ -125,7 +125,7 @@ mod tests {
     const NOW: Timestamp = Timestamp(1_750_000_000_000);
 
     fn policy() -> RetryPolicy {
-        RetryPolicy { max_attempts: 4, schedule: vec![Duration::from_secs(5), Duration::from_secs(300)], jitter: 0.2 }
+        RetryPolicy { max_attempts: 4, schedule: vec![Duration::from_secs(5), Duration::from_mins(5)], jitter: 0.2 }
     }
 
     fn status(status: u16) -> Outcome {

@@ -35,6 +35,8 @@ pub struct Progress {
 #[derive(Debug)]
 pub struct Window<T> {
     position: Position,
+    /// Open when the process ended: they go first, and stay holes until they are settled.
+    reopened: VecDeque<(Seq, T)>,
     queue: VecDeque<(Seq, T)>,
     open: Vec<Seq>,
 }
@@ -43,7 +45,7 @@ impl<T> Window<T> {
     /// A window with nothing in it.
     #[must_use]
     pub fn at(position: Position) -> Self {
-        Self { position, queue: VecDeque::new(), open: Vec::new() }
+        Self { position, reopened: VecDeque::new(), queue: VecDeque::new(), open: Vec::new() }
     }
 
     /// Where matching stands.
@@ -60,7 +62,7 @@ impl<T> Window<T> {
     /// Events that wait.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        self.queue.len()
+        self.reopened.len() + self.queue.len()
     }
 
     /// Attempts in flight.
@@ -81,14 +83,14 @@ impl<T> Window<T> {
         self.queue.push_back((seq, item));
     }
 
-    /// Lets an event that was open before a restart wait again, ahead of all others; positions must fall.
+    /// Lets an event that was open before a restart wait again, ahead of all others; positions must rise.
     pub fn offer_again(&mut self, seq: Seq, item: T) {
-        self.queue.push_front((seq, item));
+        self.reopened.push_back((seq, item));
     }
 
     /// The oldest waiting event, now in flight.
     pub fn take(&mut self) -> Option<(Seq, T)> {
-        let (seq, item) = self.queue.pop_front()?;
+        let (seq, item) = self.reopened.pop_front().or_else(|| self.queue.pop_front())?;
         self.open.push(seq);
         Some((seq, item))
     }
@@ -118,28 +120,33 @@ impl<T> Window<T> {
     #[must_use]
     pub fn cursor(&self, lane: Seq) -> Seq {
         let base = self.base(lane);
-        self.open.iter().map(|seq| seq.prev()).min().map_or(base, |oldest| oldest.min(base))
+        self.holes().map(Seq::prev).min().map_or(base, |oldest| oldest.min(base))
     }
 
     /// Whether `seq` is waiting or in flight.
     #[must_use]
     pub fn holds(&self, seq: Seq) -> bool {
-        self.open.contains(&seq) || self.queue.binary_search_by_key(&seq, |(waiting, _)| *waiting).is_ok()
+        self.holes().any(|hole| hole == seq) || self.queue.binary_search_by_key(&seq, |(waiting, _)| *waiting).is_ok()
     }
 
     /// What a checkpoint must say of this window; `None` when it is simply at `lane`.
     #[must_use]
     pub fn progress(&self, lane: Seq) -> Option<Progress> {
         let base = self.base(lane);
-        if base == lane && self.open.is_empty() {
+        let mut holes: Vec<Seq> = self.holes().collect();
+        if base == lane && holes.is_empty() {
             return None;
         }
-        let mut holes: Vec<Seq> = self.open.clone();
         holes.sort_unstable();
         Some(Progress { base, holes })
     }
 
-    /// Forgets what waits and stands still before it; what is in flight stays open.
+    /// Unsettled positions before the queue.
+    fn holes(&self) -> impl Iterator<Item = Seq> + '_ {
+        self.open.iter().copied().chain(self.reopened.iter().map(|(seq, _)| *seq))
+    }
+
+    /// Forgets the queue and stands still before it; what is in flight or reopened stays.
     pub fn rewind(&mut self, lane: Seq) {
         self.position = Position::Lagging(self.base(lane));
         self.queue.clear();
@@ -147,14 +154,10 @@ impl<T> Window<T> {
 
     /// Goes to another place; attempts in flight end without effect on the cursor.
     pub fn jump(&mut self, scanned_to: Seq) {
+        self.reopened.clear();
         self.queue.clear();
         self.open.clear();
         self.position = Position::Lagging(scanned_to);
-    }
-
-    /// Takes the items that wait.
-    pub fn drain(&mut self) -> impl Iterator<Item = (Seq, T)> + '_ {
-        self.queue.drain(..)
     }
 }
 
@@ -243,5 +246,21 @@ mod tests {
         assert_eq!(window.cursor(Seq(1000)), Seq(2));
         window.settle(Seq(3));
         assert_eq!(window.progress(Seq(1000)), None);
+    }
+
+    #[test]
+    fn what_is_reopened_stays_a_hole_and_does_not_pull_the_base_back() {
+        let mut window = Window::at(Position::Riding { not_before: Seq(100) });
+        window.offer_again(Seq(5), ());
+        window.offer_again(Seq(8), ());
+        window.offer(Seq(101), ());
+        let holes = vec![Seq(5), Seq(8)];
+        assert_eq!(window.progress(Seq(101)), Some(Progress { base: Seq(100), holes: holes.clone() }));
+        assert_eq!(window.cursor(Seq(101)), Seq(4));
+        window.rewind(Seq(101));
+        assert_eq!(window.position(), Position::Lagging(Seq(100)));
+        assert_eq!(window.progress(Seq(101)), Some(Progress { base: Seq(100), holes }));
+        assert_eq!(window.take().unwrap().0, Seq(5));
+        assert!(window.settle(Seq(5)) && window.holds(Seq(8)));
     }
 }

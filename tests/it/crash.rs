@@ -16,7 +16,7 @@ const KILLS: usize = 20;
 const IN_FLIGHT: u64 = 16;
 /// A save follows the first change by 50 ms, or by twenty times as long as the save before took; this much is a save of a
 /// slow disk.
-const SAVE_WINDOW: Duration = Duration::from_millis(1000);
+const SAVE_WINDOW: Duration = Duration::from_secs(1);
 
 /// Publishes until the relay is gone; what was accepted: seq and number.
 async fn publish_on(url: String, client: reqwest::Client, mut number: u64) -> (u64, Vec<(u64, u64)>) {

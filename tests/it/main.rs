@@ -1,7 +1,17 @@
 //! The integration tests: one binary, one module an area.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(clippy::print_stdout, reason = "a test may say what it measured")]
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::format_collect,
+    clippy::format_push_string,
+    clippy::large_futures,
+    clippy::type_complexity,
+    reason = "speed and size of test code do not matter"
+)]
 
+mod answers;
 mod api;
 mod api_auth;
 mod api_http;

@@ -102,16 +102,11 @@ impl Floor {
 
     /// Notes that retention took everything up to `to` from desks that ride with the reader.
     pub fn note_gap_at_head(&mut self, to: Seq) {
-        let riding: Vec<Place> = (0..self.desks.len())
-            .filter(|place| {
-                self.desks[*place]
-                    .as_deref()
-                    .is_some_and(|desk| matches!(desk.window.position(), Position::Riding { not_before } if not_before < to))
-            })
-            .collect();
-        for place in riding {
-            let scanned = self.scanned;
-            self.note_gap(place, scanned, to.next());
+        for place in 0..self.desks.len() {
+            let Some(desk) = self.desks[place].as_deref() else { continue };
+            if let Position::Riding { not_before } = desk.window.position() {
+                self.note_gap(place, self.scanned.max(not_before), to.next());
+            }
         }
         self.scanned = to;
     }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use std::collections::HashMap;
 
-const SETTINGS: DedupeSettings = DedupeSettings { max_age: Duration::from_secs(60), max_ids: 50 };
+const SETTINGS: DedupeSettings = DedupeSettings { max_age: Duration::from_mins(1), max_ids: 50 };
 
 fn event(id: u64, data: &str, at: Timestamp) -> NewEvent {
     NewEvent {
@@ -93,7 +93,7 @@ fn keys_are_forgotten_after_their_time() {
 
 #[test]
 fn a_chunk_is_filled_by_entries_or_by_positions() {
-    let settings = DedupeSettings { max_age: Duration::from_secs(60), max_ids: 100_000 };
+    let settings = DedupeSettings { max_age: Duration::from_mins(1), max_ids: 100_000 };
     let mut known = Known::new(settings, Seq::ZERO);
     known.begin(Timestamp(0));
     for id in 1..=CHUNK_ENTRIES as u64 {

@@ -10,7 +10,7 @@ use crate::tail::TailSettings;
 use bytes::Bytes;
 use std::time::Duration;
 
-const SETTINGS: DedupeSettings = DedupeSettings { max_age: Duration::from_secs(3600), max_ids: 1_000_000 };
+const SETTINGS: DedupeSettings = DedupeSettings { max_age: Duration::from_hours(1), max_ids: 1_000_000 };
 
 fn event(id: Option<&str>, data: &str) -> NewEvent {
     NewEvent {

@@ -1,3 +1,5 @@
+//! Pages give back what they took, and damaged ones are errors.
+
 use super::*;
 use crate::model::event::NewEvent;
 use proptest::prelude::*;

@@ -100,7 +100,7 @@ async fn clients_that_come_and_go_leave_nothing() {
 async fn a_client_that_does_not_read_is_served_from_the_log_and_not_from_memory() {
     const EVENTS: u64 = 800;
     let relay = Relay::start(small(), 64 * 1024).await;
-    let mut slow = connect_with_small_buffer(&relay).await;
+    let mut slow = connect_with_small_buffer(&relay);
     slow.write_all(b"GET /v1/topics/a/stream HTTP/1.0\r\n\r\n").await.unwrap();
     relay.until_open(1).await;
     let mut healthy = relay.listen("a/stream").await;
@@ -124,7 +124,7 @@ async fn a_client_that_does_not_read_is_served_from_the_log_and_not_from_memory(
     relay.stop().await;
 }
 
-async fn connect_with_small_buffer(relay: &Relay) -> TcpStream {
+fn connect_with_small_buffer(relay: &Relay) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.set_recv_buffer_size(16 * 1024).unwrap();
     socket.connect_timeout(&relay.address().into(), PATIENCE).unwrap();

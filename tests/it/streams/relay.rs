@@ -183,12 +183,11 @@ impl Lines {
                 let line: Vec<u8> = self.rest.drain(..=end).collect();
                 return Some(String::from_utf8(line[..end].to_vec()).unwrap());
             }
-            match within(self.body.next()).await {
-                Some(chunk) => self.rest.extend_from_slice(&chunk.expect("the body ends cleanly")),
-                None => {
-                    assert!(self.rest.is_empty(), "the body ends inside a line");
-                    return None;
-                }
+            if let Some(chunk) = within(self.body.next()).await {
+                self.rest.extend_from_slice(&chunk.expect("the body ends cleanly"));
+            } else {
+                assert!(self.rest.is_empty(), "the body ends inside a line");
+                return None;
             }
         }
     }

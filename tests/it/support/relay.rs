@@ -182,8 +182,8 @@ impl Relay {
             last.replace(status.clone());
             wanted.as_object().unwrap().iter().all(|(name, value)| &status[name] == value).then_some(status)
         });
-        let patience = PATIENCE - Duration::from_secs(1);
-        let seen = tokio::time::timeout(patience, waiting).await;
+        // Before the wait itself gives up, which could not say what it saw.
+        let seen = tokio::time::timeout(PATIENCE / 30 * 29, waiting).await;
         seen.unwrap_or_else(|_| panic!("{id}: wanted {wanted}, last {}", last.borrow()))
     }
 

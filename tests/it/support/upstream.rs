@@ -13,7 +13,7 @@ use tokio::process::{Child, Command};
 use super::PATIENCE;
 
 /// Serves one file to the first request and nothing (204) to those after it.
-const PYTHON: &str = r#"
+const PYTHON: &str = r"
 import http.server, sys
 data, kind, framing = open(sys.argv[1], 'rb').read(), sys.argv[2], sys.argv[3]
 served = [0]
@@ -45,7 +45,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
 print(server.server_address[1], flush=True)
 server.serve_forever()
-"#;
+";
 
 /// A recording served by Python's own server; ends when dropped.
 pub(crate) struct PythonUpstream {
