@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::model::subscription::{Ordinal, PARTITIONS, SubscriptionRecord};
@@ -59,8 +59,10 @@ pub(crate) enum LaneCommand {
 /// The running lanes. Cheap to clone.
 #[derive(Clone)]
 pub struct Lanes {
-    lanes: Arc<[mpsc::Sender<LaneCommand>]>,
+    inboxes: Arc<[mpsc::Sender<LaneCommand>]>,
     context: LaneContext,
+    /// How many of the registry's changes were brought to their lanes.
+    routed: watch::Receiver<u64>,
 }
 
 impl Lanes {
@@ -70,7 +72,7 @@ impl Lanes {
     /// When storage does not give the progress, or it is damaged.
     pub async fn start(count: usize, context: LaneContext, gate: &Gate) -> Result<Self, StorageError> {
         let count = count.clamp(1, LANES_MAX);
-        let (records, changes) = context.registry.listen();
+        let (records, changes, announced) = context.registry.listen();
         let mut by_partition: HashMap<u16, Vec<Arc<SubscriptionRecord>>> = HashMap::new();
         for record in records {
             by_partition.entry(record.ordinal.partition()).or_default().push(record);
@@ -87,13 +89,14 @@ impl Lanes {
             start::spawn(LaneStart { partitions, context: context.clone(), gate: gate.clone(), inbox });
             lanes.push(commands);
         }
-        let lanes = Self { lanes: lanes.into(), context };
-        tokio::spawn(lanes.clone().route(changes));
+        let (told, routed) = watch::channel(announced);
+        let lanes = Self { inboxes: lanes.into(), context, routed };
+        tokio::spawn(lanes.clone().route(changes, told));
         Ok(lanes)
     }
 
     /// Brings changes of definitions to the lane they concern, in order.
-    async fn route(self, mut changes: mpsc::UnboundedReceiver<RegistryChange>) {
+    async fn route(self, mut changes: mpsc::UnboundedReceiver<RegistryChange>, told: watch::Sender<u64>) {
         while let Some(change) = changes.recv().await {
             let ordinal = match &change {
                 RegistryChange::Put { record, .. } => record.ordinal,
@@ -102,15 +105,24 @@ impl Lanes {
             if self.lane_of(ordinal).send(LaneCommand::Change(change)).await.is_err() {
                 return;
             }
+            told.send_modify(|count| *count += 1);
         }
     }
 
     fn lane_of(&self, ordinal: Ordinal) -> &mpsc::Sender<LaneCommand> {
-        &self.lanes[usize::from(ordinal.partition()) % self.lanes.len()]
+        &self.inboxes[usize::from(ordinal.partition()) % self.inboxes.len()]
     }
 
-    /// Asks the lane of a subscription; `None` when the lane does not know it (any more).
+    /// Waits until the lane of a subscription goes by every definition that is in force now.
+    pub async fn caught_up(&self, record: &Arc<SubscriptionRecord>) {
+        let _ = self.ask(record, Question::Nothing).await;
+    }
+
+    /// Asks the lane of a subscription; `None` when the lane does not know it (any more). The question arrives behind every
+    /// change that was announced before it was asked.
     async fn ask<T>(&self, record: &Arc<SubscriptionRecord>, question: impl FnOnce(oneshot::Sender<T>) -> Question) -> Option<T> {
+        let announced = self.context.registry.announced();
+        self.routed.clone().wait_for(|routed| *routed >= announced).await.ok()?;
         let (reply, answer) = oneshot::channel();
         let command = LaneCommand::Ask(Arc::clone(record), question(reply));
         self.lane_of(record.ordinal).send(command).await.ok()?;
@@ -121,7 +133,7 @@ impl Lanes {
     pub async fn stop(&self, grace: Duration) {
         self.context.cancel.cancel();
         let mut answers = Vec::new();
-        for lane in &*self.lanes {
+        for lane in &*self.inboxes {
             let (reply, answer) = oneshot::channel();
             if lane.send(LaneCommand::Stop(grace, reply)).await.is_ok() {
                 answers.push(answer);

@@ -146,9 +146,16 @@ impl Registry {
     }
 
     /// All of them by id, and every change after that, in order, each once it is durable and visible to [`Registry::get`].
+    /// The number is what [`Registry::announced`] says before the first of these changes.
     #[must_use]
-    pub fn listen(&self) -> (Vec<Arc<SubscriptionRecord>>, UnboundedReceiver<RegistryChange>) {
+    pub fn listen(&self) -> (Vec<Arc<SubscriptionRecord>>, UnboundedReceiver<RegistryChange>, u64) {
         self.0.listen()
+    }
+
+    /// How many changes were announced so far.
+    #[must_use]
+    pub fn announced(&self) -> u64 {
+        self.0.announced()
     }
 
     /// Stores a definition over the revision it replaces (0 for a new one) and announces it.
@@ -231,7 +238,8 @@ impl SourceRegistry {
     /// All of them by name, and every change after that, as [`Registry::listen`].
     #[must_use]
     pub fn listen(&self) -> (Vec<Arc<SourceRecord>>, UnboundedReceiver<SourceChange>) {
-        self.0.listen()
+        let (records, changes, _) = self.0.listen();
+        (records, changes)
     }
 
     /// Stores a definition over the revision it replaces (0 for a new one) and announces it, as [`Registry::put`].

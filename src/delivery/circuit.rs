@@ -93,6 +93,8 @@ impl Circuit {
         self.seen = (self.seen + 1).min(RECENT);
         self.state = match (self.state, failed) {
             (State::Closed, true) if self.is_bad() => open(now, PROBE_AFTER, chance),
+            // Sent before it opened: what goes out before the probe is no probe, and tells nothing new.
+            (State::Open { probe_at, .. }, true) if now < probe_at => self.state,
             (State::Open { distance, .. } | State::HalfOpen { distance, .. }, true) => {
                 open(now, (distance * 2).min(PROBE_AFTER_MAX), chance)
             }
@@ -147,10 +149,18 @@ mod tests {
     #[test]
     fn probes_move_apart_up_to_five_minutes() {
         let mut circuit = after(&[true; 10]);
-        for expected in [60_000, 120_000, 240_000, 300_000, 300_000] {
-            circuit.record(true, Timestamp(0), 0.5);
-            assert_eq!(circuit.permit(16), Permit::ProbeAt(Timestamp(expected)));
+        let mut now = 30_000;
+        for distance in [60_000, 120_000, 240_000, 300_000, 300_000] {
+            circuit.record(true, Timestamp(now), 0.5);
+            now += distance;
+            assert_eq!(circuit.permit(16), Permit::ProbeAt(Timestamp(now)));
         }
+    }
+
+    #[test]
+    fn failures_of_what_was_in_flight_do_not_move_the_probe() {
+        let circuit = after(&[true; 40]);
+        assert_eq!(circuit.permit(16), Permit::ProbeAt(Timestamp(30_000)));
     }
 
     #[test]

@@ -71,6 +71,8 @@ pub struct Fresh {
 /// A question to a lane.
 #[derive(Debug)]
 pub enum Question {
+    /// Answer, nothing more.
+    Nothing(oneshot::Sender<()>),
     /// How is it doing?
     Status(oneshot::Sender<SubscriptionStatus>),
     /// Where does this delivery stand?
@@ -90,6 +92,9 @@ pub enum Question {
 /// Answers a question. A subscription that the lane does not know is not answered.
 pub fn answer(lane: &Rc<Lane>, record: &Arc<SubscriptionRecord>, question: Question) {
     match question {
+        Question::Nothing(reply) => {
+            let _ = reply.send(());
+        }
         Question::Status(reply) => {
             if let Some(status) = status(lane, record) {
                 let _ = reply.send(status);

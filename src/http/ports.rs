@@ -28,6 +28,9 @@ pub trait Deliveries: Send + Sync {
         record: &Arc<SubscriptionRecord>,
     ) -> Result<Option<(SubscriptionStatus, Option<Timestamp>)>, StorageError>;
 
+    /// Waits until the definitions in force are the ones that are delivered by.
+    async fn caught_up(&self, _: &Arc<SubscriptionRecord>) {}
+
     /// Sends one signed test event now and gives what came of it.
     async fn ping(&self, record: &Arc<SubscriptionRecord>) -> Option<Attempt>;
 
@@ -67,6 +70,10 @@ impl Deliveries for Lanes {
         let Some(status) = Lanes::status(self, record).await else { return Ok(None) };
         let oldest = self.oldest_undelivered_at(&status).await?;
         Ok(Some((status, oldest)))
+    }
+
+    async fn caught_up(&self, record: &Arc<SubscriptionRecord>) {
+        Lanes::caught_up(self, record).await;
     }
 
     async fn ping(&self, record: &Arc<SubscriptionRecord>) -> Option<Attempt> {

@@ -125,8 +125,11 @@ async fn replace(state: Data<HttpState>, request: HttpRequest, payload: Payload)
             }
         };
         match state.registry.put(record, expected).await {
-            Ok(record) if present.is_none() => return Ok(created(&record, keys)),
-            Ok(record) => return Ok(answer(HttpResponse::Ok(), &record, keys, false)),
+            Ok(record) => {
+                state.deliveries.caught_up(&record).await;
+                let is_new = present.is_none();
+                return Ok(if is_new { created(&record, keys) } else { answer(HttpResponse::Ok(), &record, keys, false) });
+            }
             Err(error) if error.kind == StorageErrorKind::Conflict && !precondition.is_given() => {}
             Err(error) => return Err(error.into()),
         }
@@ -150,7 +153,10 @@ async fn patch(state: Data<HttpState>, request: HttpRequest, payload: Payload) -
         caller.follow(&definition.topics)?;
         let (record, keys) = changed_record(&state, &present, definition).await?;
         match state.registry.put(record, present.revision).await {
-            Ok(record) => return Ok(answer(HttpResponse::Ok(), &record, keys, false)),
+            Ok(record) => {
+                state.deliveries.caught_up(&record).await;
+                return Ok(answer(HttpResponse::Ok(), &record, keys, false));
+            }
             Err(error) if error.kind == StorageErrorKind::Conflict && !precondition.is_given() => {}
             Err(error) => return Err(error.into()),
         }
@@ -164,7 +170,8 @@ async fn delete(state: Data<HttpState>, request: HttpRequest) -> Result<HttpResp
     if record.declared {
         return Err(declared());
     }
-    state.registry.delete(&record.spec.id).await?.ok_or_else(Problem::not_found)?;
+    let removed = state.registry.delete(&record.spec.id).await?.ok_or_else(Problem::not_found)?;
+    state.deliveries.caught_up(&removed).await;
     Ok(HttpResponse::NoContent().finish())
 }
 

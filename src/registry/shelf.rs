@@ -36,6 +36,7 @@ pub(super) trait Kept: Clone + Send + Sync + Sized + 'static {
 struct State<R: Kept> {
     records: BTreeMap<Arc<str>, Arc<R>>,
     listeners: Vec<UnboundedSender<R::Change>>,
+    announced: u64,
 }
 
 struct Inner<R: Kept> {
@@ -56,7 +57,7 @@ impl<R: Kept> Clone for Shelf<R> {
 impl<R: Kept> Shelf<R> {
     pub(super) fn new(catalog: Arc<dyn Catalog>, records: Vec<R>) -> Self {
         let records = records.into_iter().map(|record| (Arc::from(record.key()), Arc::new(record))).collect();
-        let state = RwLock::new(State { records, listeners: Vec::new() });
+        let state = RwLock::new(State { records, listeners: Vec::new(), announced: 0 });
         Self(Arc::new(Inner { catalog, turn: Mutex::new(()), state }))
     }
 
@@ -73,11 +74,16 @@ impl<R: Kept> Shelf<R> {
         self.0.read().records.range::<str, _>((from, Bound::Unbounded)).take(limit).map(|(_, record)| record.clone()).collect()
     }
 
-    pub(super) fn listen(&self) -> (Vec<Arc<R>>, UnboundedReceiver<R::Change>) {
+    /// All records, all changes from now on, and how many were announced before.
+    pub(super) fn listen(&self) -> (Vec<Arc<R>>, UnboundedReceiver<R::Change>, u64) {
         let (sender, receiver) = unbounded_channel();
         let mut state = self.0.write();
         state.listeners.push(sender);
-        (state.records.values().cloned().collect(), receiver)
+        (state.records.values().cloned().collect(), receiver, state.announced)
+    }
+
+    pub(super) fn announced(&self) -> u64 {
+        self.0.read().announced
     }
 
     pub(super) async fn put(&self, record: R, expected: u64) -> Result<Arc<R>> {
@@ -155,6 +161,7 @@ impl<R: Kept> Inner<R> {
 
 impl<R: Kept> State<R> {
     fn announce(&mut self, change: &R::Change) {
+        self.announced += 1;
         self.listeners.retain(|listener| listener.send(change.clone()).is_ok());
     }
 }

@@ -107,7 +107,7 @@ fn record(id: &str) -> SubscriptionRecord {
 async fn listeners_hear_every_change_in_the_order_it_became_visible() {
     let registry = Registry::open(Arc::new(TestCatalog::default())).await.unwrap();
     registry.put(record("a"), 0).await.unwrap();
-    let (snapshot, mut changes) = registry.listen();
+    let (snapshot, mut changes, _) = registry.listen();
     assert_eq!(snapshot.len(), 1);
     let writers = (0..20).map(|n| {
         let registry = registry.clone();
@@ -132,7 +132,7 @@ async fn listeners_hear_every_change_in_the_order_it_became_visible() {
 async fn a_change_that_is_not_durable_is_neither_visible_nor_announced() {
     let catalog = Arc::new(TestCatalog::default());
     let registry = Registry::open(catalog.clone()).await.unwrap();
-    let (_, mut changes) = registry.listen();
+    let (_, mut changes, _) = registry.listen();
     *catalog.fails.lock().unwrap() = true;
     assert!(registry.put(record("a"), 0).await.is_err());
     assert!(registry.get("a").is_none());
@@ -159,7 +159,7 @@ async fn a_stale_revision_conflicts_and_activity_does_not() {
 async fn a_caller_that_goes_away_does_not_leave_memory_behind_the_catalog() {
     let catalog = Arc::new(TestCatalog::default());
     let registry = Registry::open(catalog.clone()).await.unwrap();
-    let (_, mut changes) = registry.listen();
+    let (_, mut changes, _) = registry.listen();
     {
         let put = registry.put(record("a"), 0);
         tokio::pin!(put);

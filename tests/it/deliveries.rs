@@ -74,6 +74,51 @@ async fn nothing_goes_out_after_a_deletion() {
 }
 
 #[tokio::test]
+async fn what_was_answered_is_in_force() {
+    let relay = Relay::start().await;
+    let (old, new) = (Receiver::start().await, Receiver::start().await);
+    for round in 1..=20 {
+        relay.subscribe("a", old.url(), "t", json!({})).await;
+        assert_eq!(relay.ask("GET", "/v1/subscriptions/a/status", None).await.0, 200, "round {round}");
+        relay.must("PATCH", "/v1/subscriptions/a", json!({"url": new.url()})).await;
+        relay.publish("t", "{}").await;
+        new.sees(round).await;
+        relay.must("POST", "/v1/subscriptions/a/pause", json!({})).await;
+        let paused = relay.publish("t", "{}").await;
+        assert_eq!(relay.delivery("a", paused).await["state"], "pending");
+        assert_eq!(relay.ask("DELETE", "/v1/subscriptions/a", None).await.0, 204);
+    }
+    assert_eq!((old.count(), new.count()), (0, 20));
+}
+
+#[tokio::test]
+async fn a_deleted_id_made_again_starts_anew() {
+    let relay = Relay::start().await;
+    let receiver = Receiver::with(|_, _| Answer::status(500)).await;
+    let once = json!({"retry": {"max_attempts": 1, "schedule": ["1s"]}});
+    let later = json!({"retry": {"max_attempts": 3, "schedule": ["1s"], "jitter": 0.0}});
+    relay.subscribe("dead", receiver.url(), "t", once.clone()).await;
+    relay.subscribe("late", receiver.url(), "t", later.clone()).await;
+    let seq = relay.publish("t", "{}").await;
+    relay.delivery_becomes("dead", seq, "dead").await;
+    relay.delivery_becomes("late", seq, "retrying").await;
+    for (id, more) in [("dead", once), ("late", later)] {
+        assert_eq!(relay.ask("DELETE", &format!("/v1/subscriptions/{id}"), None).await.0, 204);
+        relay.subscribe(id, receiver.url(), "t", more).await;
+        let status = relay.status(id).await;
+        assert_eq!((&status["dead"], &status["retrying"]), (&json!(0), &json!(0)), "{id}");
+        let view = relay.delivery(id, seq).await;
+        assert_eq!((&view["state"], &view["attempts"]), (&json!("before_start"), &json!([])), "{id}");
+        let list = relay.get(&format!("/v1/subscriptions/{id}/undelivered")).await;
+        assert_eq!(list["items"], json!([]), "{id}");
+    }
+    // Longer than the old retry would have waited.
+    let before = receiver.count();
+    for_a_while(Duration::from_millis(1300)).await;
+    assert_eq!(receiver.count(), before);
+}
+
+#[tokio::test]
 async fn a_ping_is_signed_and_stays_outside_the_log() {
     let (relay, receiver) = (Relay::start().await, Receiver::with(|_, n| Answer::status(if n == 0 { 204 } else { 500 })).await);
     relay.subscribe("a", receiver.url(), "t", json!({})).await;

@@ -11,6 +11,7 @@
     reason = "speed and size of test code do not matter"
 )]
 
+mod answers;
 mod api;
 mod api_auth;
 mod api_http;

@@ -41,6 +41,7 @@ async fn set_activity(state: &HttpState, request: &HttpRequest, activity: Activi
     }
     let changed = state.registry.set_activity(&record.spec.id, activity, state.clock.now()).await?;
     let record = changed.ok_or_else(Problem::not_found)?;
+    state.deliveries.caught_up(&record).await;
     Ok(answer(HttpResponse::Ok(), &record, Keys::Hidden, false))
 }
 

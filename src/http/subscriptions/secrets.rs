@@ -41,6 +41,7 @@ pub(super) async fn rotate(state: Data<HttpState>, request: HttpRequest, payload
         (record.spec.signature, record.updated_at) = (signature, now);
         match state.registry.put(record, present.revision).await {
             Ok(record) => {
+                state.deliveries.caught_up(&record).await;
                 let scheme = scheme_name(record.spec.signature.scheme);
                 let body = json!({
                     "signature": { "scheme": scheme, "secret": secret.expose() },

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -175,11 +176,15 @@ impl Relay {
 
     /// Waits until the status of a subscription has these members.
     pub(crate) async fn status_becomes(&self, id: &str, wanted: Value) -> Value {
-        eventually(&format!("status of {id} with {wanted}"), async || {
+        let last = RefCell::new(Value::Null);
+        let waiting = eventually("the wanted status", async || {
             let status = self.status(id).await;
+            last.replace(status.clone());
             wanted.as_object().unwrap().iter().all(|(name, value)| &status[name] == value).then_some(status)
-        })
-        .await
+        });
+        // Before the wait itself gives up, which could not say what it saw.
+        let seen = tokio::time::timeout(PATIENCE / 30 * 29, waiting).await;
+        seen.unwrap_or_else(|_| panic!("{id}: wanted {wanted}, last {}", last.borrow()))
     }
 
     /// Where one delivery stands.
