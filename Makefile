@@ -12,7 +12,7 @@ missing = $(if $(shell command -v cc),,gcc libc6-dev) $(if $(shell command -v py
 
 export CARGO_INCREMENTAL ?= 0
 
-.PHONY: help needs fmt clippy doc deny lint layers test bench image
+.PHONY: help needs fmt clippy doc deny lint test bench image
 
 help:
 	@echo "make test    everything that must pass before a change is merged"
@@ -47,7 +47,7 @@ test: needs fmt clippy
 	$(CARGO) test --locked --release --doc --quiet
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
 		$(CARGO) nextest run --locked --release; \
-	else $(CARGO) test --locked --release --lib --bins --tests; fi
+	else timeout 1200 $(CARGO) test --locked --release --no-fail-fast --lib --bins --tests; fi
 
 bench: needs
 	$(CARGO) run --locked --release --quiet -- bench deliver
