@@ -39,7 +39,10 @@ impl Journal {
     pub fn put(&mut self, exception: Exception, event: Option<Event>) {
         let key = (exception.ordinal, exception.seq);
         self.unsaved += 1;
-        self.of(exception.ordinal).exceptions.insert(key, Some(KeptException { exception, event }));
+        let exceptions = &mut self.of(exception.ordinal).exceptions;
+        // A word without the event must not take away the event of the word before, which nobody has saved yet.
+        let event = event.or_else(|| exceptions.remove(&key).flatten().and_then(|before| before.event));
+        exceptions.insert(key, Some(KeptException { exception, event }));
     }
 
     /// Notes that an exception ended.
@@ -162,7 +165,10 @@ impl Journal {
             self.unsaved += change.put.len();
             for kept in change.put {
                 let key = (kept.exception.ordinal, kept.exception.seq);
-                unsaved.exceptions.entry(key).or_insert(Some(kept));
+                let newer = unsaved.exceptions.entry(key).or_insert_with(|| Some(kept.clone()));
+                if let Some(newer) = newer {
+                    newer.event = newer.event.take().or(kept.event);
+                }
             }
             for key in change.clear {
                 unsaved.exceptions.entry(key).or_insert(None);
@@ -182,7 +188,8 @@ impl Journal {
 mod tests {
     use super::*;
     use crate::clock::Timestamp;
-    use crate::model::ExceptionState;
+    use crate::model::event::DataForm;
+    use crate::model::{ExceptionState, NewEvent, PageBuilder, Topic};
 
     fn exception(seq: u64, attempts: u32) -> Exception {
         Exception {
@@ -228,6 +235,40 @@ mod tests {
         assert_eq!(changes[0].clear, [(Ordinal(1), Seq(5))]);
         assert_eq!(changes[0].put.len(), 1);
         assert_eq!(changes[0].put[0].exception.seq, Seq(6));
+    }
+
+    fn event() -> Option<Event> {
+        let mut builder = PageBuilder::starting_at(Seq(5));
+        builder.push(&NewEvent {
+            topic: Topic::parse("t").unwrap(),
+            id: "1".into(),
+            own_id: false,
+            source: "/publish".into(),
+            kind: "message".into(),
+            subject: None,
+            time: None,
+            arrived_at: Timestamp(0),
+            content_type: "text/plain".into(),
+            data_schema: None,
+            extensions: Vec::new(),
+            hops: 0,
+            form: DataForm::Text,
+            data: bytes::Bytes::from_static(b"hello"),
+        });
+        builder.finish().get(Seq(5))
+    }
+
+    #[test]
+    fn an_event_that_nobody_saved_stays_with_the_newer_word() {
+        let mut journal = Journal::default();
+        journal.put(exception(5, 1), event());
+        journal.put(exception(5, 2), None);
+        let lost = journal.take(progress);
+        assert!(lost[0].put[0].event.is_some());
+        journal.put(exception(5, 3), None);
+        journal.give_back(lost);
+        let changes = journal.take(progress);
+        assert_eq!((changes[0].put[0].exception.attempts, changes[0].put[0].event.is_some()), (3, true));
     }
 
     #[test]
