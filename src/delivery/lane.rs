@@ -294,7 +294,7 @@ impl Lane {
                 match lane.context.registry.set_activity(&id, Activity::Disabled(reason), now).await {
                     Ok(_) => return,
                     Err(error) => {
-                        tracing::error!(subscription.id = %id, %error, "the disabled state is not stored; trying again")
+                        tracing::error!(subscription.id = %id, %error, "the disabled state is not stored; trying again");
                     }
                 }
                 tokio::time::sleep(STORE_AGAIN).await;

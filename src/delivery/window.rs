@@ -100,13 +100,12 @@ impl<T> Window<T> {
 
     /// The oldest waiting event, now in flight.
     pub fn take(&mut self) -> Option<(Seq, T)> {
-        let (seq, item) = match self.reopened.pop_front() {
-            Some(reopened) => reopened,
-            None => {
-                let (seq, item, bytes) = self.queue.pop_front()?;
-                self.queue_bytes -= bytes;
-                (seq, item)
-            }
+        let (seq, item) = if let Some(reopened) = self.reopened.pop_front() {
+            reopened
+        } else {
+            let (seq, item, bytes) = self.queue.pop_front()?;
+            self.queue_bytes -= bytes;
+            (seq, item)
         };
         self.open.push(seq);
         Some((seq, item))
