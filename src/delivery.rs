@@ -21,6 +21,7 @@ pub mod circuit;
 pub mod desk;
 pub mod floor;
 pub mod inspect;
+pub mod job;
 pub mod journal;
 pub mod lane;
 pub mod limiter;

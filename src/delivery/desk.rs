@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use super::circuit::{Circuit, Permit};
 use super::floor::LANE_QUEUE_BYTES_MAX;
+use super::job::{Effect, Job, Next, attempt_of};
 use super::limiter::Limiter;
 use super::parcel::Parcel;
 use super::policy::{self, Before, Verdict};
 use super::window::{Position, Window};
 use crate::clock::Timestamp;
-use crate::model::subscription::{Activity, DisabledReason, OnFull, Ordinal, SubscriptionRecord};
+use crate::model::subscription::{Activity, OnFull, Ordinal, SubscriptionRecord};
 use crate::model::{Attempt, ErrorKind, Exception, ExceptionState, Outcome, Seq};
 
 /// A delivery that waits for its next attempt.
@@ -31,43 +32,6 @@ pub struct Retry {
     /// The last failure.
     pub reason: String,
     in_flight: bool,
-}
-
-/// One attempt to make.
-#[derive(Clone, Debug)]
-pub struct Job {
-    /// Which event.
-    pub seq: Seq,
-    /// The event, for a first attempt; a retry reads it.
-    pub parcel: Option<Rc<Parcel>>,
-    /// For `hookcast-attempt`: 1 for the first.
-    pub attempt: u32,
-    /// Whether it is a retry.
-    pub is_retry: bool,
-}
-
-/// What a subscription wants now.
-#[derive(Debug)]
-pub enum Next {
-    /// Make this attempt.
-    Job(Job),
-    /// Nothing before then.
-    WaitUntil(Timestamp),
-    /// Nothing until something changes.
-    Nothing,
-}
-
-/// What must be remembered of an attempt.
-#[derive(Debug, Default)]
-pub struct Effect {
-    /// An exception made or changed.
-    pub put: Option<Exception>,
-    /// The exception that ended.
-    pub clear: Option<Seq>,
-    /// The failure.
-    pub failure: Option<Attempt>,
-    /// The subscription must be disabled.
-    pub disable: Option<DisabledReason>,
 }
 
 /// Running totals since the start of the process.
@@ -406,20 +370,4 @@ enum Flight {
     First,
     /// A retry.
     Again(Retry),
-}
-
-/// How an attempt is remembered.
-#[must_use]
-pub fn attempt_of(job: &Job, outcome: &Outcome, began: Timestamp) -> Attempt {
-    let failed = !outcome.is_success();
-    Attempt {
-        seq: job.seq,
-        n: job.attempt,
-        at: began,
-        outcome: if failed { "failure" } else { "success" }.to_owned(),
-        status: outcome.status,
-        error: failed.then(|| outcome.describe()),
-        latency_ms: outcome.latency_ms,
-        response: (failed && !outcome.body_head.is_empty()).then(|| String::from_utf8_lossy(&outcome.body_head).into_owned()),
-    }
 }

@@ -6,7 +6,8 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::desk::{Desk, Effect, Job, Next};
+use super::desk::Desk;
+use super::job::{Effect, Job, Next};
 use super::journal::Journal;
 use super::matcher::{Matcher, Place};
 use super::notice::Notice;

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::attempt;
-use super::desk::{Job, attempt_of};
+use super::job::{Job, attempt_of};
 use super::lane::Lane;
 use super::parcel::Content;
 use crate::clock::Timestamp;

@@ -1,0 +1,61 @@
+//! One attempt from the desk's side: what is to be made, what came of it, how it is remembered. Pure data.
+
+use std::rc::Rc;
+
+use super::parcel::Parcel;
+use crate::clock::Timestamp;
+use crate::model::subscription::DisabledReason;
+use crate::model::{Attempt, Exception, Outcome, Seq};
+
+/// One attempt to make.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// Which event.
+    pub seq: Seq,
+    /// The event, for a first attempt; a retry reads it.
+    pub parcel: Option<Rc<Parcel>>,
+    /// For `hookcast-attempt`: 1 for the first.
+    pub attempt: u32,
+    /// Whether it is a retry.
+    pub is_retry: bool,
+}
+
+/// What a subscription wants now.
+#[derive(Debug)]
+pub enum Next {
+    /// Make this attempt.
+    Job(Job),
+    /// Nothing before then.
+    WaitUntil(Timestamp),
+    /// Nothing until something changes.
+    Nothing,
+}
+
+/// What must be remembered of an attempt.
+#[derive(Debug, Default)]
+pub struct Effect {
+    /// An exception made or changed.
+    pub put: Option<Exception>,
+    /// The exception that ended.
+    pub clear: Option<Seq>,
+    /// The failure.
+    pub failure: Option<Attempt>,
+    /// The subscription must be disabled.
+    pub disable: Option<DisabledReason>,
+}
+
+/// How an attempt is remembered.
+#[must_use]
+pub fn attempt_of(job: &Job, outcome: &Outcome, began: Timestamp) -> Attempt {
+    let failed = !outcome.is_success();
+    Attempt {
+        seq: job.seq,
+        n: job.attempt,
+        at: began,
+        outcome: if failed { "failure" } else { "success" }.to_owned(),
+        status: outcome.status,
+        error: failed.then(|| outcome.describe()),
+        latency_ms: outcome.latency_ms,
+        response: (failed && !outcome.body_head.is_empty()).then(|| String::from_utf8_lossy(&outcome.body_head).into_owned()),
+    }
+}
