@@ -131,7 +131,7 @@ impl App {
         tokio::spawn(feeds::take_notices(ingest.clone(), Arc::clone(&ground.clock), heard, notices_end.clone()));
         declared::apply(config, &ground, &registry, &source_registry, &lanes).await?;
         let sources = feeds::start(&ground, &source_registry, ingest.clone()).await?;
-        ground.start_retention(config, &registry, &lanes);
+        ground.start_retention(config, &registry, &lanes, ingest.clone());
         let egress =
             Egress::new(ground.follow.clone(), Arc::clone(&ground.clock), ground.closing.clone(), egress_settings(config));
         let metrics = numbers::recorder(egress.clone(), ground.follow.clone(), registry.clone());
@@ -214,14 +214,20 @@ impl Ground {
         Fetcher::new(self.gate.clone(), self.tls.clone())
     }
 
-    fn start_retention(&self, config: &Config, registry: &Registry, lanes: &Lanes) {
+    fn start_retention(&self, config: &Config, registry: &Registry, lanes: &Lanes, ingest: Ingest) {
         let settings = RetentionSettings {
             max_age: config.retention.max_age,
             max_bytes: config.retention.max_bytes,
             dead_letters_max_age: config.retention.dead_letters_max_age,
             failures_max_age: config.history.max_age,
         };
-        let retention = Retention::new(self.store.clone(), Arc::clone(&self.tail), Arc::clone(&self.clock), settings);
+        let retention = Retention::new(
+            self.store.clone(),
+            Arc::clone(&self.tail),
+            Arc::clone(&self.clock),
+            settings,
+            Box::new(move || ingest.oldest_known()),
+        );
         let (registry, lanes) = (registry.clone(), lanes.clone());
         tokio::spawn(retention.run(self.closing.clone(), async move |buried| {
             for record in registry.all() {

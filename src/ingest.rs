@@ -5,6 +5,7 @@
 //! progress. It knows storage and the tail; it does not know who reads.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -92,6 +93,7 @@ struct Item {
 pub struct Ingest {
     queue: mpsc::Sender<Item>,
     room: Arc<Semaphore>,
+    oldest_known: Arc<AtomicU64>,
 }
 
 impl Ingest {
@@ -108,8 +110,15 @@ impl Ingest {
         let known = dedupe::load(&*log, settings, clock.now()).await?;
         let (queue, inbox) = mpsc::channel(QUEUE_ITEMS_MAX);
         let room = Arc::new(Semaphore::new(QUEUE_BYTES_MAX / PERMIT_BYTES));
-        let leader = tokio::spawn(leader::Leader::new(log, tail, clock, known).run(inbox));
-        Ok((Self { queue, room }, leader))
+        let leader = leader::Leader::new(log, tail, clock, known);
+        let oldest_known = leader.oldest_known();
+        Ok((Self { queue, room, oldest_known }, tokio::spawn(leader.run(inbox))))
+    }
+
+    /// The oldest position whose key is known; stored fingerprints from before it can be dropped.
+    #[must_use]
+    pub fn oldest_known(&self) -> Seq {
+        Seq(self.oldest_known.load(Ordering::Relaxed))
     }
 
     /// Stores all events together; they are durable when it returns, one answer an event, in order.

@@ -4,6 +4,7 @@
 //! storage. It knows storage and the tail; [`Retention::step`] is one slice, the loop around it only waits.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -17,9 +18,9 @@ use crate::tail::Tail;
 /// Pages dropped in one slice.
 const SLICE_PAGES: u32 = 16;
 /// Dead letters and failures dropped in one slice.
-const SLICE_ROWS: u32 = 500;
+const SLICE_ROWS: u32 = 5_000;
 /// Distance of slices while there is more to drop.
-const SLICE_EVERY: Duration = Duration::from_millis(20);
+const SLICE_EVERY: Duration = Duration::from_millis(2);
 /// Distance of looks when nothing is to be dropped.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
@@ -36,8 +37,16 @@ pub struct RetentionSettings {
     pub failures_max_age: Duration,
 }
 
+/// Gives the oldest position whose key intake still knows.
+pub type OldestKnown = Box<dyn Fn() -> Seq + Send + Sync>;
+
+/// Chunks of fingerprints are dropped this many positions behind the oldest that is needed: further than any chunk reaches.
+const FINGERPRINTS_BEHIND: u64 = 32_768;
+
 /// Drops what is over its time.
 pub struct Retention {
+    oldest_known: OldestKnown,
+    fingerprints_from: AtomicU64,
     store: Store,
     tail: Arc<Tail>,
     clock: Arc<dyn Clock>,
@@ -56,8 +65,14 @@ pub struct Slice {
 impl Retention {
     /// Retention over this store.
     #[must_use]
-    pub fn new(store: Store, tail: Arc<Tail>, clock: Arc<dyn Clock>, settings: RetentionSettings) -> Self {
-        Self { store, tail, clock, settings }
+    pub fn new(
+        store: Store,
+        tail: Arc<Tail>,
+        clock: Arc<dyn Clock>,
+        settings: RetentionSettings,
+        oldest_known: OldestKnown,
+    ) -> Self {
+        Self { oldest_known, fingerprints_from: AtomicU64::new(0), store, tail, clock, settings }
     }
 
     /// Drops one slice.
@@ -70,6 +85,7 @@ impl Retention {
         let (bounds, more) = self.store.log.trim(older_than, self.settings.max_bytes, SLICE_PAGES).await?;
         self.tail.set_first_kept(bounds.first);
         let buried = self.bury(now).await?;
+        self.drop_fingerprints().await?;
         let more = more || buried.len() >= SLICE_ROWS as usize;
         Ok(Slice { more, buried })
     }
@@ -78,6 +94,15 @@ impl Retention {
         let dead_before = now.minus(self.settings.dead_letters_max_age);
         let failures_before = now.minus(self.settings.failures_max_age);
         self.store.ledger.trim(dead_before, failures_before, SLICE_ROWS).await
+    }
+
+    async fn drop_fingerprints(&self) -> Result<(), StorageError> {
+        let from = (self.oldest_known)().0.saturating_sub(FINGERPRINTS_BEHIND);
+        if from >= self.fingerprints_from.load(Ordering::Relaxed) + FINGERPRINTS_BEHIND {
+            self.store.log.drop_fingerprints(Seq(from)).await?;
+            self.fingerprints_from.store(from, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// Drops slices until cancelled; `on_buried` hears of dead letters that went.

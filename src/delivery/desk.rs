@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::circuit::{Circuit, Permit};
+use super::floor::LANE_QUEUE_BYTES_MAX;
 use super::limiter::Limiter;
 use super::parcel::Parcel;
 use super::policy::{self, Before, Verdict};
 use super::window::{Position, Window};
 use crate::clock::Timestamp;
 use crate::model::subscription::{Activity, DisabledReason, OnFull, Ordinal, SubscriptionRecord};
-use crate::model::{Attempt, Exception, ExceptionState, Outcome, Seq};
+use crate::model::{Attempt, ErrorKind, Exception, ExceptionState, Outcome, Seq};
 
 /// A delivery that waits for its next attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -152,6 +153,17 @@ impl Desk {
             && self.window.waiting() <= super::window::QUEUE_MAX / 2
     }
 
+    /// Whether another event may wait here while `lane_bytes` wait in the whole lane. An endpoint that only probes reach
+    /// holds one event; a few are always taken, so that the lane's memory is nobody's to occupy.
+    #[must_use]
+    pub fn has_room(&self, lane_bytes: usize) -> bool {
+        const ALWAYS: usize = 4;
+        if self.circuit.is_open() {
+            return self.window.waiting() == 0;
+        }
+        self.window.has_room() && (lane_bytes < LANE_QUEUE_BYTES_MAX || self.window.waiting() < ALWAYS)
+    }
+
     /// Whether new events of this type are for it.
     #[must_use]
     pub fn wants_type(&self, kind: &str) -> bool {
@@ -227,6 +239,16 @@ impl Desk {
         self.due.insert((exception.due_at, exception.seq));
     }
 
+    /// Forgets retries of events behind `to`, which will come again; gives which.
+    pub fn forget_retries_after(&mut self, to: Seq) -> Vec<Seq> {
+        let forgotten = self.retries.split_off(&to.next());
+        for (seq, retry) in &forgotten {
+            self.due.remove(&(retry.due_at, *seq));
+            self.retries_in_flight = self.retries_in_flight.saturating_sub(u32::from(retry.in_flight));
+        }
+        forgotten.into_keys().collect()
+    }
+
     /// Drops what waits in memory and stands still at the cursor.
     pub fn rewind(&mut self, lane: Seq) {
         self.window.rewind(lane);
@@ -248,7 +270,7 @@ impl Desk {
             Permit::ProbeAt(_) => true,
         };
         let retry = self.retry_to_make(now, probing);
-        let new_allowed = self.window.waiting() > 0 && self.may_start_new(probing);
+        let new_allowed = self.window.waiting() > 0 && self.may_start_new();
         let as_retry = match (retry, new_allowed) {
             (Some(_), true) => !self.retry_went_last,
             (Some(_), false) => true,
@@ -275,10 +297,10 @@ impl Desk {
         self.due.first().filter(|(at, _)| *at <= now).map(|(_, seq)| *seq)
     }
 
-    /// Every attempt in flight may come back as a retry, so those count as if they had; a probe may go one over.
-    fn may_start_new(&self, probing: bool) -> bool {
+    /// Every attempt in flight may come back as a retry, so those count as if they had.
+    fn may_start_new(&self) -> bool {
         let held = self.retrying() + u32::try_from(self.window.in_flight()).unwrap_or(u32::MAX);
-        probing || self.record.spec.on_full == OnFull::Dead || held < self.record.spec.max_retrying
+        self.record.spec.on_full == OnFull::Dead || held < self.record.spec.max_retrying
     }
 
     fn take_retry(&mut self, seq: Seq) -> Next {
@@ -305,7 +327,10 @@ impl Desk {
             Flight::First => None,
             Flight::Again(retry) => Some(retry),
         };
-        self.circuit.record(policy::blames_endpoint(outcome), now, chance);
+        // An event that could not be read says nothing of the endpoint.
+        if outcome.error != Some(ErrorKind::Storage) {
+            self.circuit.record(policy::blames_endpoint(outcome), now, chance);
+        }
         let history = Before {
             attempts: before.as_ref().map_or(0, |retry| retry.attempts),
             since: before.as_ref().map_or(now, |retry| retry.since),

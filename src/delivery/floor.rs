@@ -2,8 +2,7 @@
 //!
 //! Everything here is called from the lane's one thread between two awaits. It does not read the log, post or save.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -12,7 +11,7 @@ use super::journal::Journal;
 use super::matcher::{Matcher, Place};
 use super::notice::Notice;
 use super::parcel::Parcel;
-use super::window::{Position, Progress, QUEUE_MAX};
+use super::window::{Position, Progress};
 use crate::clock::Timestamp;
 use crate::model::subscription::{Ordinal, SubscriptionRecord};
 use crate::model::{Event, ExceptionState, Outcome, Page, Seq};
@@ -21,8 +20,8 @@ use crate::storage::Lease;
 mod feeding;
 mod timing;
 
-/// Events that may wait in one lane; more stay in the log.
-pub const LANE_QUEUE_MAX: usize = 262_144;
+/// Bytes of events that may wait in one lane; more stay in the log.
+pub const LANE_QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Part of the slots, as a divisor, that endpoints which fail may hold together.
 pub const SUSPECT_SHARE: u32 = 4;
 
@@ -49,11 +48,12 @@ pub struct Floor {
     by_ordinal: HashMap<Ordinal, Place>,
     matcher: Matcher,
     ready: VecDeque<Place>,
-    timers: BinaryHeap<Reverse<(Timestamp, Place)>>,
+    /// When desks are looked at again; at most one entry a desk.
+    timers: BTreeSet<(Timestamp, Place)>,
     /// Desks that differ from "at the frontier", by partition.
     busy: HashMap<u16, Vec<Place>>,
     leases: HashMap<u16, (Lease, u64)>,
-    waiting: usize,
+    waiting_bytes: usize,
     suspects_in_flight: u32,
     suspects_max: u32,
     /// Unsaved changes.
@@ -74,10 +74,10 @@ impl Floor {
             by_ordinal: HashMap::new(),
             matcher: Matcher::default(),
             ready: VecDeque::new(),
-            timers: BinaryHeap::new(),
+            timers: BTreeSet::new(),
             busy: HashMap::new(),
             leases: HashMap::new(),
-            waiting: 0,
+            waiting_bytes: 0,
             suspects_in_flight: 0,
             suspects_max: (slots / SUSPECT_SHARE).max(1),
             journal: Journal::default(),
@@ -136,7 +136,6 @@ impl Floor {
         let Some(desk) = self.desks[place].as_deref_mut() else { return };
         for event in events {
             desk.window.offer_again(event.seq(), Rc::new(Parcel::new(event)));
-            self.waiting += 1;
         }
         self.make_ready(place);
     }
@@ -163,7 +162,10 @@ impl Floor {
     pub fn remove(&mut self, ordinal: Ordinal) {
         let Some(place) = self.by_ordinal.remove(&ordinal) else { return };
         if let Some(desk) = self.desks[place].take() {
-            self.waiting -= desk.window.waiting();
+            self.waiting_bytes -= desk.window.waiting_bytes();
+            if let Some(at) = desk.wakes_at {
+                self.timers.remove(&(at, place));
+            }
             self.matcher.remove(place, &desk.record.spec.topics);
         }
         self.busy.entry(ordinal.partition()).or_default().retain(|other| *other != place);
@@ -176,8 +178,11 @@ impl Floor {
     pub fn seek(&mut self, ordinal: Ordinal, to: Seq) {
         let Some(place) = self.by_ordinal.get(&ordinal).copied() else { return };
         if let Some(desk) = self.desks[place].as_deref_mut() {
-            self.waiting -= desk.window.waiting();
+            self.waiting_bytes -= desk.window.waiting_bytes();
             desk.window.jump(to);
+            for seq in desk.forget_retries_after(to) {
+                self.journal.clear(ordinal, seq);
+            }
             if to >= self.scanned {
                 desk.window.set_position(Position::Riding { not_before: to });
             }
@@ -189,9 +194,8 @@ impl Floor {
     fn rewind(&mut self, place: Place) {
         let scanned = self.scanned;
         if let Some(desk) = self.desks[place].as_deref_mut() {
-            let waiting = desk.window.waiting();
+            self.waiting_bytes -= desk.window.waiting_bytes();
             desk.rewind(scanned);
-            self.waiting -= waiting - desk.window.waiting();
         }
     }
 
@@ -226,11 +230,11 @@ impl Floor {
             if !desk.record.spec.types.is_empty() && !desk.wants_type(kind.get_or_insert_with(|| parcel.event().fields().kind)) {
                 continue;
             }
-            if !desk.is_active() || !desk.window.has_room() || self.waiting >= LANE_QUEUE_MAX {
+            if !desk.is_active() || !desk.has_room(self.waiting_bytes) {
                 desk.window.set_position(Position::Lagging(seq.prev()));
             } else {
-                desk.window.offer(seq, Rc::clone(&parcel));
-                self.waiting += 1;
+                desk.window.offer(seq, Rc::clone(&parcel), parcel.weight());
+                self.waiting_bytes += parcel.weight();
                 offered += 1;
             }
             self.mark_busy(place);
@@ -241,6 +245,9 @@ impl Floor {
 
     /// The next attempt to make.
     pub fn next(&mut self, now: Timestamp) -> Option<Assignment> {
+        if self.journal.is_full() {
+            return None;
+        }
         while let Some(place) = self.ready.pop_front() {
             let suspects_full = self.suspects_in_flight >= self.suspects_max;
             let Some(desk) = self.desks[place].as_deref_mut() else { continue };
@@ -252,10 +259,10 @@ impl Floor {
                 self.wake_at(place, at);
                 continue;
             }
-            let waiting_before = desk.window.waiting();
+            let bytes_before = desk.window.waiting_bytes();
             match desk.next(now) {
                 Next::Job(job) => {
-                    self.waiting -= waiting_before - desk.window.waiting();
+                    self.waiting_bytes -= bytes_before - desk.window.waiting_bytes();
                     let (ordinal, record) = (desk.ordinal(), Arc::clone(&desk.record));
                     self.suspects_in_flight += u32::from(is_suspect);
                     self.make_ready(place);
@@ -282,7 +289,13 @@ impl Floor {
         if desk.ordinal() != assignment.ordinal {
             return Effect::default();
         }
+        let was_open = desk.circuit().is_open();
         let mut effect = desk.settle(&assignment.job, outcome, times.0, times.1, chance);
+        let opened = !was_open && desk.circuit().is_open();
+        if desk.record.spec.url != assignment.record.spec.url {
+            // Another endpoint than the one in force said so; the event goes out again, to the new one.
+            effect.disable = None;
+        }
         if let Some(exception) = effect.put.take() {
             if exception.state == ExceptionState::Dead {
                 self.notices.extend(Notice::dead(&desk.record, exception.seq, event.as_ref(), &exception.reason));
@@ -296,6 +309,11 @@ impl Floor {
             self.journal.failure(assignment.ordinal, attempt);
         }
         self.journal.touch(assignment.ordinal);
+        if opened {
+            // What waits is in the log as well; an endpoint that takes nothing must not keep the lane's memory.
+            self.rewind(assignment.place);
+            self.mark_busy(assignment.place);
+        }
         self.make_ready(assignment.place);
         effect
     }
@@ -334,16 +352,7 @@ impl Floor {
             self.journal.touch(ordinal);
         }
     }
-
-    /// Events that wait in the lane.
-    #[must_use]
-    pub fn waiting(&self) -> usize {
-        self.waiting
-    }
-
-    /// Room in one desk, for reading about as much as it can take.
-    #[must_use]
-    pub const fn desk_room() -> usize {
-        QUEUE_MAX
-    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,6 +11,8 @@ use crate::model::subscription::{Ordinal, PARTITIONS};
 use crate::model::{Attempt, Event, Exception, Seq};
 use crate::storage::{Checkpoint, Lease, LedgerChange};
 
+/// Exceptions that may wait to be saved in one lane; then no attempt begins until a save went through.
+const EXCEPTIONS_MAX: usize = 65_536;
 /// Failed attempts that may wait to be saved in one partition; more are counted only.
 const FAILURES_MAX: usize = 8_192;
 
@@ -21,6 +23,8 @@ pub struct Journal {
     /// Changes that were taken and are not known to be saved, oldest first.
     under_way: Vec<Rc<Vec<LedgerChange>>>,
     failures_left_out: u64,
+    /// Exceptions put since the last save, at least.
+    unsaved: usize,
 }
 
 #[derive(Debug, Default)]
@@ -34,6 +38,7 @@ impl Journal {
     /// Notes an exception made or changed.
     pub fn put(&mut self, exception: Exception, event: Option<Event>) {
         let key = (exception.ordinal, exception.seq);
+        self.unsaved += 1;
         let exceptions = &mut self.of(exception.ordinal).exceptions;
         // A word without the event must not take away the event of the word before, which nobody has saved yet.
         let event = event.or_else(|| exceptions.remove(&key).flatten().and_then(|before| before.event));
@@ -75,6 +80,12 @@ impl Journal {
         self.partitions.entry(partition).or_default();
     }
 
+    /// Whether so much is unsaved that nothing more may be added to it.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.unsaved >= EXCEPTIONS_MAX
+    }
+
     /// Whether anything waits to be saved.
     #[must_use]
     pub fn is_dirty(&self) -> bool {
@@ -93,6 +104,7 @@ impl Journal {
     /// Takes everything that waits, with the progress of each partition that moved.
     pub fn take(&mut self, mut progress: impl FnMut(u16) -> Option<(Lease, Checkpoint)>) -> Vec<LedgerChange> {
         let mut changes = Vec::with_capacity(self.partitions.len());
+        self.unsaved = 0;
         for (partition, unsaved) in self.partitions.drain() {
             let Some((lease, checkpoint)) = progress(partition) else { continue };
             let mut change = LedgerChange {
@@ -150,6 +162,7 @@ impl Journal {
     pub fn give_back(&mut self, changes: Vec<LedgerChange>) {
         for change in changes {
             let unsaved = self.partitions.entry(change.lease.partition).or_default();
+            self.unsaved += change.put.len();
             for kept in change.put {
                 let key = (kept.exception.ordinal, kept.exception.seq);
                 let newer = unsaved.exceptions.entry(key).or_insert_with(|| Some(kept.clone()));

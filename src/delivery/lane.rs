@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
+use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -17,6 +18,7 @@ use super::floor::{Assignment, Floor};
 use super::metrics::LaneCounts;
 use super::notice::Notice;
 use super::parcel::Parcel;
+use super::policy;
 use crate::clock::{Clock, Timestamp};
 use crate::follow::Follow;
 use crate::model::subscription::{Activity, Ordinal, PayloadForm, SubscriptionRecord};
@@ -28,6 +30,9 @@ use crate::storage::Ledger;
 
 /// Attempts that one lane makes at the same time.
 pub const SLOTS_MAX: u32 = 4096;
+
+/// Distance of tries to store that a subscription is disabled.
+const STORE_AGAIN: Duration = Duration::from_secs(1);
 
 /// What a lane works with.
 #[derive(Clone)]
@@ -197,7 +202,11 @@ impl Lane {
             Some(parcel) => Rc::clone(parcel),
             None => match self.context.follow.get(assignment.job.seq).await {
                 Ok(Some(event)) => Rc::new(Parcel::new(event)),
-                Ok(None) | Err(_) => return (attempt::failed(ErrorKind::Storage, 0), None),
+                Ok(None) => {
+                    let word = Some(policy::NO_LONGER_KEPT.to_owned());
+                    return (Outcome { word, ..attempt::failed(ErrorKind::Storage, 0) }, None);
+                }
+                Err(_) => return (attempt::failed(ErrorKind::Storage, 0), None),
             },
         };
         let Some(address) = self.address(&assignment.record) else {
@@ -278,9 +287,17 @@ impl Lane {
         drop(floor);
         let lane = Rc::clone(self);
         let (id, now) = (assignment.record.spec.id.clone(), self.now());
+        let ordinal = assignment.ordinal;
         actix_rt::spawn(async move {
-            if let Err(error) = lane.context.registry.set_activity(&id, Activity::Disabled(reason), now).await {
-                tracing::error!(subscription.id = %id, %error, "the disabled state could not be stored");
+            let still_there = || lane.context.registry.get(id.as_str()).is_some_and(|record| record.ordinal == ordinal);
+            while still_there() && !lane.context.cancel.is_cancelled() {
+                match lane.context.registry.set_activity(&id, Activity::Disabled(reason), now).await {
+                    Ok(_) => return,
+                    Err(error) => {
+                        tracing::error!(subscription.id = %id, %error, "the disabled state is not stored; trying again")
+                    }
+                }
+                tokio::time::sleep(STORE_AGAIN).await;
             }
         });
     }

@@ -41,6 +41,13 @@ impl Parcel {
         &self.event
     }
 
+    /// About how many bytes of memory it holds: its data, and its share of the page that it keeps.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        const OVERHEAD_BYTES: usize = 512;
+        self.event.fields().data.len() + OVERHEAD_BYTES
+    }
+
     /// The event's bytes with `ce-*` headers.
     pub fn binary(&self, log_id: &str) -> &Content {
         self.binary.get_or_init(|| binary(&self.event, log_id))

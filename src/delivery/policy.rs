@@ -11,6 +11,11 @@ use crate::model::{ErrorKind, Outcome};
 /// Longest time that a receiver can ask to be left alone.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_hours(24);
 
+/// Distance of attempts while the event cannot be read; none of them was made.
+const STORAGE_AGAIN: Duration = Duration::from_secs(30);
+/// The word of an attempt that could not be made because the event is gone.
+pub const NO_LONGER_KEPT: &str = "no_longer_kept";
+
 /// What is decided about one delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -75,6 +80,12 @@ fn retry_or_give_up(
     chance: f64,
 ) -> Verdict {
     // A receiver that says when it can take more has not failed; but it cannot say so for ever.
+    if outcome.error == Some(ErrorKind::Storage) {
+        return match outcome.word.as_deref() {
+            Some(NO_LONGER_KEPT) => Verdict::Dead("the event is no longer kept".to_owned()),
+            _ => Verdict::RetryAt { at: now.plus(jittered(STORAGE_AGAIN, 0.2, chance)), counts: false },
+        };
+    }
     let counts = !(outcome.status == Some(429) && held.is_some() && now.since(before.since) < RETRY_AFTER_MAX);
     let made = before.attempts + u32::from(counts);
     if made >= policy.max_attempts {
@@ -166,6 +177,15 @@ mod tests {
             other => panic!("{other:?}"),
         };
         assert_eq!([delay(0), delay(1), delay(2), delay(3)], [Some(5), Some(300), Some(300), None]);
+    }
+
+    #[test]
+    fn an_event_that_cannot_be_read_costs_no_attempt_and_one_that_is_gone_is_dead() {
+        let unread = Outcome { status: None, error: Some(ErrorKind::Storage), ..status(500) };
+        let before = Before { attempts: 3, since: NOW };
+        let verdict = |outcome: &Outcome| decide(outcome, before, &policy(), NOW, 0.5).verdict;
+        assert!(matches!(verdict(&unread), Verdict::RetryAt { counts: false, .. }));
+        assert!(matches!(verdict(&Outcome { word: Some(NO_LONGER_KEPT.into()), ..unread }), Verdict::Dead(_)));
     }
 
     #[test]

@@ -193,6 +193,9 @@ fn redrive(lane: &Rc<Lane>, record: &SubscriptionRecord, dead: &[Exception]) -> 
         if desk.is_full() {
             break;
         }
+        if desk.retry(exception.seq).is_some() {
+            continue;
+        }
         let mut again = exception.clone();
         again.state = ExceptionState::Retry;
         again.attempts = 0;

@@ -13,6 +13,8 @@ use crate::model::{Page, Seq};
 const HEAD_BYTES: usize = 512 * 1024;
 /// Read at once by the feeder: a few desks' worth of events.
 const FEED_BYTES: usize = 256 * 1024;
+/// Reads of one pass; then the desks are looked at anew.
+const SWEEP_READS_MAX: usize = 64;
 /// Events after which the frontier of quiet partitions is saved too.
 const FRONTIER_EVERY: u64 = 10_000;
 
@@ -23,7 +25,12 @@ pub(super) async fn read_head(lane: Rc<Lane>) {
     loop {
         head.mark_unchanged();
         let scanned = lane.floor.borrow().scanned;
-        let pages = read(&lane, scanned).await;
+        let Some(pages) = read(&lane, scanned).await else {
+            if lane.context.cancel.is_cancelled() {
+                return;
+            }
+            continue;
+        };
         if pages.is_empty() {
             tokio::select! {
                 changed = head.changed() => if changed.is_err() { return },
@@ -47,18 +54,19 @@ pub(super) async fn read_head(lane: Rc<Lane>) {
     }
 }
 
-async fn read(lane: &Rc<Lane>, scanned: Seq) -> Vec<Arc<Page>> {
+/// Pages behind the reader, none at the head; `None` after a pause when they could not be read.
+async fn read(lane: &Rc<Lane>, scanned: Seq) -> Option<Vec<Arc<Page>>> {
     match lane.context.follow.read(scanned, HEAD_BYTES).await {
         Ok(batch) => {
             if let Some((_, to)) = batch.gap {
                 lane.floor.borrow_mut().note_gap_at_head(to);
             }
-            batch.pages
+            Some(batch.pages)
         }
         Err(error) => {
             tracing::error!(%error, from = %scanned, "the log could not be read; trying again");
             pause(lane).await;
-            Vec::new()
+            None
         }
     }
 }
@@ -72,6 +80,7 @@ async fn pause(lane: &Rc<Lane>) {
 
 /// Feeds desks that lag, the furthest behind first; every page read serves all desks that have come that far.
 pub(super) async fn feed_lagging(lane: Rc<Lane>) {
+    let mut near_head = false;
     loop {
         let mut hungry = lane.floor.borrow_mut().hungry();
         if hungry.is_empty() {
@@ -82,7 +91,11 @@ pub(super) async fn feed_lagging(lane: Rc<Lane>) {
             }
         }
         hungry.sort_unstable_by_key(|(_, at)| *at);
-        sweep(&lane, &hungry).await;
+        // Every other pass leaves the furthest half alone: one desk on its way through the whole log must not make those
+        // near the head wait for it.
+        let skipped = if near_head { hungry.len() / 2 } else { 0 };
+        near_head = !near_head;
+        sweep(&lane, &hungry[skipped..]).await;
         if lane.context.cancel.is_cancelled() {
             return;
         }
@@ -94,7 +107,7 @@ async fn sweep(lane: &Rc<Lane>, hungry: &[(Place, Seq)]) {
     let Some(mut at) = hungry.first().map(|(_, at)| *at) else { return };
     let mut waiting = hungry.iter().copied().peekable();
     let mut riders: Vec<Place> = Vec::new();
-    loop {
+    for _ in 0..SWEEP_READS_MAX {
         if riders.is_empty() {
             // Nobody rides: jump to the next desk instead of reading what nobody wants.
             match waiting.peek() {
@@ -115,7 +128,7 @@ async fn sweep(lane: &Rc<Lane>, hungry: &[(Place, Seq)]) {
             while let Some((place, _)) = waiting.next_if(|(_, next)| *next < page.last()) {
                 riders.push(place);
             }
-            lane.floor.borrow_mut().feed(&mut riders, page);
+            lane.floor.borrow_mut().feed(&mut riders, page, at);
             at = page.last();
             if riders.is_empty() {
                 break;

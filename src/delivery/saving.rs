@@ -9,6 +9,8 @@ use crate::storage::StorageErrorKind;
 
 /// Shortest distance of two saves.
 const SAVE_EVERY: Duration = Duration::from_millis(50);
+/// Longest distance of two saves, however slow they are: a crash repeats what was settled since the last.
+const SAVE_EVERY_MAX: Duration = Duration::from_secs(2);
 /// A save may take at most one part in this many of the time.
 const SAVE_SHARE: u32 = 20;
 /// Distance of saves while storage refuses them.
@@ -33,7 +35,7 @@ pub(super) async fn save_dirty(lane: Rc<Lane>) {
             () = lane.context.cancel.cancelled() => return,
         }
         let began = Instant::now();
-        distance = if save(&lane).await { (began.elapsed() * SAVE_SHARE).max(SAVE_EVERY) } else { SAVE_AGAIN };
+        distance = if save(&lane).await { (began.elapsed() * SAVE_SHARE).clamp(SAVE_EVERY, SAVE_EVERY_MAX) } else { SAVE_AGAIN };
         lane.counts.flush();
         lane.stir();
     }

@@ -15,9 +15,9 @@ use super::matcher::Place;
 use super::question;
 use super::window::Progress;
 use super::{reading, saving};
-use crate::model::delivery::ExpiredRange;
+use crate::clock::Timestamp;
 use crate::model::subscription::{Ordinal, SubscriptionRecord};
-use crate::model::{Exception, Seq};
+use crate::model::{Exception, ExceptionState, Seq};
 use crate::net::client::WireClient;
 use crate::net::dial::Gate;
 use crate::registry::RegistryChange;
@@ -75,6 +75,8 @@ async fn run(start: LaneStart) {
         for (ordinal, count) in partition.dead {
             if let Some(desk) = floor.desk(ordinal) {
                 desk.totals.dead = count;
+            } else {
+                forget(&context, ordinal);
             }
         }
     }
@@ -109,11 +111,25 @@ async fn reopen_holes(lane: &Rc<Lane>, place: Place, ordinal: Ordinal, holes: Ve
     for seq in holes {
         match lane.context.follow.get(seq).await {
             Ok(Some(event)) => events.push(event),
-            Ok(None) => lane.floor.borrow_mut().journal.expired(ExpiredRange { ordinal, from: seq, to: seq }),
-            Err(error) => tracing::error!(%error, event.seq = %seq, "an event that was in flight could not be read"),
+            Ok(None) => lane.floor.borrow_mut().expire(place, seq, seq),
+            Err(error) => {
+                tracing::error!(%error, event.seq = %seq, "an event that was in flight cannot be read now; it waits as a retry");
+                let exception = unread(ordinal, seq, lane.now());
+                let mut floor = lane.floor.borrow_mut();
+                if let Some(desk) = floor.desk(ordinal) {
+                    desk.resume_retry(&exception);
+                }
+                floor.journal.put(exception, None);
+            }
         }
     }
     lane.floor.borrow_mut().reopen(place, events);
+}
+
+/// A delivery that was in flight and whose event cannot be read at the moment.
+fn unread(ordinal: Ordinal, seq: Seq, now: Timestamp) -> Exception {
+    let reason = "storage".to_owned();
+    Exception { ordinal, seq, state: ExceptionState::Retry, attempts: 0, sent: 0, due_at: now, since: now, reason }
 }
 
 async fn obey(lane: &Rc<Lane>, mut inbox: mpsc::Receiver<LaneCommand>) {
@@ -163,11 +179,14 @@ fn forget(context: &LaneContext, ordinal: Ordinal) {
 /// Waits for what is in flight, then saves everything.
 async fn finish(lane: &Rc<Lane>, grace: Duration) {
     const LOOK_EVERY: Duration = Duration::from_millis(5);
+    const SAVE_AGAIN: Duration = Duration::from_millis(200);
     let end = tokio::time::Instant::now() + grace;
     while lane.in_flight() > 0 && tokio::time::Instant::now() < end {
         tokio::time::sleep(LOOK_EVERY).await;
     }
     lane.floor.borrow_mut().touch_all();
-    saving::save(lane).await;
+    while !saving::save(lane).await && tokio::time::Instant::now() < end {
+        tokio::time::sleep(SAVE_AGAIN).await;
+    }
     lane.counts.flush();
 }

@@ -9,6 +9,8 @@ use crate::model::Seq;
 
 /// Most events that wait in memory for one subscription; more stay in the log.
 pub const QUEUE_MAX: usize = 256;
+/// Most bytes that wait in memory for one subscription, but for a single larger event.
+pub const QUEUE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Where the matching of a subscription stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +39,8 @@ pub struct Window<T> {
     position: Position,
     /// Open when the process ended: they go first, and stay holes until they are settled.
     reopened: VecDeque<(Seq, T)>,
-    queue: VecDeque<(Seq, T)>,
+    queue: VecDeque<(Seq, T, usize)>,
+    queue_bytes: usize,
     open: Vec<Seq>,
 }
 
@@ -45,7 +48,7 @@ impl<T> Window<T> {
     /// A window with nothing in it.
     #[must_use]
     pub fn at(position: Position) -> Self {
-        Self { position, reopened: VecDeque::new(), queue: VecDeque::new(), open: Vec::new() }
+        Self { position, reopened: VecDeque::new(), queue: VecDeque::new(), queue_bytes: 0, open: Vec::new() }
     }
 
     /// Where matching stands.
@@ -71,16 +74,23 @@ impl<T> Window<T> {
         self.open.len()
     }
 
-    /// Whether another event may wait here.
+    /// Bytes of the events that wait, reopened ones left out.
     #[must_use]
-    pub fn has_room(&self) -> bool {
-        self.queue.len() < QUEUE_MAX
+    pub fn waiting_bytes(&self) -> usize {
+        self.queue_bytes
     }
 
-    /// Lets a matched event wait; positions must rise.
-    pub fn offer(&mut self, seq: Seq, item: T) {
-        debug_assert!(self.queue.back().is_none_or(|(last, _)| *last < seq), "positions rise");
-        self.queue.push_back((seq, item));
+    /// Whether another event may wait here; an empty queue takes any.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.queue.is_empty() || (self.queue.len() < QUEUE_MAX && self.queue_bytes < QUEUE_BYTES_MAX)
+    }
+
+    /// Lets a matched event of `bytes` bytes wait; positions must rise.
+    pub fn offer(&mut self, seq: Seq, item: T, bytes: usize) {
+        debug_assert!(self.queue.back().is_none_or(|(last, ..)| *last < seq), "positions rise");
+        self.queue.push_back((seq, item, bytes));
+        self.queue_bytes += bytes;
     }
 
     /// Lets an event that was open before a restart wait again, ahead of all others; positions must rise.
@@ -90,7 +100,14 @@ impl<T> Window<T> {
 
     /// The oldest waiting event, now in flight.
     pub fn take(&mut self) -> Option<(Seq, T)> {
-        let (seq, item) = self.reopened.pop_front().or_else(|| self.queue.pop_front())?;
+        let (seq, item) = match self.reopened.pop_front() {
+            Some(reopened) => reopened,
+            None => {
+                let (seq, item, bytes) = self.queue.pop_front()?;
+                self.queue_bytes -= bytes;
+                (seq, item)
+            }
+        };
         self.open.push(seq);
         Some((seq, item))
     }
@@ -110,7 +127,7 @@ impl<T> Window<T> {
     #[must_use]
     pub fn base(&self, lane: Seq) -> Seq {
         match (self.queue.front(), self.position) {
-            (Some((first, _)), _) => first.prev(),
+            (Some((first, ..)), _) => first.prev(),
             (None, Position::Riding { not_before }) => lane.max(not_before),
             (None, Position::Lagging(scanned_to)) => scanned_to,
         }
@@ -126,7 +143,7 @@ impl<T> Window<T> {
     /// Whether `seq` is waiting or in flight.
     #[must_use]
     pub fn holds(&self, seq: Seq) -> bool {
-        self.holes().any(|hole| hole == seq) || self.queue.binary_search_by_key(&seq, |(waiting, _)| *waiting).is_ok()
+        self.holes().any(|hole| hole == seq) || self.queue.binary_search_by_key(&seq, |(waiting, ..)| *waiting).is_ok()
     }
 
     /// What a checkpoint must say of this window; `None` when it is simply at `lane`.
@@ -150,12 +167,14 @@ impl<T> Window<T> {
     pub fn rewind(&mut self, lane: Seq) {
         self.position = Position::Lagging(self.base(lane));
         self.queue.clear();
+        self.queue_bytes = 0;
     }
 
     /// Goes to another place; attempts in flight end without effect on the cursor.
     pub fn jump(&mut self, scanned_to: Seq) {
         self.reopened.clear();
         self.queue.clear();
+        self.queue_bytes = 0;
         self.open.clear();
         self.position = Position::Lagging(scanned_to);
     }
@@ -201,7 +220,7 @@ mod tests {
                             unsettled.insert(head);
                         }
                         if let Position::Riding { .. } = window.position() && matches {
-                            window.offer(head, ());
+                            window.offer(head, (), 1);
                         }
                     }
                     Step::Take => { window.take(); }
@@ -215,7 +234,7 @@ mod tests {
                         window.rewind(head);
                         // Catching up again: everything behind the position that matches is offered anew.
                         let Position::Lagging(from) = window.position() else { unreachable!() };
-                        for seq in matched.range(from.next()..) { window.offer(*seq, ()); }
+                        for seq in matched.range(from.next()..) { window.offer(*seq, (), 1); }
                         window.set_position(Position::Riding { not_before: Seq(0) });
                     }
                 }
@@ -236,7 +255,7 @@ mod tests {
     fn one_hanging_attempt_leaves_one_hole() {
         let mut window = Window::at(Position::Riding { not_before: Seq(0) });
         for seq in 1..=1000 {
-            window.offer(Seq(seq), ());
+            window.offer(Seq(seq), (), 1);
             window.take();
             if seq != 3 {
                 window.settle(Seq(seq));
@@ -253,7 +272,7 @@ mod tests {
         let mut window = Window::at(Position::Riding { not_before: Seq(100) });
         window.offer_again(Seq(5), ());
         window.offer_again(Seq(8), ());
-        window.offer(Seq(101), ());
+        window.offer(Seq(101), (), 1);
         let holes = vec![Seq(5), Seq(8)];
         assert_eq!(window.progress(Seq(101)), Some(Progress { base: Seq(100), holes: holes.clone() }));
         assert_eq!(window.cursor(Seq(101)), Seq(4));

@@ -82,6 +82,7 @@ pub struct Known {
     /// State before the commit in progress.
     before: Before,
     head: Seq,
+    now: Timestamp,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -103,11 +104,13 @@ impl Known {
             stored_to: head,
             before: Before::default(),
             head,
+            now: Timestamp(0),
         }
     }
 
     /// Begins a commit: forgets what is too old or too much, and remembers where to go back to.
     pub fn begin(&mut self, now: Timestamp) {
+        self.now = now;
         let oldest_ms = now.minus(self.settings.max_age).0;
         while let Some(oldest) = self.ring.front()
             && (oldest.at_ms < oldest_ms || self.ring.len() > self.settings.max_ids)
@@ -155,8 +158,7 @@ impl Known {
             bytes.extend_from_slice(&entry.body.to_le_bytes());
             bytes.extend_from_slice(&entry.at_ms.to_le_bytes());
         }
-        let last_at = Timestamp(self.ring.back().map_or(0, |entry| entry.at_ms));
-        let chunk = FingerprintChunk { first: self.stored_to.next(), last: self.head, last_at, bytes };
+        let chunk = FingerprintChunk { first: self.stored_to.next(), last: self.head, last_at: self.now, bytes };
         self.stored_entries = self.left + self.ring.len() as u64;
         self.stored_to = self.head;
         Some(chunk)
@@ -179,6 +181,12 @@ impl Known {
         self.stored_entries = self.before.stored_entries;
         self.stored_to = self.before.stored_to;
         self.head = self.before.head;
+    }
+
+    /// The oldest position whose key is known; chunks that end before it have nothing to say any more.
+    #[must_use]
+    pub fn oldest(&self) -> Seq {
+        self.ring.front().map_or(self.stored_to, |entry| entry.seq)
     }
 
     /// Keys in memory.
@@ -233,23 +241,17 @@ pub async fn load(log: &dyn EventLog, settings: DedupeSettings, now: Timestamp) 
     let bounds = log.bounds().await?;
     let mut known = Known::new(settings, bounds.first.prev());
     let oldest = now.minus(settings.max_age);
-    let mut useless_below = None;
     for chunk in log.fingerprints().await? {
-        if chunk.last_at < oldest {
-            useless_below = Some(chunk.last.next());
-        }
         for bytes in chunk.bytes.chunks_exact(ENTRY_BYTES) {
             if let Some(entry) = decode(bytes).filter(|entry| entry.at_ms >= oldest.0) {
                 known.insert(entry);
             }
         }
+        known.begin(now);
         known.stored_to = known.stored_to.max(chunk.last);
     }
-    known.stored_entries = known.ring.len() as u64;
+    known.stored_entries = known.left + known.ring.len() as u64;
     known.head = known.stored_to;
-    if let Some(first) = useless_below {
-        log.drop_fingerprints(first).await?;
-    }
     loop {
         let pages = log.read(known.head, READ_BYTES).await?;
         let Some(last) = pages.last().map(|page| page.last()) else { break };

@@ -1,6 +1,7 @@
 //! The leader's loop: take, remove repeats, make pages, commit, publish, answer.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -19,6 +20,7 @@ pub(super) struct Leader {
     tail: Arc<Tail>,
     clock: Arc<dyn Clock>,
     known: Known,
+    oldest_known: Arc<AtomicU64>,
 }
 
 /// What goes into one commit, and who waits for it.
@@ -32,7 +34,13 @@ struct Draft {
 
 impl Leader {
     pub(super) fn new(log: Arc<dyn EventLog>, tail: Arc<Tail>, clock: Arc<dyn Clock>, known: Known) -> Self {
-        Self { log, tail, clock, known }
+        let oldest_known = Arc::new(AtomicU64::new(known.oldest().0));
+        Self { log, tail, clock, known, oldest_known }
+    }
+
+    /// Where the oldest position is kept whose key is known.
+    pub(super) fn oldest_known(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.oldest_known)
     }
 
     /// Works until every way in is closed and the queue is empty.
@@ -72,6 +80,7 @@ impl Leader {
         match stored {
             Ok(()) => {
                 self.known.keep();
+                self.oldest_known.store(self.known.oldest().0, Ordering::Relaxed);
                 self.tail.publish(pages);
                 for (reply, placed, _room) in waiting {
                     let _ = reply.send(Ok(placed));

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::{Floor, LANE_QUEUE_MAX};
+use super::Floor;
 use crate::delivery::matcher::Place;
 use crate::delivery::notice::Notice;
 use crate::delivery::parcel::Parcel;
@@ -17,7 +17,6 @@ impl Floor {
     #[must_use]
     pub fn hungry(&mut self) -> Vec<(Place, Seq)> {
         let mut hungry = Vec::new();
-        let room = self.waiting < LANE_QUEUE_MAX;
         let scanned = self.scanned;
         for places in self.busy.values() {
             for &place in places {
@@ -27,7 +26,7 @@ impl Floor {
                 {
                     if at >= scanned {
                         desk.window.set_position(Position::Riding { not_before: at });
-                    } else if room {
+                    } else if desk.has_room(self.waiting_bytes) {
                         hungry.push((place, at));
                     }
                 }
@@ -36,14 +35,17 @@ impl Floor {
         hungry
     }
 
-    /// Feeds a page to desks that lag, each from where it stands; those that are full stay behind.
-    pub fn feed(&mut self, riders: &mut Vec<Place>, page: &Arc<Page>) {
+    /// Feeds a page, read behind `from`, to desks that lag, each from where it stands; those that are full stay behind.
+    ///
+    /// A desk that stands before `from` was moved back while the page was read; it is left for another pass, since what lies
+    /// between is not gone.
+    pub fn feed(&mut self, riders: &mut Vec<Place>, page: &Arc<Page>, from: Seq) {
         let last = page.last();
         let mut on: HashMap<Place, Seq> = HashMap::with_capacity(riders.len());
         for &place in riders.iter() {
             let Some(desk) = self.desks[place].as_deref_mut() else { continue };
             let Position::Lagging(at) = desk.window.position() else { continue };
-            if at < last && desk.is_active() {
+            if (from..last).contains(&at) && desk.is_active() {
                 on.insert(place, at);
                 self.note_gap(place, at, page.first());
             }
@@ -76,23 +78,29 @@ impl Floor {
             if on.get(&place).is_none_or(|at| seq <= *at) || !desk.wants_type(event.fields().kind) {
                 continue;
             }
-            if !desk.window.has_room() || self.waiting >= LANE_QUEUE_MAX {
+            if !desk.has_room(self.waiting_bytes) {
                 desk.window.set_position(Position::Lagging(seq.prev()));
                 on.remove(&place);
                 continue;
             }
             let parcel = parcel.get_or_insert_with(|| Rc::new(Parcel::new(event.clone())));
-            desk.window.offer(seq, Rc::clone(parcel));
-            self.waiting += 1;
+            desk.window.offer(seq, Rc::clone(parcel), parcel.weight());
+            self.waiting_bytes += parcel.weight();
             self.make_ready(place);
         }
     }
 
     fn note_gap(&mut self, place: Place, at: Seq, first: Seq) {
-        let Some(desk) = self.desks[place].as_deref_mut() else { return };
         if first > at.next() {
-            let range = ExpiredRange { ordinal: desk.ordinal(), from: at.next(), to: first.prev() };
-            desk.totals.expired += range.to.0 - at.0;
+            self.expire(place, at.next(), first.prev());
+        }
+    }
+
+    /// Counts, announces and remembers that retention took a range, both ends inclusive, before it was delivered.
+    pub fn expire(&mut self, place: Place, from: Seq, to: Seq) {
+        if let Some(desk) = self.desks[place].as_deref_mut() {
+            let range = ExpiredRange { ordinal: desk.ordinal(), from, to };
+            desk.totals.expired += to.0 + 1 - from.0;
             tracing::warn!(subscription.id = %desk.record.spec.id, from = %range.from, to = %range.to,
                 "events expired before they were delivered");
             self.notices.extend(Notice::expired(&desk.record, range.from, range.to));

@@ -1,6 +1,5 @@
 //! When desks are looked at again, and what of their progress is saved.
 
-use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 
 use super::Floor;
@@ -15,24 +14,24 @@ impl Floor {
         if let Some(desk) = self.desks[place].as_deref_mut()
             && desk.wakes_at.is_none_or(|earlier| at < earlier)
         {
-            desk.wakes_at = Some(at);
-            self.timers.push(Reverse((at, place)));
+            if let Some(later) = desk.wakes_at.replace(at) {
+                self.timers.remove(&(later, place));
+            }
+            self.timers.insert((at, place));
         }
     }
 
     /// When the next timer is due.
     #[must_use]
     pub fn next_timer(&self) -> Option<Timestamp> {
-        self.timers.peek().map(|Reverse((at, _))| *at)
+        self.timers.first().map(|(at, _)| *at)
     }
 
     /// Makes every desk ready whose time has come.
     pub fn fire_timers(&mut self, now: Timestamp) {
-        while let Some(Reverse((at, place))) = self.timers.peek().copied().filter(|Reverse((at, _))| *at <= now) {
-            self.timers.pop();
-            if let Some(desk) = self.desks[place].as_deref_mut()
-                && desk.wakes_at.is_some_and(|expected| expected <= at)
-            {
+        while let Some((at, place)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
+            self.timers.remove(&(at, place));
+            if let Some(desk) = self.desks[place].as_deref_mut() {
                 desk.wakes_at = None;
                 self.make_ready(place);
             }

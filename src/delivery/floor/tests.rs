@@ -1,0 +1,173 @@
+//! Desks that are moved, stopped and fed: nothing is lost, nothing is called expired that is still in the log.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::*;
+use crate::clock::Timestamp;
+use crate::model::event::DataForm;
+use crate::model::subscription::{
+    Activity, OnFull, PayloadForm, RetryPolicy, Revision, Signature, SignatureScheme, SubscriptionSpec,
+};
+use crate::model::{ErrorKind, NewEvent, PageBuilder, SubscriptionId, Topic};
+
+const NOW: Timestamp = Timestamp(1_750_000_000_000);
+
+fn record(ordinal: u64) -> Arc<SubscriptionRecord> {
+    let topics: crate::model::PatternList = "t".parse().unwrap();
+    let spec = SubscriptionSpec {
+        id: SubscriptionId::parse(&format!("s{ordinal}")).unwrap(),
+        url: "https://example.com/".to_owned(),
+        topics: topics.clone(),
+        types: Vec::new(),
+        signature: Signature { scheme: SignatureScheme::None, keys: Vec::new() },
+        headers: BTreeMap::new(),
+        payload: PayloadForm::Binary,
+        rate_limit: None,
+        max_in_flight: 16,
+        max_retrying: 1000,
+        on_full: OnFull::Wait,
+        retry: RetryPolicy { max_attempts: 10, schedule: vec![Duration::from_secs(5)], jitter: 0.0 },
+        timeout: Duration::from_secs(15),
+        description: String::new(),
+        metadata: BTreeMap::new(),
+    };
+    Arc::new(SubscriptionRecord {
+        spec,
+        ordinal: Ordinal(ordinal),
+        revision: 1,
+        activity: Activity::Active,
+        starts_after: Seq::ZERO,
+        revisions: vec![Revision { from_seq: Seq(1), topics, types: Vec::new() }],
+        declared: false,
+        created_at: NOW,
+        updated_at: NOW,
+    })
+}
+
+fn page(first: u64, count: u64) -> Arc<Page> {
+    let mut builder = PageBuilder::starting_at(Seq(first));
+    for index in 0..count {
+        builder.push(&NewEvent {
+            topic: Topic::parse("t").unwrap(),
+            id: index.to_string(),
+            own_id: false,
+            source: "/publish".into(),
+            kind: "message".into(),
+            subject: None,
+            time: None,
+            arrived_at: NOW,
+            content_type: "text/plain".into(),
+            data_schema: None,
+            extensions: Vec::new(),
+            hops: 0,
+            form: DataForm::Text,
+            data: bytes::Bytes::from_static(b"hello"),
+        });
+    }
+    builder.finish()
+}
+
+fn outcome(error: Option<ErrorKind>) -> Outcome {
+    Outcome { status: None, error, latency_ms: 1, retry_after: None, word: None, body_head: Vec::new() }
+}
+
+/// A floor whose reader is at 1000 and one desk that lags at 100.
+fn lagging() -> (Floor, Place) {
+    let mut floor = Floor::new(Seq(1000), 64);
+    let place = floor.add(record(1), &Progress { base: Seq(100), holes: Vec::new() });
+    (floor, place)
+}
+
+fn position(floor: &mut Floor) -> Position {
+    floor.desk(Ordinal(1)).unwrap().window.position()
+}
+
+#[test]
+fn a_seek_in_the_middle_of_a_pass_expires_nothing() {
+    let (mut floor, place) = lagging();
+    let mut riders = vec![place];
+    floor.feed(&mut riders, &page(101, 10), Seq(100));
+    assert_eq!(position(&mut floor), Position::Lagging(Seq(110)));
+    floor.seek(Ordinal(1), Seq::ZERO);
+    floor.feed(&mut riders, &page(111, 10), Seq(110));
+    assert!(riders.is_empty(), "another pass takes it from where it stands now");
+    assert_eq!(position(&mut floor), Position::Lagging(Seq::ZERO));
+    assert_eq!(floor.desk(Ordinal(1)).unwrap().totals.expired, 0);
+    assert_eq!(floor.hungry(), [(place, Seq::ZERO)]);
+}
+
+#[test]
+fn a_page_that_begins_later_than_it_was_asked_for_is_a_gap() {
+    let (mut floor, place) = lagging();
+    floor.feed(&mut vec![place], &page(151, 10), Seq(100));
+    assert_eq!(floor.desk(Ordinal(1)).unwrap().totals.expired, 50);
+    assert_eq!(floor.notices.len(), 1);
+}
+
+#[test]
+fn an_endpoint_whose_circuit_opens_gives_its_memory_back_and_keeps_its_place() {
+    let mut floor = Floor::new(Seq::ZERO, 64);
+    floor.add(record(1), &Progress { base: Seq::ZERO, holes: Vec::new() });
+    for first in [1, 65, 129] {
+        floor.scan(&page(first, 64));
+    }
+    assert!(floor.waiting_bytes > 0);
+    for _ in 0..10 {
+        let assignment = floor.next(NOW).unwrap();
+        floor.settle(&assignment, None, &outcome(Some(ErrorKind::Connect)), (NOW, NOW), 0.5);
+    }
+    assert_eq!(floor.waiting_bytes, 0);
+    assert_eq!(position(&mut floor), Position::Lagging(Seq(10)), "the ten that failed wait as retries");
+    assert!(floor.next(NOW).is_none(), "only a probe goes out, and not yet");
+}
+
+#[test]
+fn one_timer_a_desk() {
+    let (mut floor, place) = lagging();
+    for wait in [5000, 50, 500, 20] {
+        floor.wake_at(place, Timestamp(NOW.0 + wait));
+    }
+    assert_eq!(floor.next_timer(), Some(Timestamp(NOW.0 + 20)));
+    floor.fire_timers(Timestamp(NOW.0 + 20));
+    assert_eq!(floor.next_timer(), None);
+}
+
+/// Against the plain rule "every matching event is offered once, in order": however a desk is moved between riding, lagging,
+/// paused and fed, it takes 1, 2, 3, … without a hole or a repeat.
+#[test]
+fn riding_lagging_and_pausing_take_every_event_once() {
+    let mut floor = Floor::new(Seq::ZERO, 64);
+    floor.add(record(1), &Progress { base: Seq::ZERO, holes: Vec::new() });
+    let pages: Vec<Arc<Page>> = (0..40).map(|index| page(index * 50 + 1, 50)).collect();
+    let mut random = fastrand::Rng::with_seed(7);
+    let (mut taken, mut published, mut paused) = (Vec::new(), 0, false);
+    while taken.len() < 2000 {
+        match random.u8(0..4) {
+            0 if published < pages.len() => {
+                floor.scan(&pages[published]);
+                published += 1;
+            }
+            1 => {
+                paused = !paused;
+                let activity = if paused { Activity::Paused } else { Activity::Active };
+                let changed = SubscriptionRecord { activity, ..SubscriptionRecord::clone(&record(1)) };
+                floor.redefine(&Arc::new(changed));
+            }
+            2 => {
+                for (place, at) in floor.hungry() {
+                    let page = pages.iter().find(|page| page.last() > at).unwrap();
+                    floor.feed(&mut vec![place], page, at);
+                }
+            }
+            _ => {
+                for _ in 0..random.u8(1..60) {
+                    let Some(assignment) = floor.next(NOW) else { break };
+                    taken.push(assignment.job.seq.0);
+                    floor.settle(&assignment, None, &outcome(None), (NOW, NOW), 0.5);
+                }
+            }
+        }
+    }
+    assert_eq!(taken, (1..=2000).collect::<Vec<u64>>());
+}
