@@ -281,3 +281,31 @@ async fn a_seek_goes_back_and_forth() {
     let seqs = receiver.of_each(super::support::Delivery::seq);
     assert_eq!(seqs, (1..=10).chain(8..=10).chain([21]).collect::<Vec<u64>>());
 }
+
+#[tokio::test]
+async fn a_subscription_switched_off_keeps_its_cursor() {
+    let (relay, receiver) = (Relay::start().await, Receiver::start().await);
+    relay.subscribe("a", receiver.url(), "t", json!({"max_in_flight": 1})).await;
+    relay.must("PATCH", "/v1/subscriptions/a", json!({"enabled": false})).await;
+    relay.publish_numbers("t", 0..300).await;
+    let status = relay.status("a").await;
+    assert_eq!((&status["state"], &status["reason"], &status["cursor"]), (&json!("disabled"), &json!("manual"), &json!(0)));
+    relay.must("PATCH", "/v1/subscriptions/a", json!({"enabled": true})).await;
+    receiver.sees(300).await;
+    assert_eq!(receiver.of_each(super::support::Delivery::seq), (1..=300).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn no_more_than_ten_keys_sign_at_once() {
+    let (relay, receiver) = (Relay::start().await, Receiver::start().await);
+    relay.subscribe("a", receiver.url(), "t", json!({})).await;
+    let mut refused = 0;
+    for _ in 0..12 {
+        let (status, answer) = relay.ask("POST", "/v1/subscriptions/a/secret/rotate", Some(&json!({"overlap": "1h"}))).await;
+        assert!(matches!(status, 200 | 409 | 422 | 429), "{status} {answer}");
+        refused += usize::from(status != 200);
+    }
+    relay.publish("t", "{}").await;
+    let signatures = receiver.sees(1).await[0].header("webhook-signature").split(' ').count();
+    assert!((2..=10).contains(&signatures), "{signatures} signatures, {refused} refused");
+}
