@@ -88,8 +88,10 @@ impl Connection {
 pub(super) fn message_length(bytes: &[u8]) -> Option<(usize, usize)> {
     let head_bytes = find(bytes, b"\r\n\r\n")? + 4;
     let head = &bytes[..head_bytes];
-    // Both sides of a benchmark write this name in lower case.
-    let Some(at) = find(head, b"\r\ncontent-length: ") else { return Some((head_bytes, 0)) };
+    // Our own side writes lower case; other load generators may be pointed at the receiver, too.
+    let Some(at) = find(head, b"\r\ncontent-length: ").or_else(|| find(head, b"\r\nContent-Length: ")) else {
+        return Some((head_bytes, 0));
+    };
     let digits = head[at + 18..].iter().take_while(|byte| byte.is_ascii_digit());
     let body_bytes = digits.fold(0usize, |length, digit| length.saturating_mul(10) + usize::from(digit - b'0'));
     Some((head_bytes, body_bytes))
