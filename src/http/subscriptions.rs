@@ -21,9 +21,7 @@ use crate::model::Seq;
 use crate::model::subscription::parse::form::Keys;
 use crate::model::subscription::parse::keys::generate_id;
 use crate::model::subscription::parse::{Definition, Rules, merge_patch, parse_definition};
-use crate::model::subscription::{
-    Activity, DisabledReason, Ordinal, REVISIONS_MAX, Revision, StartFrom, SubscriptionId, SubscriptionRecord,
-};
+use crate::model::subscription::{Activity, StartFrom, SubscriptionId, SubscriptionRecord, change};
 use crate::storage::StorageErrorKind;
 
 mod operations;
@@ -226,21 +224,7 @@ async fn new_record(
         return Err(Problem::new(problem::TOO_MANY_SUBSCRIPTIONS, detail));
     }
     let starts_after = position(state, definition.from, "/from").await?;
-    let now = state.clock.now();
-    let activity = if definition.enabled == Some(false) { Activity::Disabled(DisabledReason::Manual) } else { Activity::Active };
-    let (spec, _) = definition.into_spec(id, None, &mut random);
-    let revision = Revision { from_seq: starts_after.next(), topics: spec.topics.clone(), types: spec.types.clone() };
-    let record = SubscriptionRecord {
-        spec,
-        ordinal: Ordinal(0),
-        revision: 0,
-        activity,
-        starts_after,
-        revisions: vec![revision],
-        declared: false,
-        created_at: now,
-        updated_at: now,
-    };
+    let record = change::new_record(definition, id, starts_after, state.clock.now(), &mut random);
     // A key that was given is shown too: the answer to a creation is the one place where it can be compared.
     Ok((record, Keys::Shown))
 }
@@ -251,23 +235,9 @@ async fn changed_record(
     present: &Arc<SubscriptionRecord>,
     definition: Definition,
 ) -> Result<(SubscriptionRecord, Keys), Problem> {
-    let activity = match (definition.enabled, present.activity) {
-        (Some(false), Activity::Active | Activity::Paused) => Activity::Disabled(DisabledReason::Manual),
-        (Some(true), Activity::Disabled(_)) => Activity::Active,
-        (_, activity) => activity,
-    };
-    let (spec, key_is_new) = definition.into_spec(present.spec.id.clone(), Some(&present.spec.signature), &mut random);
-    let mut revisions = present.revisions.clone();
-    if spec.topics != present.spec.topics || spec.types != present.spec.types {
-        let from_seq = cursor(state, present).await?.next();
-        revisions.retain(|revision| revision.from_seq < from_seq);
-        revisions.push(Revision { from_seq, topics: spec.topics.clone(), types: spec.types.clone() });
-        if revisions.len() > REVISIONS_MAX {
-            revisions.remove(0);
-        }
-    }
-    let record =
-        SubscriptionRecord { spec, activity, revisions, updated_at: state.clock.now(), ..SubscriptionRecord::clone(present) };
+    // Asking for the cursor costs a round to its lane; most changes do not need it.
+    let cursor = if change::chooses_anew(present, &definition) { cursor(state, present).await? } else { Seq::ZERO };
+    let (record, key_is_new) = change::changed_record(present, definition, cursor, state.clock.now(), &mut random);
     Ok((record, if key_is_new { Keys::Shown } else { Keys::Hidden }))
 }
 
