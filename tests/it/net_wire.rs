@@ -268,7 +268,9 @@ async fn broken_connections_have_their_names() {
     });
     assert_eq!(word(&post(&reset, PATIENT).await), "reset");
     let reset_at_once = FaultServer::start(Peer::reset);
-    assert_eq!(word(&post(&reset_at_once, PATIENT).await), "reset");
+    // The reset may arrive before the dial has returned; then there never was a connection.
+    let at_once = post(&reset_at_once, PATIENT).await;
+    assert!(["reset", "connect"].contains(&word(&at_once).as_str()), "{at_once:?}");
     let refused = {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         format!("http://{}/", listener.local_addr().unwrap())
