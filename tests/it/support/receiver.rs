@@ -125,6 +125,7 @@ struct State {
     open: usize,
     most_open: usize,
     connections: usize,
+    ended: usize,
 }
 
 /// The endpoint; it ends with the test's runtime.
@@ -145,15 +146,26 @@ impl Receiver {
     pub(crate) async fn with(script: impl Fn(&Delivery, usize) -> Answer + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/hook", listener.local_addr().unwrap());
-        let state =
-            State { script: Box::new(script), keeps_little: false, seen: Vec::new(), open: 0, most_open: 0, connections: 0 };
+        let state = State {
+            script: Box::new(script),
+            keeps_little: false,
+            seen: Vec::new(),
+            open: 0,
+            most_open: 0,
+            connections: 0,
+            ended: 0,
+        };
         let receiver = Self { url, state: Arc::new(Mutex::new(state)), permits: Arc::new(Semaphore::new(0)) };
         let serving = receiver.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let _ = stream.set_nodelay(true);
                 serving.state.lock().unwrap().connections += 1;
-                tokio::spawn(serving.clone().converse(stream));
+                let serving = serving.clone();
+                tokio::spawn(async move {
+                    serving.clone().converse(stream).await;
+                    serving.state.lock().unwrap().ended += 1;
+                });
             }
         });
         receiver
@@ -194,6 +206,15 @@ impl Receiver {
 
     pub(crate) fn connections(&self) -> usize {
         self.state.lock().unwrap().connections
+    }
+
+    /// Waits until every connection has been read to its end.
+    pub(crate) async fn has_heard_all(&self) {
+        eventually("the end of every connection", async || {
+            let state = self.state.lock().unwrap();
+            (state.connections == state.ended).then_some(())
+        })
+        .await;
     }
 
     /// Requests that were open at the same time, at most.
