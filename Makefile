@@ -17,7 +17,7 @@ export CARGO_INCREMENTAL ?= 0
 help:
 	@echo "make test    everything that must pass before a change is merged"
 	@echo "make lint    formatting, clippy, documentation links; licences and advisories where cargo-deny is there"
-	@echo "make bench   deliveries a second and latency on this machine"
+	@echo "make bench   what the relay costs on this machine, beside the limits measured in the same run"
 	@echo "make image   the container image '$(IMAGE)'"
 
 needs:
@@ -50,8 +50,7 @@ test: needs fmt clippy
 	else timeout 1200 $(CARGO) test --locked --release --no-fail-fast --lib --bins --tests; fi
 
 bench: needs
-	$(CARGO) run --locked --release --quiet -- bench deliver
-	$(CARGO) run --locked --release --quiet -- bench latency
+	$(CARGO) run --locked --release --quiet -- bench all
 
 image:
 	$(CONTAINER) build --tag $(IMAGE) .
