@@ -15,6 +15,7 @@ use crate::net::dial::Gate;
 use crate::registry::RegistryChange;
 use crate::storage::{Lease, StorageError, StorageErrorKind};
 
+pub mod addresses;
 pub mod attempt;
 pub mod checkpoint;
 pub mod circuit;

@@ -13,11 +13,16 @@ pub use crate::storage::{StorageError, StorageErrorKind};
 use crate::tail::Tail;
 pub use crate::tail::TailRead;
 
+mod shared;
+
+use shared::{Look, Shared};
+
 /// Reads the log from any position on. Cheap to clone.
 #[derive(Clone)]
 pub struct Follow {
     log: Arc<dyn EventLog>,
     tail: Arc<Tail>,
+    shared: Arc<Shared>,
 }
 
 /// Pages behind a position, and what is missing in front of them.
@@ -29,11 +34,18 @@ pub struct Batch {
     pub gap: Option<(Seq, Seq)>,
 }
 
+impl Batch {
+    fn behind(after: Seq, pages: Vec<Arc<Page>>) -> Self {
+        let gap = pages.first().filter(|page| page.first() > after.next()).map(|page| (after.next(), page.first().prev()));
+        Self { pages, gap }
+    }
+}
+
 impl Follow {
     /// Reads this log through this tail.
     #[must_use]
     pub fn new(log: Arc<dyn EventLog>, tail: Arc<Tail>) -> Self {
-        Self { log, tail }
+        Self { log, tail, shared: Arc::default() }
     }
 
     /// The newest committed position.
@@ -74,16 +86,47 @@ impl Follow {
         let pages = match self.tail.read(after, bytes_max) {
             TailRead::Pages(pages) => pages,
             TailRead::AtHead => return Ok(Batch::default()),
-            TailRead::Behind => {
-                let head = self.tail.head();
-                let mut pages = self.log.read(after, bytes_max).await?;
-                // Storage may already show a commit that its writer has not been told of; readers see only told ones.
-                pages.retain(|page| page.last() <= head);
-                pages
+            TailRead::Behind => self.read_log(after, bytes_max).await?,
+        };
+        Ok(Batch::behind(after, pages))
+    }
+
+    /// As [`Follow::read`], for readers that are many and stand near each other: what one of them has read from storage lately
+    /// serves the others, and who comes while it is being read waits for it.
+    ///
+    /// # Errors
+    /// As storage fails.
+    pub async fn read_shared(&self, after: Seq, bytes_max: usize) -> Result<Batch, StorageError> {
+        match self.tail.read(after, bytes_max) {
+            TailRead::Pages(pages) => return Ok(Batch::behind(after, pages)),
+            TailRead::AtHead => return Ok(Batch::default()),
+            TailRead::Behind => {}
+        }
+        let reading = loop {
+            match self.shared.look(after, bytes_max) {
+                Look::Found(pages) => return Ok(Batch::behind(after, pages)),
+                Look::UnderWay(ended) => ended.cancelled().await,
+                Look::Read(reading) => break reading,
             }
         };
-        let gap = pages.first().filter(|page| page.first() > after.next()).map(|page| (after.next(), page.first().prev()));
-        Ok(Batch { pages, gap })
+        let pages = self.read_log(after, bytes_max).await?;
+        reading.end(&pages);
+        Ok(Batch::behind(after, pages))
+    }
+
+    async fn read_log(&self, after: Seq, bytes_max: usize) -> Result<Vec<Arc<Page>>, StorageError> {
+        let head = self.tail.head();
+        let mut pages = self.log.read(after, bytes_max).await?;
+        // Storage may already show a commit that its writer has not been told of; readers see only told ones.
+        pages.retain(|page| page.last() <= head);
+        self.shared.count();
+        Ok(pages)
+    }
+
+    /// How often pages were read from storage so far.
+    #[must_use]
+    pub fn log_reads(&self) -> u64 {
+        self.shared.reads()
     }
 
     /// One event, from memory, the log, or what outlived it.

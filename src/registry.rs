@@ -56,8 +56,8 @@ pub enum SourceChange {
 impl Kept for SubscriptionRecord {
     type Change = RegistryChange;
 
-    fn key(&self) -> &str {
-        self.spec.id.as_str()
+    fn shared_key(&self) -> Arc<str> {
+        self.spec.id.shared()
     }
 
     fn put_change(record: Arc<Self>, created: bool) -> RegistryChange {
@@ -80,8 +80,8 @@ impl Kept for SubscriptionRecord {
 impl Kept for SourceRecord {
     type Change = SourceChange;
 
-    fn key(&self) -> &str {
-        &self.spec.name
+    fn shared_key(&self) -> Arc<str> {
+        self.spec.name.as_str().into()
     }
 
     fn put_change(record: Arc<Self>, created: bool) -> SourceChange {

@@ -27,6 +27,7 @@ pub(super) fn recorder(egress: Egress, follow: Follow, registry: Registry) -> Op
             gauge!("hookcast_subscriptions").set(registry.len() as f64);
             gauge!("hookcast_streams_open").set(streams.open as f64);
         }
+        metrics::counter!("hookcast_log_reads_total").absolute(follow.log_reads());
         metrics::counter!("hookcast_stream_events_total").absolute(streams.events);
         metrics::counter!("hookcast_stream_bytes_total").absolute(streams.bytes);
         handle.run_upkeep();

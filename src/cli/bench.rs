@@ -11,6 +11,9 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
+mod backlog;
+mod bytes;
+mod crowd;
 mod deliver;
 mod experiment;
 mod latency;
@@ -18,13 +21,23 @@ mod load;
 mod process;
 mod receiver;
 mod stage;
+mod subscriptions;
 mod table;
 mod wire;
 
 use experiment::{Experiment, Subject, Terms};
 
 /// Everything that is measured, in the order of the table.
-const EXPERIMENTS: &[Experiment] = &[deliver::TEN, deliver::ONE, latency::CALM];
+const EXPERIMENTS: &[Experiment] = &[
+    deliver::TEN,
+    deliver::ONE,
+    latency::CALM,
+    backlog::BACKLOG,
+    backlog::LAGGING,
+    subscriptions::CROWD,
+    subscriptions::IDLE,
+    bytes::BYTES,
+];
 
 /// Arguments of `bench`.
 #[derive(Debug, Args)]

@@ -62,13 +62,17 @@ pub struct Desk {
     pub is_ready: bool,
     /// Whether it is listed among the desks whose progress is saved one by one.
     pub is_busy: bool,
+    /// Whether it is listed among the desks that want to be fed from the log.
+    pub is_listed_hungry: bool,
+    /// Whether the pages being fed are for it, too.
+    pub is_riding_along: bool,
     /// The earliest time at which the lane's timer looks at it again.
     pub wakes_at: Option<Timestamp>,
     retries: BTreeMap<Seq, Retry>,
     due: BTreeSet<(Timestamp, Seq)>,
     retries_in_flight: u32,
     circuit: Circuit,
-    limiter: Option<Limiter>,
+    limiter: Option<Box<Limiter>>,
     hold_until: Timestamp,
     retry_went_last: bool,
 }
@@ -77,7 +81,7 @@ impl Desk {
     /// A desk for a subscription that stands at `position`.
     #[must_use]
     pub fn new(record: Arc<SubscriptionRecord>, position: Position) -> Self {
-        let limiter = record.spec.rate_limit.map(Limiter::new);
+        let limiter = record.spec.rate_limit.map(Limiter::new).map(Box::new);
         Self {
             record,
             window: Window::at(position),
@@ -85,6 +89,8 @@ impl Desk {
             last_attempt: None,
             is_ready: false,
             is_busy: false,
+            is_listed_hungry: false,
+            is_riding_along: false,
             wakes_at: None,
             retries: BTreeMap::new(),
             due: BTreeSet::new(),
@@ -176,7 +182,7 @@ impl Desk {
         let before = std::mem::replace(&mut self.record, record);
         let (old, new) = (&before.spec, &self.record.spec);
         if old.rate_limit != new.rate_limit {
-            self.limiter = new.rate_limit.map(Limiter::new);
+            self.limiter = new.rate_limit.map(Limiter::new).map(Box::new);
         }
         if old.url != new.url || before.activity != self.record.activity {
             // Another endpoint, or one that was said to be well again, starts without its past.
@@ -285,7 +291,8 @@ impl Desk {
     /// Takes in the outcome of an attempt that began at `began`. `chance` is uniform in `0.0..1.0`.
     pub fn settle(&mut self, job: &Job, outcome: &Outcome, began: Timestamp, now: Timestamp, chance: f64) -> Effect {
         let attempt = attempt_of(job, outcome, began);
-        self.last_attempt = Some(attempt.clone());
+        let failure = (!outcome.is_success()).then(|| attempt.clone());
+        self.last_attempt = Some(attempt);
         let before = match self.end_flight(job) {
             Flight::CalledOff => return Effect::default(),
             Flight::First => None,
@@ -308,7 +315,7 @@ impl Desk {
             self.totals.delivered += 1;
         } else {
             self.totals.failed_attempts += 1;
-            effect.failure = Some(attempt);
+            effect.failure = failure;
         }
         let was_retry = before.is_some();
         let remembered = |state, attempts, due_at, reason| Exception {

@@ -53,6 +53,8 @@ pub struct Floor {
     timers: BTreeSet<(Timestamp, Place)>,
     /// Desks that differ from "at the frontier", by partition.
     busy: HashMap<u16, Vec<Place>>,
+    /// Desks that may want to be fed from the log, each once.
+    hungry: Vec<Place>,
     leases: HashMap<u16, (Lease, u64)>,
     waiting_bytes: usize,
     suspects_in_flight: u32,
@@ -77,6 +79,7 @@ impl Floor {
             ready: VecDeque::new(),
             timers: BTreeSet::new(),
             busy: HashMap::new(),
+            hungry: Vec::new(),
             leases: HashMap::new(),
             waiting_bytes: 0,
             suspects_in_flight: 0,
@@ -129,6 +132,7 @@ impl Floor {
             *taken_in = (*taken_in).max(ordinal.0);
         }
         self.mark_busy(place);
+        self.note_hunger(place);
         place
     }
 
@@ -157,6 +161,7 @@ impl Floor {
         }
         self.mark_busy(place);
         self.make_ready(place);
+        self.note_hunger(place);
     }
 
     /// Removes a desk; attempts in flight end without effect.
@@ -171,6 +176,7 @@ impl Floor {
         }
         self.busy.entry(ordinal.partition()).or_default().retain(|other| *other != place);
         self.ready.retain(|other| *other != place);
+        self.hungry.retain(|other| *other != place);
         self.free.push(place);
         self.journal.forget(ordinal);
     }
@@ -190,6 +196,7 @@ impl Floor {
         }
         self.mark_busy(place);
         self.make_ready(place);
+        self.note_hunger(place);
     }
 
     fn rewind(&mut self, place: Place) {
@@ -233,6 +240,7 @@ impl Floor {
             }
             if !desk.is_active() || !desk.has_room(self.waiting_bytes) {
                 desk.window.set_position(Position::Lagging(seq.prev()));
+                self.note_hunger(place);
             } else {
                 desk.window.offer(seq, Rc::clone(&parcel), parcel.weight());
                 self.waiting_bytes += parcel.weight();
@@ -316,6 +324,7 @@ impl Floor {
             self.mark_busy(assignment.place);
         }
         self.make_ready(assignment.place);
+        self.note_hunger(assignment.place);
         effect
     }
 
@@ -334,6 +343,7 @@ impl Floor {
         if let Some(place) = self.by_ordinal.get(&ordinal).copied() {
             self.mark_busy(place);
             self.make_ready(place);
+            self.note_hunger(place);
         }
     }
 

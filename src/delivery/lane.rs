@@ -4,7 +4,6 @@
 //! saver writes progress. All run on one arbiter and meet in a [`Floor`] between awaits; nothing is locked.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
@@ -13,6 +12,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
+use super::addresses::Addresses;
 use super::attempt::{self, Address};
 use super::floor::{Assignment, Floor};
 use super::metrics::LaneCounts;
@@ -70,7 +70,7 @@ pub struct Lane {
     /// Held by whoever saves.
     pub saving: tokio::sync::Mutex<()>,
     client: WireClient,
-    addresses: RefCell<HashMap<Ordinal, (u64, Rc<Address>)>>,
+    addresses: RefCell<Addresses>,
     idle: RefCell<Vec<Waker>>,
     workers: RefCell<Workers>,
     random: RefCell<fastrand::Rng>,
@@ -119,9 +119,10 @@ impl Lane {
         self.workers.borrow().in_flight
     }
 
-    /// Forgets the connections of origins that are no longer posted to.
+    /// Forgets the connections of origins that are no longer posted to, and what was prepared for subscriptions that are not.
     pub fn sweep_connections(&self) {
         self.client.sweep();
+        self.addresses.borrow_mut().sweep();
     }
 
     /// Sees to it that somebody takes what is ready, and that timers, feeder and saver know what changed.
@@ -223,23 +224,7 @@ impl Lane {
 
     /// The prepared address of a definition, made again when the definition changed.
     pub fn address(&self, record: &SubscriptionRecord) -> Option<Rc<Address>> {
-        let mut addresses = self.addresses.borrow_mut();
-        if let Some((revision, address)) = addresses.get(&record.ordinal)
-            && *revision == record.revision
-        {
-            return Some(Rc::clone(address));
-        }
-        match Address::of(&record.spec, &self.context.tls) {
-            Ok(address) => {
-                let address = Rc::new(address);
-                addresses.insert(record.ordinal, (record.revision, Rc::clone(&address)));
-                Some(address)
-            }
-            Err(error) => {
-                tracing::error!(subscription.id = %record.spec.id, %error, "a stored subscription cannot be addressed");
-                None
-            }
-        }
+        self.addresses.borrow_mut().get(record, &self.context.tls)
     }
 
     /// The wire client, for pings.
@@ -250,7 +235,7 @@ impl Lane {
 
     /// Forgets what was prepared for a removed subscription.
     pub fn forget_address(&self, ordinal: Ordinal) {
-        self.addresses.borrow_mut().remove(&ordinal);
+        self.addresses.borrow_mut().forget(ordinal);
     }
 
     fn settle(self: &Rc<Self>, assignment: &Assignment, outcome: &Outcome, event: Option<Event>, began: Timestamp) {
@@ -258,7 +243,7 @@ impl Lane {
         let effect = {
             let mut floor = self.floor.borrow_mut();
             let effect = floor.settle(assignment, event, outcome, (began, self.now()), self.chance());
-            let hungry = floor.desk(assignment.ordinal).is_some_and(|desk| desk.is_hungry());
+            let hungry = floor.has_hungry();
             drop(floor);
             if hungry {
                 self.hunger.notify_one();

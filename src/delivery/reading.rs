@@ -13,8 +13,8 @@ use crate::model::{Page, Seq};
 const HEAD_BYTES: usize = 512 * 1024;
 /// Read at once by the feeder: a few desks' worth of events.
 const FEED_BYTES: usize = 256 * 1024;
-/// Reads of one pass; then the desks are looked at anew.
-const SWEEP_READS_MAX: usize = 64;
+/// Reads of one pass; then the desks are looked at anew. What a pass reads fits into what [`crate::follow`] shares.
+const SWEEP_READS_MAX: usize = 16;
 /// Events after which the frontier of quiet partitions is saved too.
 const FRONTIER_EVERY: u64 = 10_000;
 
@@ -91,13 +91,17 @@ pub(super) async fn feed_lagging(lane: Rc<Lane>) {
             }
         }
         hungry.sort_unstable_by_key(|(_, at)| *at);
-        // Every other pass leaves the furthest half alone: one desk on its way through the whole log must not make those
-        // near the head wait for it.
-        let skipped = if near_head { hungry.len() / 2 } else { 0 };
+        // Every other pass leaves those alone that are behind the middle one: one desk on its way through the whole log must
+        // not make those near the head wait for it. Desks that stand together stay together.
+        let from = if near_head { hungry[hungry.len() / 2].1 } else { Seq::ZERO };
         near_head = !near_head;
-        sweep(&lane, &hungry[skipped..]).await;
+        sweep(&lane, &hungry[hungry.partition_point(|(_, at)| *at < from)..]).await;
         if lane.context.cancel.is_cancelled() {
             return;
+        }
+        let mut floor = lane.floor.borrow_mut();
+        for (place, _) in hungry {
+            floor.note_hunger(place);
         }
     }
 }
@@ -115,7 +119,7 @@ async fn sweep(lane: &Rc<Lane>, hungry: &[(Place, Seq)]) {
                 None => return,
             }
         }
-        let batch = match lane.context.follow.read(at, FEED_BYTES).await {
+        let batch = match lane.context.follow.read_shared(at, FEED_BYTES).await {
             Ok(batch) if batch.pages.is_empty() => return,
             Ok(batch) => batch,
             Err(error) => {
@@ -124,16 +128,12 @@ async fn sweep(lane: &Rc<Lane>, hungry: &[(Place, Seq)]) {
                 return;
             }
         };
-        for page in &batch.pages {
-            while let Some((place, _)) = waiting.next_if(|(_, next)| *next < page.last()) {
-                riders.push(place);
-            }
-            lane.floor.borrow_mut().feed(&mut riders, page, at);
-            at = page.last();
-            if riders.is_empty() {
-                break;
-            }
+        let last = batch.pages.last().map_or(at, |page| page.last());
+        while let Some((place, _)) = waiting.next_if(|(_, next)| *next < last) {
+            riders.push(place);
         }
+        lane.floor.borrow_mut().feed(&mut riders, &batch.pages, at);
+        at = last;
         lane.stir();
         tokio::task::yield_now().await;
         if at >= lane.floor.borrow().scanned || lane.context.cancel.is_cancelled() {

@@ -157,6 +157,13 @@ impl<T> Window<T> {
         Some(Progress { base, holes })
     }
 
+    /// Gives back the memory of a burst while nothing waits and nothing is in flight.
+    pub fn rest(&mut self) {
+        if self.waiting() == 0 && self.open.is_empty() {
+            (self.reopened, self.queue, self.open) = (VecDeque::new(), VecDeque::new(), Vec::new());
+        }
+    }
+
     /// Unsettled positions before the queue.
     fn holes(&self) -> impl Iterator<Item = Seq> + '_ {
         self.open.iter().copied().chain(self.reopened.iter().map(|(seq, _)| *seq))

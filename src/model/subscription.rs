@@ -33,6 +33,12 @@ impl SubscriptionId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The id, shared with this one.
+    #[must_use]
+    pub fn shared(&self) -> Arc<str> {
+        Arc::clone(&self.0)
+    }
 }
 
 impl fmt::Display for SubscriptionId {
@@ -287,6 +293,24 @@ pub struct SubscriptionRecord {
     pub created_at: Timestamp,
     /// When it was last changed.
     pub updated_at: Timestamp,
+}
+
+impl SubscriptionRecord {
+    /// The same without spare room, its parts shared where they are equal: what is read from a text grows by doubling.
+    #[must_use]
+    pub fn compacted(mut self) -> Self {
+        self.spec.types.shrink_to_fit();
+        self.spec.signature.keys.shrink_to_fit();
+        self.spec.retry.schedule.shrink_to_fit();
+        self.revisions.shrink_to_fit();
+        for revision in &mut self.revisions {
+            revision.types.shrink_to_fit();
+            if revision.topics == self.spec.topics {
+                revision.topics = self.spec.topics.clone();
+            }
+        }
+        self
+    }
 }
 
 impl SubscriptionSpec {

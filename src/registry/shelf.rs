@@ -2,15 +2,19 @@
 //!
 //! Owns the turn of writers and the order durable → visible → announced. Must not know what the records mean.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::ops::Bound;
-use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use tokio::sync::Mutex;
+use futures_util::future::join_all;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::{Mutex, oneshot};
 
 use crate::storage::{Catalog, Result, StorageError, StorageErrorKind};
+
+/// Records that are stored in one turn: whoever waits for the turn of another is stored together with it.
+const TURN_RECORDS_MAX: usize = 256;
 
 /// A record that the catalog keeps under a key.
 pub(super) trait Kept: Clone + Send + Sync + Sized + 'static {
@@ -18,7 +22,7 @@ pub(super) trait Kept: Clone + Send + Sync + Sized + 'static {
     type Change: Clone + Send + 'static;
 
     /// Its key.
-    fn key(&self) -> &str;
+    fn shared_key(&self) -> Arc<str>;
 
     /// The news that it was stored.
     fn put_change(record: Arc<Self>, created: bool) -> Self::Change;
@@ -43,7 +47,15 @@ struct Inner<R: Kept> {
     catalog: Arc<dyn Catalog>,
     // Held over a store, so that changes become visible in the order in which they became durable.
     turn: Mutex<()>,
+    /// Records to be stored by whoever has the next turn.
+    waiting: std::sync::Mutex<VecDeque<Waiting<R>>>,
     state: RwLock<State<R>>,
+}
+
+struct Waiting<R> {
+    record: R,
+    expected: u64,
+    reply: oneshot::Sender<Result<Arc<R>>>,
 }
 
 pub(super) struct Shelf<R: Kept>(Arc<Inner<R>>);
@@ -56,9 +68,9 @@ impl<R: Kept> Clone for Shelf<R> {
 
 impl<R: Kept> Shelf<R> {
     pub(super) fn new(catalog: Arc<dyn Catalog>, records: Vec<R>) -> Self {
-        let records = records.into_iter().map(|record| (Arc::from(record.key()), Arc::new(record))).collect();
+        let records = records.into_iter().map(|record| (record.shared_key(), Arc::new(record))).collect();
         let state = RwLock::new(State { records, listeners: Vec::new(), announced: 0 });
-        Self(Arc::new(Inner { catalog, turn: Mutex::new(()), state }))
+        Self(Arc::new(Inner { catalog, turn: Mutex::new(()), waiting: std::sync::Mutex::default(), state }))
     }
 
     pub(super) fn get(&self, key: &str) -> Option<Arc<R>> {
@@ -88,9 +100,13 @@ impl<R: Kept> Shelf<R> {
 
     pub(super) async fn put(&self, record: R, expected: u64) -> Result<Arc<R>> {
         let inner = Arc::clone(&self.0);
+        let (reply, answer) = oneshot::channel();
+        inner.waiting().push_back(Waiting { record, expected, reply });
         to_the_end(async move {
-            let _turn = inner.turn.lock().await;
-            inner.store(record, expected).await
+            let turn = inner.turn.lock().await;
+            inner.store_waiting().await;
+            drop(turn);
+            answer.await.unwrap_or_else(|_| Err(cut_off(None)))
         })
         .await
     }
@@ -150,12 +166,37 @@ impl<R: Kept> Inner<R> {
         self.state.write().expect("invariant: no holder of this lock panics")
     }
 
+    fn waiting(&self) -> std::sync::MutexGuard<'_, VecDeque<Waiting<R>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Stores what waits, together, so that many changes cost the catalog few commits; its turn must be held. The catalog is
+    /// asked in their order, gives ordinals in that order, and in that order they are announced.
+    async fn store_waiting(&self) {
+        let some: Vec<Waiting<R>> = {
+            let mut waiting = self.waiting();
+            let count = waiting.len().min(TURN_RECORDS_MAX);
+            waiting.drain(..count).collect()
+        };
+        let (records, replies): (Vec<_>, Vec<_>) = some.into_iter().map(|one| ((one.record, one.expected), one.reply)).unzip();
+        let stores = records.into_iter().map(|(record, expected)| R::store(self.catalog.as_ref(), record, expected));
+        for (stored, reply) in join_all(stores).await.into_iter().zip(replies) {
+            // A caller that went away has nobody to tell; what it asked for is done all the same.
+            let _ = reply.send(stored.map(|stored| self.show(stored)));
+        }
+    }
+
     async fn store(&self, record: R, expected: u64) -> Result<Arc<R>> {
-        let stored = Arc::new(R::store(self.catalog.as_ref(), record, expected).await?);
+        Ok(self.show(R::store(self.catalog.as_ref(), record, expected).await?))
+    }
+
+    /// Makes a record visible that is durable.
+    fn show(&self, stored: R) -> Arc<R> {
+        let stored = Arc::new(stored);
         let mut state = self.write();
-        let created = state.records.insert(Arc::from(stored.key()), Arc::clone(&stored)).is_none();
+        let created = state.records.insert(stored.shared_key(), Arc::clone(&stored)).is_none();
         state.announce(&R::put_change(Arc::clone(&stored), created));
-        Ok(stored)
+        stored
     }
 }
 
@@ -170,10 +211,10 @@ impl<R: Kept> State<R> {
 async fn to_the_end<T: Send + 'static>(change: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
     match tokio::spawn(change).await {
         Ok(result) => result,
-        Err(error) => Err(StorageError {
-            kind: StorageErrorKind::Unavailable,
-            message: "the change was cut off".to_owned(),
-            source: Some(Box::new(error)),
-        }),
+        Err(error) => Err(cut_off(Some(Box::new(error)))),
     }
+}
+
+fn cut_off(source: Option<Box<dyn std::error::Error + Send + Sync>>) -> StorageError {
+    StorageError { kind: StorageErrorKind::Unavailable, message: "the change was cut off".to_owned(), source }
 }

@@ -63,6 +63,13 @@ impl Role {
         (field("VmRSS:").unwrap_or(0) * 1024, field("VmHWM:").unwrap_or(0) * 1024)
     }
 
+    /// Bytes that it has given to the disk so far.
+    pub(super) fn written_bytes(&self) -> u64 {
+        let io = self.child.id().and_then(|pid| std::fs::read_to_string(format!("/proc/{pid}/io")).ok()).unwrap_or_default();
+        let line = io.lines().find_map(|line| line.strip_prefix("write_bytes: "));
+        line.and_then(|bytes| bytes.trim().parse().ok()).unwrap_or(0)
+    }
+
     /// Ends it.
     pub(super) async fn stop(mut self) {
         let _ = self.child.kill().await;

@@ -32,7 +32,6 @@ pub(super) struct Stage {
     /// The relay that is measured.
     pub(super) relay: Role,
     /// Where both run; removed with the stage.
-    #[expect(dead_code, reason = "rows about files read it")]
     pub(super) directory: TemporaryDirectory,
 }
 

@@ -1,6 +1,5 @@
 //! Desks that lag: which want to be fed, and what a page of the log gives each of them.
 
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -13,81 +12,131 @@ use crate::model::delivery::ExpiredRange;
 use crate::model::{Event, Page, Seq};
 
 impl Floor {
-    /// Desks that want to be fed from the log, and how far each has been matched.
+    /// Notes that a desk may want to be fed; whoever changes what [`Desk::is_hungry`] looks at says so here.
+    pub fn note_hunger(&mut self, place: Place) {
+        if let Some(desk) = self.desks.get_mut(place).and_then(Option::as_deref_mut)
+            && !desk.is_listed_hungry
+            && desk.is_hungry()
+        {
+            desk.is_listed_hungry = true;
+            self.hungry.push(place);
+        }
+    }
+
+    /// Whether a desk may want to be fed.
+    #[must_use]
+    pub fn has_hungry(&self) -> bool {
+        !self.hungry.is_empty()
+    }
+
+    /// Takes the desks that want to be fed from the log, and how far each has been matched: O(those), however many lag.
+    /// [`Floor::note_hunger`] lists again whoever was not fed.
     #[must_use]
     pub fn hungry(&mut self) -> Vec<(Place, Seq)> {
-        let mut hungry = Vec::new();
-        let scanned = self.scanned;
-        for places in self.busy.values() {
-            for &place in places {
-                let Some(desk) = self.desks[place].as_deref_mut() else { continue };
-                if let Position::Lagging(at) = desk.window.position()
-                    && desk.is_hungry()
-                {
-                    if at >= scanned {
-                        desk.window.set_position(Position::Riding { not_before: at });
-                    } else if desk.has_room(self.waiting_bytes) {
-                        hungry.push((place, at));
-                    }
+        let mut hungry = Vec::with_capacity(self.hungry.len());
+        let (scanned, waiting_bytes) = (self.scanned, self.waiting_bytes);
+        self.hungry.retain(|&place| {
+            let Some(desk) = self.desks[place].as_deref_mut() else { return false };
+            let Position::Lagging(at) = desk.window.position() else {
+                desk.is_listed_hungry = false;
+                return false;
+            };
+            // Those for whom the lane has no room at the moment stay listed.
+            let waits = desk.is_hungry() && at < scanned && !desk.has_room(waiting_bytes);
+            desk.is_listed_hungry = waits;
+            if desk.is_hungry() && !waits {
+                if at >= scanned {
+                    desk.window.set_position(Position::Riding { not_before: at });
+                } else {
+                    hungry.push((place, at));
                 }
             }
-        }
+            waits
+        });
         hungry
     }
 
-    /// Feeds a page, read behind `from`, to desks that lag, each from where it stands; those that are full stay behind.
+    /// Feeds pages that follow each other, read behind `from`, to desks that lag, each from where it stands; those that are
+    /// full stay behind and leave `riders`. O(riders) for all pages together, then O(matching) an event.
     ///
-    /// A desk that stands before `from` was moved back while the page was read; it is left for another pass, since what lies
-    /// between is not gone.
-    pub fn feed(&mut self, riders: &mut Vec<Place>, page: &Arc<Page>, from: Seq) {
-        let last = page.last();
-        let mut on: HashMap<Place, Seq> = HashMap::with_capacity(riders.len());
+    /// A desk that stands before `from` was moved back while the pages were read; it is left for another pass, since what
+    /// lies between is not gone.
+    pub fn feed(&mut self, riders: &mut Vec<Place>, pages: &[Arc<Page>], from: Seq) {
+        let (Some(first), Some(last)) = (pages.first().map(|page| page.first()), pages.last().map(|page| page.last())) else {
+            return;
+        };
+        riders.retain(|&place| {
+            let Some(desk) = self.desks[place].as_deref_mut() else { return false };
+            let Position::Lagging(at) = desk.window.position() else { return false };
+            desk.is_riding_along = (from..last).contains(&at) && desk.is_active();
+            desk.is_riding_along
+        });
         for &place in riders.iter() {
-            let Some(desk) = self.desks[place].as_deref_mut() else { continue };
-            let Position::Lagging(at) = desk.window.position() else { continue };
-            if (from..last).contains(&at) && desk.is_active() {
-                on.insert(place, at);
-                self.note_gap(place, at, page.first());
+            if let Some(Position::Lagging(at)) = self.desks[place].as_deref().map(|desk| desk.window.position()) {
+                self.note_gap(place, at, first);
             }
         }
+        riders.sort_unstable();
+        let mut left = riders.len();
+        for page in pages {
+            if left == 0 {
+                break;
+            }
+            self.feed_page(page, riders, &mut left);
+        }
+        riders.retain(|&place| {
+            let Some(desk) = self.desks[place].as_deref_mut() else { return false };
+            let rode_on = std::mem::take(&mut desk.is_riding_along);
+            if rode_on {
+                desk.window.set_position(Position::Lagging(last));
+            }
+            rode_on
+        });
+    }
+
+    fn feed_page(&mut self, page: &Arc<Page>, riders: &[Place], left: &mut usize) {
         let matching: Vec<Rc<[Place]>> = page.topics().iter().map(|topic| self.matcher.matching(topic)).collect();
+        if matching.iter().all(|places| places.is_empty()) {
+            return;
+        }
         for event in page.events_after(Seq::ZERO) {
             let index = u32::try_from(event.seq().0 - page.first().0).unwrap_or(u32::MAX);
             let places = &matching[page.topic_index_at(index)];
-            if places.len() <= on.len() {
-                let wanted: Vec<Place> = places.iter().copied().filter(|place| on.contains_key(place)).collect();
-                self.feed_event(&event, &wanted, &mut on);
+            let mut parcel = None;
+            // Whichever list is shorter is gone through.
+            if places.len() <= riders.len() {
+                for &place in places.iter() {
+                    *left -= usize::from(!self.feed_event(&event, place, &mut parcel));
+                }
             } else {
-                let wanted: Vec<Place> = on.keys().copied().filter(|place| places.binary_search(place).is_ok()).collect();
-                self.feed_event(&event, &wanted, &mut on);
+                for place in riders.iter().filter(|place| places.binary_search(place).is_ok()) {
+                    *left -= usize::from(!self.feed_event(&event, *place, &mut parcel));
+                }
+            }
+            if *left == 0 {
+                return;
             }
         }
-        for place in on.keys() {
-            if let Some(desk) = self.desks[*place].as_deref_mut() {
-                desk.window.set_position(Position::Lagging(last));
-            }
-        }
-        riders.retain(|place| on.contains_key(place));
     }
 
-    fn feed_event(&mut self, event: &Event, wanted: &[Place], on: &mut HashMap<Place, Seq>) {
+    /// Offers an event to a desk if it rides along; `false` when the desk was full and got off.
+    fn feed_event(&mut self, event: &Event, place: Place, parcel: &mut Option<Rc<Parcel>>) -> bool {
         let seq = event.seq();
-        let mut parcel: Option<Rc<Parcel>> = None;
-        for &place in wanted {
-            let Some(desk) = self.desks[place].as_deref_mut() else { continue };
-            if on.get(&place).is_none_or(|at| seq <= *at) || !desk.wants_type(event.fields().kind) {
-                continue;
-            }
-            if !desk.has_room(self.waiting_bytes) {
-                desk.window.set_position(Position::Lagging(seq.prev()));
-                on.remove(&place);
-                continue;
-            }
-            let parcel = parcel.get_or_insert_with(|| Rc::new(Parcel::new(event.clone())));
-            desk.window.offer(seq, Rc::clone(parcel), parcel.weight());
-            self.waiting_bytes += parcel.weight();
-            self.make_ready(place);
+        let Some(desk) = self.desks[place].as_deref_mut().filter(|desk| desk.is_riding_along) else { return true };
+        let is_behind = matches!(desk.window.position(), Position::Lagging(at) if seq <= at);
+        if is_behind || !(desk.record.spec.types.is_empty() || desk.wants_type(event.fields().kind)) {
+            return true;
         }
+        if !desk.has_room(self.waiting_bytes) {
+            desk.window.set_position(Position::Lagging(seq.prev()));
+            desk.is_riding_along = false;
+            return false;
+        }
+        let parcel = parcel.get_or_insert_with(|| Rc::new(Parcel::new(event.clone())));
+        desk.window.offer(seq, Rc::clone(parcel), parcel.weight());
+        self.waiting_bytes += parcel.weight();
+        self.make_ready(place);
+        true
     }
 
     fn note_gap(&mut self, place: Place, at: Seq, first: Seq) {

@@ -87,10 +87,10 @@ fn position(floor: &mut Floor) -> Position {
 fn a_seek_in_the_middle_of_a_pass_expires_nothing() {
     let (mut floor, place) = lagging();
     let mut riders = vec![place];
-    floor.feed(&mut riders, &page(101, 10), Seq(100));
+    floor.feed(&mut riders, &[page(101, 10)], Seq(100));
     assert_eq!(position(&mut floor), Position::Lagging(Seq(110)));
     floor.seek(Ordinal(1), Seq::ZERO);
-    floor.feed(&mut riders, &page(111, 10), Seq(110));
+    floor.feed(&mut riders, &[page(111, 10)], Seq(110));
     assert!(riders.is_empty(), "another pass takes it from where it stands now");
     assert_eq!(position(&mut floor), Position::Lagging(Seq::ZERO));
     assert_eq!(floor.desk(Ordinal(1)).unwrap().totals.expired, 0);
@@ -100,7 +100,7 @@ fn a_seek_in_the_middle_of_a_pass_expires_nothing() {
 #[test]
 fn a_page_that_begins_later_than_it_was_asked_for_is_a_gap() {
     let (mut floor, place) = lagging();
-    floor.feed(&mut vec![place], &page(151, 10), Seq(100));
+    floor.feed(&mut vec![place], &[page(151, 10)], Seq(100));
     assert_eq!(floor.desk(Ordinal(1)).unwrap().totals.expired, 50);
     assert_eq!(floor.notices.len(), 1);
 }
@@ -156,8 +156,10 @@ fn riding_lagging_and_pausing_take_every_event_once() {
             }
             2 => {
                 for (place, at) in floor.hungry() {
-                    let page = pages.iter().find(|page| page.last() > at).unwrap();
-                    floor.feed(&mut vec![place], page, at);
+                    let next = pages.iter().position(|page| page.last() > at).unwrap();
+                    let to = pages.len().min(next + random.usize(1..4));
+                    floor.feed(&mut vec![place], &pages[next..to], at);
+                    floor.note_hunger(place);
                 }
             }
             _ => {

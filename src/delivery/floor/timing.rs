@@ -34,6 +34,7 @@ impl Floor {
             if let Some(desk) = self.desks[place].as_deref_mut() {
                 desk.wakes_at = None;
                 self.make_ready(place);
+                self.note_hunger(place);
             }
         }
     }
@@ -57,6 +58,8 @@ impl Floor {
                 desk.is_busy = entry.is_some() || matches!(desk.window.position(), Position::Lagging(_));
                 if let Some(entry) = entry {
                     progress.entries.insert(desk.ordinal(), entry);
+                } else {
+                    desk.window.rest();
                 }
                 desk.is_busy
             });

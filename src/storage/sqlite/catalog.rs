@@ -1,6 +1,8 @@
 //! The catalog over the database.
 
 use async_trait::async_trait;
+use futures_util::TryStreamExt as _;
+use sqlx::Row as _;
 
 use super::fault::{damaged, fault};
 use super::job::{Answer, Work};
@@ -16,12 +18,17 @@ impl Catalog for Sqlite {
     async fn subscriptions(&self) -> Result<Vec<SubscriptionRecord>> {
         let mut reader = self.readers.take().await?;
         let sql = "SELECT id, ordinal, revision, record FROM subscriptions ORDER BY id";
-        let rows: Vec<(String, i64, i64, String)> = sqlx::query_as(sql).fetch_all(&mut *reader).await.map_err(reading)?;
-        let record = |(id, ordinal, revision, json): (String, i64, i64, String)| {
-            let record: SubscriptionRecord = read_json(&id, &json)?;
-            Ok(SubscriptionRecord { ordinal: Ordinal(unsigned(ordinal)), revision: unsigned(revision), ..record })
-        };
-        rows.into_iter().map(record).collect()
+        // Row by row: all their texts at once would take more memory than the relay needs for them ever after.
+        let mut rows = sqlx::query(sql).fetch(&mut *reader);
+        let mut records = Vec::new();
+        while let Some(row) = rows.try_next().await.map_err(reading)? {
+            let (id, json): (&str, &str) = (row.try_get(0).map_err(reading)?, row.try_get(3).map_err(reading)?);
+            let record: SubscriptionRecord = read_json(id, json)?;
+            let ordinal = Ordinal(unsigned(row.try_get(1).map_err(reading)?));
+            let revision = unsigned(row.try_get(2).map_err(reading)?);
+            records.push(SubscriptionRecord { ordinal, revision, ..record.compacted() });
+        }
+        Ok(records)
     }
 
     async fn put_subscription(&self, record: SubscriptionRecord, expected: u64) -> Result<SubscriptionRecord> {

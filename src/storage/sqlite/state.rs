@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 
+use futures_util::TryStreamExt as _;
 use sqlx::Row;
 use sqlx::sqlite::SqliteConnection;
 
@@ -108,10 +109,12 @@ impl State {
             self.epochs.insert(part, unsigned(epoch));
         }
         let sql = "SELECT id, revision, ordinal FROM subscriptions";
-        for (id, revision, ordinal) in sqlx::query_as::<_, (String, i64, i64)>(sql).fetch_all(&mut *conn).await? {
+        let mut rows = sqlx::query_as::<_, (String, i64, i64)>(sql).fetch(&mut *conn);
+        while let Some((id, revision, ordinal)) = rows.try_next().await? {
             let known = KnownSubscription { revision: unsigned(revision), ordinal: Ordinal(unsigned(ordinal)) };
             self.subscriptions.insert(id, known);
         }
+        drop(rows);
         let sql = "SELECT name, revision, resume_token FROM sources";
         for (name, revision, token) in sqlx::query_as::<_, (String, i64, Option<String>)>(sql).fetch_all(conn).await? {
             let resume_token = token.and_then(|token| ResumeToken::parse(&token));

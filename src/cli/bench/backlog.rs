@@ -1,0 +1,137 @@
+//! Catching up: one subscription with a long backlog, and very many that lag at once.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use anyhow::Context as _;
+
+use super::crowd;
+use super::experiment::{Experiment, Findings, Reading, Row, Subject, Target, Terms};
+use super::load::{self, BATCH_EVENTS};
+use super::receiver::now_us;
+use super::stage::{Scene, Stage};
+use super::wire::Connection;
+
+/// One subscription that was paused while events went by.
+pub(super) const BACKLOG: Experiment = Experiment {
+    name: "backlog",
+    subject: Subject::Backlog,
+    rows: &[Row {
+        what: "deliveries out of a backlog of 200,000 events",
+        against: "live, the same subscription",
+        unit: "/s",
+        target: Target::AtLeast(0.9),
+    }],
+    run: |terms| Box::pin(backlog_run(terms)),
+};
+
+/// Very many subscriptions from the beginning of the log.
+pub(super) const LAGGING: Experiment = Experiment {
+    name: "lagging",
+    subject: Subject::Backlog,
+    rows: &[Row {
+        what: "log reads, 10,000 subscriptions pass 100,000 events",
+        against: "1 subscription",
+        unit: "",
+        target: Target::AtMost(3.0),
+    }],
+    run: |_| Box::pin(lagging_run()),
+};
+
+const BACKLOG_EVENTS: u64 = 200_000;
+const LAGGING_EVENTS: u64 = 100_000;
+const LAGGING_SIZE: u64 = 10_000;
+
+async fn backlog_run(terms: Terms) -> anyhow::Result<Findings> {
+    let stage = Stage::set(&Scene::new(1)).await?;
+    let (relay, receiver) = (stage.relay.address, stage.receiver.address);
+    let mut control = Connection::open(receiver).await?;
+    let mut rest = Connection::open(relay).await?;
+    load::produce(relay, receiver, 1, std::time::Duration::from_millis(300)).await?;
+    control.call("POST", "/reset", "text/plain", b"").await?;
+    let (published, took) = load::produce(relay, receiver, 1, terms.duration).await?;
+    let live = published as f64 / took.as_secs_f64();
+
+    rest.call("POST", "/v1/subscriptions/bench-0/pause", "application/json", b"").await?;
+    control.call("POST", "/reset", "text/plain", b"").await?;
+    publish(relay, "bench", BACKLOG_EVENTS).await?;
+    let cpu_before = stage.relay.cpu_us();
+    let began = Instant::now();
+    rest.call("POST", "/v1/subscriptions/bench-0/resume", "application/json", b"").await?;
+    crowd::received(&mut control, BACKLOG_EVENTS).await?;
+    let drained = BACKLOG_EVENTS as f64 / began.elapsed().as_secs_f64();
+    let cpu_us = (stage.relay.cpu_us() - cpu_before) as f64 / BACKLOG_EVENTS as f64;
+    let (_, highest) = stage.relay.resident_bytes();
+    stage.relay.stop().await;
+    stage.receiver.stop().await;
+    Ok(Findings::Measured(vec![Reading {
+        relay_cpu_us: Some(cpu_us),
+        relay_resident_mib: Some(highest as f64 / (1024.0 * 1024.0)),
+        ..Reading::ratio(drained, live)
+    }]))
+}
+
+async fn lagging_run() -> anyhow::Result<Findings> {
+    let stage = Stage::set(&Scene::new(0)).await?;
+    let (relay, receiver) = (stage.relay.address, stage.receiver.address);
+    let mut control = Connection::open(receiver).await?;
+    let mut rest = Connection::open(relay).await?;
+    publish(relay, "lagging.noise", LAGGING_EVENTS).await?;
+    // The last event is for everybody, so whoever got it has passed the whole log.
+    publish(relay, "lagging.end", 1).await?;
+
+    let before = log_reads(&mut rest).await?;
+    crowd::subscribe(relay, 1, from_the_beginning, receiver).await?;
+    crowd::received(&mut control, 1).await?;
+    let one = log_reads(&mut rest).await? - before;
+    rest.call("DELETE", "/v1/subscriptions/lagging-0", "text/plain", b"").await?;
+
+    control.call("POST", "/reset", "text/plain", b"").await?;
+    let (before, cpu_before) = (log_reads(&mut rest).await?, stage.relay.cpu_us());
+    crowd::subscribe(relay, LAGGING_SIZE, from_the_beginning, receiver).await?;
+    crowd::received(&mut control, LAGGING_SIZE).await?;
+    let all = log_reads(&mut rest).await? - before;
+    let cpu_us = (stage.relay.cpu_us() - cpu_before) as f64 / LAGGING_SIZE as f64;
+    let (_, highest) = stage.relay.resident_bytes();
+    stage.relay.stop().await;
+    stage.receiver.stop().await;
+    anyhow::ensure!(one > 0, "one subscription came through the log without reading it");
+    Ok(Findings::Measured(vec![Reading {
+        relay_cpu_us: Some(cpu_us),
+        relay_resident_mib: Some(highest as f64 / (1024.0 * 1024.0)),
+        ..Reading::ratio(all as f64, one as f64)
+    }]))
+}
+
+fn from_the_beginning(number: u64, receiver: SocketAddr) -> serde_json::Value {
+    serde_json::json!({
+        "id": format!("lagging-{number}"), "url": format!("http://{receiver}/hook"), "topics": ["lagging.end"],
+        "from": "earliest",
+    })
+}
+
+/// Publishes so many events in batches, as fast as they are taken.
+async fn publish(relay: SocketAddr, topic: &str, events: u64) -> anyhow::Result<()> {
+    let mut intake = Connection::open(relay).await?;
+    let path = format!("/v1/topics/{topic}/events");
+    let mut batch = String::new();
+    let mut published = 0;
+    while published < events {
+        batch.clear();
+        let to = events.min(published + BATCH_EVENTS as u64);
+        for number in published..to {
+            batch.push_str(&load::event(number, now_us()));
+            batch.push('\n');
+        }
+        intake.call("POST", &path, "application/x-ndjson", batch.as_bytes()).await?;
+        published = to;
+    }
+    Ok(())
+}
+
+/// How often the relay has read pages of its log, by its metrics.
+async fn log_reads(rest: &mut Connection) -> anyhow::Result<u64> {
+    let metrics = String::from_utf8(rest.call("GET", "/metrics", "text/plain", b"").await?)?;
+    let value = metrics.lines().find_map(|line| line.strip_prefix("hookcast_log_reads_total "));
+    Ok(value.context("the relay counts its reads of the log")?.trim().parse()?)
+}
