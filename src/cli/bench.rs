@@ -17,6 +17,7 @@ mod latency;
 mod load;
 mod process;
 mod receiver;
+mod scaling;
 mod stage;
 mod table;
 mod wire;
@@ -49,6 +50,12 @@ enum Bench {
     Subscriptions(RunArgs),
     /// Everything above, as one table.
     All(RunArgs),
+    /// How the relay's processor time grows with events, subscriptions, topics, clients, backlog and payload.
+    Scaling {
+        /// Print one JSON array instead of a table.
+        #[arg(long)]
+        json: bool,
+    },
     /// The receiver of a benchmark; started by the others.
     #[command(hide = true)]
     Receiver,
@@ -83,6 +90,7 @@ pub async fn run(arguments: BenchArgs) -> anyhow::Result<()> {
         Bench::Backlog(arguments) => measure(Some(Subject::Backlog), &arguments).await,
         Bench::Subscriptions(arguments) => measure(Some(Subject::Subscriptions), &arguments).await,
         Bench::All(arguments) => measure(None, &arguments).await,
+        Bench::Scaling { json } => scaling::run(json).await,
         Bench::Receiver => receiver::serve(SocketAddr::from(([127, 0, 0, 1], 0))).await,
     }
 }
