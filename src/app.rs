@@ -2,6 +2,7 @@
 //!
 //! The only module that knows all others. [`App::start`] gives a running relay; `serve`, `demo` and the tests use the same.
 
+use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use crate::follow::Follow;
 use crate::http::auth::{Auth, AuthSettings, Scope, TokenEntry};
 use crate::http::{DefinitionDefaults, HttpLimits, HttpState, ServerSettings};
 use crate::ingest::{DedupeSettings, Ingest};
+use crate::model::subscription::Ordinal;
 use crate::net::dial::Gate;
 use crate::net::fetch::Fetcher;
 use crate::net::target::Target;
@@ -125,6 +127,7 @@ impl App {
         };
         let (ingest, leader) =
             Ingest::start(Arc::clone(&ground.store.log), Arc::clone(&ground.tail), Arc::clone(&ground.clock), dedupe).await?;
+        declared::apply_early(config, &ground, &registry).await?;
         let (notices, heard) = mpsc::channel(NOTICES_MAX);
         let lanes = Lanes::start(lane_count(config), ground.lane_context(&registry, notices), &ground.gate).await?;
         let notices_end = CancellationToken::new();
@@ -230,10 +233,16 @@ impl Ground {
         );
         let (registry, lanes) = (registry.clone(), lanes.clone());
         tokio::spawn(retention.run(self.closing.clone(), async move |buried| {
+            let mut counts: HashMap<Ordinal, u64> = HashMap::new();
+            for (ordinal, _) in &buried {
+                *counts.entry(*ordinal).or_default() += 1;
+            }
+            if counts.is_empty() {
+                return;
+            }
             for record in registry.all() {
-                let count = buried.iter().filter(|(ordinal, _)| *ordinal == record.ordinal).count() as u64;
-                if count > 0 {
-                    lanes.buried(&record, count).await;
+                if let Some(count) = counts.get(&record.ordinal) {
+                    lanes.buried(&record, *count).await;
                 }
             }
         }));

@@ -123,6 +123,12 @@ impl Follow {
         Ok(pages)
     }
 
+    /// The position behind which everything is in memory.
+    #[must_use]
+    pub fn remembers_from(&self) -> Seq {
+        self.tail.reaches_back_to()
+    }
+
     /// How often pages were read from storage so far.
     #[must_use]
     pub fn log_reads(&self) -> u64 {

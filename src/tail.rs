@@ -93,6 +93,13 @@ impl Tail {
         self.first_kept.store(first.0, Ordering::Relaxed);
     }
 
+    /// The position behind which this has everything.
+    #[must_use]
+    pub fn reaches_back_to(&self) -> Seq {
+        let ring = self.ring.read().unwrap_or_else(PoisonError::into_inner);
+        ring.pages.front().map_or_else(|| self.head(), |oldest| oldest.first().prev())
+    }
+
     /// A coalescing wake-up that carries the head.
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<Seq> {
@@ -167,7 +174,7 @@ mod tests {
         let tail = Tail::new(TailSettings { bytes_max: 1 }, Seq(1), Seq(0));
         assert!(matches!(tail.read(Seq(0), 1), TailRead::AtHead));
         tail.publish(&[page(1, 3), page(4, 2)]);
-        assert_eq!(tail.head(), Seq(5));
+        assert_eq!((tail.head(), tail.reaches_back_to()), (Seq(5), Seq(3)));
         assert!(matches!(tail.read(Seq(0), 1), TailRead::Behind), "the first page was let go");
         let TailRead::Pages(pages) = tail.read(Seq(4), 1) else { panic!("position 5 is in the tail") };
         assert_eq!(pages[0].first(), Seq(4));

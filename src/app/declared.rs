@@ -5,14 +5,50 @@ use std::collections::HashSet;
 use super::{AppError, Ground};
 use crate::config::Config;
 use crate::delivery::Lanes;
-use crate::model::Seq;
 use crate::model::source::{SourceRecord, SourceSpec};
-use crate::model::subscription::change::{changed_record, new_record};
+use crate::model::subscription::change::{changed_record, chooses_anew, new_record};
 use crate::model::subscription::parse::Definition;
 use crate::model::subscription::{StartFrom, SubscriptionRecord};
+use crate::model::{Seq, SubscriptionId};
 use crate::registry::{Registry, SourceRegistry};
 
-/// Brings the stored definitions in line with the declared ones.
+/// Subscriptions that are stored together.
+const TOGETHER_MAX: usize = 256;
+
+/// Brings the stored subscriptions in line with the declared ones before anybody delivers for them; those that choose other
+/// events than before are left to [`apply`], because where they stand must be known.
+pub(super) async fn apply_early(config: &Config, ground: &Ground, registry: &Registry) -> Result<(), AppError> {
+    let mut records = Vec::new();
+    for definition in &config.subscriptions {
+        let Some(id) = definition.id.clone() else { continue };
+        match registry.get(id.as_str()) {
+            None => {
+                let starts_after = start(ground, definition.from).await?;
+                let record = new_record(definition.clone(), id, starts_after, ground.clock.now(), &mut random);
+                records.push((SubscriptionRecord { declared: true, ..record }, 0));
+            }
+            Some(present) if !chooses_anew(&present, definition) => {
+                records.extend(changed(ground, &present, definition.clone(), Seq::ZERO));
+            }
+            Some(_) => {}
+        }
+    }
+    let declared = config.subscriptions.iter().filter_map(|definition| definition.id.as_ref());
+    let declared: HashSet<&str> = declared.map(SubscriptionId::as_str).collect();
+    for record in registry.all() {
+        if record.declared && !declared.contains(record.spec.id.as_str()) {
+            records.push((SubscriptionRecord { declared: false, ..SubscriptionRecord::clone(&record) }, record.revision));
+        }
+    }
+    let mut records = records.into_iter().peekable();
+    while records.peek().is_some() {
+        let some = records.by_ref().take(TOGETHER_MAX).map(|(record, revision)| registry.put(record, revision));
+        futures_util::future::try_join_all(some).await?;
+    }
+    Ok(())
+}
+
+/// Brings the rest of the stored definitions in line with the declared ones.
 pub(super) async fn apply(
     config: &Config,
     ground: &Ground,
@@ -21,18 +57,11 @@ pub(super) async fn apply(
     lanes: &Lanes,
 ) -> Result<(), AppError> {
     for definition in &config.subscriptions {
-        subscription(ground, registry, lanes, definition.clone()).await?;
-    }
-    let declared: HashSet<&str> = config
-        .subscriptions
-        .iter()
-        .filter_map(|d| d.id.as_ref())
-        .map(super::super::model::subscription::SubscriptionId::as_str)
-        .collect();
-    for record in registry.all() {
-        if record.declared && !declared.contains(record.spec.id.as_str()) {
-            let freed = SubscriptionRecord { declared: false, ..SubscriptionRecord::clone(&record) };
-            registry.put(freed, record.revision).await?;
+        let present = definition.id.as_ref().and_then(|id| registry.get(id.as_str()));
+        let Some(present) = present.filter(|present| chooses_anew(present, definition)) else { continue };
+        let cursor = lanes.status(&present).await.map_or(present.starts_after, |status| status.cursor);
+        if let Some((record, revision)) = changed(ground, &present, definition.clone(), cursor) {
+            registry.put(record, revision).await?;
         }
     }
     for spec in &config.sources {
@@ -47,24 +76,21 @@ pub(super) async fn apply(
     Ok(())
 }
 
-async fn subscription(ground: &Ground, registry: &Registry, lanes: &Lanes, definition: Definition) -> Result<(), AppError> {
-    let Some(id) = definition.id.clone() else { return Ok(()) };
-    let now = ground.clock.now();
-    let mut random = |bytes: &mut [u8]| getrandom::fill(bytes).expect("invariant: the system has random bytes");
-    let Some(present) = registry.get(id.as_str()) else {
-        let starts_after = start(ground, definition.from).await?;
-        let record = new_record(definition, id, starts_after, now, &mut random);
-        registry.put(SubscriptionRecord { declared: true, ..record }, 0).await?;
-        return Ok(());
-    };
-    let cursor = lanes.status(&present).await.map_or(present.starts_after, |status| status.cursor);
-    let (changed, _) = changed_record(&present, definition, cursor, now, &mut random);
+/// What a definition makes of a record and the revision it replaces; `None` when it says what is there.
+fn changed(
+    ground: &Ground,
+    present: &SubscriptionRecord,
+    definition: Definition,
+    cursor: Seq,
+) -> Option<(SubscriptionRecord, u64)> {
+    let (changed, _) = changed_record(present, definition, cursor, ground.clock.now(), &mut random);
     let changed = SubscriptionRecord { declared: true, ..changed };
-    let same = SubscriptionRecord { updated_at: present.updated_at, ..changed.clone() } == *present;
-    if !same {
-        registry.put(changed, present.revision).await?;
-    }
-    Ok(())
+    let is_same = SubscriptionRecord { updated_at: present.updated_at, ..changed.clone() } == *present;
+    (!is_same).then_some((changed, present.revision))
+}
+
+fn random(bytes: &mut [u8]) {
+    getrandom::fill(bytes).expect("invariant: the system has random bytes");
 }
 
 async fn start(ground: &Ground, from: StartFrom) -> Result<Seq, AppError> {

@@ -20,6 +20,7 @@ mod latency;
 mod load;
 mod process;
 mod receiver;
+mod scaling;
 mod stage;
 mod subscriptions;
 mod table;
@@ -28,16 +29,8 @@ mod wire;
 use experiment::{Experiment, Subject, Terms};
 
 /// Everything that is measured, in the order of the table.
-const EXPERIMENTS: &[Experiment] = &[
-    deliver::TEN,
-    deliver::ONE,
-    latency::CALM,
-    backlog::BACKLOG,
-    backlog::LAGGING,
-    subscriptions::CROWD,
-    subscriptions::IDLE,
-    bytes::BYTES,
-];
+const EXPERIMENTS: &[Experiment] =
+    &[deliver::TEN, deliver::ONE, latency::CALM, backlog::BACKLOG, backlog::LAGGING, subscriptions::CROWD, bytes::BYTES];
 
 /// Arguments of `bench`.
 #[derive(Debug, Args)]
@@ -62,6 +55,12 @@ enum Bench {
     Subscriptions(RunArgs),
     /// Everything above, as one table.
     All(RunArgs),
+    /// How the relay's processor time grows with events, subscriptions, topics, clients, backlog and payload.
+    Scaling {
+        /// Print one JSON array instead of a table.
+        #[arg(long)]
+        json: bool,
+    },
     /// The receiver of a benchmark; started by the others.
     #[command(hide = true)]
     Receiver,
@@ -96,6 +95,7 @@ pub async fn run(arguments: BenchArgs) -> anyhow::Result<()> {
         Bench::Backlog(arguments) => measure(Some(Subject::Backlog), &arguments).await,
         Bench::Subscriptions(arguments) => measure(Some(Subject::Subscriptions), &arguments).await,
         Bench::All(arguments) => measure(None, &arguments).await,
+        Bench::Scaling { json } => scaling::run(json).await,
         Bench::Receiver => receiver::serve(SocketAddr::from(([127, 0, 0, 1], 0))).await,
     }
 }

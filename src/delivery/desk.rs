@@ -47,6 +47,17 @@ pub struct Totals {
     pub expired: u64,
 }
 
+/// How it stands with being fed from the log; the lane's floor keeps it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Feeding {
+    /// Whether it is listed among the desks that want to be fed.
+    pub is_listed: bool,
+    /// Whether it was fed since it began to lag.
+    pub has_boarded: bool,
+    /// Whether the pages being fed are for it, too.
+    pub rides_along: bool,
+}
+
 /// The state of one subscription in its lane.
 #[derive(Debug)]
 pub struct Desk {
@@ -62,10 +73,8 @@ pub struct Desk {
     pub is_ready: bool,
     /// Whether it is listed among the desks whose progress is saved one by one.
     pub is_busy: bool,
-    /// Whether it is listed among the desks that want to be fed from the log.
-    pub is_listed_hungry: bool,
-    /// Whether the pages being fed are for it, too.
-    pub is_riding_along: bool,
+    /// How it stands with being fed from the log.
+    pub feeding: Feeding,
     /// The earliest time at which the lane's timer looks at it again.
     pub wakes_at: Option<Timestamp>,
     retries: BTreeMap<Seq, Retry>,
@@ -89,8 +98,7 @@ impl Desk {
             last_attempt: None,
             is_ready: false,
             is_busy: false,
-            is_listed_hungry: false,
-            is_riding_along: false,
+            feeding: Feeding::default(),
             wakes_at: None,
             retries: BTreeMap::new(),
             due: BTreeSet::new(),

@@ -65,6 +65,8 @@ pub struct Floor {
     pub notices: Vec<Notice>,
     /// Where the lane's reader stands.
     pub scanned: Seq,
+    /// Attempts that ended so far.
+    pub settled: u64,
 }
 
 impl Floor {
@@ -87,6 +89,7 @@ impl Floor {
             journal: Journal::default(),
             notices: Vec::new(),
             scanned,
+            settled: 0,
         }
     }
 
@@ -187,6 +190,7 @@ impl Floor {
         if let Some(desk) = self.desks[place].as_deref_mut() {
             self.waiting_bytes -= desk.window.waiting_bytes();
             desk.window.jump(to);
+            desk.feeding.has_boarded = false;
             for seq in desk.forget_retries_after(to) {
                 self.journal.clear(ordinal, seq);
             }
@@ -294,6 +298,7 @@ impl Floor {
         chance: f64,
     ) -> Effect {
         self.suspects_in_flight -= u32::from(assignment.is_suspect);
+        self.settled += 1;
         let Some(desk) = self.desks.get_mut(assignment.place).and_then(Option::as_deref_mut) else { return Effect::default() };
         if desk.ordinal() != assignment.ordinal {
             return Effect::default();

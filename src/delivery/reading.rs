@@ -4,6 +4,9 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::lane::Lane;
 use super::matcher::Place;
@@ -15,6 +18,8 @@ const HEAD_BYTES: usize = 512 * 1024;
 const FEED_BYTES: usize = 256 * 1024;
 /// Reads of one pass; then the desks are looked at anew. What a pass reads fits into what [`crate::follow`] shares.
 const SWEEP_READS_MAX: usize = 16;
+/// How often desks set out on the way through the log that begin to lag far behind; the first of them at once.
+const BOARD_EVERY: Duration = Duration::from_millis(500);
 /// Events after which the frontier of quiet partitions is saved too.
 const FRONTIER_EVERY: u64 = 10_000;
 
@@ -73,20 +78,26 @@ async fn read(lane: &Rc<Lane>, scanned: Seq) -> Option<Vec<Arc<Page>>> {
 
 async fn pause(lane: &Rc<Lane>) {
     tokio::select! {
-        () = tokio::time::sleep(std::time::Duration::from_secs(1)) => {}
+        () = tokio::time::sleep(Duration::from_secs(1)) => {}
         () = lane.context.cancel.cancelled() => {}
     }
 }
 
 /// Feeds desks that lag, the furthest behind first; every page read serves all desks that have come that far.
 pub(super) async fn feed_lagging(lane: Rc<Lane>) {
-    let mut near_head = false;
+    let (mut near_head, mut boards_at) = (false, Instant::now());
     loop {
-        let mut hungry = lane.floor.borrow_mut().hungry();
+        let (now, remembered) = (Instant::now(), lane.context.follow.remembers_from());
+        let (mut hungry, has_newcomers) = lane.floor.borrow_mut().hungry(remembered, now >= boards_at);
+        if has_newcomers {
+            boards_at = now + BOARD_EVERY;
+        }
         if hungry.is_empty() {
             lane.stir();
+            let somebody_waits = now < boards_at && lane.floor.borrow().has_hungry();
             tokio::select! {
                 () = lane.hunger.notified() => continue,
+                () = tokio::time::sleep_until(boards_at), if somebody_waits => continue,
                 () = lane.context.cancel.cancelled() => return,
             }
         }

@@ -1,5 +1,5 @@
-//! How a lane saves: dirty partitions about every 50 ms, stretched so that saving stays a small part of the writer; and the
-//! one timer task.
+//! How a lane saves: dirty partitions about every 50 ms, stretched so that saving stays a small part of the writer and a busy
+//! lane writes no more bytes than a calm one; and the one timer task.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -13,6 +13,10 @@ const SAVE_EVERY: Duration = Duration::from_millis(50);
 const SAVE_EVERY_MAX: Duration = Duration::from_secs(2);
 /// A save may take at most one part in this many of the time.
 const SAVE_SHARE: u32 = 20;
+/// Attempts between two saves that lengthen their distance by [`SAVE_EVERY`]: a busy lane writes no more than a calm one.
+const SAVE_PER_ATTEMPTS: u64 = 500;
+/// Longest distance of two saves because of how many attempts end.
+const SAVE_EVERY_BUSY: Duration = Duration::from_millis(250);
 /// Distance of saves while storage refuses them.
 const SAVE_AGAIN: Duration = Duration::from_secs(1);
 /// How often idle connections are looked through and metrics handed on.
@@ -24,7 +28,7 @@ const FRONTIERS_EVERY: Duration = Duration::from_mins(1);
 
 /// Saves whenever something is dirty, until the lane is cancelled.
 pub(super) async fn save_dirty(lane: Rc<Lane>) {
-    let mut distance = SAVE_EVERY;
+    let (mut distance, mut settled) = (SAVE_EVERY, 0);
     loop {
         tokio::select! {
             () = lane.dirt.notified() => {}
@@ -35,10 +39,18 @@ pub(super) async fn save_dirty(lane: Rc<Lane>) {
             () = lane.context.cancel.cancelled() => return,
         }
         let began = Instant::now();
-        distance = if save(&lane).await { (began.elapsed() * SAVE_SHARE).clamp(SAVE_EVERY, SAVE_EVERY_MAX) } else { SAVE_AGAIN };
+        let attempts = lane.floor.borrow().settled - std::mem::replace(&mut settled, lane.floor.borrow().settled);
+        distance = if save(&lane).await { distance_of(began.elapsed(), attempts) } else { SAVE_AGAIN };
         lane.counts.flush();
         lane.stir();
     }
+}
+
+/// How long after a change the next save comes, by how long this one took and how many attempts it was for.
+fn distance_of(took: Duration, attempts: u64) -> Duration {
+    let steps = u32::try_from(attempts / SAVE_PER_ATTEMPTS).unwrap_or(u32::MAX);
+    let by_attempts = SAVE_EVERY.saturating_mul(steps.saturating_add(1)).min(SAVE_EVERY_BUSY);
+    (took * SAVE_SHARE).clamp(by_attempts, SAVE_EVERY_MAX)
 }
 
 /// Saves once, after whatever is being saved; `false` when storage refused.
@@ -119,5 +131,20 @@ pub(super) async fn keep_house(lane: Rc<Lane>) {
             }
             () = lane.context.cancel.cancelled() => return,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn saves_move_apart_under_load_and_on_slow_disks_up_to_a_limit() {
+        let ms = Duration::from_millis;
+        assert_eq!(distance_of(ms(1), 10), ms(50));
+        assert_eq!(distance_of(ms(1), 1_000), ms(150));
+        assert_eq!(distance_of(ms(1), 1_000_000), ms(250));
+        assert_eq!(distance_of(ms(40), 10), ms(800));
+        assert_eq!(distance_of(Duration::from_secs(9), u64::MAX), ms(2_000));
     }
 }

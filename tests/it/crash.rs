@@ -14,8 +14,8 @@ use crate::support::{Answer, PATIENCE, Receiver, Relay, eventually, for_a_while}
 
 const KILLS: usize = 20;
 const IN_FLIGHT: u64 = 16;
-/// A save follows the first change by 50 ms, or by twenty times as long as the save before took; this much is a save of a
-/// slow disk.
+/// A save follows the first change by 50 ms, under load by 250 ms, or by twenty times as long as the save before took; this
+/// much is a save of a slow disk.
 const SAVE_WINDOW: Duration = Duration::from_secs(1);
 
 /// Publishes until the relay is gone; what was accepted: seq and number.

@@ -1,6 +1,7 @@
 //! Catching up: one subscription with a long backlog, and very many that lag at once.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Context as _;
@@ -8,8 +9,9 @@ use anyhow::Context as _;
 use super::crowd;
 use super::experiment::{Experiment, Findings, Reading, Row, Subject, Target, Terms};
 use super::load::{self, BATCH_EVENTS};
+use super::process::Role;
 use super::receiver::now_us;
-use super::stage::{Scene, Stage};
+use super::stage::{CONFIG, Scene, Stage};
 use super::wire::Connection;
 
 /// One subscription that was paused while events went by.
@@ -72,29 +74,19 @@ async fn backlog_run(terms: Terms) -> anyhow::Result<Findings> {
 }
 
 async fn lagging_run() -> anyhow::Result<Findings> {
-    let stage = Stage::set(&Scene::new(0)).await?;
-    let (relay, receiver) = (stage.relay.address, stage.receiver.address);
-    let mut control = Connection::open(receiver).await?;
-    let mut rest = Connection::open(relay).await?;
-    publish(relay, "lagging.noise", LAGGING_EVENTS).await?;
+    let Stage { relay, receiver, directory } = Stage::set(&Scene::new(0)).await?;
+    let mut control = Connection::open(receiver.address).await?;
+    publish(relay.address, "noise", LAGGING_EVENTS).await?;
     // The last event is for everybody, so whoever got it has passed the whole log.
-    publish(relay, "lagging.end", 1).await?;
-
-    let before = log_reads(&mut rest).await?;
-    crowd::subscribe(relay, 1, from_the_beginning, receiver).await?;
-    crowd::received(&mut control, 1).await?;
-    let one = log_reads(&mut rest).await? - before;
-    rest.call("DELETE", "/v1/subscriptions/lagging-0", "text/plain", b"").await?;
-
-    control.call("POST", "/reset", "text/plain", b"").await?;
-    let (before, cpu_before) = (log_reads(&mut rest).await?, stage.relay.cpu_us());
-    crowd::subscribe(relay, LAGGING_SIZE, from_the_beginning, receiver).await?;
-    crowd::received(&mut control, LAGGING_SIZE).await?;
-    let all = log_reads(&mut rest).await? - before;
-    let cpu_us = (stage.relay.cpu_us() - cpu_before) as f64 / LAGGING_SIZE as f64;
-    let (_, highest) = stage.relay.resident_bytes();
-    stage.relay.stop().await;
-    stage.receiver.stop().await;
+    publish(relay.address, "end", 1).await?;
+    relay.stop().await;
+    let (one, relay) = catch_up(1, "o", &mut control, receiver.address, directory.path()).await?;
+    relay.stop().await;
+    let (all, relay) = catch_up(LAGGING_SIZE, "a", &mut control, receiver.address, directory.path()).await?;
+    let cpu_us = relay.cpu_us() as f64 / LAGGING_SIZE as f64;
+    let (_, highest) = relay.resident_bytes();
+    relay.stop().await;
+    receiver.stop().await;
     anyhow::ensure!(one > 0, "one subscription came through the log without reading it");
     Ok(Findings::Measured(vec![Reading {
         relay_cpu_us: Some(cpu_us),
@@ -103,11 +95,25 @@ async fn lagging_run() -> anyhow::Result<Findings> {
     }]))
 }
 
-fn from_the_beginning(number: u64, receiver: SocketAddr) -> serde_json::Value {
-    serde_json::json!({
-        "id": format!("lagging-{number}"), "url": format!("http://{receiver}/hook"), "topics": ["lagging.end"],
-        "from": "earliest",
-    })
+/// Starts a relay whose configuration has `count` new subscriptions from the beginning of the log, and waits until all of them
+/// are through. Gives how often it read pages of the log for that.
+async fn catch_up(
+    count: u64,
+    name: &str,
+    control: &mut Connection,
+    receiver: SocketAddr,
+    directory: &Path,
+) -> anyhow::Result<(u64, Role)> {
+    // Terse, because a configuration file has at most 1 MiB.
+    let declared = (0..count).map(|number| {
+        format!("[[subscriptions]]\nid=\"{name}{number}\"\nurl=\"http://{receiver}/hook\"\ntopics=[\"end\"]\nfrom=\"earliest\"\n")
+    });
+    std::fs::write(directory.join("config.toml"), format!("{CONFIG}{}", declared.collect::<String>()))?;
+    control.call("POST", "/reset", "text/plain", b"").await?;
+    let relay = Role::start(&["serve", "--config", "config.toml"], directory).await?;
+    crowd::received(control, count).await?;
+    let reads = log_reads(&mut Connection::open(relay.address).await?).await?;
+    Ok((reads, relay))
 }
 
 /// Publishes so many events in batches, as fast as they are taken.

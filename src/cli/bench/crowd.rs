@@ -1,6 +1,7 @@
 //! Many subscriptions: how they are made, and how events for all of them are published.
 
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
@@ -9,38 +10,41 @@ use super::load;
 use super::receiver::now_us;
 use super::wire::Connection;
 
-/// Connections over which subscriptions are made and events published.
-const CONNECTIONS: u64 = 32;
+/// Connections over which subscriptions are made: whoever waits for the disk is stored together with others.
+const MAKERS: u64 = 256;
+/// Connections over which events are published.
+const PRODUCERS: u64 = 16;
 /// Subscriptions that want the same topic.
 pub(super) const SHARING: u64 = 10;
-/// Events that may be published and not yet received by everybody.
-const AHEAD_MAX: u64 = 4_000;
+/// Events that may be published and not yet received by everybody: what ten subscriptions may have in flight must not be held
+/// against what a hundred thousand may.
+const AHEAD_MAX: u64 = 200;
 /// How long everything may take to arrive.
 const PATIENCE: Duration = Duration::from_mins(1);
 /// How often the receiver is asked.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 
-/// Makes `count` subscriptions over REST; `body` says what the numbered one looks like. Gives how long that took.
+/// Makes subscriptions with these numbers over REST; `body` says what the numbered one looks like.
 ///
 /// # Errors
 /// When the relay refuses one.
 pub(super) async fn subscribe(
     relay: SocketAddr,
-    count: u64,
-    body: fn(u64, SocketAddr) -> serde_json::Value,
     receiver: SocketAddr,
-) -> anyhow::Result<Duration> {
-    let began = Instant::now();
-    let connections = (0..CONNECTIONS).map(|first| async move {
+    numbers: Range<u64>,
+    body: fn(u64, SocketAddr) -> serde_json::Value,
+) -> anyhow::Result<()> {
+    let numbers = std::cell::RefCell::new(numbers);
+    let numbers = &numbers;
+    let makers = (0..MAKERS).map(|_| async move {
         let mut connection = Connection::open(relay).await?;
-        for number in (first..count).step_by(usize::try_from(CONNECTIONS)?) {
+        loop {
+            let Some(number) = numbers.borrow_mut().next() else { return anyhow::Ok(()) };
             let body = body(number, receiver).to_string();
             connection.call("POST", "/v1/subscriptions", "application/json", body.as_bytes()).await?;
         }
-        anyhow::Ok(())
     });
-    futures_util::future::try_join_all(connections).await?;
-    Ok(began.elapsed())
+    futures_util::future::try_join_all(makers).await.map(drop)
 }
 
 /// The numbered subscription of a crowd: ten of them want each topic `crowd.<n>`.
@@ -80,18 +84,18 @@ pub(super) async fn publish(relay: SocketAddr, receiver: SocketAddr, rounds: Rou
     let began = Instant::now();
     let mut control = Connection::open(receiver).await?;
     let earlier = load::stats(&mut control).await?.received;
-    let (arrived, begun) = (std::cell::Cell::new(0), std::cell::Cell::new(0));
-    let (arrived, begun) = (&arrived, &begun);
-    let producers = (0..CONNECTIONS).map(|_| async move {
+    let (arrived, sent) = (std::cell::Cell::new(0), std::cell::Cell::new(0));
+    let (arrived, sent) = (&arrived, &sent);
+    let producers = (0..PRODUCERS).map(|_| async move {
         let mut intake = Connection::open(relay).await?;
         let mut text = String::new();
-        while began.elapsed() < rounds.duration && begun.get() < rounds.events_max {
-            if begun.get() > arrived.get() / SHARING + AHEAD_MAX {
+        while began.elapsed() < rounds.duration && sent.get() < rounds.events_max {
+            if sent.get() > arrived.get() / SHARING + AHEAD_MAX {
                 tokio::time::sleep(LOOK_EVERY).await;
                 continue;
             }
-            let first = begun.get();
-            begun.set(first + rounds.batch);
+            let first = sent.get();
+            sent.set(first + rounds.batch);
             text.clear();
             for number in first..first + rounds.batch {
                 text.push_str(&load::event(number, now_us()));
@@ -105,18 +109,18 @@ pub(super) async fn publish(relay: SocketAddr, receiver: SocketAddr, rounds: Rou
     let looking = async {
         loop {
             arrived.set(load::stats(&mut control).await?.received - earlier);
-            let is_over = began.elapsed() >= rounds.duration || begun.get() >= rounds.events_max;
-            if is_over && arrived.get() >= begun.get() * SHARING {
+            let is_over = began.elapsed() >= rounds.duration || sent.get() >= rounds.events_max;
+            if is_over && arrived.get() >= sent.get() * SHARING {
                 return anyhow::Ok(());
             }
             if began.elapsed() > rounds.duration + PATIENCE {
-                bail!("{} of {} deliveries arrived within {PATIENCE:?}", arrived.get(), begun.get() * SHARING);
+                bail!("{} of {} deliveries arrived within {PATIENCE:?}", arrived.get(), sent.get() * SHARING);
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
     };
     tokio::try_join!(futures_util::future::try_join_all(producers), looking)?;
-    Ok((begun.get(), began.elapsed()))
+    Ok((sent.get(), began.elapsed()))
 }
 
 /// Waits until the receiver has seen `count` deliveries since its last reset.

@@ -15,10 +15,10 @@ impl Floor {
     /// Notes that a desk may want to be fed; whoever changes what [`Desk::is_hungry`] looks at says so here.
     pub fn note_hunger(&mut self, place: Place) {
         if let Some(desk) = self.desks.get_mut(place).and_then(Option::as_deref_mut)
-            && !desk.is_listed_hungry
+            && !desk.feeding.is_listed
             && desk.is_hungry()
         {
-            desk.is_listed_hungry = true;
+            desk.feeding.is_listed = true;
             self.hungry.push(place);
         }
     }
@@ -30,30 +30,36 @@ impl Floor {
     }
 
     /// Takes the desks that want to be fed from the log, and how far each has been matched: O(those), however many lag.
-    /// [`Floor::note_hunger`] lists again whoever was not fed.
-    #[must_use]
-    pub fn hungry(&mut self) -> Vec<(Place, Seq)> {
+    /// [`Floor::note_hunger`] lists again whoever was not fed. Gives also whether one of them begins a way through the log.
+    ///
+    /// A desk that begins to lag before `remembered`, from where on memory serves, waits for a time at which newcomers board,
+    /// so that those that come one by one go through the log together. Desks for which the lane has no room wait as well.
+    pub fn hungry(&mut self, remembered: Seq, newcomers_board: bool) -> (Vec<(Place, Seq)>, bool) {
         let mut hungry = Vec::with_capacity(self.hungry.len());
+        let mut has_newcomers = false;
         let (scanned, waiting_bytes) = (self.scanned, self.waiting_bytes);
         self.hungry.retain(|&place| {
             let Some(desk) = self.desks[place].as_deref_mut() else { return false };
-            let Position::Lagging(at) = desk.window.position() else {
-                desk.is_listed_hungry = false;
+            desk.feeding.is_listed = false;
+            let Position::Lagging(at) = desk.window.position() else { return false };
+            if !desk.is_hungry() {
                 return false;
-            };
-            // Those for whom the lane has no room at the moment stay listed.
-            let waits = desk.is_hungry() && at < scanned && !desk.has_room(waiting_bytes);
-            desk.is_listed_hungry = waits;
-            if desk.is_hungry() && !waits {
-                if at >= scanned {
-                    desk.window.set_position(Position::Riding { not_before: at });
-                } else {
-                    hungry.push((place, at));
-                }
             }
-            waits
+            if at >= scanned {
+                desk.window.set_position(Position::Riding { not_before: at });
+                desk.feeding.has_boarded = false;
+                return false;
+            }
+            let is_newcomer = !desk.feeding.has_boarded && at < remembered;
+            desk.feeding.is_listed = !desk.has_room(waiting_bytes) || (is_newcomer && !newcomers_board);
+            if !desk.feeding.is_listed {
+                desk.feeding.has_boarded = true;
+                has_newcomers |= is_newcomer;
+                hungry.push((place, at));
+            }
+            desk.feeding.is_listed
         });
-        hungry
+        (hungry, has_newcomers)
     }
 
     /// Feeds pages that follow each other, read behind `from`, to desks that lag, each from where it stands; those that are
@@ -68,8 +74,8 @@ impl Floor {
         riders.retain(|&place| {
             let Some(desk) = self.desks[place].as_deref_mut() else { return false };
             let Position::Lagging(at) = desk.window.position() else { return false };
-            desk.is_riding_along = (from..last).contains(&at) && desk.is_active();
-            desk.is_riding_along
+            desk.feeding.rides_along = (from..last).contains(&at) && desk.is_active();
+            desk.feeding.rides_along
         });
         for &place in riders.iter() {
             if let Some(Position::Lagging(at)) = self.desks[place].as_deref().map(|desk| desk.window.position()) {
@@ -86,7 +92,7 @@ impl Floor {
         }
         riders.retain(|&place| {
             let Some(desk) = self.desks[place].as_deref_mut() else { return false };
-            let rode_on = std::mem::take(&mut desk.is_riding_along);
+            let rode_on = std::mem::take(&mut desk.feeding.rides_along);
             if rode_on {
                 desk.window.set_position(Position::Lagging(last));
             }
@@ -122,14 +128,14 @@ impl Floor {
     /// Offers an event to a desk if it rides along; `false` when the desk was full and got off.
     fn feed_event(&mut self, event: &Event, place: Place, parcel: &mut Option<Rc<Parcel>>) -> bool {
         let seq = event.seq();
-        let Some(desk) = self.desks[place].as_deref_mut().filter(|desk| desk.is_riding_along) else { return true };
+        let Some(desk) = self.desks[place].as_deref_mut().filter(|desk| desk.feeding.rides_along) else { return true };
         let is_behind = matches!(desk.window.position(), Position::Lagging(at) if seq <= at);
         if is_behind || !(desk.record.spec.types.is_empty() || desk.wants_type(event.fields().kind)) {
             return true;
         }
         if !desk.has_room(self.waiting_bytes) {
             desk.window.set_position(Position::Lagging(seq.prev()));
-            desk.is_riding_along = false;
+            desk.feeding.rides_along = false;
             return false;
         }
         let parcel = parcel.get_or_insert_with(|| Rc::new(Parcel::new(event.clone())));

@@ -83,6 +83,41 @@ fn position(floor: &mut Floor) -> Position {
     floor.desk(Ordinal(1)).unwrap().window.position()
 }
 
+/// Whoever wants to be fed, newcomers too.
+fn hungry(floor: &mut Floor) -> Vec<(Place, Seq)> {
+    floor.hungry(Seq(u64::MAX), true).0
+}
+
+#[test]
+fn newcomers_wait_for_each_other_and_are_then_never_held_up() {
+    let (mut floor, place) = lagging();
+    assert_eq!(floor.hungry(Seq(500), false), (Vec::new(), false), "it begins far behind and waits for others");
+    assert!(floor.has_hungry());
+    assert_eq!(floor.hungry(Seq(500), true), (vec![(place, Seq(100))], true));
+    floor.feed(&mut vec![place], &[page(101, 10)], Seq(100));
+    floor.note_hunger(place);
+    assert_eq!(floor.hungry(Seq(500), false), (vec![(place, Seq(110))], false), "it is on its way");
+    floor.seek(Ordinal(1), Seq(50));
+    assert_eq!(floor.hungry(Seq(500), false).0, [], "it begins anew");
+    assert_eq!(floor.hungry(Seq(50), false), (vec![(place, Seq(50))], false), "memory reaches back so far");
+}
+
+#[test]
+fn who_was_not_fed_is_listed_once_more_and_who_is_full_is_not() {
+    let (mut floor, place) = lagging();
+    assert_eq!(hungry(&mut floor).len(), 1);
+    assert!(!floor.has_hungry(), "it was taken");
+    floor.note_hunger(place);
+    floor.note_hunger(place);
+    assert_eq!(hungry(&mut floor).len(), 1);
+    let pages: Vec<Arc<Page>> = (0..5).map(|index| page(101 + index * 64, 64)).collect();
+    let mut riders = vec![place];
+    floor.feed(&mut riders, &pages, Seq(100));
+    assert_eq!((riders.len(), position(&mut floor)), (0, Position::Lagging(Seq(356))), "its queue is full in the fourth page");
+    floor.note_hunger(place);
+    assert!(!floor.has_hungry());
+}
+
 #[test]
 fn a_seek_in_the_middle_of_a_pass_expires_nothing() {
     let (mut floor, place) = lagging();
@@ -94,7 +129,7 @@ fn a_seek_in_the_middle_of_a_pass_expires_nothing() {
     assert!(riders.is_empty(), "another pass takes it from where it stands now");
     assert_eq!(position(&mut floor), Position::Lagging(Seq::ZERO));
     assert_eq!(floor.desk(Ordinal(1)).unwrap().totals.expired, 0);
-    assert_eq!(floor.hungry(), [(place, Seq::ZERO)]);
+    assert_eq!(hungry(&mut floor), [(place, Seq::ZERO)]);
 }
 
 #[test]
@@ -155,7 +190,7 @@ fn riding_lagging_and_pausing_take_every_event_once() {
                 floor.redefine(&Arc::new(changed));
             }
             2 => {
-                for (place, at) in floor.hungry() {
+                for (place, at) in hungry(&mut floor) {
                     let next = pages.iter().position(|page| page.last() > at).unwrap();
                     let to = pages.len().min(next + random.usize(1..4));
                     floor.feed(&mut vec![place], &pages[next..to], at);

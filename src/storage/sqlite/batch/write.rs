@@ -4,7 +4,6 @@ use std::fmt::Write;
 
 use super::Batch;
 use crate::model::source::SourceRecord;
-use crate::model::subscription::SubscriptionRecord;
 use crate::model::{Exception, Page, Seq};
 use crate::storage::sqlite::script::Script;
 use crate::storage::sqlite::{rows, signed};
@@ -95,12 +94,17 @@ impl Batch<'_> {
     }
 
     fn write_catalog(&self, script: &mut Script) -> Result<()> {
-        for (id, record) in &self.subscriptions {
-            match record {
-                Some(record) => put_subscription(script, record)?,
-                None => drop(script.statement("DELETE FROM subscriptions WHERE id = ?").bind(id.clone())),
-            }
+        for (id, _) in self.subscriptions.iter().filter(|(_, record)| record.is_none()) {
+            script.statement("DELETE FROM subscriptions WHERE id = ?").bind(id.clone());
         }
+        let put = self.subscriptions.values().flatten();
+        let put =
+            put.map(|record| Ok((record, serde_json::to_string(record).map_err(unreadable)?))).collect::<Result<Vec<_>>>()?;
+        let head = "INSERT OR REPLACE INTO subscriptions (id, ordinal, revision, record)";
+        script.rows(head, 4, &put, "", |script, (record, json)| {
+            script.bind(record.spec.id.as_str().to_owned()).bind(signed(record.ordinal.0));
+            script.bind(signed(record.revision)).bind(json.clone());
+        });
         if self.ahead.ordinal > self.state.ahead().ordinal {
             script.statement("UPDATE meta SET value = ? WHERE name = 'ordinal'").bind(signed(self.ahead.ordinal));
         }
@@ -130,13 +134,6 @@ pub(in crate::storage::sqlite) fn release(script: &mut Script, seqs: impl Iterat
     let seqs: Vec<i64> = seqs.map(|seq| signed(seq.0)).collect();
     let unneeded = "AND NOT EXISTS (SELECT 1 FROM exceptions WHERE exceptions.seq = kept.seq)";
     script.keys("DELETE FROM kept WHERE seq", &seqs, unneeded);
-}
-
-fn put_subscription(script: &mut Script, record: &SubscriptionRecord) -> Result<()> {
-    let json = serde_json::to_string(record).map_err(unreadable)?;
-    script.statement("INSERT OR REPLACE INTO subscriptions (id, ordinal, revision, record) VALUES (?, ?, ?, ?)");
-    script.bind(record.spec.id.as_str().to_owned()).bind(signed(record.ordinal.0)).bind(signed(record.revision)).bind(json);
-    Ok(())
 }
 
 fn put_source(script: &mut Script, record: &SourceRecord) -> Result<()> {
