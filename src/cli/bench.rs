@@ -13,11 +13,11 @@ use clap::{Args, Subcommand};
 
 mod backlog;
 mod bytes;
-mod crowd;
 mod deliver;
 mod experiment;
 mod latency;
 mod load;
+mod many;
 mod process;
 mod receiver;
 mod scaling;

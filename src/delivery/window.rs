@@ -288,4 +288,20 @@ mod tests {
         assert_eq!(window.take().unwrap().0, Seq(5));
         assert!(window.settle(Seq(5)) && window.holds(Seq(8)));
     }
+
+    #[test]
+    fn a_burst_is_given_back_only_when_nothing_is_left_of_it() {
+        let mut window = Window::at(Position::Riding { not_before: Seq(0) });
+        for seq in 1..=100 {
+            window.offer(Seq(seq), (), 1);
+        }
+        while let Some((seq, ())) = window.take() {
+            window.rest();
+            assert!(window.holds(seq), "what is in flight stays");
+            window.settle(seq);
+        }
+        window.rest();
+        assert_eq!((window.queue.capacity(), window.open.capacity()), (0, 0));
+        assert_eq!(window.progress(Seq(100)), None);
+    }
 }

@@ -109,7 +109,8 @@ async fn listeners_hear_every_change_in_the_order_it_became_visible() {
     registry.put(record("a"), 0).await.unwrap();
     let (snapshot, mut changes, _) = registry.listen();
     assert_eq!(snapshot.len(), 1);
-    let writers = (0..20).map(|n| {
+    // More than one turn stores, and they come all at once.
+    let writers = (0..600).map(|n| {
         let registry = registry.clone();
         tokio::spawn(async move { registry.put(record(&format!("b{n}")), 0).await.unwrap().ordinal })
     });
@@ -118,14 +119,14 @@ async fn listeners_hear_every_change_in_the_order_it_became_visible() {
     }
     registry.delete(&SubscriptionId::parse("a").unwrap()).await.unwrap();
     let mut last = Ordinal(1);
-    for _ in 0..20 {
+    for _ in 0..600 {
         let Some(RegistryChange::Put { record, created: true }) = changes.recv().await else { panic!("not a creation") };
         assert!(record.ordinal > last);
         last = record.ordinal;
     }
     let Some(RegistryChange::Removed { ordinal: Ordinal(1), id }) = changes.recv().await else { panic!("not a removal") };
     assert_eq!(id.as_str(), "a");
-    assert_eq!(registry.len(), 20);
+    assert_eq!(registry.len(), 600);
 }
 
 #[tokio::test]
@@ -137,6 +138,14 @@ async fn a_change_that_is_not_durable_is_neither_visible_nor_announced() {
     assert!(registry.put(record("a"), 0).await.is_err());
     assert!(registry.get("a").is_none());
     assert!(changes.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn who_waits_together_is_judged_one_by_one() {
+    let registry = Registry::open(Arc::new(TestCatalog::default())).await.unwrap();
+    let puts = ["a", "a", "b"].map(|id| registry.put(record(id), 0));
+    let stored: Vec<bool> = futures_util::future::join_all(puts).await.iter().map(std::result::Result::is_ok).collect();
+    assert_eq!(stored, [true, false, true]);
 }
 
 #[tokio::test]

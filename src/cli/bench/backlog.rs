@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 
-use super::crowd;
 use super::experiment::{Experiment, Findings, Reading, Row, Subject, Target, Terms};
 use super::load::{self, BATCH_EVENTS};
+use super::many;
 use super::process::Role;
 use super::receiver::now_us;
 use super::stage::{CONFIG, Scene, Stage};
@@ -60,7 +60,7 @@ async fn backlog_run(terms: Terms) -> anyhow::Result<Findings> {
     let cpu_before = stage.relay.cpu_us();
     let began = Instant::now();
     rest.call("POST", "/v1/subscriptions/bench-0/resume", "application/json", b"").await?;
-    crowd::received(&mut control, BACKLOG_EVENTS).await?;
+    many::received(&mut control, BACKLOG_EVENTS).await?;
     let drained = BACKLOG_EVENTS as f64 / began.elapsed().as_secs_f64();
     let cpu_us = (stage.relay.cpu_us() - cpu_before) as f64 / BACKLOG_EVENTS as f64;
     let (_, highest) = stage.relay.resident_bytes();
@@ -111,7 +111,7 @@ async fn catch_up(
     std::fs::write(directory.join("config.toml"), format!("{CONFIG}{}", declared.collect::<String>()))?;
     control.call("POST", "/reset", "text/plain", b"").await?;
     let relay = Role::start(&["serve", "--config", "config.toml"], directory).await?;
-    crowd::received(control, count).await?;
+    many::received(control, count).await?;
     let reads = log_reads(&mut Connection::open(relay.address).await?).await?;
     Ok((reads, relay))
 }

@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::crowd;
 use super::experiment::{Experiment, Findings, Reading, Row, Subject, Target, Terms};
 use super::load;
+use super::many;
 use super::receiver::now_us;
 use super::stage::{Scene, Stage};
 use super::wire::Connection;
@@ -55,12 +55,12 @@ async fn write(subscriptions: u64, duration: Duration) -> anyhow::Result<(f64, f
     let mut control = Connection::open(stage.receiver.address).await?;
     let mut intake = Connection::open(stage.relay.address).await?;
     let warm_up = publish(&mut intake, Duration::from_millis(500)).await?;
-    crowd::received(&mut control, warm_up * subscriptions).await?;
+    many::received(&mut control, warm_up * subscriptions).await?;
     tokio::time::sleep(CALM).await;
     control.call("POST", "/reset", "text/plain", b"").await?;
     let before = (stage.relay.written_bytes(), files(stage.directory.path())?, stage.relay.cpu_us());
     let events = publish(&mut intake, duration).await?;
-    crowd::received(&mut control, events * subscriptions).await?;
+    many::received(&mut control, events * subscriptions).await?;
     tokio::time::sleep(CALM).await;
     let after = (stage.relay.written_bytes(), files(stage.directory.path())?, stage.relay.cpu_us());
     stage.relay.stop().await;

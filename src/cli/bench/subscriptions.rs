@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::crowd::{self, Rounds, SHARING};
 use super::experiment::{Experiment, Findings, Reading, Row, Subject, Target, Terms};
+use super::many::{self, Rounds, SHARING};
 use super::process::Role;
 use super::stage::{Scene, Stage};
 use super::wire::Connection;
@@ -45,7 +45,7 @@ async fn crowd_run(terms: Terms) -> anyhow::Result<Findings> {
     let duration = terms.duration.min(DURATION_MAX);
     let rounds = Rounds { topics: CROWD_SIZE / SHARING, batch: BATCH_EVENTS, duration, events_max: u64::MAX };
     let few = Stage::set(&Scene::new(0)).await?;
-    crowd::subscribe(few.relay.address, few.receiver.address, 0..SHARING, crowd::listener).await?;
+    many::subscribe(few.relay.address, few.receiver.address, 0..SHARING, many::listener).await?;
     let (limit, _) = deliver(&few.relay, &few, rounds).await?;
     let (limit_of_same, _) = deliver(&few.relay, &few, Rounds { topics: 1, ..rounds }).await?;
     tokio::time::sleep(CALM).await;
@@ -55,8 +55,8 @@ async fn crowd_run(terms: Terms) -> anyhow::Result<Findings> {
 
     let many = Stage::set(&Scene::new(0)).await?;
     // The first ten one after the other, so that they are spread over the lanes as the ten beside them are.
-    crowd::subscribe(many.relay.address, many.receiver.address, 0..SHARING, crowd::member).await?;
-    crowd::subscribe(many.relay.address, many.receiver.address, SHARING..CROWD_SIZE, crowd::member).await?;
+    many::subscribe(many.relay.address, many.receiver.address, 0..SHARING, many::member).await?;
+    many::subscribe(many.relay.address, many.receiver.address, SHARING..CROWD_SIZE, many::member).await?;
     let Stage { receiver, relay, directory } = many;
     relay.stop().await;
     let began = Instant::now();
@@ -66,7 +66,7 @@ async fn crowd_run(terms: Terms) -> anyhow::Result<Findings> {
     let many = Stage { receiver, relay, directory };
     // Each has something delivered once, so that what is measured as idle is not what was never used.
     let once = Rounds { batch: 1, duration: ONCE_MAX, events_max: rounds.topics, ..rounds };
-    crowd::publish(many.relay.address, many.receiver.address, once).await?;
+    many::publish(many.relay.address, many.receiver.address, once).await?;
     let (rate, cpu_us) = deliver(&many.relay, &many, rounds).await?;
     let (rate_of_same, cpu_us_of_same) = deliver(&many.relay, &many, Rounds { topics: 1, ..rounds }).await?;
     let (_, highest) = many.relay.resident_bytes();
@@ -87,9 +87,9 @@ async fn crowd_run(terms: Terms) -> anyhow::Result<Findings> {
 /// Deliveries a second and the relay's processor time for each, in microseconds.
 async fn deliver(relay: &Role, stage: &Stage, rounds: Rounds) -> anyhow::Result<(f64, f64)> {
     let warm_up = Rounds { duration: Duration::from_millis(300), ..rounds };
-    crowd::publish(relay.address, stage.receiver.address, warm_up).await?;
+    many::publish(relay.address, stage.receiver.address, warm_up).await?;
     let cpu_before = relay.cpu_us();
-    let (published, took) = crowd::publish(relay.address, stage.receiver.address, rounds).await?;
+    let (published, took) = many::publish(relay.address, stage.receiver.address, rounds).await?;
     let deliveries = (published * SHARING) as f64;
     Ok((deliveries / took.as_secs_f64(), (relay.cpu_us() - cpu_before) as f64 / deliveries))
 }
