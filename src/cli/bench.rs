@@ -6,17 +6,19 @@
 
 #![allow(clippy::cast_precision_loss, reason = "counts become rates for people")]
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
 mod deliver;
+mod down;
 mod experiment;
+mod failures;
 mod latency;
 mod load;
 mod process;
 mod receiver;
+mod slow;
 mod stage;
 mod table;
 mod wire;
@@ -24,7 +26,8 @@ mod wire;
 use experiment::{Experiment, Subject, Terms};
 
 /// Everything that is measured, in the order of the table.
-const EXPERIMENTS: &[Experiment] = &[deliver::TEN, deliver::ONE, latency::CALM];
+const EXPERIMENTS: &[Experiment] =
+    &[deliver::TEN, deliver::ONE, failures::ONE_PERCENT, slow::FIFTY, down::REFUSING, latency::CALM];
 
 /// Arguments of `bench`.
 #[derive(Debug, Args)]
@@ -51,7 +54,7 @@ enum Bench {
     All(RunArgs),
     /// The receiver of a benchmark; started by the others.
     #[command(hide = true)]
-    Receiver,
+    Receiver(receiver::ReceiverArgs),
 }
 
 #[derive(Debug, Args)]
@@ -83,7 +86,7 @@ pub async fn run(arguments: BenchArgs) -> anyhow::Result<()> {
         Bench::Backlog(arguments) => measure(Some(Subject::Backlog), &arguments).await,
         Bench::Subscriptions(arguments) => measure(Some(Subject::Subscriptions), &arguments).await,
         Bench::All(arguments) => measure(None, &arguments).await,
-        Bench::Receiver => receiver::serve(SocketAddr::from(([127, 0, 0, 1], 0))).await,
+        Bench::Receiver(behaviour) => receiver::serve(behaviour).await,
     }
 }
 
