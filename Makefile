@@ -12,10 +12,16 @@ missing = $(if $(shell command -v cc),,gcc libc6-dev) $(if $(shell command -v py
 
 export CARGO_INCREMENTAL ?= 0
 
-.PHONY: help needs fmt clippy doc deny lint test bench image
+# Counts instructions under valgrind; its version is that of the library in Cargo.lock.
+GUNGRAUN = $(shell sed -n '/^name = "gungraun"$$/{n;s/version = "\(.*\)"/\1/p}' Cargo.lock)
+TOOLS := $(CURDIR)/target/tools
+counting = $(if $(shell command -v valgrind),,valgrind libc6-dbg)
+
+.PHONY: help needs fmt clippy doc deny lint counts test bench image
 
 help:
 	@echo "make test    everything that must pass before a change is merged"
+	@echo "make counts  instruction counts of the hot functions, each against the most that it may cost"
 	@echo "make lint    formatting, clippy, documentation links; licences and advisories where cargo-deny is there"
 	@echo "make bench   what the relay costs on this machine, beside the limits measured in the same run"
 	@echo "make image   the container image '$(IMAGE)'"
@@ -41,8 +47,18 @@ deny:
 
 lint: fmt clippy doc deny
 
+$(TOOLS)/gungraun-$(GUNGRAUN):
+	@if [ -n "$(strip $(counting))" ]; then \
+		$(SUDO) apt-get update && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $(counting); \
+	fi
+	$(CARGO) install --quiet --locked --root $(TOOLS) --target-dir $(TOOLS)/build --version $(GUNGRAUN) gungraun-runner
+	touch $@
+
+counts: needs $(TOOLS)/gungraun-$(GUNGRAUN)
+	GUNGRAUN_RUNNER=$(TOOLS)/bin/gungraun-runner $(CARGO) bench --locked --bench counts
+
 # One profile throughout, so that the dependencies are built once. The runner's summary is the last thing printed.
-test: needs fmt clippy
+test: needs fmt clippy counts
 	$(CARGO) test --locked --release --test it layers:: -- --quiet
 	$(CARGO) test --locked --release --doc --quiet
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \

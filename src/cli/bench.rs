@@ -18,6 +18,8 @@ mod latency;
 mod load;
 mod process;
 mod receiver;
+
+mod scaling;
 mod slow;
 mod stage;
 mod table;
@@ -52,6 +54,12 @@ enum Bench {
     Subscriptions(RunArgs),
     /// Everything above, as one table.
     All(RunArgs),
+    /// How the relay's processor time grows with events, subscriptions, topics, clients, backlog and payload.
+    Scaling {
+        /// Print one JSON array instead of a table.
+        #[arg(long)]
+        json: bool,
+    },
     /// The receiver of a benchmark; started by the others.
     #[command(hide = true)]
     Receiver(receiver::ReceiverArgs),
@@ -87,6 +95,7 @@ pub async fn run(arguments: BenchArgs) -> anyhow::Result<()> {
         Bench::Subscriptions(arguments) => measure(Some(Subject::Subscriptions), &arguments).await,
         Bench::All(arguments) => measure(None, &arguments).await,
         Bench::Receiver(behaviour) => receiver::serve(behaviour).await,
+        Bench::Scaling { json } => scaling::run(json).await,
     }
 }
 
