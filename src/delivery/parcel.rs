@@ -2,6 +2,7 @@
 
 use std::cell::OnceCell;
 use std::fmt;
+use std::io::Write as _;
 
 use actix_http::header::HeaderName;
 use bytes::Bytes;
@@ -100,10 +101,12 @@ fn binary(event: &Event, log_id: &str) -> Content {
     }
     match fields.time {
         Some(time) => push_encoded(&mut headers, &CE_TIME, time),
-        None => headers.push_number(&CE_TIME, event.arrived_at()),
+        None => headers.push_written(&CE_TIME, |line| {
+            let _ = write!(line, "{}", event.arrived_at());
+        }),
     }
     headers.push(&CE_TOPIC, event.topic().as_str());
-    headers.push_number(&CE_SEQ, event.seq());
+    headers.push_number(&CE_SEQ, event.seq().0);
     for (name, text) in [(&CE_SUBJECT, fields.subject), (&CE_DATASCHEMA, fields.data_schema)] {
         if let Some(text) = text {
             push_encoded(&mut headers, name, text);

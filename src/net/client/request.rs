@@ -6,10 +6,11 @@
 use super::{HeaderName, PreparedTarget};
 use bytes::Bytes;
 use std::fmt;
-use std::io::Write as _;
 
-/// A body up to this size goes out in one write with its head; a larger one is not copied.
-const COPIED_BODY_BYTES_MAX: usize = 16 * 1024;
+/// A body up to this size goes out in one write with its head; a larger one is not copied. One write can be one segment, and a
+/// request that is one segment survives an endpoint whose accept queue is full: of several, the later may reach it first, and
+/// are answered with a reset.
+const COPIED_BODY_BYTES_MAX: usize = 48 * 1024;
 
 /// Header lines as they stand on the wire. Whatever is added, they stay lines: a value is never able to end its own.
 #[derive(Clone, Default)]
@@ -28,10 +29,8 @@ impl HeaderLines {
     }
 
     /// Adds a line with a number.
-    pub fn push_number(&mut self, name: &HeaderName, value: impl fmt::Display) {
-        self.push_written(name, |line| {
-            let _ = write!(line, "{value}");
-        });
+    pub fn push_number(&mut self, name: &HeaderName, value: impl itoa::Integer) {
+        self.push(name, itoa::Buffer::new().format(value));
     }
 
     /// Adds a line whose value `write` appends, under the same rule.
@@ -84,8 +83,9 @@ impl PostRequest<'_> {
         for lines in self.lines {
             out.extend_from_slice(&lines.0);
         }
-        // Writing to a vector does not fail.
-        let _ = write!(out, "content-length: {}\r\n\r\n", self.body.len());
+        out.extend_from_slice(b"content-length: ");
+        out.extend_from_slice(itoa::Buffer::new().format(self.body.len()).as_bytes());
+        out.extend_from_slice(b"\r\n\r\n");
         if self.body.len() > COPIED_BODY_BYTES_MAX {
             return self.body.clone();
         }
@@ -105,7 +105,7 @@ mod tests {
     fn lines_stand_one_behind_the_other() {
         let mut lines = HeaderLines::default();
         lines.push(&NAME, "a\tb");
-        lines.push_number(&HeaderName::from_static("hookcast-attempt"), 7);
+        lines.push_number(&HeaderName::from_static("hookcast-attempt"), 7_u32);
         assert_eq!(lines.as_bytes(), b"ce-id: a\tb\r\nhookcast-attempt: 7\r\n");
     }
 
