@@ -11,9 +11,10 @@ use std::time::Duration;
 use actix_cors::Cors;
 use actix_web::dev::Server;
 use actix_web::guard;
+use actix_web::http::Method;
 use actix_web::middleware::Condition;
-use actix_web::web::{self, Data, ServiceConfig};
-use actix_web::{App, HttpResponse, HttpServer, Resource, Route};
+use actix_web::web::{self, Data, Payload, ServiceConfig};
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer, Resource, Route};
 
 use crate::clock::Clock;
 use crate::egress::{self, Egress};
@@ -41,6 +42,7 @@ mod views;
 use auth::Auth;
 use body::BodyLimits;
 use ports::{Deliveries, SourceControl};
+use problem::Problem;
 
 /// Largest definition of a subscription or source, in bytes.
 pub const DEFINITION_BYTES_MAX: usize = 256 * 1024;
@@ -207,8 +209,8 @@ fn cors(origins: &[String]) -> Cors {
 /// Registers every route of this module.
 fn configure(config: &mut ServiceConfig) {
     config
-        .service(at("/v1/topics/{topic}/events", "POST").route(web::post().to(publish::publish)))
-        .service(at("/v1/topics", "GET, HEAD").route(get().to(events::topics)))
+        // Without a pattern: matching one would cost an event more than all other checks together.
+        .service(web::scope("/v1/topics").default_service(web::to(topics)))
         .service(at("/v1/events/{seq}", "GET, HEAD").route(get().to(events::event)))
         .service(at("/healthz", "GET, HEAD").route(get().to(health::alive)))
         .service(at("/readyz", "GET, HEAD").route(get().to(health::ready)))
@@ -217,6 +219,28 @@ fn configure(config: &mut ServiceConfig) {
         .configure(streams::routes)
         .configure(subscriptions::configure)
         .configure(sources::configure);
+}
+
+/// `/v1/topics` and `/v1/topics/{topic}/events`.
+async fn topics(state: Data<HttpState>, request: HttpRequest, payload: Payload) -> Result<HttpResponse, Problem> {
+    match (topic_of(request.match_info().unprocessed()), request.method()) {
+        (Some(topic), &Method::POST) => {
+            let topic = topic.to_owned();
+            publish::publish(state, request, &topic, payload).await
+        }
+        (Some(_), _) => Err(problem::wrong_method("POST")),
+        (None, method) => match (request.match_info().unprocessed(), method) {
+            ("", &(Method::GET | Method::HEAD)) => events::topics(state, request).await,
+            ("", _) => Err(problem::wrong_method("GET, HEAD")),
+            _ => Err(Problem::not_found()),
+        },
+    }
+}
+
+/// The topic of `/{topic}/events`.
+fn topic_of(rest: &str) -> Option<&str> {
+    let topic = rest.strip_prefix('/')?.strip_suffix("/events")?;
+    (!topic.is_empty() && !topic.contains('/')).then_some(topic)
 }
 
 /// A path that answers 405 with `Allow` to every other method.

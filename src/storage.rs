@@ -82,6 +82,8 @@ pub struct StorageSettings {
     pub durability: Durability,
     /// Free bytes on the disk below which intake is refused; `None` = max(256 MiB, 5 %).
     pub reserve_bytes: Option<u64>,
+    /// Time that every flush is held up, to measure how a slow disk is borne; zero otherwise.
+    pub flush_delay: std::time::Duration,
 }
 
 type Opening = Pin<Box<dyn Future<Output = Result<Store>> + Send>>;

@@ -16,6 +16,7 @@ mod experiment;
 mod latency;
 mod load;
 mod process;
+mod publish;
 mod receiver;
 mod stage;
 mod table;
@@ -24,7 +25,8 @@ mod wire;
 use experiment::{Experiment, Subject, Terms};
 
 /// Everything that is measured, in the order of the table.
-const EXPERIMENTS: &[Experiment] = &[deliver::TEN, deliver::ONE, latency::CALM];
+const EXPERIMENTS: &[Experiment] =
+    &[deliver::TEN, deliver::ONE, latency::CALM, latency::BUSY, latency::SLOW_DISK, publish::BATCHES, publish::SINGLES];
 
 /// Arguments of `bench`.
 #[derive(Debug, Args)]
@@ -52,6 +54,12 @@ enum Bench {
     /// The receiver of a benchmark; started by the others.
     #[command(hide = true)]
     Receiver,
+    /// The bare handler of a benchmark; started by the others.
+    #[command(hide = true)]
+    BareHandler,
+    /// The bare database of a benchmark; started by the others.
+    #[command(hide = true)]
+    BareStorage { form: publish::BareForm, seconds: f64 },
 }
 
 #[derive(Debug, Args)]
@@ -83,6 +91,8 @@ pub async fn run(arguments: BenchArgs) -> anyhow::Result<()> {
         Bench::Backlog(arguments) => measure(Some(Subject::Backlog), &arguments).await,
         Bench::Subscriptions(arguments) => measure(Some(Subject::Subscriptions), &arguments).await,
         Bench::All(arguments) => measure(None, &arguments).await,
+        Bench::BareHandler => publish::serve_bare().await,
+        Bench::BareStorage { form, seconds } => publish::store_bare(form, seconds).await,
         Bench::Receiver => receiver::serve(SocketAddr::from(([127, 0, 0, 1], 0))).await,
     }
 }

@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::dedupe::{Fingerprint, Known, Verdict};
 use super::{COMMIT_BYTES_SOFT_MAX, COMMIT_EVENTS_MAX, IngestError, Item, Placed};
 use crate::clock::Clock;
-use crate::model::{NewEvent, Page, PageBuilder, Seq};
+use crate::model::{Page, PageBuilder, Record, Seq};
 use crate::storage::{Append, EventLog, StorageError};
 use crate::tail::Tail;
 
@@ -21,13 +21,14 @@ pub(super) struct Leader {
     clock: Arc<dyn Clock>,
     known: Known,
     oldest_known: Arc<AtomicU64>,
+    /// The page that is being filled; its memory is used again for every page.
+    open: PageBuilder,
 }
 
 /// What goes into one commit, and who waits for it.
 struct Draft {
     head: Seq,
     pages: Vec<Arc<Page>>,
-    open: PageBuilder,
     append: Append,
     waiting: Vec<(Reply, Vec<Placed>, tokio::sync::OwnedSemaphorePermit)>,
 }
@@ -35,7 +36,7 @@ struct Draft {
 impl Leader {
     pub(super) fn new(log: Arc<dyn EventLog>, tail: Arc<Tail>, clock: Arc<dyn Clock>, known: Known) -> Self {
         let oldest_known = Arc::new(AtomicU64::new(known.oldest().0));
-        Self { log, tail, clock, known, oldest_known }
+        Self { log, tail, clock, known, oldest_known, open: PageBuilder::starting_at(Seq::ZERO) }
     }
 
     /// Where the oldest position is kept whose key is known.
@@ -53,17 +54,21 @@ impl Leader {
     /// One commit: `first` and what waits behind it, up to the limits.
     async fn step(&mut self, first: Item, inbox: &mut mpsc::Receiver<Item>) {
         let mut draft = Draft::behind(self.tail.head());
+        self.open.restart_at(draft.head.next());
         self.known.begin(self.clock.now());
-        let (mut events, mut bytes) = (first.events.len(), first.bytes);
+        let (mut events, mut bytes) = (first.offer.len(), first.offer.bytes());
         self.take(&mut draft, first);
         while events < COMMIT_EVENTS_MAX && bytes < COMMIT_BYTES_SOFT_MAX {
             let Ok(item) = inbox.try_recv() else { break };
-            events += item.events.len();
-            bytes += item.bytes;
+            events += item.offer.len();
+            bytes += item.offer.bytes();
             self.take(&mut draft, item);
         }
         if draft.waiting.is_empty() {
             return;
+        }
+        if !self.open.is_empty() {
+            draft.pages.push(self.open.turn());
         }
         let (append, pages, waiting) = draft.close(self.known.full_chunk());
         let nothing_new = append.pages.is_empty() && append.resume_tokens.is_empty() && append.gaps.is_empty();
@@ -98,20 +103,19 @@ impl Leader {
 
     /// Puts one request into the draft, or refuses it whole.
     fn take(&mut self, draft: &mut Draft, item: Item) {
-        let Item { events, source, reply, _room: room, .. } = item;
-        let fingerprints: Vec<Option<Fingerprint>> = events.iter().map(Fingerprint::of).collect();
+        let Item { offer, source, reply, _room: room } = item;
         if source.is_none()
-            && let Some(index) = self.mismatch(&fingerprints)
+            && let Some(index) = self.mismatch(offer.fingerprints())
         {
             let _ = reply.send(Err(IngestError::Mismatch { index }));
             return;
         }
-        let mut placed = Vec::with_capacity(events.len());
-        for (event, fingerprint) in events.iter().zip(fingerprints) {
+        let mut placed = Vec::with_capacity(offer.len());
+        for (record, fingerprint) in offer.events() {
             placed.push(match self.known.look_up(fingerprint) {
                 Verdict::New => {
-                    let seq = draft.push(event);
-                    self.known.note(fingerprint, seq, event.arrived_at);
+                    let seq = draft.push(&mut self.open, record);
+                    self.known.note(fingerprint, seq, record.arrived_at());
                     Placed { seq, duplicate: false }
                 }
                 Verdict::Repeat(seq) | Verdict::Mismatch(seq) => Placed { seq, duplicate: true },
@@ -142,21 +146,14 @@ impl Leader {
 
 impl Draft {
     fn behind(head: Seq) -> Self {
-        Self {
-            head,
-            pages: Vec::new(),
-            open: PageBuilder::starting_at(head.next()),
-            append: Append { expected_head: head, ..Append::default() },
-            waiting: Vec::new(),
-        }
+        Self { head, pages: Vec::new(), append: Append { expected_head: head, ..Append::default() }, waiting: Vec::new() }
     }
 
-    fn push(&mut self, event: &NewEvent) -> Seq {
-        if !self.open.has_room_for(event) {
-            let full = std::mem::replace(&mut self.open, PageBuilder::starting_at(self.head.next()));
-            self.pages.push(full.finish());
+    fn push(&mut self, open: &mut PageBuilder, record: Record<'_>) -> Seq {
+        if !open.has_room_for_record(record) {
+            self.pages.push(open.turn());
         }
-        self.head = self.open.push(event);
+        self.head = open.push_record(record);
         self.head
     }
 
@@ -165,9 +162,6 @@ impl Draft {
         mut self,
         chunk: Option<crate::storage::FingerprintChunk>,
     ) -> (Append, Vec<Arc<Page>>, Vec<(Reply, Vec<Placed>, tokio::sync::OwnedSemaphorePermit)>) {
-        if !self.open.is_empty() {
-            self.pages.push(self.open.finish());
-        }
         self.append.pages.clone_from(&self.pages);
         self.append.fingerprints.extend(chunk);
         (self.append, self.pages, self.waiting)

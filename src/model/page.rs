@@ -14,8 +14,10 @@ use super::topic::Topic;
 use crate::clock::Timestamp;
 
 mod builder;
+mod records;
 
 pub use builder::PageBuilder;
+pub use records::{Record, Records};
 
 /// Most events in one page.
 pub const PAGE_EVENTS_MAX: usize = 64;
@@ -25,6 +27,8 @@ pub const PAGE_BYTES_SOFT_MAX: usize = 64 * 1024;
 const MAGIC: [u8; 4] = [b'H', b'P', 1, 0];
 const HEAD_BYTES: usize = 4 + 4 + 8 + 4;
 const RECORD_HEAD_BYTES: usize = 4 + 8 + 1 + 1 + 2;
+/// Where a record holds the number of its topic.
+const RECORD_TOPIC_AT: usize = 4 + 8 + 1 + 1;
 const FLAG_OWN_ID: u8 = 1;
 const FLAG_SUBJECT: u8 = 2;
 const FLAG_TIME: u8 = 4;

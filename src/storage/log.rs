@@ -69,6 +69,11 @@ pub trait EventLog: Send + Sync {
     /// Eight base32 characters fixed when the log was made; part of every `webhook-id`.
     fn log_id(&self) -> &str;
 
+    /// The runtime beside which appending costs least, for a backend that commits on a thread of its own.
+    fn home(&self) -> Option<tokio::runtime::Handle> {
+        None
+    }
+
     /// Appends all of it together, or nothing. Durable when it returns.
     ///
     /// # Errors

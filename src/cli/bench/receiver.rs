@@ -27,6 +27,8 @@ pub(super) const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
 pub(super) struct ReceiverStats {
     /// POSTs answered.
     pub(super) received: u64,
+    /// Those of them that were timed.
+    pub(super) timed: u64,
     /// Median of the time from send to receipt.
     pub(super) p50_us: u64,
     /// 99th percentile of it.
@@ -109,6 +111,7 @@ fn control(seen: &mut Seen, head: &[u8]) -> Vec<u8> {
     let quantile = |part: usize| seen.delays_us.get(seen.delays_us.len() * part / 100).map_or(0, |delay| u64::from(*delay));
     let stats = ReceiverStats {
         received: seen.received,
+        timed: seen.delays_us.len() as u64,
         p50_us: quantile(50),
         p99_us: quantile(99),
         cpu_us: super::process::own_cpu_us(),

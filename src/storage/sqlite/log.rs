@@ -33,6 +33,10 @@ impl EventLog for Sqlite {
         &self.log_id
     }
 
+    fn home(&self) -> Option<tokio::runtime::Handle> {
+        Some(self.home.clone())
+    }
+
     async fn append(&self, append: Append) -> Result<()> {
         if !append.pages.is_empty() {
             self.space.admit(append.pages.iter().map(|page| page.bytes().len() as u64).sum())?;

@@ -43,20 +43,21 @@ pub(super) struct Writer {
     place: Place,
 }
 
-/// Starts the thread of a writer. It ends when it is told to or when nobody can send to it any more.
+/// Starts the thread of a writer and gives its runtime. It ends when it is told to or when nobody can send to it any more.
 ///
 /// # Errors
 /// `CannotOpen` when the system gives no thread.
-pub(super) fn start(writer: Writer, queues: Queues) -> Result<()> {
+pub(super) fn start(writer: Writer, queues: Queues) -> Result<tokio::runtime::Handle> {
     let no_thread = |error: std::io::Error| StorageError {
         kind: StorageErrorKind::CannotOpen,
         message: "the writer cannot be started".to_owned(),
         source: Some(Box::new(error)),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(no_thread)?;
+    let home = runtime.handle().clone();
     let thread = std::thread::Builder::new().name("hookcast-writer".to_owned());
     thread.spawn(move || runtime.block_on(writer.run(queues))).map_err(no_thread)?;
-    Ok(())
+    Ok(home)
 }
 
 enum Turn {
