@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use actix_cors::Cors;
 use actix_web::dev::Server;
-use actix_web::guard;
+use actix_web::guard::{self, GuardContext};
 use actix_web::http::Method;
 use actix_web::middleware::Condition;
 use actix_web::web::{self, Data, Payload, ServiceConfig};
@@ -210,7 +210,8 @@ fn cors(origins: &[String]) -> Cors {
 fn configure(config: &mut ServiceConfig) {
     config
         // Without a pattern: matching one would cost an event more than all other checks together.
-        .service(web::scope("/v1/topics").default_service(web::to(topics)))
+        .service(web::scope("/v1/topics").guard(guard::fn_guard(is_for_events)).default_service(web::to(publish_to_topic)))
+        .service(at("/v1/topics", "GET, HEAD").route(get().to(events::topics)))
         .service(at("/v1/events/{seq}", "GET, HEAD").route(get().to(events::event)))
         .service(at("/healthz", "GET, HEAD").route(get().to(health::alive)))
         .service(at("/readyz", "GET, HEAD").route(get().to(health::ready)))
@@ -221,20 +222,17 @@ fn configure(config: &mut ServiceConfig) {
         .configure(sources::configure);
 }
 
-/// `/v1/topics` and `/v1/topics/{topic}/events`.
-async fn topics(state: Data<HttpState>, request: HttpRequest, payload: Payload) -> Result<HttpResponse, Problem> {
-    match (topic_of(request.match_info().unprocessed()), request.method()) {
-        (Some(topic), &Method::POST) => {
-            let topic = topic.to_owned();
-            publish::publish(state, request, &topic, payload).await
-        }
-        (Some(_), _) => Err(problem::wrong_method("POST")),
-        (None, method) => match (request.match_info().unprocessed(), method) {
-            ("", &(Method::GET | Method::HEAD)) => events::topics(state, request).await,
-            ("", _) => Err(problem::wrong_method("GET, HEAD")),
-            _ => Err(Problem::not_found()),
-        },
+fn is_for_events(request: &GuardContext<'_>) -> bool {
+    request.head().uri.path().ends_with("/events")
+}
+
+/// `/v1/topics/{topic}/events`
+async fn publish_to_topic(state: Data<HttpState>, request: HttpRequest, payload: Payload) -> Result<HttpResponse, Problem> {
+    let topic = topic_of(request.match_info().unprocessed()).ok_or_else(Problem::not_found)?.to_owned();
+    if request.method() != Method::POST {
+        return Err(problem::wrong_method("POST"));
     }
+    publish::publish(state, request, &topic, payload).await
 }
 
 /// The topic of `/{topic}/events`.
@@ -251,4 +249,17 @@ fn at(path: &str, allowed: &'static str) -> Resource {
 /// A route for GET and for HEAD, whose body actix leaves out.
 fn get() -> Route {
     web::route().guard(guard::Any(guard::Get()).or(guard::Head()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::topic_of;
+
+    #[test]
+    fn the_topic_of_a_publish_is_the_one_segment_before_events() {
+        assert_eq!(topic_of("/a.b/events"), Some("a.b"));
+        for rest in ["", "/", "/events", "//events", "/a/b/events", "/a/events/", "a/events"] {
+            assert_eq!(topic_of(rest), None, "{rest}");
+        }
+    }
 }

@@ -58,6 +58,8 @@ impl Leader {
         self.known.begin(self.clock.now());
         let (mut events, mut bytes) = (first.offer.len(), first.offer.bytes());
         self.take(&mut draft, first);
+        // Where processors are scarce, whoever brought this goes on bringing what it has; where one is free, nothing happens.
+        std::thread::yield_now();
         while events < COMMIT_EVENTS_MAX && bytes < COMMIT_BYTES_SOFT_MAX {
             let Ok(item) = inbox.try_recv() else { break };
             events += item.offer.len();

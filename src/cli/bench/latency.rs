@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::experiment::{Experiment, Findings, Reading, Row, Run, Subject, Target, Terms};
 use super::load;
+use super::receiver::now_us;
 use super::stage::{Scene, Stage};
 use super::wire::Connection;
 
@@ -66,7 +67,7 @@ async fn slow_disk(terms: Terms) -> anyhow::Result<Findings> {
     let config = "[retention]\nmax_bytes = \"16MiB\"\n";
     let stage = Stage::set(&Scene { config, relay: &["--flush-delay", "5ms"], ..Scene::new(1) }).await?;
     let mut control = Connection::open(stage.relay.address).await?;
-    let old = load::event(0, 0).replace("sent_us", "was_us") + "\n";
+    let old = load::event(0, now_us()).replace("sent_us", "was_us") + "\n";
     let batch = old.repeat(load::BATCH_EVENTS);
     for _ in 0..OLD_BATCHES {
         control.call("POST", "/v1/topics/past/events", "application/x-ndjson", batch.as_bytes()).await?;

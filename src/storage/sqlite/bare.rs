@@ -31,6 +31,7 @@ pub enum BareRows<'a> {
 /// # Errors
 /// As the database fails.
 pub async fn commit_over_and_over(path: &Path, rows: BareRows<'_>, duration: Duration) -> Result<(u64, Duration)> {
+    std::fs::File::create(path).map_err(|error| super::cannot_open(path, "it cannot be made", error))?;
     let mut conn = connect::writer(path, Durability::Full).await?;
     connect::bring_up_to_date(&mut conn).await?;
     let mut setting = Script::default();
