@@ -112,9 +112,9 @@ impl Ingest {
         let (queue, inbox) = mpsc::channel(QUEUE_ITEMS_MAX);
         let room = Arc::new(Semaphore::new(QUEUE_BYTES_MAX / PERMIT_BYTES));
         let home = log.home().unwrap_or_else(tokio::runtime::Handle::current);
-        let leader = leader::Leader::new(log, tail, clock, known);
+        let leader = leader::Leader::new(log, tail, clock, known, inbox);
         let oldest_known = leader.oldest_known();
-        Ok((Self { queue, room, oldest_known }, home.spawn(leader.run(inbox))))
+        Ok((Self { queue, room, oldest_known }, home.spawn(leader.run())))
     }
 
     /// The oldest position whose key is known; stored fingerprints from before it can be dropped.

@@ -182,6 +182,13 @@ impl Page {
         self.arrived_at(u32::try_from(self.offsets.len() - 1).unwrap_or(u32::MAX))
     }
 
+    /// Latest arrival time of its events.
+    #[must_use]
+    pub fn latest_arrival(&self) -> Timestamp {
+        let count = u32::try_from(self.offsets.len()).unwrap_or(u32::MAX);
+        (0..count).map(|index| self.arrived_at(index)).max().unwrap_or_default()
+    }
+
     /// The event at `seq`, when the page holds it.
     #[must_use]
     pub fn get(self: &Arc<Self>, seq: Seq) -> Option<Event> {

@@ -16,7 +16,7 @@ use super::slices::SLICE_PAGES_MAX;
 use super::{Sqlite, mismatch, signed, unsigned};
 use crate::clock::Timestamp;
 use crate::model::{Event, Page, Seq};
-use crate::storage::{Append, Bounds, EventLog, FingerprintChunk, Result};
+use crate::storage::{Append, Bounds, EventLog, FingerprintChunk, LateAppend, Result};
 
 /// Rows that one read takes at most.
 const READ_ROWS_MAX: usize = 1024;
@@ -42,6 +42,10 @@ impl EventLog for Sqlite {
             self.space.admit(append.pages.iter().map(|page| page.bytes().len() as u64).sum())?;
         }
         self.ask(Work::Append(append)).await.map(drop)
+    }
+
+    async fn append_late(&self, make: LateAppend) -> Result<()> {
+        self.ask(Work::Late(make)).await.map(drop)
     }
 
     async fn read(&self, after: Seq, bytes_max: usize) -> Result<Vec<Arc<Page>>> {

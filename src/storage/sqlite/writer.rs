@@ -125,8 +125,8 @@ impl Writer {
                     closing.push(reply);
                 }
                 Work::Probe if !self.last_write_failed => drop(reply.send(Ok(Answer::Done))),
-                work => match batch.admit(&work) {
-                    Ok(answer) => admitted.push((Job { work, reply }, answer)),
+                work => match self.ready(work).and_then(|work| batch.admit(&work).map(|answer| (work, answer))) {
+                    Ok((work, answer)) => admitted.push((Job { work, reply }, answer)),
                     Err(refused) => drop(reply.send(Err(refused))),
                 },
             }
@@ -153,6 +153,16 @@ impl Writer {
             }
             Err(failure) => self.one_by_one(admitted.into_iter().map(|(job, _)| job).collect(), &failure).await,
         }
+    }
+
+    /// Has a late append made, if the disk has room for it.
+    fn ready(&self, work: Work) -> Result<Work> {
+        let Work::Late(make) = work else { return Ok(work) };
+        let append = make();
+        if !append.pages.is_empty() {
+            self.space.admit(append.pages.iter().map(|page| page.bytes().len() as u64).sum())?;
+        }
+        Ok(Work::Append(append))
     }
 
     /// Tries the jobs of a group that failed, each in a transaction of its own.
