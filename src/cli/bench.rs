@@ -18,6 +18,7 @@ mod load;
 mod process;
 mod publish;
 mod receiver;
+mod scaling;
 mod stage;
 mod table;
 mod wire;
@@ -51,6 +52,12 @@ enum Bench {
     Subscriptions(RunArgs),
     /// Everything above, as one table.
     All(RunArgs),
+    /// How the relay's processor time grows with events, subscriptions, topics, clients, backlog and payload.
+    Scaling {
+        /// Print one JSON array instead of a table.
+        #[arg(long)]
+        json: bool,
+    },
     /// The receiver of a benchmark; started by the others.
     #[command(hide = true)]
     Receiver,
@@ -93,6 +100,7 @@ pub async fn run(arguments: BenchArgs) -> anyhow::Result<()> {
         Bench::All(arguments) => measure(None, &arguments).await,
         Bench::BareHandler => publish::serve_bare().await,
         Bench::BareStorage { form, seconds } => publish::store_bare(form, seconds).await,
+        Bench::Scaling { json } => scaling::run(json).await,
         Bench::Receiver => receiver::serve(SocketAddr::from(([127, 0, 0, 1], 0))).await,
     }
 }
