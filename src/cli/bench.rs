@@ -17,8 +17,8 @@ mod failures;
 mod latency;
 mod load;
 mod process;
+mod publish;
 mod receiver;
-
 mod scaling;
 mod slow;
 mod stage;
@@ -28,8 +28,18 @@ mod wire;
 use experiment::{Experiment, Subject, Terms};
 
 /// Everything that is measured, in the order of the table.
-const EXPERIMENTS: &[Experiment] =
-    &[deliver::TEN, deliver::ONE, failures::ONE_PERCENT, slow::FIFTY, down::REFUSING, latency::CALM];
+const EXPERIMENTS: &[Experiment] = &[
+    deliver::TEN,
+    deliver::ONE,
+    failures::ONE_PERCENT,
+    slow::FIFTY,
+    down::REFUSING,
+    latency::CALM,
+    latency::BUSY,
+    latency::SLOW_DISK,
+    publish::BATCHES,
+    publish::SINGLES,
+];
 
 /// Arguments of `bench`.
 #[derive(Debug, Args)]
@@ -63,6 +73,12 @@ enum Bench {
     /// The receiver of a benchmark; started by the others.
     #[command(hide = true)]
     Receiver(receiver::ReceiverArgs),
+    /// The bare handler of a benchmark; started by the others.
+    #[command(hide = true)]
+    BareHandler,
+    /// The bare database of a benchmark; started by the others.
+    #[command(hide = true)]
+    BareStorage { form: publish::BareForm, seconds: f64 },
 }
 
 #[derive(Debug, Args)]
@@ -95,6 +111,8 @@ pub async fn run(arguments: BenchArgs) -> anyhow::Result<()> {
         Bench::Subscriptions(arguments) => measure(Some(Subject::Subscriptions), &arguments).await,
         Bench::All(arguments) => measure(None, &arguments).await,
         Bench::Receiver(behaviour) => receiver::serve(behaviour).await,
+        Bench::BareHandler => publish::serve_bare().await,
+        Bench::BareStorage { form, seconds } => publish::store_bare(form, seconds).await,
         Bench::Scaling { json } => scaling::run(json).await,
     }
 }

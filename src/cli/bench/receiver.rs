@@ -48,6 +48,8 @@ pub(super) struct ReceiverStats {
     pub(super) received: u64,
     /// POSTs answered with 500.
     pub(super) failed: u64,
+    /// Those of them that were timed.
+    pub(super) timed: u64,
     /// Median of the time from send to receipt.
     pub(super) p50_us: u64,
     /// 99th percentile of it.
@@ -156,6 +158,7 @@ fn control(seen: &mut Seen, head: &[u8]) -> Vec<u8> {
     let stats = ReceiverStats {
         received: seen.received,
         failed: seen.failed,
+        timed: seen.delays_us.len() as u64,
         p50_us: quantile(50),
         p99_us: quantile(99),
         cpu_us: super::process::own_cpu_us(),
