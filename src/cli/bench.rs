@@ -11,20 +11,25 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
+mod crowd;
 mod deliver;
 mod experiment;
 mod latency;
 mod load;
+mod peer;
 mod process;
+mod readers;
 mod receiver;
 mod stage;
+mod stream;
 mod table;
 mod wire;
 
 use experiment::{Experiment, Subject, Terms};
 
 /// Everything that is measured, in the order of the table.
-const EXPERIMENTS: &[Experiment] = &[deliver::TEN, deliver::ONE, latency::CALM];
+const EXPERIMENTS: &[Experiment] =
+    &[deliver::TEN, deliver::ONE, latency::CALM, stream::SINGLE, stream::DELAY, stream::FULL, stream::IDLE];
 
 /// Arguments of `bench`.
 #[derive(Debug, Args)]
@@ -52,6 +57,9 @@ enum Bench {
     /// The receiver of a benchmark; started by the others.
     #[command(hide = true)]
     Receiver,
+    /// The stream clients of a benchmark; started by the others.
+    #[command(hide = true)]
+    Readers,
 }
 
 #[derive(Debug, Args)]
@@ -83,6 +91,7 @@ pub async fn run(arguments: BenchArgs) -> anyhow::Result<()> {
         Bench::Backlog(arguments) => measure(Some(Subject::Backlog), &arguments).await,
         Bench::Subscriptions(arguments) => measure(Some(Subject::Subscriptions), &arguments).await,
         Bench::All(arguments) => measure(None, &arguments).await,
+        Bench::Readers => readers::serve().await,
         Bench::Receiver => receiver::serve(SocketAddr::from(([127, 0, 0, 1], 0))).await,
     }
 }
