@@ -59,6 +59,9 @@ impl Writer {
     /// Ready when the peer sends no more: nothing else tells an abandoned stream from a quiet one.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
+            if !matches!(ready!(self.socket.poll_read_ready(cx)), Ok(())) {
+                return Poll::Ready(());
+            }
             let mut bytes = [0; IGNORED_BYTES];
             let mut ignored = ReadBuf::new(&mut bytes);
             let read = ready!(Pin::new(&mut self.socket).poll_read(cx, &mut ignored));

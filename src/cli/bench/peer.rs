@@ -63,6 +63,7 @@ impl Peer {
         let quit = Command::new("nginx")
             .args(["-p", ".", "-e", "stderr", "-c", "nginx.conf", "-s", "stop"])
             .current_dir(directory)
+            .stderr(Stdio::null())
             .status();
         let _ = quit.await;
         let _ = self.child.wait().await;
