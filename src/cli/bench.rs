@@ -20,6 +20,7 @@ mod peer;
 mod process;
 mod readers;
 mod receiver;
+mod scaling;
 mod stage;
 mod stream;
 mod table;
@@ -54,6 +55,12 @@ enum Bench {
     Subscriptions(RunArgs),
     /// Everything above, as one table.
     All(RunArgs),
+    /// How the relay's processor time grows with events, subscriptions, topics, clients, backlog and payload.
+    Scaling {
+        /// Print one JSON array instead of a table.
+        #[arg(long)]
+        json: bool,
+    },
     /// The receiver of a benchmark; started by the others.
     #[command(hide = true)]
     Receiver,
@@ -92,6 +99,7 @@ pub async fn run(arguments: BenchArgs) -> anyhow::Result<()> {
         Bench::Subscriptions(arguments) => measure(Some(Subject::Subscriptions), &arguments).await,
         Bench::All(arguments) => measure(None, &arguments).await,
         Bench::Readers => readers::serve().await,
+        Bench::Scaling { json } => scaling::run(json).await,
         Bench::Receiver => receiver::serve(SocketAddr::from(([127, 0, 0, 1], 0))).await,
     }
 }

@@ -32,6 +32,26 @@ impl Connection {
         Ok(Self { stream, buffer: BytesMut::with_capacity(16 * 1024) })
     }
 
+    /// Sends bytes and expects nothing.
+    pub(super) async fn send(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
+        Ok(self.stream.write_all(bytes).await?)
+    }
+
+    /// Reads until `mark` has gone by, and throws away what came before it.
+    pub(super) async fn read_past(&mut self, mark: &[u8]) -> anyhow::Result<()> {
+        loop {
+            if let Some(at) = find(&self.buffer, mark) {
+                self.buffer.advance(at + mark.len());
+                return Ok(());
+            }
+            // The mark may lie across two reads.
+            self.buffer.advance(self.buffer.len().saturating_sub(mark.len()));
+            if self.stream.read_buf(&mut self.buffer).await? == 0 {
+                bail!("the stream ended early");
+            }
+        }
+    }
+
     /// Sends a whole request and reads the whole answer.
     pub(super) async fn exchange(&mut self, request: &[u8]) -> anyhow::Result<Answer> {
         self.stream.write_all(request).await?;
