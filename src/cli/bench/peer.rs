@@ -92,7 +92,7 @@ http {{
   keepalive_requests 100000000;
   nchan_shared_memory_size 256M;
   server {{
-    listen {address} backlog=4096;
+    listen {address} backlog=4096 reuseport;
     location /publish {{
       nchan_publisher;
       nchan_channel_id bench;
