@@ -10,18 +10,22 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
+mod crowd;
 mod deliver;
 mod down;
 mod experiment;
 mod failures;
 mod latency;
 mod load;
+mod peer;
 mod process;
 mod publish;
+mod readers;
 mod receiver;
 mod scaling;
 mod slow;
 mod stage;
+mod stream;
 mod table;
 mod wire;
 
@@ -39,6 +43,10 @@ const EXPERIMENTS: &[Experiment] = &[
     latency::SLOW_DISK,
     publish::BATCHES,
     publish::SINGLES,
+    stream::SINGLE,
+    stream::DELAY,
+    stream::FULL,
+    stream::IDLE,
 ];
 
 /// Arguments of `bench`.
@@ -79,6 +87,9 @@ enum Bench {
     /// The bare database of a benchmark; started by the others.
     #[command(hide = true)]
     BareStorage { form: publish::BareForm, seconds: f64 },
+    /// The stream clients of a benchmark; started by the others.
+    #[command(hide = true)]
+    Readers,
 }
 
 #[derive(Debug, Args)]
@@ -113,6 +124,7 @@ pub async fn run(arguments: BenchArgs) -> anyhow::Result<()> {
         Bench::Receiver(behaviour) => receiver::serve(behaviour).await,
         Bench::BareHandler => publish::serve_bare().await,
         Bench::BareStorage { form, seconds } => publish::store_bare(form, seconds).await,
+        Bench::Readers => readers::serve().await,
         Bench::Scaling { json } => scaling::run(json).await,
     }
 }
