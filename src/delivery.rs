@@ -19,6 +19,7 @@ pub mod addresses;
 pub mod attempt;
 pub mod checkpoint;
 pub mod circuit;
+pub mod crew;
 pub mod desk;
 pub mod floor;
 pub mod inspect;

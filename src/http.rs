@@ -9,13 +9,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_cors::Cors;
-use actix_web::dev::Server;
-use actix_web::guard;
+use actix_http::HttpService;
+use actix_service::map_config;
+use actix_web::body::MessageBody;
+use actix_web::dev::{AppConfig, Server, ServiceFactory, ServiceRequest, ServiceResponse};
+use actix_web::guard::{self, GuardContext};
+use actix_web::http::Method;
 use actix_web::middleware::Condition;
-use actix_web::web::{self, Data, ServiceConfig};
-use actix_web::{App, HttpResponse, HttpServer, Resource, Route};
+use actix_web::web::{self, Data, Payload, ServiceConfig};
+use actix_web::{App, HttpRequest, HttpResponse, Resource, Route};
 
 use crate::clock::Clock;
+use crate::egress::handover::Wire;
 use crate::egress::{self, Egress};
 use crate::follow::Follow;
 use crate::ingest::Ingest;
@@ -25,6 +30,7 @@ use crate::storage::EventLog;
 
 pub mod auth;
 pub mod body;
+mod connections;
 mod definition;
 mod events;
 mod gate;
@@ -40,10 +46,15 @@ mod views;
 
 use auth::Auth;
 use body::BodyLimits;
+use connections::Connections;
 use ports::{Deliveries, SourceControl};
+use problem::Problem;
 
 /// Largest definition of a subscription or source, in bytes.
 pub const DEFINITION_BYTES_MAX: usize = 256 * 1024;
+
+/// Time for the peer to take the end of a connection.
+const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Sizes and times of requests.
 #[derive(Clone, Copy, Debug)]
@@ -160,35 +171,55 @@ impl Default for ServerSettings {
 /// When the listener cannot be used.
 pub fn serve(listener: TcpListener, state: Arc<HttpState>, settings: ServerSettings, egress: &Egress) -> io::Result<Server> {
     let egress = egress.clone();
-    let server = HttpServer::new(move || {
-        let data = Data::from(Arc::clone(&state));
-        App::new()
-            .app_data(data)
-            .app_data(egress.worker())
-            .configure(configure)
-            .default_service(web::to(problem::nothing_here))
-            .wrap(gate::Gate(Arc::clone(&state.auth)))
-            .wrap(Condition::new(!state.cors_origins.is_empty(), cors(&state.cors_origins)))
-    });
-    let server = server
+    let builder = Server::build();
+    let draining = builder.graceful_shutdown_signal();
+    let address = listener.local_addr()?;
+    let builder = builder
         .workers(settings.workers.max(1))
-        .max_connections(settings.connections_max)
-        .client_request_timeout(settings.head_timeout)
-        .keep_alive(settings.keep_alive)
-        .tcp_nodelay(true)
-        .h1_write_buffer_size(egress::socket::WRITE_BUFFER_BYTES)
-        .on_connect(|connection, _| {
-            if let Some(stream) = connection.downcast_ref::<actix_web::rt::net::TcpStream>() {
-                // The connection works without these options, too; a dead peer is only noticed later.
-                let _ = egress::socket::harden(stream);
-            }
-        })
-        // A client that shut its sending side down is gone: nothing else tells an abandoned stream from a quiet one.
-        .h1_allow_half_closed(false)
+        .max_concurrent_connections(settings.connections_max)
         .shutdown_timeout(settings.shutdown_timeout.as_secs())
-        .disable_signals()
-        .listen(listener)?;
+        .disable_signals();
+    let server = builder.listen("hookcast", listener, move || {
+        let draining = draining.clone();
+        let http = HttpService::build()
+            .client_request_timeout(settings.head_timeout)
+            .client_disconnect_timeout(DISCONNECT_TIMEOUT)
+            .keep_alive(settings.keep_alive)
+            .h1_write_buffer_size(egress::socket::WRITE_BUFFER_BYTES)
+            // A client that shut its sending side down is gone: nothing else tells an abandoned stream from a quiet one.
+            .h1_allow_half_closed(false)
+            .local_addr(address)
+            .graceful_shutdown_signal(move || {
+                let draining = draining.clone();
+                async move { draining.notified().await }
+            })
+            .on_connect_ext(|wire: &Wire, data| drop(data.insert(wire.connection())))
+            .finish(map_config(application(&state, &egress), |()| AppConfig::default()));
+        Connections(http)
+    })?;
     Ok(server.run())
+}
+
+/// The routes behind everything that a request passes.
+fn application(
+    state: &Arc<HttpState>,
+    egress: &Egress,
+) -> App<
+    impl ServiceFactory<
+        ServiceRequest,
+        Config = (),
+        Response = ServiceResponse<impl MessageBody + use<>>,
+        Error = actix_web::Error,
+        InitError = (),
+    > + use<>,
+> {
+    App::new()
+        .app_data(Data::from(Arc::clone(state)))
+        .app_data(egress.worker())
+        .configure(configure)
+        .default_service(web::to(problem::nothing_here))
+        .wrap(gate::Gate(Arc::clone(&state.auth)))
+        .wrap(Condition::new(!state.cors_origins.is_empty(), cors(&state.cors_origins)))
 }
 
 /// Lets pages of these origins, and no others, call the API with a token.
@@ -207,7 +238,8 @@ fn cors(origins: &[String]) -> Cors {
 /// Registers every route of this module.
 fn configure(config: &mut ServiceConfig) {
     config
-        .service(at("/v1/topics/{topic}/events", "POST").route(web::post().to(publish::publish)))
+        // Without a pattern: matching one would cost an event more than all other checks together.
+        .service(web::scope("/v1/topics").guard(guard::fn_guard(is_for_events)).default_service(web::to(publish_to_topic)))
         .service(at("/v1/topics", "GET, HEAD").route(get().to(events::topics)))
         .service(at("/v1/events/{seq}", "GET, HEAD").route(get().to(events::event)))
         .service(at("/healthz", "GET, HEAD").route(get().to(health::alive)))
@@ -219,6 +251,25 @@ fn configure(config: &mut ServiceConfig) {
         .configure(sources::configure);
 }
 
+fn is_for_events(request: &GuardContext<'_>) -> bool {
+    request.head().uri.path().ends_with("/events")
+}
+
+/// `/v1/topics/{topic}/events`
+async fn publish_to_topic(state: Data<HttpState>, request: HttpRequest, payload: Payload) -> Result<HttpResponse, Problem> {
+    let topic = topic_of(request.match_info().unprocessed()).ok_or_else(Problem::not_found)?.to_owned();
+    if request.method() != Method::POST {
+        return Err(problem::wrong_method("POST"));
+    }
+    publish::publish(state, request, &topic, payload).await
+}
+
+/// The topic of `/{topic}/events`.
+fn topic_of(rest: &str) -> Option<&str> {
+    let topic = rest.strip_prefix('/')?.strip_suffix("/events")?;
+    (!topic.is_empty() && !topic.contains('/')).then_some(topic)
+}
+
 /// A path that answers 405 with `Allow` to every other method.
 fn at(path: &str, allowed: &'static str) -> Resource {
     web::resource(path).default_service(web::to(move || async move { Err::<HttpResponse, _>(problem::wrong_method(allowed)) }))
@@ -227,4 +278,17 @@ fn at(path: &str, allowed: &'static str) -> Resource {
 /// A route for GET and for HEAD, whose body actix leaves out.
 fn get() -> Route {
     web::route().guard(guard::Any(guard::Get()).or(guard::Head()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::topic_of;
+
+    #[test]
+    fn the_topic_of_a_publish_is_the_one_segment_before_events() {
+        assert_eq!(topic_of("/a.b/events"), Some("a.b"));
+        for rest in ["", "/", "/events", "//events", "/a/b/events", "/a/events/", "a/events"] {
+            assert_eq!(topic_of(rest), None, "{rest}");
+        }
+    }
 }

@@ -20,6 +20,8 @@ const FEED_BYTES: usize = 256 * 1024;
 const SWEEP_READS_MAX: usize = 16;
 /// How often desks set out on the way through the log that begin to lag far behind; the first of them at once.
 const BOARD_EVERY: Duration = Duration::from_millis(500);
+/// Pause of a lane without subscriptions between looks at a log that grows.
+const NOBODY_PAUSE: Duration = Duration::from_millis(5);
 /// Events after which the frontier of quiet partitions is saved too.
 const FRONTIER_EVERY: u64 = 10_000;
 
@@ -40,6 +42,10 @@ pub(super) async fn read_head(lane: Rc<Lane>) {
             tokio::select! {
                 changed = head.changed() => if changed.is_err() { return },
                 () = lane.context.cancel.cancelled() => return,
+            }
+            if lane.floor.borrow().is_empty() {
+                // Nobody here waits for events: the lane keeps up with the head, but not commit by commit.
+                tokio::time::sleep(NOBODY_PAUSE).await;
             }
             continue;
         }
