@@ -60,6 +60,10 @@ impl Kept for SubscriptionRecord {
         self.spec.id.shared()
     }
 
+    fn order(&self) -> (u64, u64) {
+        (self.ordinal.0, self.revision)
+    }
+
     fn put_change(record: Arc<Self>, created: bool) -> RegistryChange {
         RegistryChange::Put { record, created }
     }
@@ -82,6 +86,10 @@ impl Kept for SourceRecord {
 
     fn shared_key(&self) -> Arc<str> {
         self.spec.name.as_str().into()
+    }
+
+    fn order(&self) -> (u64, u64) {
+        (0, self.revision)
     }
 
     fn put_change(record: Arc<Self>, created: bool) -> SourceChange {

@@ -24,6 +24,9 @@ pub(super) trait Kept: Clone + Send + Sync + Sized + 'static {
     /// Its key.
     fn shared_key(&self) -> Arc<str>;
 
+    /// Rises with the order in which the catalog took records.
+    fn order(&self) -> (u64, u64);
+
     /// The news that it was stored.
     fn put_change(record: Arc<Self>, created: bool) -> Self::Change;
 
@@ -170,8 +173,8 @@ impl<R: Kept> Inner<R> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Stores what waits, together, so that many changes cost the catalog few commits; its turn must be held. The catalog is
-    /// asked in their order, gives ordinals in that order, and in that order they are announced.
+    /// Stores what waits, together, so that many changes cost the catalog few commits; its turn must be held. They are shown and
+    /// announced in the order in which the catalog took them: who hears of one record must have heard of all before it.
     async fn store_waiting(&self) {
         let some: Vec<Waiting<R>> = {
             let mut waiting = self.waiting();
@@ -180,7 +183,9 @@ impl<R: Kept> Inner<R> {
         };
         let (records, replies): (Vec<_>, Vec<_>) = some.into_iter().map(|one| ((one.record, one.expected), one.reply)).unzip();
         let stores = records.into_iter().map(|(record, expected)| R::store(self.catalog.as_ref(), record, expected));
-        for (stored, reply) in join_all(stores).await.into_iter().zip(replies) {
+        let mut stored: Vec<_> = join_all(stores).await.into_iter().zip(replies).collect();
+        stored.sort_by_key(|(stored, _)| stored.as_ref().map_or((0, 0), R::order));
+        for (stored, reply) in stored {
             // A caller that went away has nobody to tell; what it asked for is done all the same.
             let _ = reply.send(stored.map(|stored| self.show(stored)));
         }

@@ -1,6 +1,5 @@
 //! What is written to disk for an event: with a hundred subscriptions hardly more than with one.
 
-use std::path::Path;
 use std::time::Duration;
 
 use super::experiment::{Experiment, Findings, Reading, Row, Subject, Target, Terms};
@@ -14,20 +13,12 @@ use super::wire::Connection;
 pub(super) const BYTES: Experiment = Experiment {
     name: "bytes",
     subject: Subject::Subscriptions,
-    rows: &[
-        Row {
-            what: "bytes written an event, 100 subscriptions",
-            against: "1 subscription",
-            unit: "B",
-            target: Target::AtMost(1.05),
-        },
-        Row {
-            what: "files grown an event, 100 subscriptions",
-            against: "1 subscription",
-            unit: "B",
-            target: Target::AtMost(1.05),
-        },
-    ],
+    rows: &[Row {
+        what: "bytes written an event, 100 subscriptions",
+        against: "1 subscription",
+        unit: "B",
+        target: Target::AtMost(1.05),
+    }],
     run: |terms| Box::pin(bytes_run(terms)),
 };
 
@@ -43,14 +34,13 @@ const CALM: Duration = Duration::from_millis(1500);
 
 async fn bytes_run(terms: Terms) -> anyhow::Result<Findings> {
     let duration = terms.duration.max(DURATION_MIN);
-    let (one_written, one_grown, _) = write(1, duration).await?;
-    let (all_written, all_grown, cpu_us) = write(SUBSCRIPTIONS, duration).await?;
-    let written = Reading { relay_cpu_us: Some(cpu_us), ..Reading::ratio(all_written, one_written) };
-    Ok(Findings::Measured(vec![written, Reading::ratio(all_grown, one_grown)]))
+    let (one, _) = write(1, duration).await?;
+    let (all, cpu_us) = write(SUBSCRIPTIONS, duration).await?;
+    Ok(Findings::Measured(vec![Reading { relay_cpu_us: Some(cpu_us), ..Reading::ratio(all, one) }]))
 }
 
-/// Bytes written and bytes by which the files grew, an event; and processor time an event.
-async fn write(subscriptions: u64, duration: Duration) -> anyhow::Result<(f64, f64, f64)> {
+/// Bytes written and processor time in microseconds, an event.
+async fn write(subscriptions: u64, duration: Duration) -> anyhow::Result<(f64, f64)> {
     let stage = Stage::set(&Scene::new(subscriptions)).await?;
     let mut control = Connection::open(stage.receiver.address).await?;
     let mut intake = Connection::open(stage.relay.address).await?;
@@ -58,15 +48,15 @@ async fn write(subscriptions: u64, duration: Duration) -> anyhow::Result<(f64, f
     many::received(&mut control, warm_up * subscriptions).await?;
     tokio::time::sleep(CALM).await;
     control.call("POST", "/reset", "text/plain", b"").await?;
-    let before = (stage.relay.written_bytes(), files(stage.directory.path())?, stage.relay.cpu_us());
+    let before = (stage.relay.written_bytes(), stage.relay.cpu_us());
     let events = publish(&mut intake, duration).await?;
     many::received(&mut control, events * subscriptions).await?;
     tokio::time::sleep(CALM).await;
-    let after = (stage.relay.written_bytes(), files(stage.directory.path())?, stage.relay.cpu_us());
+    let after = (stage.relay.written_bytes(), stage.relay.cpu_us());
     stage.relay.stop().await;
     stage.receiver.stop().await;
     let each = |after: u64, before: u64| after.saturating_sub(before) as f64 / events as f64;
-    Ok((each(after.0, before.0), each(after.1, before.1), each(after.2, before.2)))
+    Ok((each(after.0, before.0), each(after.1, before.1)))
 }
 
 /// Publishes at [`RATE`] in [`REQUESTS`] requests a second; gives how many events.
@@ -85,9 +75,4 @@ async fn publish(intake: &mut Connection, duration: Duration) -> anyhow::Result<
         intake.call("POST", "/v1/topics/bench/events", "application/x-ndjson", batch.as_bytes()).await?;
     }
     Ok(number)
-}
-
-/// Bytes of the database, the log of its changes left out: that one is used over and over.
-fn files(directory: &Path) -> anyhow::Result<u64> {
-    Ok(std::fs::metadata(directory.join("hookcast.db"))?.len())
 }

@@ -13,7 +13,7 @@ use super::wire::Connection;
 /// Connections over which subscriptions are made: whoever waits for the disk is stored together with others.
 const MAKERS: u64 = 256;
 /// Connections over which events are published.
-const PRODUCERS: u64 = 16;
+const PRODUCERS: u64 = 64;
 /// Subscriptions that want the same topic.
 pub(super) const SHARING: u64 = 10;
 /// Events that may be published and not yet received by everybody: what ten subscriptions may have in flight must not be held
