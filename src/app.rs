@@ -251,7 +251,12 @@ async fn open_store(config: &Config) -> Result<Store, AppError> {
             StorageError::new(StorageErrorKind::CannotOpen, format!("cannot make the directory {}: {error}", directory.display()))
         })?;
     }
-    let settings = StorageSettings { path: config.storage.path(), durability: config.storage.durability, reserve_bytes: None };
+    let settings = StorageSettings {
+        path: config.storage.path(),
+        durability: config.storage.durability,
+        reserve_bytes: None,
+        flush_delay: config.storage.flush_delay,
+    };
     Ok((backend.open)(settings).await?)
 }
 

@@ -121,6 +121,9 @@ struct ServeArgs {
     /// Form of the log on standard error.
     #[arg(long, value_enum, default_value_t)]
     log: LogForm,
+    /// Let every flush of the database take so much longer; for measurements of slow disks.
+    #[arg(long, hide = true, value_name = "TIME", value_parser = crate::units::parse_duration)]
+    flush_delay: Option<std::time::Duration>,
 }
 
 #[derive(Debug, Args)]
@@ -176,7 +179,9 @@ impl Cli {
 
 async fn serve(args: &ServeArgs, program: &Program) -> Result<(), Exit> {
     telemetry::init(args.log);
-    (program.serve)(load(&args.config, program)?).await
+    let mut config = load(&args.config, program)?;
+    config.storage.flush_delay = args.flush_delay.unwrap_or_default();
+    (program.serve)(config).await
 }
 
 fn check(args: &ConfigArgs, program: &Program) -> Result<(), Exit> {

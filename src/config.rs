@@ -78,6 +78,8 @@ pub struct Storage {
     pub url: String,
     /// `full`: an accepted event is on the disk. `normal`: a power failure may take the newest.
     pub durability: Durability,
+    /// Time that every flush is held up, to measure how the relay fares on a slow disk; no key of the file.
+    pub flush_delay: Duration,
 }
 
 /// How long events stay.
@@ -183,7 +185,7 @@ impl Default for Server {
 
 impl Default for Storage {
     fn default() -> Self {
-        Self { url: "sqlite://data/hookcast.db".to_owned(), durability: Durability::Full }
+        Self { url: "sqlite://data/hookcast.db".to_owned(), durability: Durability::Full, flush_delay: Duration::ZERO }
     }
 }
 

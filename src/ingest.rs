@@ -1,8 +1,8 @@
 //! Intake: the one leader that decides what is new, gives positions, and commits.
 //!
-//! Everything that wants into the log waits in one bounded queue. The leader takes what waits, removes repeats, makes pages,
-//! commits them, lets the readers see them, and only then answers. There is no timer: batches come from the commit in
-//! progress. It knows storage and the tail; it does not know who reads.
+//! Everything that wants into the log is encoded by whoever brings it and waits in one bounded queue. The leader takes what
+//! waits, removes repeats, makes pages, commits them, lets the readers see them, and only then answers. There is no timer:
+//! batches come from the commit in progress. It knows storage and the tail; it does not know who reads.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,8 +18,10 @@ use crate::tail::Tail;
 
 pub mod dedupe;
 mod leader;
+mod offer;
 
 pub use dedupe::DedupeSettings;
+pub use offer::Offer;
 
 /// Bytes of events that may wait for the leader.
 pub const QUEUE_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -79,11 +81,10 @@ pub struct FromSource {
 
 /// What waits for the leader.
 struct Item {
-    events: Vec<NewEvent>,
+    offer: Arc<Offer>,
     /// Present for sources: an event with known key and other bytes is left out instead of refusing the request.
     source: Option<FromSource>,
     reply: oneshot::Sender<Result<Vec<Placed>, IngestError>>,
-    bytes: usize,
     /// Given back when the item is done.
     _room: tokio::sync::OwnedSemaphorePermit,
 }
@@ -97,7 +98,7 @@ pub struct Ingest {
 }
 
 impl Ingest {
-    /// Starts the leader on the current runtime; gives the way in, and the leader's end once every [`Ingest`] is dropped.
+    /// Starts the leader beside the storage, or on the current runtime where storage has none; gives the way in, and the leader's end once every [`Ingest`] is dropped.
     ///
     /// # Errors
     /// When what is known of earlier events cannot be read.
@@ -110,9 +111,10 @@ impl Ingest {
         let known = dedupe::load(&*log, settings, clock.now()).await?;
         let (queue, inbox) = mpsc::channel(QUEUE_ITEMS_MAX);
         let room = Arc::new(Semaphore::new(QUEUE_BYTES_MAX / PERMIT_BYTES));
-        let leader = leader::Leader::new(log, tail, clock, known);
+        let home = log.home().unwrap_or_else(tokio::runtime::Handle::current);
+        let leader = leader::Leader::new(log, tail, clock, known, inbox);
         let oldest_known = leader.oldest_known();
-        Ok((Self { queue, room, oldest_known }, tokio::spawn(leader.run(inbox))))
+        Ok((Self { queue, room, oldest_known }, home.spawn(leader.run())))
     }
 
     /// The oldest position whose key is known; stored fingerprints from before it can be dropped.
@@ -129,9 +131,21 @@ impl Ingest {
     /// # Cancellation
     /// A dropped future may or may not have stored the events.
     pub async fn publish(&self, events: Vec<NewEvent>) -> Result<Vec<Placed>, IngestError> {
-        let bytes = weight(&events);
-        let room = Arc::clone(&self.room).try_acquire_many_owned(permits(bytes)).map_err(|_| IngestError::Busy)?;
-        self.submit(events, None, bytes, room).await
+        let offer = Arc::new(Offer::of(&events));
+        drop(events);
+        self.publish_offer(offer).await
+    }
+
+    /// As [`Ingest::publish`], for events that are encoded already.
+    ///
+    /// # Errors
+    /// [`IngestError`]; nothing of the request is stored then.
+    ///
+    /// # Cancellation
+    /// A dropped future may or may not have stored the events.
+    pub async fn publish_offer(&self, offer: Arc<Offer>) -> Result<Vec<Placed>, IngestError> {
+        let room = Arc::clone(&self.room).try_acquire_many_owned(permits(&offer)).map_err(|_| IngestError::Busy)?;
+        self.submit(offer, None, room).await
     }
 
     /// Stores events of a source with its position; waits while the queue is full, and as long as storage refuses.
@@ -140,10 +154,11 @@ impl Ingest {
     /// `Unavailable` when the relay is stopping.
     pub async fn publish_from_source(&self, events: Vec<NewEvent>, from: FromSource) -> Result<Vec<Placed>, IngestError> {
         const AGAIN: Duration = Duration::from_secs(1);
-        let bytes = weight(&events);
+        let offer = Arc::new(Offer::of(&events));
+        drop(events);
         loop {
-            let room = Arc::clone(&self.room).acquire_many_owned(permits(bytes)).await.map_err(|_| IngestError::Unavailable)?;
-            match self.submit(events.clone(), Some(from.clone()), bytes, room).await {
+            let room = Arc::clone(&self.room).acquire_many_owned(permits(&offer)).await.map_err(|_| IngestError::Unavailable)?;
+            match self.submit(Arc::clone(&offer), Some(from.clone()), room).await {
                 Err(IngestError::Full | IngestError::Unavailable) if !self.queue.is_closed() => tokio::time::sleep(AGAIN).await,
                 answer => return answer,
             }
@@ -152,23 +167,18 @@ impl Ingest {
 
     async fn submit(
         &self,
-        events: Vec<NewEvent>,
+        offer: Arc<Offer>,
         source: Option<FromSource>,
-        bytes: usize,
         room: tokio::sync::OwnedSemaphorePermit,
     ) -> Result<Vec<Placed>, IngestError> {
         let (reply, answer) = oneshot::channel();
-        let item = Item { events, source, reply, bytes, _room: room };
+        let item = Item { offer, source, reply, _room: room };
         self.queue.send(item).await.map_err(|_| IngestError::Unavailable)?;
         answer.await.map_err(|_| IngestError::Unavailable)?
     }
 }
 
-fn weight(events: &[NewEvent]) -> usize {
-    events.iter().map(|event| event.data.len() + 256).sum()
-}
-
 /// Room that a request takes; one larger than the queue takes the whole of it.
-fn permits(bytes: usize) -> u32 {
-    u32::try_from(bytes.div_ceil(PERMIT_BYTES).clamp(1, QUEUE_BYTES_MAX / PERMIT_BYTES)).unwrap_or(u32::MAX)
+fn permits(offer: &Offer) -> u32 {
+    u32::try_from(offer.bytes().div_ceil(PERMIT_BYTES).clamp(1, QUEUE_BYTES_MAX / PERMIT_BYTES)).unwrap_or(u32::MAX)
 }

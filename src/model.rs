@@ -11,7 +11,7 @@ pub mod topic;
 
 pub use delivery::{Attempt, ErrorKind, Exception, ExceptionState, Outcome};
 pub use event::{Event, EventError, NewEvent, Seq};
-pub use page::{Page, PageBuilder, PageError};
+pub use page::{Page, PageBuilder, PageError, Record, Records};
 pub use source::{ResumeToken, SourceSpec};
 pub use subscription::{SubscriptionId, SubscriptionSpec};
 pub use topic::{PatternList, Topic, TopicPattern};

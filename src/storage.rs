@@ -23,7 +23,7 @@ pub mod sqlite;
 pub use catalog::Catalog;
 pub use error::{Result, StorageError, StorageErrorKind};
 pub use ledger::{Checkpoint, Lease, Ledger, LedgerChange, PageRequest};
-pub use log::{Append, Bounds, EventLog, FingerprintChunk, TopicSummary};
+pub use log::{Append, Bounds, EventLog, FingerprintChunk, LateAppend, TopicSummary};
 
 /// The three together, as one backend gives them.
 #[derive(Clone)]
@@ -82,6 +82,8 @@ pub struct StorageSettings {
     pub durability: Durability,
     /// Free bytes on the disk below which intake is refused; `None` = max(256 MiB, 5 %).
     pub reserve_bytes: Option<u64>,
+    /// Time that every flush is held up, to measure how a slow disk is borne; zero otherwise.
+    pub flush_delay: std::time::Duration,
 }
 
 type Opening = Pin<Box<dyn Future<Output = Result<Store>> + Send>>;
@@ -121,7 +123,7 @@ fn pages_follow(pages: &[Arc<Page>], mut head: Seq) -> bool {
 
 /// The latest arrival in a page: retention must not take it earlier.
 fn page_time(page: &Arc<Page>) -> Timestamp {
-    page.events_after(Seq::ZERO).map(|event| event.arrived_at()).max().unwrap_or_default()
+    page.latest_arrival()
 }
 
 /// The same event in a page of its own, so that keeping it does not keep its neighbours.

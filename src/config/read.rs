@@ -118,7 +118,7 @@ fn storage(fields: &Fields<'_>) -> Storage {
         Some("normal") => Durability::Normal,
         _ => Durability::Full,
     };
-    Storage { url: url.map_or(default.url, str::to_owned), durability }
+    Storage { url: url.map_or(default.url, str::to_owned), durability, flush_delay: Duration::ZERO }
 }
 
 fn check_storage_url(fields: &Fields<'_>, given: &str) -> bool {

@@ -4,6 +4,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::lane::Lane;
 use super::matcher::Place;
@@ -15,6 +16,8 @@ const HEAD_BYTES: usize = 512 * 1024;
 const FEED_BYTES: usize = 256 * 1024;
 /// Reads of one pass; then the desks are looked at anew.
 const SWEEP_READS_MAX: usize = 64;
+/// Pause of a lane without subscriptions between looks at a log that grows.
+const NOBODY_PAUSE: Duration = Duration::from_millis(5);
 /// Events after which the frontier of quiet partitions is saved too.
 const FRONTIER_EVERY: u64 = 10_000;
 
@@ -35,6 +38,10 @@ pub(super) async fn read_head(lane: Rc<Lane>) {
             tokio::select! {
                 changed = head.changed() => if changed.is_err() { return },
                 () = lane.context.cancel.cancelled() => return,
+            }
+            if lane.floor.borrow().is_empty() {
+                // Nobody here waits for events: the lane keeps up with the head, but not commit by commit.
+                tokio::time::sleep(NOBODY_PAUSE).await;
             }
             continue;
         }

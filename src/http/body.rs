@@ -56,7 +56,7 @@ pub async fn read_body(request: &HttpRequest, payload: Payload, limits: BodyLimi
     let mut payload = payload.into_inner();
     let started = Instant::now();
     let mut deadline = std::pin::pin!(tokio::time::sleep_until(started + limits.timeout));
-    let mut body = Gathered::default();
+    let mut body = Gathered { announced, ..Gathered::default() };
     loop {
         let next = poll_fn(|cx| match Pin::new(&mut payload).poll_next(cx) {
             Poll::Ready(item) => Poll::Ready(Some(item)),
@@ -84,6 +84,8 @@ pub async fn read_body(request: &HttpRequest, payload: Payload, limits: BodyLimi
 struct Gathered {
     first: Bytes,
     rest: BytesMut,
+    /// Length that the request says, if it says one.
+    announced: Option<u64>,
 }
 
 impl Gathered {
@@ -100,6 +102,11 @@ impl Gathered {
             self.rest.reserve((self.first.len() + chunk.len()).max(RESERVE_BYTES_MAX));
             self.rest.extend_from_slice(&self.first);
             self.first = Bytes::new();
+        }
+        if self.rest.capacity() - self.rest.len() < chunk.len() {
+            // Four times what is there, but no more than was announced: few copies, and nothing for words alone.
+            let missing = self.announced.and_then(|length| usize::try_from(length).ok()).unwrap_or(0).saturating_sub(self.len());
+            self.rest.reserve(missing.min(3 * self.rest.len()).max(chunk.len()));
         }
         self.rest.extend_from_slice(&chunk);
     }

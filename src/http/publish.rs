@@ -3,6 +3,8 @@
 //! Owns what a request turns into ([`decode`]) and what is answered. It is the hot path: no span, no copy of the body, no
 //! JSON tree. Must not know how events are stored.
 
+use std::sync::Arc;
+
 use actix_web::http::header::{self, HeaderName, HeaderValue};
 use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
@@ -13,7 +15,7 @@ use super::auth::Scope;
 use super::body::{read_body, refuse_encoding};
 use super::problem::{self, Problem};
 use crate::codec::cloudevents::write_json_text;
-use crate::ingest::{IngestError, Placed};
+use crate::ingest::{IngestError, Offer, Placed};
 use crate::model::Topic;
 
 mod decode;
@@ -24,24 +26,29 @@ use decode::{Form, Request};
 /// The receiver's word that an event must not be sent again; another relay understands it.
 const ABORT: (HeaderName, HeaderValue) = (HeaderName::from_static("webhook-delivery"), HeaderValue::from_static("abort"));
 
-/// Takes the events of a request; answers once they are durable.
-pub(super) async fn publish(state: Data<HttpState>, request: HttpRequest, payload: Payload) -> Result<HttpResponse, Problem> {
+/// Takes the events of a request to a topic; answers once they are durable.
+pub(super) async fn publish(
+    state: Data<HttpState>,
+    request: HttpRequest,
+    topic: &str,
+    payload: Payload,
+) -> Result<HttpResponse, Problem> {
     let caller = state.auth.require(&request, Scope::Publish)?;
-    let topic = path_topic(&request)?;
+    let topic = open_topic(topic)?;
     caller.touch(&topic)?;
     refuse_encoding(&request)?;
     let form = Form::of(request.headers())?;
     let limits = state.limits;
     let body = read_body(&request, payload, limits.body(form.is_single().then_some(limits.event_bytes))).await?;
     let wanted = Request { headers: request.headers(), topic: &topic, now: state.clock.now(), limits };
-    let events = decode::events(&wanted, form, body)?;
-    let ids: Vec<String> = events.iter().map(|event| event.id.clone()).collect();
-    let placed = state.ingest.publish(events).await.map_err(|error| refused(&error))?;
-    Ok(accepted(&ids, &placed))
+    let mut offer = Offer::with_capacity(1, body.len());
+    decode::events(&wanted, form, body, &mut |event| offer.push(event))?;
+    let offer = Arc::new(offer);
+    let placed = state.ingest.publish_offer(Arc::clone(&offer)).await.map_err(|error| refused(&error))?;
+    Ok(accepted(offer.ids(), &placed))
 }
 
-fn path_topic(request: &HttpRequest) -> Result<Topic, Problem> {
-    let text = request.match_info().get("topic").unwrap_or_default();
+fn open_topic(text: &str) -> Result<Topic, Problem> {
     let topic = Topic::parse(text).map_err(|error| Problem::of_slug("topic", 422, error.to_string()))?;
     if topic.is_own() {
         return Err(Problem::new(problem::OWN_TOPIC, "publish to another topic"));
@@ -50,7 +57,7 @@ fn path_topic(request: &HttpRequest) -> Result<Topic, Problem> {
 }
 
 /// 202: `accepted` counts the events that are new, `duplicates` the repeats.
-fn accepted(ids: &[String], placed: &[Placed]) -> HttpResponse {
+fn accepted<'a>(ids: impl Iterator<Item = &'a str>, placed: &[Placed]) -> HttpResponse {
     let duplicates = placed.iter().filter(|event| event.duplicate).count();
     let mut body = BytesMut::with_capacity(48 + placed.len() * 88);
     body.put_slice(b"{\"accepted\":");
@@ -58,7 +65,7 @@ fn accepted(ids: &[String], placed: &[Placed]) -> HttpResponse {
     body.put_slice(b",\"duplicates\":");
     put_number(&mut body, duplicates as u64);
     body.put_slice(b",\"events\":[");
-    for (index, (id, event)) in ids.iter().zip(placed).enumerate() {
+    for (index, (id, event)) in ids.zip(placed).enumerate() {
         body.put_slice(if index == 0 { b"{\"id\":" } else { b",{\"id\":" });
         write_json_text(&mut body, id);
         body.put_slice(b",\"seq\":");

@@ -1,15 +1,16 @@
 //! The leader's loop: take, remove repeats, make pages, commit, publish, answer.
 
-use std::sync::Arc;
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{mpsc, oneshot};
 
 use super::dedupe::{Fingerprint, Known, Verdict};
 use super::{COMMIT_BYTES_SOFT_MAX, COMMIT_EVENTS_MAX, IngestError, Item, Placed};
 use crate::clock::Clock;
-use crate::model::{NewEvent, Page, PageBuilder, Seq};
-use crate::storage::{Append, EventLog, StorageError};
+use crate::model::{Page, PageBuilder, Record, Seq};
+use crate::storage::{Append, EventLog, FingerprintChunk, StorageError};
 use crate::tail::Tail;
 
 type Reply = oneshot::Sender<Result<Vec<Placed>, IngestError>>;
@@ -17,71 +18,107 @@ type Reply = oneshot::Sender<Result<Vec<Placed>, IngestError>>;
 /// The one writer of the log.
 pub(super) struct Leader {
     log: Arc<dyn EventLog>,
+    drafting: Arc<Mutex<Drafting>>,
+}
+
+/// What waits, what is known, and what is under way. Storage has the draft made when it can commit it.
+struct Drafting {
+    inbox: mpsc::Receiver<Item>,
+    /// What the leader was woken for.
+    first: Option<Item>,
     tail: Arc<Tail>,
     clock: Arc<dyn Clock>,
     known: Known,
     oldest_known: Arc<AtomicU64>,
+    /// The page that is being filled; its memory is used again for every page.
+    open: PageBuilder,
+    under_way: Option<UnderWay>,
 }
+
+/// A commit that was handed to storage, and who waits for it.
+struct UnderWay {
+    pages: Vec<Arc<Page>>,
+    waiting: Vec<Waiting>,
+}
+
+type Waiting = (Reply, Vec<Placed>, tokio::sync::OwnedSemaphorePermit);
 
 /// What goes into one commit, and who waits for it.
 struct Draft {
     head: Seq,
     pages: Vec<Arc<Page>>,
-    open: PageBuilder,
     append: Append,
-    waiting: Vec<(Reply, Vec<Placed>, tokio::sync::OwnedSemaphorePermit)>,
+    waiting: Vec<Waiting>,
 }
 
 impl Leader {
-    pub(super) fn new(log: Arc<dyn EventLog>, tail: Arc<Tail>, clock: Arc<dyn Clock>, known: Known) -> Self {
+    pub(super) fn new(
+        log: Arc<dyn EventLog>,
+        tail: Arc<Tail>,
+        clock: Arc<dyn Clock>,
+        known: Known,
+        inbox: mpsc::Receiver<Item>,
+    ) -> Self {
         let oldest_known = Arc::new(AtomicU64::new(known.oldest().0));
-        Self { log, tail, clock, known, oldest_known }
+        let open = PageBuilder::starting_at(Seq::ZERO);
+        let drafting = Drafting { inbox, first: None, tail, clock, known, oldest_known, open, under_way: None };
+        Self { log, drafting: Arc::new(Mutex::new(drafting)) }
     }
 
     /// Where the oldest position is kept whose key is known.
     pub(super) fn oldest_known(&self) -> Arc<AtomicU64> {
-        Arc::clone(&self.oldest_known)
+        Arc::clone(&lock(&self.drafting).oldest_known)
     }
 
     /// Works until every way in is closed and the queue is empty.
-    pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Item>) {
-        while let Some(first) = inbox.recv().await {
-            self.step(first, &mut inbox).await;
+    pub(super) async fn run(self) {
+        while let Some(first) = poll_fn(|cx| lock(&self.drafting).inbox.poll_recv(cx)).await {
+            lock(&self.drafting).first = Some(first);
+            let drafting = Arc::clone(&self.drafting);
+            let stored = self.log.append_late(Box::new(move || lock(&drafting).draft())).await;
+            lock(&self.drafting).answer(stored);
         }
     }
+}
 
-    /// One commit: `first` and what waits behind it, up to the limits.
-    async fn step(&mut self, first: Item, inbox: &mut mpsc::Receiver<Item>) {
+fn lock(drafting: &Mutex<Drafting>) -> MutexGuard<'_, Drafting> {
+    drafting.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Drafting {
+    /// One commit: what waits, up to the limits. It may hold nothing new.
+    fn draft(&mut self) -> Append {
         let mut draft = Draft::behind(self.tail.head());
+        self.open.restart_at(draft.head.next());
         self.known.begin(self.clock.now());
-        let (mut events, mut bytes) = (first.events.len(), first.bytes);
-        self.take(&mut draft, first);
+        let (mut events, mut bytes) = (0, 0);
+        // Where processors are scarce, whoever woke us goes on bringing what it has; where one is free, nothing happens.
+        std::thread::yield_now();
         while events < COMMIT_EVENTS_MAX && bytes < COMMIT_BYTES_SOFT_MAX {
-            let Ok(item) = inbox.try_recv() else { break };
-            events += item.events.len();
-            bytes += item.bytes;
+            let Some(item) = self.first.take().or_else(|| self.inbox.try_recv().ok()) else { break };
+            events += item.offer.len();
+            bytes += item.offer.bytes();
             self.take(&mut draft, item);
         }
-        if draft.waiting.is_empty() {
-            return;
+        if !self.open.is_empty() {
+            draft.pages.push(self.open.turn());
         }
-        let (append, pages, waiting) = draft.close(self.known.full_chunk());
-        let nothing_new = append.pages.is_empty() && append.resume_tokens.is_empty() && append.gaps.is_empty();
-        let stored = if nothing_new { Ok(()) } else { self.log.append(append).await };
-        self.answer(stored, &pages, waiting);
+        let (append, under_way) = draft.close(self.known.full_chunk());
+        self.under_way = Some(under_way);
+        append
     }
 
-    fn answer(
-        &mut self,
-        stored: Result<(), StorageError>,
-        pages: &[Arc<Page>],
-        waiting: Vec<(Reply, Vec<Placed>, tokio::sync::OwnedSemaphorePermit)>,
-    ) {
+    fn answer(&mut self, stored: Result<(), StorageError>) {
+        let Some(UnderWay { pages, waiting }) = self.under_way.take() else {
+            // Storage is closed and never asked for the draft: who is dropped here learns it.
+            self.first = None;
+            return;
+        };
         match stored {
             Ok(()) => {
                 self.known.keep();
                 self.oldest_known.store(self.known.oldest().0, Ordering::Relaxed);
-                self.tail.publish(pages);
+                self.tail.publish(&pages);
                 for (reply, placed, _room) in waiting {
                     let _ = reply.send(Ok(placed));
                 }
@@ -98,20 +135,19 @@ impl Leader {
 
     /// Puts one request into the draft, or refuses it whole.
     fn take(&mut self, draft: &mut Draft, item: Item) {
-        let Item { events, source, reply, _room: room, .. } = item;
-        let fingerprints: Vec<Option<Fingerprint>> = events.iter().map(Fingerprint::of).collect();
+        let Item { offer, source, reply, _room: room } = item;
         if source.is_none()
-            && let Some(index) = self.mismatch(&fingerprints)
+            && let Some(index) = self.mismatch(offer.fingerprints())
         {
             let _ = reply.send(Err(IngestError::Mismatch { index }));
             return;
         }
-        let mut placed = Vec::with_capacity(events.len());
-        for (event, fingerprint) in events.iter().zip(fingerprints) {
+        let mut placed = Vec::with_capacity(offer.len());
+        for (record, fingerprint) in offer.events() {
             placed.push(match self.known.look_up(fingerprint) {
                 Verdict::New => {
-                    let seq = draft.push(event);
-                    self.known.note(fingerprint, seq, event.arrived_at);
+                    let seq = draft.push(&mut self.open, record);
+                    self.known.note(fingerprint, seq, record.arrived_at());
                     Placed { seq, duplicate: false }
                 }
                 Verdict::Repeat(seq) | Verdict::Mismatch(seq) => Placed { seq, duplicate: true },
@@ -142,35 +178,21 @@ impl Leader {
 
 impl Draft {
     fn behind(head: Seq) -> Self {
-        Self {
-            head,
-            pages: Vec::new(),
-            open: PageBuilder::starting_at(head.next()),
-            append: Append { expected_head: head, ..Append::default() },
-            waiting: Vec::new(),
-        }
+        Self { head, pages: Vec::new(), append: Append { expected_head: head, ..Append::default() }, waiting: Vec::new() }
     }
 
-    fn push(&mut self, event: &NewEvent) -> Seq {
-        if !self.open.has_room_for(event) {
-            let full = std::mem::replace(&mut self.open, PageBuilder::starting_at(self.head.next()));
-            self.pages.push(full.finish());
+    fn push(&mut self, open: &mut PageBuilder, record: Record<'_>) -> Seq {
+        if !open.has_room_for_record(record) {
+            self.pages.push(open.turn());
         }
-        self.head = self.open.push(event);
+        self.head = open.push_record(record);
         self.head
     }
 
-    #[allow(clippy::type_complexity, reason = "the three parts of one commit, taken apart once")]
-    fn close(
-        mut self,
-        chunk: Option<crate::storage::FingerprintChunk>,
-    ) -> (Append, Vec<Arc<Page>>, Vec<(Reply, Vec<Placed>, tokio::sync::OwnedSemaphorePermit)>) {
-        if !self.open.is_empty() {
-            self.pages.push(self.open.finish());
-        }
+    fn close(mut self, chunk: Option<FingerprintChunk>) -> (Append, UnderWay) {
         self.append.pages.clone_from(&self.pages);
         self.append.fingerprints.extend(chunk);
-        (self.append, self.pages, self.waiting)
+        (self.append, UnderWay { pages: self.pages, waiting: self.waiting })
     }
 }
 

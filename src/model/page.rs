@@ -14,8 +14,10 @@ use super::topic::Topic;
 use crate::clock::Timestamp;
 
 mod builder;
+mod records;
 
 pub use builder::PageBuilder;
+pub use records::{Record, Records};
 
 /// Most events in one page.
 pub const PAGE_EVENTS_MAX: usize = 64;
@@ -25,6 +27,8 @@ pub const PAGE_BYTES_SOFT_MAX: usize = 64 * 1024;
 const MAGIC: [u8; 4] = [b'H', b'P', 1, 0];
 const HEAD_BYTES: usize = 4 + 4 + 8 + 4;
 const RECORD_HEAD_BYTES: usize = 4 + 8 + 1 + 1 + 2;
+/// Where a record holds the number of its topic.
+const RECORD_TOPIC_AT: usize = 4 + 8 + 1 + 1;
 const FLAG_OWN_ID: u8 = 1;
 const FLAG_SUBJECT: u8 = 2;
 const FLAG_TIME: u8 = 4;
@@ -176,6 +180,13 @@ impl Page {
     #[must_use]
     pub fn last_arrived_at(&self) -> Timestamp {
         self.arrived_at(u32::try_from(self.offsets.len() - 1).unwrap_or(u32::MAX))
+    }
+
+    /// Latest arrival time of its events.
+    #[must_use]
+    pub fn latest_arrival(&self) -> Timestamp {
+        let count = u32::try_from(self.offsets.len()).unwrap_or(u32::MAX);
+        (0..count).map(|index| self.arrived_at(index)).max().unwrap_or_default()
     }
 
     /// The event at `seq`, when the page holds it.

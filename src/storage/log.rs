@@ -63,17 +63,34 @@ pub struct TopicSummary {
     pub last_seq: Seq,
 }
 
+/// Makes what is to be appended at the moment when it can be.
+pub type LateAppend = Box<dyn FnOnce() -> Append + Send>;
+
 /// The append-only record of events.
 #[async_trait]
 pub trait EventLog: Send + Sync {
     /// Eight base32 characters fixed when the log was made; part of every `webhook-id`.
     fn log_id(&self) -> &str;
 
+    /// The runtime beside which appending costs least, for a backend that commits on a thread of its own.
+    fn home(&self) -> Option<tokio::runtime::Handle> {
+        None
+    }
+
     /// Appends all of it together, or nothing. Durable when it returns.
     ///
     /// # Errors
     /// `Conflict` when `expected_head` is not the head, `Full` when the disk reserve is reached, else as the backend fails.
     async fn append(&self, append: Append) -> Result<()>;
+
+    /// As [`EventLog::append`], for what `make` gives once the backend turns to it: whatever came in while an earlier commit was
+    /// under way is part of it. `make` is dropped uncalled when the backend is closed.
+    ///
+    /// # Errors
+    /// As [`EventLog::append`].
+    async fn append_late(&self, make: LateAppend) -> Result<()> {
+        self.append(make()).await
+    }
 
     /// Whole pages that hold positions after `after`, oldest first: at least one if any exists, then up to `bytes_max`.
     ///

@@ -15,6 +15,7 @@ use self::readers::Readers;
 use self::space::Space;
 use super::{Backend, Bounds, Result, StorageError, StorageErrorKind, StorageSettings, Store};
 
+pub mod bare;
 mod batch;
 mod catalog;
 mod connect;
@@ -56,7 +57,8 @@ pub async fn open(settings: StorageSettings) -> Result<Store> {
     let state = state::State::load(&mut conn).await?;
     let free: i64 = connect::scalar(&mut conn, "PRAGMA freelist_count").await?;
     space.set_reusable(unsigned(free) * connect::DATABASE_PAGE_BYTES);
-    let wal = wal::Wal::new(connect::checkpointer(place.path(), settings.durability).await?);
+    connect::hold_up_commits(&mut conn, settings.flush_delay).await?;
+    let wal = wal::Wal::new(connect::checkpointer(place.path(), settings.durability).await?, settings.flush_delay);
     let readers = Readers::open(place.path()).await?;
 
     let (jobs, jobs_queue) = mpsc::channel(JOBS_WAITING_MAX);
@@ -64,9 +66,9 @@ pub async fn open(settings: StorageSettings) -> Result<Store> {
     let bounds = Arc::new(Mutex::new(state.bounds));
     let log_id = state.log_id.clone();
     let queues = writer::Queues { jobs: jobs_queue, slices: slices_queue };
-    writer::start(writer::Writer::new(conn, wal, state, Arc::clone(&bounds), Arc::clone(&space), place), queues)?;
+    let home = writer::start(writer::Writer::new(conn, wal, state, Arc::clone(&bounds), Arc::clone(&space), place), queues)?;
 
-    let sqlite = Arc::new(Sqlite { log_id, readers, jobs, slices, bounds, space, trimming: TurnMutex::new(()) });
+    let sqlite = Arc::new(Sqlite { log_id, readers, jobs, slices, bounds, space, trimming: TurnMutex::new(()), home });
     let closing = Arc::clone(&sqlite);
     Ok(Store::new(sqlite.clone(), sqlite.clone(), sqlite, move || {
         let sqlite = Arc::clone(&closing);
@@ -85,6 +87,8 @@ struct Sqlite {
     space: Arc<Space>,
     /// One trim at a time: two would only make each other's slices useless.
     trimming: TurnMutex<()>,
+    /// The writer's runtime.
+    home: tokio::runtime::Handle,
 }
 
 impl Sqlite {

@@ -92,5 +92,10 @@ pub(crate) async fn try_open(scheme: &str, path: &Path) -> hookcast::storage::Re
 
 /// Settings for tests: no reserve, so that a full build machine does not fail them.
 pub(crate) fn settings(path: &Path) -> StorageSettings {
-    StorageSettings { path: path.to_owned(), durability: Durability::Normal, reserve_bytes: Some(0) }
+    StorageSettings {
+        path: path.to_owned(),
+        durability: Durability::Normal,
+        reserve_bytes: Some(0),
+        flush_delay: std::time::Duration::ZERO,
+    }
 }

@@ -74,6 +74,16 @@ impl Role {
     }
 }
 
+/// Runs this program with `arguments` to its end and gives what it printed.
+pub(super) async fn report(arguments: &[&str], directory: &Path) -> anyhow::Result<String> {
+    let program = std::env::current_exe().context("find this program")?;
+    let mut command = Command::new(program);
+    command.args(arguments).current_dir(directory).stdin(Stdio::null()).stderr(Stdio::inherit()).kill_on_drop(true);
+    let output = command.output().await.context("run a process of the benchmark")?;
+    anyhow::ensure!(output.status.success(), "{arguments:?} ended with {}", output.status);
+    Ok(String::from_utf8(output.stdout)?)
+}
+
 /// Processor time of this process.
 pub(super) fn own_cpu_us() -> u64 {
     cpu_us("self").unwrap_or(0)

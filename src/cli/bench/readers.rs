@@ -173,10 +173,11 @@ impl Readers {
         let quantile = |part: usize| delays_us.get(delays_us.len() * part / 100).map_or(0, |delay| u64::from(*delay));
         let stats = ReceiverStats {
             received: self.received.get(),
+            timed: delays_us.len() as u64,
             p50_us: quantile(50),
             p99_us: quantile(99),
             cpu_us: super::process::own_cpu_us(),
-            newest_request: String::new(),
+            ..ReceiverStats::default()
         };
         let body = serde_json::to_vec(&stats).unwrap_or_default();
         let mut answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len()).into_bytes();

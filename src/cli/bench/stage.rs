@@ -13,6 +13,8 @@ pub(super) struct Scene {
     pub(super) fields: serde_json::Value,
     /// More lines of the relay's configuration, sections first.
     pub(super) config: &'static str,
+    /// More arguments of the relay.
+    pub(super) relay: &'static [&'static str],
     /// More arguments of the receiver.
     pub(super) receiver: &'static [&'static str],
 }
@@ -20,7 +22,7 @@ pub(super) struct Scene {
 impl Scene {
     /// So many subscriptions, everything else as it comes.
     pub(super) fn new(subscriptions: u64) -> Self {
-        Self { subscriptions, fields: serde_json::json!({}), config: "", receiver: &[] }
+        Self { subscriptions, fields: serde_json::json!({}), config: "", relay: &[], receiver: &[] }
     }
 }
 
@@ -45,7 +47,7 @@ impl Stage {
         let directory = TemporaryDirectory::make("hookcast-bench")?;
         let receiver = Role::start(&[&["bench", "receiver"], scene.receiver].concat(), directory.path()).await?;
         std::fs::write(directory.path().join("config.toml"), format!("{CONFIG}{}", scene.config))?;
-        let relay = Role::start(&["serve", "--config", "config.toml"], directory.path()).await?;
+        let relay = Role::start(&[&["serve", "--config", "config.toml"], scene.relay].concat(), directory.path()).await?;
         let mut control = Connection::open(relay.address).await?;
         for number in 0..scene.subscriptions {
             let mut body = serde_json::json!({

@@ -2,6 +2,8 @@
 //!
 //! Data are slices of the body. Every event is checked before any is handed on. Pure: the time comes in.
 
+use std::fmt::Write as _;
+
 use actix_web::http::header::{self, HeaderMap, HeaderName};
 use bytes::Bytes;
 
@@ -61,27 +63,30 @@ pub(super) struct Request<'a> {
     pub(super) limits: HttpLimits,
 }
 
-/// All events of a request, each checked.
+/// Hands every event of a request to `take`, each checked; what was handed on counts only when all are.
 ///
 /// # Errors
 /// The problem of the first event that cannot be taken.
-pub(super) fn events(request: &Request<'_>, form: Form, body: Bytes) -> Result<Vec<NewEvent>, Problem> {
+pub(super) fn events(request: &Request<'_>, form: Form, body: Bytes, take: &mut impl FnMut(&NewEvent)) -> Result<(), Problem> {
     let hops = hops(request.headers)?;
     match form {
-        Form::Raw => raw(request, hops, body).map(|event| vec![event]),
-        Form::Ndjson => lines(request, hops, &body),
+        Form::Raw => take(&raw(request, hops, body)?),
+        Form::Ndjson => lines(request, hops, &body, take)?,
         Form::Structured => {
             let event = decode_structured(&body).map_err(|error| not_an_event(&error, None))?;
-            structured(request, hops, event, None).map(|event| vec![event])
+            take(&structured(request, hops, event, None)?);
         }
         Form::Batch => {
             let decoded = decode_batch(&body, request.limits.batch_events).map_err(|(at, error)| not_an_event(&error, at))?;
-            let events = decoded.into_iter().enumerate();
-            let events =
-                events.map(|(index, event)| structured(request, hops, event, Some(index))).collect::<Result<Vec<_>, _>>()?;
-            if events.is_empty() { Err(empty()) } else { Ok(events) }
+            if decoded.is_empty() {
+                return Err(empty());
+            }
+            for (index, event) in decoded.into_iter().enumerate() {
+                take(&structured(request, hops, event, Some(index))?);
+            }
         }
     }
+    Ok(())
 }
 
 fn raw(request: &Request<'_>, hops: u8, data: Bytes) -> Result<NewEvent, Problem> {
@@ -113,19 +118,19 @@ fn structured(request: &Request<'_>, hops: u8, event: CloudEvent, index: Option<
     Ok(event)
 }
 
-fn lines(request: &Request<'_>, hops: u8, body: &Bytes) -> Result<Vec<NewEvent>, Problem> {
+/// Every line is the same event but for id and data, so one is made and changed from line to line.
+fn lines(request: &Request<'_>, hops: u8, body: &Bytes, take: &mut impl FnMut(&NewEvent)) -> Result<(), Problem> {
     let key = own_key(request.headers)?;
     let mut shared = binary_attributes(request.headers, key)?;
     let key = shared.id.take();
     shared.content_type = Some("application/json".to_owned());
     let shared = NewEvent { hops, ..shared.into_event(Bytes::new(), defaults(request, ids::fresh(request.now))) };
-    let mut shared = NewEvent { form: DataForm::Json, ..shared };
-    shared.check().map_err(|error| unfit(&error, false, None))?;
-    shared.id.clear();
+    let mut event = NewEvent { form: DataForm::Json, own_id: key.is_some(), ..shared };
+    event.check().map_err(|error| unfit(&error, false, None))?;
     if key.as_ref().is_some_and(|key| key.len() + 1 + digits(request.limits.batch_events) > ID_BYTES_MAX) {
         return Err(bad_key("is too long to name every line of a batch"));
     }
-    let mut events: Vec<NewEvent> = Vec::new();
+    let mut count = 0;
     let mut rest = &body[..];
     let mut number = 0;
     while !rest.is_empty() {
@@ -136,20 +141,26 @@ fn lines(request: &Request<'_>, hops: u8, body: &Bytes) -> Result<Vec<NewEvent>,
         if line.is_empty() {
             continue;
         }
-        if events.len() == request.limits.batch_events {
+        if count == request.limits.batch_events {
             return Err(too_many(request.limits.batch_events));
         }
         if line.len() > request.limits.event_bytes {
-            return Err(event_too_large(request.limits.event_bytes, Some(events.len())));
+            return Err(event_too_large(request.limits.event_bytes, Some(count)));
         }
         json::check(line).map_err(|fault| {
             Problem::new(problem::INVALID_LINE, format!("line {number} is {fault}; nothing was stored"))
                 .at("", format!("line {number}"))
         })?;
-        let id = key.as_ref().map_or_else(|| ids::fresh(request.now), |key| format!("{key}-{}", events.len()));
-        events.push(NewEvent { id, own_id: key.is_some(), data: body.slice_ref(line), ..shared.clone() });
+        event.id.clear();
+        match &key {
+            None => ids::push_fresh(request.now, &mut event.id),
+            Some(key) => drop(write!(event.id, "{key}-{count}")),
+        }
+        event.data = body.slice_ref(line);
+        take(&event);
+        count += 1;
     }
-    if events.is_empty() { Err(empty()) } else { Ok(events) }
+    if count == 0 { Err(empty()) } else { Ok(()) }
 }
 
 fn digits(number: usize) -> usize {

@@ -23,6 +23,13 @@ thread_local! {
 
 /// A new id.
 pub(super) fn fresh(now: Timestamp) -> String {
+    let mut id = String::with_capacity(uuid::fmt::Hyphenated::LENGTH);
+    push_fresh(now, &mut id);
+    id
+}
+
+/// Writes a new id behind `out`.
+pub(super) fn push_fresh(now: Timestamp, out: &mut String) {
     let random = POOL.with_borrow_mut(|pool| {
         if pool.used == IDS_PER_FILL {
             getrandom::fill(&mut pool.random).expect("invariant: the system has random bytes");
@@ -36,7 +43,7 @@ pub(super) fn fresh(now: Timestamp) -> String {
     });
     let id = Builder::from_unix_timestamp_millis(u64::try_from(now.0).unwrap_or(0), &random).into_uuid();
     let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
-    id.hyphenated().encode_lower(&mut text).to_owned()
+    out.push_str(id.hyphenated().encode_lower(&mut text));
 }
 
 #[cfg(test)]

@@ -18,7 +18,9 @@ fn decode(headers: &[(&'static str, &str)], body: Bytes) -> Result<Vec<NewEvent>
     let topic = Topic::parse("t").unwrap();
     let limits = HttpLimits { event_bytes: 64, batch_events: 8, ..HttpLimits::default() };
     let request = Request { headers: &map, topic: &topic, now: Timestamp(5), limits };
-    decode::events(&request, Form::of(&map)?, body)
+    let mut events = Vec::new();
+    decode::events(&request, Form::of(&map)?, body, &mut |event: &NewEvent| events.push(event.clone()))?;
+    Ok(events)
 }
 
 #[test]
@@ -49,7 +51,7 @@ fn what_ingest_refuses_says_when_to_come_back() {
 #[test]
 fn the_answer_is_json_whatever_the_ids_hold() {
     let placed = [Placed { seq: Seq(0), duplicate: false }, Placed { seq: Seq(u64::MAX), duplicate: true }];
-    let body = accepted(&["a\"\\é".to_owned(), "b".to_owned()], &placed).into_body().try_into_bytes().unwrap();
+    let body = accepted(["a\"\\é", "b"].into_iter(), &placed).into_body().try_into_bytes().unwrap();
     let expected = serde_json::json!({"accepted": 1, "duplicates": 1, "events": [
         {"id": "a\"\\é", "seq": 0, "duplicate": false}, {"id": "b", "seq": u64::MAX, "duplicate": true},
     ]});

@@ -4,7 +4,7 @@ use super::*;
 use crate::clock::{ManualClock, Timestamp};
 use crate::ingest::{DedupeSettings, FromSource, Ingest};
 use crate::model::event::DataForm;
-use crate::model::{ResumeToken, Topic};
+use crate::model::{NewEvent, ResumeToken, Topic};
 use crate::storage::{Store, memory};
 use crate::tail::TailSettings;
 use bytes::Bytes;
@@ -63,6 +63,17 @@ async fn a_key_with_other_bytes_refuses_the_whole_request() {
     let inside = ingest.publish(vec![event(Some("c"), "1"), event(Some("c"), "2")]).await;
     assert_eq!(inside, Err(IngestError::Mismatch { index: 1 }));
     assert_eq!(tail.head(), Seq(1));
+}
+
+#[tokio::test]
+async fn events_without_an_id_beside_others_are_never_repeats() {
+    let store = memory::open().unwrap();
+    let (ingest, _) = intake(&store).await;
+    let events = vec![event(None, "1"), event(None, "1"), event(Some("a"), "1"), event(None, "1")];
+    for positions in [[1, 2, 3, 4], [5, 6, 3, 7]] {
+        let placed = ingest.publish(events.clone()).await.unwrap();
+        assert_eq!(placed.iter().map(|placed| placed.seq.0).collect::<Vec<_>>(), positions);
+    }
 }
 
 #[tokio::test]

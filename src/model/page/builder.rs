@@ -4,10 +4,8 @@ use std::sync::Arc;
 
 use bytes::{BufMut, BytesMut};
 
-use super::{
-    FLAG_EXTENSIONS, FLAG_OWN_ID, FLAG_SCHEMA, FLAG_SUBJECT, FLAG_TIME, FORM_SHIFT, HEAD_BYTES, MAGIC, PAGE_BYTES_SOFT_MAX,
-    PAGE_EVENTS_MAX, Page, RECORD_HEAD_BYTES,
-};
+use super::records::{Record, encode, number_of};
+use super::{HEAD_BYTES, MAGIC, PAGE_BYTES_SOFT_MAX, PAGE_EVENTS_MAX, Page, RECORD_TOPIC_AT};
 use crate::model::Topic;
 use crate::model::event::{NewEvent, Seq};
 
@@ -27,11 +25,28 @@ impl PageBuilder {
         Self { first, records: BytesMut::new(), offsets: Vec::new(), topics: Vec::new() }
     }
 
+    /// Begins anew at `first`; what was added is forgotten, the memory kept.
+    pub fn restart_at(&mut self, first: Seq) {
+        self.first = first;
+        self.records.clear();
+        self.offsets.clear();
+        self.topics.clear();
+    }
+
     /// Whether `event` still fits; an empty page takes any event.
     #[must_use]
     pub fn has_room_for(&self, event: &NewEvent) -> bool {
-        self.offsets.is_empty()
-            || (self.offsets.len() < PAGE_EVENTS_MAX && self.records.len() + event.data.len() + 256 <= PAGE_BYTES_SOFT_MAX)
+        self.has_room(event.data.len() + 256)
+    }
+
+    /// Whether this record still fits; an empty page takes any.
+    #[must_use]
+    pub fn has_room_for_record(&self, record: Record<'_>) -> bool {
+        self.has_room(record.bytes.len())
+    }
+
+    fn has_room(&self, bytes: usize) -> bool {
+        self.offsets.is_empty() || (self.offsets.len() < PAGE_EVENTS_MAX && self.records.len() + bytes <= PAGE_BYTES_SOFT_MAX)
     }
 
     /// Whether nothing was added.
@@ -45,35 +60,30 @@ impl PageBuilder {
     /// # Panics
     /// When the event did not pass the check and an attribute is too long to be written.
     pub fn push(&mut self, event: &NewEvent) -> Seq {
-        let topic = self.topics.iter().position(|known| *known == event.topic).unwrap_or_else(|| {
-            self.topics.push(event.topic.clone());
-            self.topics.len() - 1
-        });
+        let topic = number_of(&mut self.topics, &event.topic);
+        self.begin_record();
+        encode(&mut self.records, event, topic);
+        self.last()
+    }
+
+    /// Adds an event that is encoded already and gives its position.
+    ///
+    /// # Panics
+    /// Never: a page has few topics and is far below 4 GiB.
+    pub fn push_record(&mut self, record: Record<'_>) -> Seq {
+        let topic = number_of(&mut self.topics, record.topic);
+        self.begin_record();
         let start = self.records.len();
-        self.offsets.push(u32::try_from(start).expect("invariant: pages are far below 4 GiB"));
-        self.records.reserve(RECORD_HEAD_BYTES + 128 + event.data.len());
-        self.records.put_u32_le(0);
-        self.records.put_i64_le(event.arrived_at.0);
-        self.records.put_u8(flags_of(event));
-        self.records.put_u8(event.hops);
-        self.records.put_u16_le(u16::try_from(topic).expect("invariant: a page has few topics"));
-        for text in [&event.id, &event.source, &event.kind, &event.content_type] {
-            put_text(&mut self.records, text);
-        }
-        for text in [&event.subject, &event.time, &event.data_schema].into_iter().flatten() {
-            put_text(&mut self.records, text);
-        }
-        if !event.extensions.is_empty() {
-            let at = self.records.len();
-            self.records.put_u32_le(0);
-            for (name, value) in &event.extensions {
-                put_text(&mut self.records, name);
-                put_text(&mut self.records, value);
-            }
-            put_length(&mut self.records, at);
-        }
-        self.records.extend_from_slice(&event.data);
-        put_length(&mut self.records, start);
+        self.records.extend_from_slice(record.bytes);
+        self.records[start + RECORD_TOPIC_AT..start + RECORD_TOPIC_AT + 2].copy_from_slice(&topic.to_le_bytes());
+        self.last()
+    }
+
+    fn begin_record(&mut self) {
+        self.offsets.push(u32::try_from(self.records.len()).expect("invariant: pages are far below 4 GiB"));
+    }
+
+    fn last(&self) -> Seq {
         Seq(self.first.0 + self.offsets.len() as u64 - 1)
     }
 
@@ -82,7 +92,15 @@ impl PageBuilder {
     /// # Panics
     /// When nothing was added.
     #[must_use]
-    pub fn finish(self) -> Arc<Page> {
+    pub fn finish(mut self) -> Arc<Page> {
+        self.turn()
+    }
+
+    /// Closes the page and begins the next one behind it, in the same memory.
+    ///
+    /// # Panics
+    /// When nothing was added.
+    pub fn turn(&mut self) -> Arc<Page> {
         assert!(!self.offsets.is_empty(), "invariant: a page holds at least one event");
         let topic_bytes: usize = self.topics.iter().map(|topic| topic.as_str().len() + 1).sum();
         let mut bytes = BytesMut::with_capacity(HEAD_BYTES + 2 + topic_bytes + self.records.len());
@@ -100,32 +118,14 @@ impl PageBuilder {
         let crc = crc32fast::hash(&bytes[8..]);
         bytes[4..8].copy_from_slice(&crc.to_le_bytes());
         let offsets = self.offsets.iter().map(|offset| offset + base).collect();
-        Arc::new(Page { first: self.first, bytes: bytes.freeze(), offsets, topics: self.topics })
-    }
-}
-
-fn flags_of(event: &NewEvent) -> u8 {
-    let mut flags = (event.form as u8) << FORM_SHIFT;
-    for (set, flag) in [
-        (event.own_id, FLAG_OWN_ID),
-        (event.subject.is_some(), FLAG_SUBJECT),
-        (event.time.is_some(), FLAG_TIME),
-        (event.data_schema.is_some(), FLAG_SCHEMA),
-        (!event.extensions.is_empty(), FLAG_EXTENSIONS),
-    ] {
-        if set {
-            flags |= flag;
+        let page = Page { first: self.first, bytes: bytes.freeze(), offsets, topics: std::mem::take(&mut self.topics) };
+        self.first = page.last().next();
+        if self.records.capacity() > 2 * PAGE_BYTES_SOFT_MAX {
+            // A single huge event must not hold its room for ever.
+            self.records = BytesMut::new();
         }
+        self.records.clear();
+        self.offsets.clear();
+        Arc::new(page)
     }
-    flags
-}
-
-fn put_text(records: &mut BytesMut, text: &str) {
-    records.put_u16_le(u16::try_from(text.len()).expect("invariant: attributes were checked at the door"));
-    records.extend_from_slice(text.as_bytes());
-}
-
-fn put_length(records: &mut BytesMut, at: usize) {
-    let length = u32::try_from(records.len() - at - 4).expect("invariant: records are far below 4 GiB");
-    records[at..at + 4].copy_from_slice(&length.to_le_bytes());
 }

@@ -123,6 +123,7 @@ impl<'a> Batch<'a> {
                 self.is_probe = true;
                 Ok(Answer::Done)
             }
+            Work::Late(_) => Err(conflict("an append was not made before it was to be committed".to_owned())),
             Work::Close => Ok(Answer::Done),
         }
     }

@@ -6,7 +6,7 @@ use crate::clock::Timestamp;
 use crate::model::source::SourceRecord;
 use crate::model::subscription::{Ordinal, SubscriptionRecord};
 use crate::model::{Seq, SubscriptionId};
-use crate::storage::{Append, Bounds, Lease, LedgerChange, Result};
+use crate::storage::{Append, Bounds, LateAppend, Lease, LedgerChange, Result};
 
 /// Something to be committed soon, together with whatever else waits.
 pub(super) struct Job {
@@ -17,6 +17,8 @@ pub(super) struct Job {
 /// What a job is about.
 pub(super) enum Work {
     Append(Append),
+    /// Turned into an append when its group is put together.
+    Late(LateAppend),
     DropFingerprints(Seq),
     Lease(u16),
     Commit(Vec<LedgerChange>),

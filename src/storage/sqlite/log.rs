@@ -16,7 +16,7 @@ use super::slices::SLICE_PAGES_MAX;
 use super::{Sqlite, mismatch, signed, unsigned};
 use crate::clock::Timestamp;
 use crate::model::{Event, Page, Seq};
-use crate::storage::{Append, Bounds, EventLog, FingerprintChunk, Result};
+use crate::storage::{Append, Bounds, EventLog, FingerprintChunk, LateAppend, Result};
 
 /// Rows that one read takes at most.
 const READ_ROWS_MAX: usize = 1024;
@@ -33,11 +33,19 @@ impl EventLog for Sqlite {
         &self.log_id
     }
 
+    fn home(&self) -> Option<tokio::runtime::Handle> {
+        Some(self.home.clone())
+    }
+
     async fn append(&self, append: Append) -> Result<()> {
         if !append.pages.is_empty() {
             self.space.admit(append.pages.iter().map(|page| page.bytes().len() as u64).sum())?;
         }
         self.ask(Work::Append(append)).await.map(drop)
+    }
+
+    async fn append_late(&self, make: LateAppend) -> Result<()> {
+        self.ask(Work::Late(make)).await.map(drop)
     }
 
     async fn read(&self, after: Seq, bytes_max: usize) -> Result<Vec<Arc<Page>>> {

@@ -1,19 +1,26 @@
 //! When the write-ahead log is copied into the database.
 //!
 //! A checkpoint costs two flushes, so it must not stand in front of a commit: it runs on a connection of its own beside the
-//! writer, which only waits for it once the WAL has grown to [`FRAMES_MAX`]. A WAL that was copied whole begins anew.
-//! Frames are counted from what was written and set right by every checkpoint.
+//! writer. A WAL that was copied whole begins anew, which keeps the file small and its flushes free of changes to its length;
+//! under load that takes a moment without commits. After [`LAP_FRAMES`] the writer gives that moment as soon as it is short,
+//! after [`FRAMES_MAX`] in any case. Frames are counted from what was written and set right by every checkpoint.
+
+use std::time::Duration;
 
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{Connection, Row};
 use tokio::task::JoinHandle;
 
 /// Frames worth a checkpoint when the writer has nothing to do.
-const IDLE_FRAMES: u64 = 64;
+const IDLE_FRAMES: u64 = 256;
 /// Frames worth a checkpoint beside a busy writer, so that little is left to wait for.
-const BUSY_FRAMES: u64 = 512;
+const BUSY_FRAMES: u64 = 1024;
+/// Frames from which on the WAL should begin anew.
+const LAP_FRAMES: u64 = 2048;
+/// Frames that are copied in about the time of the two flushes: so few the writer waits for, if that lets the WAL begin anew.
+const REST_FRAMES: u64 = 128;
 /// Frames at which the writer waits until all are copied.
-const FRAMES_MAX: u64 = 1024;
+const FRAMES_MAX: u64 = 4096;
 
 type Copied = Option<(u64, u64)>;
 
@@ -26,8 +33,10 @@ pub(super) struct Wal {
     backlog: u64,
     /// Frames written since the present checkpoint began.
     during: u64,
-    /// Length at which the writer waits; higher while a reader keeps the WAL from beginning anew.
-    wait_at: u64,
+    /// Frames that a reader kept from being left behind when it was last tried; the lap is counted from there.
+    held: u64,
+    /// Time that every flush is held up.
+    flush_delay: Duration,
 }
 
 enum Copier {
@@ -39,8 +48,8 @@ enum Copier {
 
 impl Wal {
     /// Counts from zero: what an earlier process left is copied with the rest.
-    pub(super) fn new(conn: SqliteConnection) -> Self {
-        Self { copier: Copier::Idle(conn), length: 0, backlog: 0, during: 0, wait_at: FRAMES_MAX }
+    pub(super) fn new(conn: SqliteConnection, flush_delay: Duration) -> Self {
+        Self { copier: Copier::Idle(conn), length: 0, backlog: 0, during: 0, held: 0, flush_delay }
     }
 
     /// Counts what a commit wrote.
@@ -55,16 +64,30 @@ impl Wal {
         if matches!(&self.copier, Copier::Running(task) if task.is_finished()) {
             self.finish().await;
         }
-        if self.length >= self.wait_at {
+        let lap = self.length.saturating_sub(self.held);
+        if lap >= FRAMES_MAX {
             self.finish().await;
-            if self.backlog > 0 {
+            self.copy_rest().await;
+        } else if lap >= LAP_FRAMES && self.backlog > 0 && matches!(self.copier, Copier::Idle(_)) {
+            if writer_is_idle {
                 self.start();
-                self.finish().await;
+            } else if self.backlog <= REST_FRAMES {
+                self.copy_rest().await;
+            } else if self.backlog >= BUSY_FRAMES {
+                self.start();
             }
-            self.wait_at = if self.length == 0 { FRAMES_MAX } else { self.length + FRAMES_MAX };
         } else if self.backlog >= BUSY_FRAMES || (writer_is_idle && self.backlog >= IDLE_FRAMES) {
             self.start();
         }
+    }
+
+    /// Copies what is left while nothing is committed.
+    async fn copy_rest(&mut self) {
+        if self.backlog > 0 {
+            self.start();
+            self.finish().await;
+        }
+        self.held = self.length;
     }
 
     /// Waits for a running checkpoint and closes the connection.
@@ -80,7 +103,7 @@ impl Wal {
         self.copier = match std::mem::replace(&mut self.copier, Copier::Gone) {
             Copier::Idle(conn) => {
                 self.during = 0;
-                Copier::Running(tokio::spawn(copy(conn)))
+                Copier::Running(tokio::spawn(copy(conn, self.flush_delay)))
             }
             other => other,
         };
@@ -101,11 +124,19 @@ impl Wal {
     fn set_right(&mut self, length: u64, done: u64) {
         self.backlog = length.saturating_sub(done) + self.during;
         self.length = if self.backlog == 0 { 0 } else { length + self.during };
+        // Held by a reader, or begun anew.
+        if done < length || self.backlog == 0 {
+            self.held = self.length;
+        }
     }
 }
 
 /// One checkpoint that waits for nobody; frames in the WAL and frames copied, when it worked.
-async fn copy(mut conn: SqliteConnection) -> (SqliteConnection, Copied) {
+async fn copy(mut conn: SqliteConnection, flush_delay: Duration) -> (SqliteConnection, Copied) {
+    if !flush_delay.is_zero() {
+        // A checkpoint flushes twice: the WAL before, the database after.
+        let _ = tokio::task::spawn_blocking(move || std::thread::sleep(2 * flush_delay)).await;
+    }
     match sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").fetch_one(&mut conn).await {
         Ok(row) => {
             let frames = |column| row.try_get::<i64, _>(column).ok().and_then(|count| u64::try_from(count).ok());

@@ -43,20 +43,21 @@ pub(super) struct Writer {
     place: Place,
 }
 
-/// Starts the thread of a writer. It ends when it is told to or when nobody can send to it any more.
+/// Starts the thread of a writer and gives its runtime. It ends when it is told to or when nobody can send to it any more.
 ///
 /// # Errors
 /// `CannotOpen` when the system gives no thread.
-pub(super) fn start(writer: Writer, queues: Queues) -> Result<()> {
+pub(super) fn start(writer: Writer, queues: Queues) -> Result<tokio::runtime::Handle> {
     let no_thread = |error: std::io::Error| StorageError {
         kind: StorageErrorKind::CannotOpen,
         message: "the writer cannot be started".to_owned(),
         source: Some(Box::new(error)),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(no_thread)?;
+    let home = runtime.handle().clone();
     let thread = std::thread::Builder::new().name("hookcast-writer".to_owned());
     thread.spawn(move || runtime.block_on(writer.run(queues))).map_err(no_thread)?;
-    Ok(())
+    Ok(home)
 }
 
 enum Turn {
@@ -124,8 +125,8 @@ impl Writer {
                     closing.push(reply);
                 }
                 Work::Probe if !self.last_write_failed => drop(reply.send(Ok(Answer::Done))),
-                work => match batch.admit(&work) {
-                    Ok(answer) => admitted.push((Job { work, reply }, answer)),
+                work => match self.ready(work).and_then(|work| batch.admit(&work).map(|answer| (work, answer))) {
+                    Ok((work, answer)) => admitted.push((Job { work, reply }, answer)),
                     Err(refused) => drop(reply.send(Err(refused))),
                 },
             }
@@ -152,6 +153,16 @@ impl Writer {
             }
             Err(failure) => self.one_by_one(admitted.into_iter().map(|(job, _)| job).collect(), &failure).await,
         }
+    }
+
+    /// Has a late append made, if the disk has room for it.
+    fn ready(&self, work: Work) -> Result<Work> {
+        let Work::Late(make) = work else { return Ok(work) };
+        let append = make();
+        if !append.pages.is_empty() {
+            self.space.admit(append.pages.iter().map(|page| page.bytes().len() as u64).sum())?;
+        }
+        Ok(Work::Append(append))
     }
 
     /// Tries the jobs of a group that failed, each in a transaction of its own.
