@@ -192,7 +192,7 @@ fn encode_stream((page, format): (Arc<Page>, &'static Format)) -> usize {
 #[library_benchmark]
 #[bench::events_64(args = (page()), config = at_most(660_607))]
 fn encode_delivery(page: Arc<Page>) -> usize {
-    black_box(page.events_after(Seq(0)).map(|event| Parcel::new(event).binary("abcdefgh").headers.len()).sum())
+    black_box(page.events_after(Seq(0)).map(|event| Parcel::new(event).binary("abcdefgh").webhook_id.len()).sum())
 }
 
 #[library_benchmark]

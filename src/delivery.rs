@@ -18,6 +18,7 @@ use crate::storage::{Lease, StorageError, StorageErrorKind};
 pub mod attempt;
 pub mod checkpoint;
 pub mod circuit;
+pub mod crew;
 pub mod desk;
 pub mod floor;
 pub mod inspect;

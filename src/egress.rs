@@ -19,10 +19,12 @@ use crate::clock::Clock;
 use crate::follow::{Follow, StorageError};
 use crate::model::{PatternList, Seq};
 
+mod chunk;
 mod client;
 mod counts;
 mod feeder;
 pub mod format;
+pub mod handover;
 mod history;
 mod ring;
 mod segment;
@@ -31,11 +33,13 @@ pub mod socket;
 pub mod start;
 mod wheel;
 mod worker;
+mod writer;
 
 pub use client::StreamBroken;
 pub use counts::StreamCounts;
 use counts::{Counters, Permit};
 use format::{Envelope, Format, Notice};
+use handover::Connection;
 use ring::{Encoding, Selection};
 use sleepers::Schedule;
 use start::Start;
@@ -215,8 +219,14 @@ pub async fn respond(request: &HttpRequest, worker: &Worker, ask: Ask) -> Result
     }
     let permit = worker.0.egress.admit()?;
     let format = ask.format;
+    // Behind a stream that may end another request may follow; the server keeps such a connection.
+    let is_endless = ask.limit.is_none() && ask.max_duration.is_none();
     let client = open(worker, ask, permit).await?;
-    Ok(head(request, format).set_body(BoxBody::new(client)))
+    let connection = request.conn_data::<Connection>().filter(|_| is_endless && request.version() == Version::HTTP_11);
+    Ok(head(request, format).set_body(match connection {
+        Some(connection) => BoxBody::new(connection.give_to(client)),
+        None => BoxBody::new(client),
+    }))
 }
 
 async fn open(worker: &Worker, mut ask: Ask, permit: Permit) -> Result<client::Client, StorageError> {

@@ -9,14 +9,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_cors::Cors;
-use actix_web::dev::Server;
+use actix_http::HttpService;
+use actix_service::map_config;
+use actix_web::body::MessageBody;
+use actix_web::dev::{AppConfig, Server, ServiceFactory, ServiceRequest, ServiceResponse};
 use actix_web::guard::{self, GuardContext};
 use actix_web::http::Method;
 use actix_web::middleware::Condition;
 use actix_web::web::{self, Data, Payload, ServiceConfig};
-use actix_web::{App, HttpRequest, HttpResponse, HttpServer, Resource, Route};
+use actix_web::{App, HttpRequest, HttpResponse, Resource, Route};
 
 use crate::clock::Clock;
+use crate::egress::handover::Wire;
 use crate::egress::{self, Egress};
 use crate::follow::Follow;
 use crate::ingest::Ingest;
@@ -26,6 +30,7 @@ use crate::storage::EventLog;
 
 pub mod auth;
 pub mod body;
+mod connections;
 mod definition;
 mod events;
 mod gate;
@@ -41,11 +46,15 @@ mod views;
 
 use auth::Auth;
 use body::BodyLimits;
+use connections::Connections;
 use ports::{Deliveries, SourceControl};
 use problem::Problem;
 
 /// Largest definition of a subscription or source, in bytes.
 pub const DEFINITION_BYTES_MAX: usize = 256 * 1024;
+
+/// Time for the peer to take the end of a connection.
+const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Sizes and times of requests.
 #[derive(Clone, Copy, Debug)]
@@ -162,35 +171,55 @@ impl Default for ServerSettings {
 /// When the listener cannot be used.
 pub fn serve(listener: TcpListener, state: Arc<HttpState>, settings: ServerSettings, egress: &Egress) -> io::Result<Server> {
     let egress = egress.clone();
-    let server = HttpServer::new(move || {
-        let data = Data::from(Arc::clone(&state));
-        App::new()
-            .app_data(data)
-            .app_data(egress.worker())
-            .configure(configure)
-            .default_service(web::to(problem::nothing_here))
-            .wrap(gate::Gate(Arc::clone(&state.auth)))
-            .wrap(Condition::new(!state.cors_origins.is_empty(), cors(&state.cors_origins)))
-    });
-    let server = server
+    let builder = Server::build();
+    let draining = builder.graceful_shutdown_signal();
+    let address = listener.local_addr()?;
+    let builder = builder
         .workers(settings.workers.max(1))
-        .max_connections(settings.connections_max)
-        .client_request_timeout(settings.head_timeout)
-        .keep_alive(settings.keep_alive)
-        .tcp_nodelay(true)
-        .h1_write_buffer_size(egress::socket::WRITE_BUFFER_BYTES)
-        .on_connect(|connection, _| {
-            if let Some(stream) = connection.downcast_ref::<actix_web::rt::net::TcpStream>() {
-                // The connection works without these options, too; a dead peer is only noticed later.
-                let _ = egress::socket::harden(stream);
-            }
-        })
-        // A client that shut its sending side down is gone: nothing else tells an abandoned stream from a quiet one.
-        .h1_allow_half_closed(false)
+        .max_concurrent_connections(settings.connections_max)
         .shutdown_timeout(settings.shutdown_timeout.as_secs())
-        .disable_signals()
-        .listen(listener)?;
+        .disable_signals();
+    let server = builder.listen("hookcast", listener, move || {
+        let draining = draining.clone();
+        let http = HttpService::build()
+            .client_request_timeout(settings.head_timeout)
+            .client_disconnect_timeout(DISCONNECT_TIMEOUT)
+            .keep_alive(settings.keep_alive)
+            .h1_write_buffer_size(egress::socket::WRITE_BUFFER_BYTES)
+            // A client that shut its sending side down is gone: nothing else tells an abandoned stream from a quiet one.
+            .h1_allow_half_closed(false)
+            .local_addr(address)
+            .graceful_shutdown_signal(move || {
+                let draining = draining.clone();
+                async move { draining.notified().await }
+            })
+            .on_connect_ext(|wire: &Wire, data| drop(data.insert(wire.connection())))
+            .finish(map_config(application(&state, &egress), |()| AppConfig::default()));
+        Connections(http)
+    })?;
     Ok(server.run())
+}
+
+/// The routes behind everything that a request passes.
+fn application(
+    state: &Arc<HttpState>,
+    egress: &Egress,
+) -> App<
+    impl ServiceFactory<
+        ServiceRequest,
+        Config = (),
+        Response = ServiceResponse<impl MessageBody + use<>>,
+        Error = actix_web::Error,
+        InitError = (),
+    > + use<>,
+> {
+    App::new()
+        .app_data(Data::from(Arc::clone(state)))
+        .app_data(egress.worker())
+        .configure(configure)
+        .default_service(web::to(problem::nothing_here))
+        .wrap(gate::Gate(Arc::clone(&state.auth)))
+        .wrap(Condition::new(!state.cors_origins.is_empty(), cors(&state.cors_origins)))
 }
 
 /// Lets pages of these origins, and no others, call the API with a token.

@@ -64,6 +64,15 @@ impl Signer {
         }
     }
 
+    /// The header that [`Signer::sign`] writes a value for.
+    #[must_use]
+    pub fn header(&self) -> Option<&'static str> {
+        match self {
+            Self::Standard(_) => Some(standard::HEADER),
+            Self::None => None,
+        }
+    }
+
     /// Appends the header value for `message` to `out` and names the header; `None` when this scheme adds none.
     ///
     /// Allocates nothing but what `out` needs to grow: [`standard::SIGNATURE_BYTES`] a key, plus a space between two.

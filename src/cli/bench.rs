@@ -6,28 +6,48 @@
 
 #![allow(clippy::cast_precision_loss, reason = "counts become rates for people")]
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
+mod crowd;
 mod deliver;
+mod down;
 mod experiment;
+mod failures;
 mod latency;
 mod load;
+mod peer;
 mod process;
 mod publish;
+mod readers;
 mod receiver;
 mod scaling;
+mod slow;
 mod stage;
+mod stream;
 mod table;
 mod wire;
 
 use experiment::{Experiment, Subject, Terms};
 
 /// Everything that is measured, in the order of the table.
-const EXPERIMENTS: &[Experiment] =
-    &[deliver::TEN, deliver::ONE, latency::CALM, latency::BUSY, latency::SLOW_DISK, publish::BATCHES, publish::SINGLES];
+const EXPERIMENTS: &[Experiment] = &[
+    deliver::TEN,
+    deliver::ONE,
+    failures::ONE_PERCENT,
+    slow::FIFTY,
+    down::REFUSING,
+    latency::CALM,
+    latency::BUSY,
+    latency::SLOW_DISK,
+    publish::BATCHES,
+    publish::SINGLES,
+    stream::SINGLE,
+    stream::DELAY,
+    stream::FULL,
+    stream::IDLE,
+];
 
 /// Arguments of `bench`.
 #[derive(Debug, Args)]
@@ -60,13 +80,16 @@ enum Bench {
     },
     /// The receiver of a benchmark; started by the others.
     #[command(hide = true)]
-    Receiver,
+    Receiver(receiver::ReceiverArgs),
     /// The bare handler of a benchmark; started by the others.
     #[command(hide = true)]
     BareHandler,
     /// The bare database of a benchmark; started by the others.
     #[command(hide = true)]
     BareStorage { form: publish::BareForm, seconds: f64 },
+    /// The stream clients of a benchmark; started by the others.
+    #[command(hide = true)]
+    Readers,
 }
 
 #[derive(Debug, Args)]
@@ -98,10 +121,11 @@ pub async fn run(arguments: BenchArgs) -> anyhow::Result<()> {
         Bench::Backlog(arguments) => measure(Some(Subject::Backlog), &arguments).await,
         Bench::Subscriptions(arguments) => measure(Some(Subject::Subscriptions), &arguments).await,
         Bench::All(arguments) => measure(None, &arguments).await,
+        Bench::Receiver(behaviour) => receiver::serve(behaviour).await,
         Bench::BareHandler => publish::serve_bare().await,
         Bench::BareStorage { form, seconds } => publish::store_bare(form, seconds).await,
+        Bench::Readers => readers::serve().await,
         Bench::Scaling { json } => scaling::run(json).await,
-        Bench::Receiver => receiver::serve(SocketAddr::from(([127, 0, 0, 1], 0))).await,
     }
 }
 

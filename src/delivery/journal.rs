@@ -3,8 +3,10 @@
 //! Changes of one delivery replace each other, so that a save carries only the last word on it. What could not be saved comes
 //! back by [`Journal::give_back`].
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::rc::Rc;
+
+use foldhash::HashMap;
 
 use crate::model::delivery::{ExpiredRange, KeptException};
 use crate::model::subscription::{Ordinal, PARTITIONS};

@@ -5,15 +5,16 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::attempt::{self, Address};
+use super::crew::{Crew, Taken};
 use super::floor::{Assignment, Floor};
 use super::metrics::LaneCounts;
 use super::notice::Notice;
@@ -27,9 +28,6 @@ use crate::net::client::WireClient;
 use crate::net::tls::Tls;
 use crate::registry::Registry;
 use crate::storage::Ledger;
-
-/// Attempts that one lane makes at the same time.
-pub const SLOTS_MAX: u32 = 4096;
 
 /// Distance of tries to store that a subscription is disabled.
 const STORE_AGAIN: Duration = Duration::from_secs(1);
@@ -71,15 +69,8 @@ pub struct Lane {
     pub saving: tokio::sync::Mutex<()>,
     client: WireClient,
     addresses: RefCell<HashMap<Ordinal, (u64, Rc<Address>)>>,
-    idle: RefCell<Vec<Waker>>,
-    workers: RefCell<Workers>,
+    crew: RefCell<Crew<(Assignment, Timestamp)>>,
     random: RefCell<fastrand::Rng>,
-}
-
-#[derive(Debug, Default)]
-struct Workers {
-    started: u32,
-    in_flight: u32,
 }
 
 impl Lane {
@@ -96,8 +87,7 @@ impl Lane {
             saving: tokio::sync::Mutex::default(),
             client,
             addresses: RefCell::default(),
-            idle: RefCell::default(),
-            workers: RefCell::default(),
+            crew: RefCell::default(),
             random: RefCell::new(fastrand::Rng::new()),
         })
     }
@@ -116,7 +106,7 @@ impl Lane {
     /// Attempts in flight.
     #[must_use]
     pub fn in_flight(&self) -> u32 {
-        self.workers.borrow().in_flight
+        self.crew.borrow().in_flight()
     }
 
     /// Forgets the connections of origins that are no longer posted to.
@@ -127,8 +117,13 @@ impl Lane {
     /// Sees to it that somebody takes what is ready, and that timers, feeder and saver know what changed.
     pub fn stir(self: &Rc<Self>) {
         if self.floor.borrow().has_ready() {
-            self.wake_worker();
+            self.give_out(self.now());
         }
+        self.tell();
+    }
+
+    /// Tells the saver and those who read notices what changed.
+    fn tell(&self) {
         if self.floor.borrow().journal.is_dirty() {
             self.dirt.notify_one();
         }
@@ -148,53 +143,51 @@ impl Lane {
         }
     }
 
-    fn wake_worker(self: &Rc<Self>) {
-        if let Some(waker) = self.idle.borrow_mut().pop() {
-            waker.wake();
-            return;
+    /// Gives everything that may go out now to workers, as far as there are any.
+    fn give_out(self: &Rc<Self>, now: Timestamp) {
+        while self.floor.borrow().has_ready() && self.crew.borrow().has_hands() {
+            let Some(assignment) = self.next(now) else { return };
+            let taken = self.crew.borrow_mut().give((assignment, now));
+            if let Taken::New(number) = taken {
+                let lane = Rc::clone(self);
+                actix_rt::spawn(async move { lane.work(number).await });
+            }
         }
-        let mut workers = self.workers.borrow_mut();
-        if workers.started < SLOTS_MAX {
-            workers.started += 1;
-            let lane = Rc::clone(self);
-            actix_rt::spawn(async move { lane.work().await });
+    }
+
+    /// The next attempt to make, if there is one; none once the lane stops.
+    fn next(&self, now: Timestamp) -> Option<Assignment> {
+        if self.context.cancel.is_cancelled() {
+            return None;
         }
+        let mut floor = self.floor.borrow_mut();
+        let timer_before = floor.next_timer();
+        let assignment = floor.next(now);
+        if floor.next_timer() != timer_before {
+            self.alarm.notify_one();
+        }
+        assignment
     }
 
     /// One worker: takes an attempt, makes it, settles it, for ever.
-    async fn work(self: Rc<Self>) {
+    async fn work(self: Rc<Self>, number: usize) {
+        let mut next = None;
         loop {
-            let assignment = self.next_assignment().await;
-            self.workers.borrow_mut().in_flight += 1;
-            let began = self.now();
+            let (assignment, began) = match next.take() {
+                Some(next) => next,
+                None => poll_fn(|cx| self.crew.borrow_mut().poll_job(number, cx)).await,
+            };
             let (outcome, event) = self.attempt(&assignment, began).await;
-            self.settle(&assignment, &outcome, event, began);
-            self.workers.borrow_mut().in_flight -= 1;
-        }
-    }
-
-    async fn next_assignment(self: &Rc<Self>) -> Assignment {
-        std::future::poll_fn(|cx| {
-            if !self.context.cancel.is_cancelled() {
-                let mut floor = self.floor.borrow_mut();
-                let timer_before = floor.next_timer();
-                let assignment = floor.next(self.now());
-                if floor.next_timer() != timer_before {
-                    self.alarm.notify_one();
-                }
-                let more = floor.has_ready();
-                drop(floor);
-                if let Some(assignment) = assignment {
-                    if more {
-                        self.wake_worker();
-                    }
-                    return Poll::Ready(assignment);
-                }
+            let now = self.now();
+            self.settle(&assignment, &outcome, event, (began, now));
+            self.crew.borrow_mut().end();
+            // What became free by this is taken by this worker; others are woken only for what there is besides.
+            if let Some(assignment) = self.next(now) {
+                self.crew.borrow_mut().go_on();
+                next = Some((assignment, now));
+                self.give_out(now);
             }
-            self.idle.borrow_mut().push(cx.waker().clone());
-            Poll::Pending
-        })
-        .await
+        }
     }
 
     async fn attempt(&self, assignment: &Assignment, began: Timestamp) -> (Outcome, Option<Event>) {
@@ -218,7 +211,9 @@ impl Lane {
             PayloadForm::Structured => parcel.structured(log_id),
         };
         let outcome = attempt::post(&self.client, &address, content, assignment.job.attempt, began).await;
-        (outcome, Some(parcel.event().clone()))
+        // Only what is remembered of a failure needs the event.
+        let event = (!outcome.is_success()).then(|| parcel.event().clone());
+        (outcome, event)
     }
 
     /// The prepared address of a definition, made again when the definition changed.
@@ -253,11 +248,12 @@ impl Lane {
         self.addresses.borrow_mut().remove(&ordinal);
     }
 
-    fn settle(self: &Rc<Self>, assignment: &Assignment, outcome: &Outcome, event: Option<Event>, began: Timestamp) {
+    /// Takes an outcome in; `times` are when the attempt began and ended.
+    fn settle(self: &Rc<Self>, assignment: &Assignment, outcome: &Outcome, event: Option<Event>, times: (Timestamp, Timestamp)) {
         self.counts.record(outcome);
         let effect = {
             let mut floor = self.floor.borrow_mut();
-            let effect = floor.settle(assignment, event, outcome, (began, self.now()), self.chance());
+            let effect = floor.settle(assignment, event, outcome, times, self.chance());
             let hungry = floor.desk(assignment.ordinal).is_some_and(|desk| desk.is_hungry());
             drop(floor);
             if hungry {
@@ -274,7 +270,7 @@ impl Lane {
             tracing::warn!(subscription.id = %assignment.record.spec.id, ?reason, "subscription disabled by its receiver");
             self.disable(assignment, reason);
         }
-        self.stir();
+        self.tell();
     }
 
     fn disable(self: &Rc<Self>, assignment: &Assignment, reason: crate::model::subscription::DisabledReason) {

@@ -1,14 +1,15 @@
 //! An event made ready to be posted: what all subscriptions share of a request is made once.
 
-use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::fmt;
+use std::io::Write as _;
 
-use actix_http::header::{HeaderName, HeaderValue};
+use actix_http::header::HeaderName;
 use bytes::Bytes;
 
 use crate::codec::cloudevents;
 use crate::model::Event;
+use crate::net::client::{HeaderLines, is_value};
 
 /// Headers and body that are the same for every subscription of one payload form.
 #[derive(Clone, Debug)]
@@ -16,7 +17,7 @@ pub struct Content {
     /// The body.
     pub body: Bytes,
     /// `content-type`, `webhook-id`, `hookcast-hops` and, in binary form, the `ce-*` headers.
-    pub headers: Vec<(HeaderName, HeaderValue)>,
+    pub headers: HeaderLines,
     /// The `webhook-id`, which is also signed.
     pub webhook_id: String,
 }
@@ -78,6 +79,9 @@ const CONTENT_TYPE: HeaderName = actix_http::header::CONTENT_TYPE;
 const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 const HOOKCAST_HOPS: HeaderName = HeaderName::from_static("hookcast-hops");
 
+/// Room for the lines of an ordinary event.
+const LINES_BYTES: usize = 512;
+
 /// `msg_<log>_<seq>`: one for all subscriptions, retries and restarts.
 #[must_use]
 pub fn webhook_id(event: &Event, log_id: &str) -> String {
@@ -86,61 +90,54 @@ pub fn webhook_id(event: &Event, log_id: &str) -> String {
 
 fn binary(event: &Event, log_id: &str) -> Content {
     let fields = event.fields();
-    let mut headers = common(event, log_id, content_type(event, fields.content_type));
-    headers.push((CE_SPECVERSION, HeaderValue::from_static("1.0")));
-    headers.push((CE_ID, value_of(event, fields.id)));
-    headers.push((CE_SOURCE, value_of(event, fields.source)));
-    headers.push((CE_TYPE, value_of(event, fields.kind)));
-    let time = match fields.time {
-        Some(time) => value_of(event, time),
-        None => fresh(event.arrived_at().to_string()),
-    };
-    headers.push((CE_TIME, time));
-    headers.push((CE_TOPIC, fresh(event.topic().as_str().to_owned())));
-    headers.push((CE_SEQ, fresh(event.seq().to_string())));
-    for (name, text) in [(CE_SUBJECT, fields.subject), (CE_DATASCHEMA, fields.data_schema)] {
+    let webhook_id = webhook_id(event, log_id);
+    // The event's own content type is no attribute of CloudEvents in a header, so it is not percent-encoded.
+    let known = is_value(fields.content_type.as_bytes());
+    let content_type = if known { fields.content_type } else { "application/octet-stream" };
+    let mut headers = common(fields.hops, &webhook_id, content_type);
+    headers.push(&CE_SPECVERSION, cloudevents::SPEC_VERSION);
+    for (name, text) in [(&CE_ID, fields.id), (&CE_SOURCE, fields.source), (&CE_TYPE, fields.kind)] {
+        push_encoded(&mut headers, name, text);
+    }
+    match fields.time {
+        Some(time) => push_encoded(&mut headers, &CE_TIME, time),
+        None => headers.push_written(&CE_TIME, |line| {
+            let _ = write!(line, "{}", event.arrived_at());
+        }),
+    }
+    headers.push(&CE_TOPIC, event.topic().as_str());
+    headers.push_number(&CE_SEQ, event.seq().0);
+    for (name, text) in [(&CE_SUBJECT, fields.subject), (&CE_DATASCHEMA, fields.data_schema)] {
         if let Some(text) = text {
-            headers.push((name, value_of(event, text)));
+            push_encoded(&mut headers, name, text);
         }
     }
     for (name, text) in fields.extensions() {
         if let Ok(name) = HeaderName::from_bytes(format!("ce-{name}").as_bytes()) {
-            headers.push((name, value_of(event, text)));
+            push_encoded(&mut headers, &name, text);
         }
     }
-    Content { body: event.data(), headers, webhook_id: webhook_id(event, log_id) }
+    Content { body: event.data(), headers, webhook_id }
 }
 
 fn structured(event: &Event, log_id: &str) -> Content {
-    let mut body = bytes::BytesMut::with_capacity(event.fields().data.len() + 512);
+    let fields = event.fields();
+    let webhook_id = webhook_id(event, log_id);
+    let mut body = bytes::BytesMut::with_capacity(fields.data.len() + 512);
     cloudevents::write_event(&mut body, event);
-    let headers = common(event, log_id, HeaderValue::from_static("application/cloudevents+json"));
-    Content { body: body.freeze(), headers, webhook_id: webhook_id(event, log_id) }
+    let headers = common(fields.hops, &webhook_id, cloudevents::STRUCTURED_TYPE);
+    Content { body: body.freeze(), headers, webhook_id }
 }
 
-fn common(event: &Event, log_id: &str, content_type: HeaderValue) -> Vec<(HeaderName, HeaderValue)> {
-    let hops = event.fields().hops.saturating_add(1);
-    let mut headers = Vec::with_capacity(14);
-    headers.push((CONTENT_TYPE, content_type));
-    headers.push((WEBHOOK_ID, fresh(webhook_id(event, log_id))));
-    headers.push((HOOKCAST_HOPS, HeaderValue::from(u16::from(hops))));
+fn common(hops: u8, webhook_id: &str, content_type: &str) -> HeaderLines {
+    let mut headers = HeaderLines::with_capacity(LINES_BYTES);
+    headers.push(&CONTENT_TYPE, content_type);
+    headers.push(&WEBHOOK_ID, webhook_id);
+    headers.push_number(&HOOKCAST_HOPS, hops.saturating_add(1));
     headers
 }
 
-/// The text as a header value: the page's own bytes when they may stand there as they are, else percent-encoded.
-fn value_of(event: &Event, text: &str) -> HeaderValue {
-    if let Cow::Owned(encoded) = cloudevents::encode_value(text) {
-        return fresh(encoded);
-    }
-    HeaderValue::from_maybe_shared(event.share(text.as_bytes())).unwrap_or_else(|_| HeaderValue::from_static(""))
-}
-
-/// The event's own content type: no attribute of CloudEvents in a header, so it is not percent-encoded.
-fn content_type(event: &Event, text: &str) -> HeaderValue {
-    let unknown = HeaderValue::from_static("application/octet-stream");
-    HeaderValue::from_maybe_shared(event.share(text.as_bytes())).unwrap_or(unknown)
-}
-
-fn fresh(text: String) -> HeaderValue {
-    HeaderValue::from_maybe_shared(Bytes::from(text)).unwrap_or_else(|_| HeaderValue::from_static(""))
+/// An attribute as CloudEvents puts it into a header: percent-encoded where it has to be.
+fn push_encoded(headers: &mut HeaderLines, name: &HeaderName, text: &str) {
+    headers.push(name, cloudevents::encode_value(text).as_bytes());
 }

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use actix_http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use actix_http::header::{CONTENT_TYPE, HeaderName};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
@@ -14,6 +14,7 @@ use super::parcel::Content;
 use crate::clock::Timestamp;
 use crate::model::subscription::SubscriptionRecord;
 use crate::model::{Attempt, ErrorKind, Exception, ExceptionState, Seq};
+use crate::net::client::HeaderLines;
 
 /// How a subscription is doing.
 #[derive(Clone, Debug)]
@@ -218,10 +219,9 @@ async fn ping(lane: &Rc<Lane>, record: &SubscriptionRecord) -> Attempt {
     let job = Job { seq: Seq::ZERO, parcel: None, attempt: 1, is_retry: false };
     let id = format!("ping_{}", uuid::Uuid::now_v7().simple());
     let body = serde_json::json!({"type": "hookcast.ping", "subscription": record.spec.id, "time": now.to_string()});
-    let headers = vec![
-        (CONTENT_TYPE, HeaderValue::from_static("application/json")),
-        (HeaderName::from_static("webhook-id"), HeaderValue::from_str(&id).unwrap_or(HeaderValue::from_static("ping"))),
-    ];
+    let mut headers = HeaderLines::default();
+    headers.push(&CONTENT_TYPE, "application/json");
+    headers.push(&HeaderName::from_static("webhook-id"), &id);
     let content = Content { body: Bytes::from(body.to_string()), headers, webhook_id: id };
     let outcome = match lane.address(record) {
         Some(address) => attempt::post(lane.client(), &address, &content, 1, now).await,

@@ -9,8 +9,9 @@ use tokio::sync::mpsc;
 
 use super::LaneCommand;
 use super::checkpoint::PartitionProgress;
+use super::crew::SLOTS_MAX;
 use super::floor::Floor;
-use super::lane::{Lane, LaneContext, SLOTS_MAX};
+use super::lane::{Lane, LaneContext};
 use super::matcher::Place;
 use super::question;
 use super::window::Progress;

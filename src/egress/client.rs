@@ -1,6 +1,6 @@
 //! One client: a position, and the body that the server asks for more.
 //!
-//! The body never blocks, holds no timer and no channel. Behind its ring it reads the log, inside it the ring, by the same
+//! A client is either the body of an answer or, when it has the connection for itself, asked for chunks by its writer. It never blocks, holds no timer and no channel. Behind its ring it reads the log, inside it the ring, by the same
 //! position, so there is no seam between history and live. Everything it hands out is at most a chunk long.
 
 use std::pin::Pin;
@@ -10,11 +10,12 @@ use std::task::{Context, Poll};
 use actix_web::body::{BodySize, MessageBody};
 use bytes::{Bytes, BytesMut};
 
+use super::chunk::Chunk;
 use super::counts::Permit;
 use super::format::Notice;
 use super::history::{self, Loaded};
 use super::ring::Ring;
-use super::segment::Cut;
+use super::segment::{Cut, Part};
 use super::sleepers::{Load, Schedule};
 use super::socket::CHUNK_BYTES;
 use super::worker::State;
@@ -34,6 +35,10 @@ pub(super) struct Client {
     after: Seq,
     /// Bytes that were taken for this client and not yet handed out.
     pending: Bytes,
+    /// The same for a client that writes chunks itself, when others stand at the same place.
+    shared: Option<Chunk>,
+    /// Whether it writes chunks itself.
+    chunked: bool,
     /// What was read from the log and is not used up.
     loaded: Option<Rc<Loaded>>,
     /// Events it may still get.
@@ -76,6 +81,8 @@ impl Client {
             place,
             after: opening.after,
             pending: first.freeze(),
+            shared: None,
+            chunked: false,
             loaded: None,
             left: opening.events_max,
             ended: false,
@@ -88,7 +95,12 @@ impl Client {
         if let Some(step) = self.step_through_history() {
             return step;
         }
-        if let Some(cut) = self.ring.read(self.after, self.left) {
+        if self.takes_chunks() {
+            if let Some(part) = self.ring.share(self.after) {
+                self.take_part(part);
+                return Step::Went;
+            }
+        } else if let Some(cut) = self.ring.read(self.after, self.left) {
             self.take(cut);
             return Step::Went;
         }
@@ -120,7 +132,12 @@ impl Client {
 
     fn step_through_load(&mut self, loaded: Rc<Loaded>) -> Step {
         let Loaded::Events { segment, through, .. } = &*loaded else { return Step::Broken };
-        if let Some(cut) = segment.cut(self.after, CHUNK_BYTES, self.left) {
+        if self.takes_chunks()
+            && let Some(part) = segment.whole(self.after)
+        {
+            self.take_part(part);
+            self.loaded = Some(loaded);
+        } else if let Some(cut) = segment.cut(self.after, CHUNK_BYTES, self.left) {
             self.take(cut);
             self.loaded = Some(loaded);
         } else {
@@ -135,6 +152,17 @@ impl Client {
         self.left = if self.left == u64::MAX { u64::MAX } else { self.left - cut.events };
         self.worker.count_sent(cut.events, 0);
         self.pending = cut.bytes;
+    }
+
+    /// A client with a limit may have to cut what others share.
+    fn takes_chunks(&self) -> bool {
+        self.chunked && self.left == u64::MAX
+    }
+
+    fn take_part(&mut self, part: Part) {
+        self.after = part.through;
+        self.worker.count_sent(part.events, 0);
+        self.shared = Some(part.chunk);
     }
 
     fn tell_gap(&mut self, from: Seq, to: Seq) {
@@ -160,6 +188,45 @@ impl Client {
         self.ring.sleepers.sent(self.place, self.worker.tick());
         if self.pending.is_empty() { otherwise } else { Step::Went }
     }
+
+    /// Moves on until there is something to hand out; `None` at the end.
+    fn poll_step(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<(), StreamBroken>>> {
+        loop {
+            if !self.pending.is_empty() || self.shared.is_some() {
+                self.ring.sleepers.sent(self.place, self.worker.tick());
+                return Poll::Ready(Some(Ok(())));
+            }
+            if self.ended || self.left == 0 || self.worker.is_closing() || self.ring.sleepers.is_ended(self.place) {
+                return Poll::Ready(None);
+            }
+            match self.step() {
+                Step::Went => {}
+                Step::Sleep => {
+                    self.ring.park(self.place, context.waker());
+                    return Poll::Pending;
+                }
+                Step::Broken => return Poll::Ready(Some(Err(StreamBroken))),
+            }
+        }
+    }
+
+    fn next_piece(&mut self) -> Bytes {
+        let piece = self.pending.split_to(self.pending.len().min(CHUNK_BYTES));
+        self.worker.count_sent(0, piece.len());
+        piece
+    }
+
+    /// The next chunk for a client that writes to its connection itself; `None` at the end.
+    pub(super) fn poll_chunk(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, StreamBroken>>> {
+        self.chunked = true;
+        self.poll_step(context).map_ok(|()| {
+            let Some(shared) = self.shared.take() else {
+                return Chunk::around(std::iter::once(&*self.next_piece())).into_bytes();
+            };
+            self.worker.count_sent(0, shared.len());
+            shared.into_bytes()
+        })
+    }
 }
 
 impl MessageBody for Client {
@@ -171,25 +238,7 @@ impl MessageBody for Client {
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, StreamBroken>>> {
         let this = self.get_mut();
-        loop {
-            if !this.pending.is_empty() {
-                let chunk = this.pending.split_to(this.pending.len().min(CHUNK_BYTES));
-                this.worker.count_sent(0, chunk.len());
-                this.ring.sleepers.sent(this.place, this.worker.tick());
-                return Poll::Ready(Some(Ok(chunk)));
-            }
-            if this.ended || this.left == 0 || this.worker.is_closing() || this.ring.sleepers.is_ended(this.place) {
-                return Poll::Ready(None);
-            }
-            match this.step() {
-                Step::Went => {}
-                Step::Sleep => {
-                    this.ring.park(this.place, context.waker());
-                    return Poll::Pending;
-                }
-                Step::Broken => return Poll::Ready(Some(Err(StreamBroken))),
-            }
-        }
+        this.poll_step(context).map_ok(|()| this.next_piece())
     }
 }
 

@@ -8,10 +8,11 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 
+use super::chunk::Chunk;
 use super::ring::{Encoding, Ring};
-use super::socket::CHUNK_BYTES;
+use super::socket::SHARED_BYTES;
 use super::worker::State;
 use crate::follow::TailRead;
 use crate::model::{Event, Page, Seq};
@@ -134,14 +135,14 @@ struct Encoder {
 #[derive(Clone)]
 enum Place {
     Scratch(Range<usize>),
-    Shared(Bytes),
+    Shared(Chunk),
 }
 
 enum Encoded<'a> {
     /// To be copied into a ring's own bytes.
     Small(&'a [u8]),
     /// To be shared by all rings.
-    Large(Bytes),
+    Large(Chunk),
 }
 
 impl Encoder {
@@ -155,8 +156,8 @@ impl Encoder {
         let place = known.unwrap_or_else(|| {
             let start = self.scratch.len();
             encoding.write(&mut self.scratch, event);
-            let place = if self.scratch.len() - start > CHUNK_BYTES {
-                Place::Shared(self.scratch.split_off(start).freeze())
+            let place = if self.scratch.len() - start > SHARED_BYTES {
+                Place::Shared(Chunk::around(std::iter::once(&*self.scratch.split_off(start))))
             } else {
                 Place::Scratch(start..self.scratch.len())
             };
@@ -165,7 +166,7 @@ impl Encoder {
         });
         match place {
             Place::Scratch(range) => Encoded::Small(&self.scratch[range]),
-            Place::Shared(bytes) => Encoded::Large(bytes),
+            Place::Shared(chunk) => Encoded::Large(chunk),
         }
     }
 }

@@ -8,13 +8,14 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::task::Waker;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 
+use super::chunk::Chunk;
 use super::format::{Envelope, Format};
 use super::history::Loads;
-use super::segment::{Cut, Segment, SegmentBuilder};
+use super::segment::{Cut, Part, Segment, SegmentBuilder};
 use super::sleepers::Sleepers;
-use super::socket::CHUNK_BYTES;
+use super::socket::{CHUNK_BYTES, SHARED_BYTES};
 use crate::model::{Event, PatternList, Seq};
 
 /// What makes two streams the same but for their position.
@@ -64,14 +65,14 @@ pub(super) struct Ring {
     pub(super) counted: Cell<usize>,
     /// Whether it got something since it was last settled.
     pub(super) touched: Cell<bool>,
-    gathered: RefCell<Option<Gathered>>,
+    shared: RefCell<Option<Shared>>,
 }
 
-/// Several small segments as one piece, for the clients that stand at the same place.
-struct Gathered {
+/// What was put together for clients that stand at the same place.
+struct Shared {
     after: Seq,
     newest: Seq,
-    cut: Cut,
+    part: Part,
 }
 
 impl Ring {
@@ -88,7 +89,7 @@ impl Ring {
             bytes: Cell::new(0),
             counted: Cell::new(0),
             touched: Cell::new(false),
-            gathered: RefCell::default(),
+            shared: RefCell::default(),
         }
     }
 
@@ -113,14 +114,14 @@ impl Ring {
     /// Adds the next event, copied.
     pub(super) fn append(&self, seq: Seq, encoded: &[u8]) {
         let mut open = self.open.borrow_mut();
-        if !open.is_empty() && open.len() + encoded.len() > CHUNK_BYTES {
+        if !open.is_empty() && open.len() + encoded.len() > SHARED_BYTES {
             self.keep(open.finish());
         }
         open.push(seq, encoded);
     }
 
     /// Adds the next event, its bytes shared with other rings.
-    pub(super) fn append_shared(&self, seq: Seq, encoded: Bytes) {
+    pub(super) fn append_shared(&self, seq: Seq, encoded: Chunk) {
         self.seal();
         self.keep(Segment::of_one(seq, encoded));
     }
@@ -153,7 +154,7 @@ impl Ring {
     pub(super) fn restart(&self, base: Seq) {
         *self.open.borrow_mut() = SegmentBuilder::default();
         self.segments.borrow_mut().clear();
-        self.gathered.borrow_mut().take();
+        self.shared.borrow_mut().take();
         self.bytes.set(0);
         self.base.set(base);
     }
@@ -162,36 +163,40 @@ impl Ring {
     pub(super) fn read(&self, after: Seq, events_max: u64) -> Option<Cut> {
         let segments = self.segments.borrow();
         let at = segments.partition_point(|segment| segment.last() <= after);
-        let first = segments.get(at)?;
-        let cut = first.cut(after, CHUNK_BYTES, events_max)?;
-        let more_fits = cut.through == first.last()
-            && events_max == u64::MAX
-            && segments.get(at + 1).is_some_and(|next| cut.bytes.len() + next.len() <= CHUNK_BYTES);
-        if more_fits { Some(self.gather(&segments, at + 1, after, cut)) } else { Some(cut) }
+        segments.get(at)?.cut(after, CHUNK_BYTES, events_max)
     }
 
-    /// Adds the segments from `at` on to `cut`; clients mostly stand at the same place, so the result is kept for the next.
-    fn gather(&self, segments: &VecDeque<Segment>, at: usize, after: Seq, cut: Cut) -> Cut {
-        let newest = segments.back().map_or(Seq::ZERO, Segment::last);
-        let mut gathered = self.gathered.borrow_mut();
-        if let Some(known) = gathered.as_ref().filter(|known| known.after == after && known.newest == newest) {
-            let Cut { bytes, events, through } = &known.cut;
-            return Cut { bytes: bytes.clone(), events: *events, through: *through };
+    /// The next whole events behind `after` as one chunk: about [`SHARED_BYTES`], at least one.
+    ///
+    /// Clients mostly stand at the same place, so what was put together for one is kept for the next.
+    pub(super) fn share(&self, after: Seq) -> Option<Part> {
+        let segments = self.segments.borrow();
+        let newest = segments.back().filter(|newest| newest.last() > after)?.last();
+        let at = segments.partition_point(|segment| segment.last() <= after);
+        let first = segments.get(at)?;
+        let next_fits = segments.get(at + 1).is_some_and(|next| first.len() + next.len() <= SHARED_BYTES);
+        if !next_fits && let Some(part) = first.whole(after) {
+            return Some(part);
         }
-        let Cut { bytes, mut events, mut through } = cut;
-        let mut all = BytesMut::with_capacity(CHUNK_BYTES);
-        all.extend_from_slice(&bytes);
-        for segment in segments.range(at..) {
-            if all.len() + segment.len() > CHUNK_BYTES {
-                break;
-            }
-            all.extend_from_slice(segment.bytes());
-            events += segment.events();
-            through = segment.last();
+        let mut shared = self.shared.borrow_mut();
+        if let Some(known) = shared.as_ref().filter(|known| known.after == after && known.newest == newest) {
+            return Some(known.part.clone());
         }
-        let bytes = all.freeze();
-        *gathered = Some(Gathered { after, newest, cut: Cut { bytes: bytes.clone(), events, through } });
-        Cut { bytes, events, through }
+        let Cut { bytes, mut events, mut through } = first.cut(after, SHARED_BYTES, u64::MAX)?;
+        let mut length = bytes.len();
+        let rest = segments.range(at + 1..).take_while(|segment| {
+            length += segment.len();
+            through == first.last() && length <= SHARED_BYTES
+        });
+        let rest: Vec<_> = rest.collect();
+        if let Some(last) = rest.last() {
+            events += rest.iter().map(|segment| segment.events()).sum::<u64>();
+            through = last.last();
+        }
+        let chunk = Chunk::around(std::iter::once(&*bytes).chain(rest.iter().map(|segment| segment.bytes())));
+        let part = Part { chunk, events, through };
+        *shared = Some(Shared { after, newest, part: part.clone() });
+        Some(part)
     }
 
     /// Remembers who to wake.
@@ -226,34 +231,51 @@ mod tests {
         add(&ring, 11, "a");
         add(&ring, 13, "b");
         add(&ring, 14, "c");
-        let whole = ring.read(Seq(10), u64::MAX).unwrap();
-        assert_eq!((&whole.bytes[..], whole.events, whole.through), (&b"abc"[..], 3, Seq(14)));
-        let again = ring.read(Seq(10), u64::MAX).unwrap();
-        assert_eq!(whole.bytes.as_ptr(), again.bytes.as_ptr(), "gathered once, shared");
-        assert_eq!(ring.read(Seq(12), u64::MAX).unwrap().bytes, "bc");
+        let whole = ring.share(Seq(10)).unwrap();
+        assert_eq!((whole.chunk.payload(), whole.events, whole.through), (&b"abc"[..], 3, Seq(14)));
+        let again = ring.share(Seq(10)).unwrap();
+        assert_eq!(whole.chunk.payload().as_ptr(), again.chunk.payload().as_ptr(), "put together once, shared");
+        assert_eq!(ring.share(Seq(12)).unwrap().chunk.payload(), b"bc");
         assert_eq!(ring.read(Seq(10), 2).unwrap().bytes, "a", "a limited client takes segment by segment");
-        assert!(ring.read(Seq(14), u64::MAX).is_none());
-        assert_eq!(ring.read(Seq(10), u64::MAX).unwrap().bytes, "abc");
+        assert!(ring.share(Seq(14)).is_none() && ring.read(Seq(14), u64::MAX).is_none());
+        assert_eq!(ring.share(Seq(10)).unwrap().chunk.payload(), b"abc");
         add(&ring, 20, "d");
-        assert_eq!(ring.read(Seq(10), u64::MAX).unwrap().bytes, "abcd");
+        assert_eq!(ring.share(Seq(10)).unwrap().chunk.payload(), b"abcd");
     }
 
     #[test]
-    fn a_piece_stays_below_the_size_of_a_chunk_unless_one_event_is_larger() {
+    fn the_middle_of_a_segment_is_shared_with_what_follows() {
         let ring = ring();
-        let text = "x".repeat(CHUNK_BYTES / 2);
-        for seq in 11..=14 {
+        ring.append(Seq(11), b"a");
+        ring.append(Seq(12), b"b");
+        ring.seal();
+        add(&ring, 13, "c");
+        let part = ring.share(Seq(11)).unwrap();
+        assert_eq!((part.chunk.payload(), part.events, part.through), (&b"bc"[..], 2, Seq(13)));
+    }
+
+    #[test]
+    fn a_piece_stays_below_its_size_unless_one_event_is_larger() {
+        let ring = ring();
+        let text = "x".repeat(SHARED_BYTES / 4);
+        for seq in 11..=16 {
             ring.append(Seq(seq), text.as_bytes());
         }
-        ring.append_shared(Seq(15), Bytes::from("y".repeat(CHUNK_BYTES * 3)));
+        let large = "y".repeat(SHARED_BYTES * 3);
+        ring.append_shared(Seq(17), Chunk::around(std::iter::once(large.as_bytes())));
         ring.seal();
-        let mut after = Seq(10);
-        let mut sizes = Vec::new();
+        let (mut after, mut sizes) = (Seq(10), Vec::new());
+        while let Some(part) = ring.share(after) {
+            after = part.through;
+            sizes.push(part.chunk.len());
+        }
+        assert_eq!(sizes, [SHARED_BYTES, SHARED_BYTES / 2, SHARED_BYTES * 3]);
+        let (mut after, mut sizes) = (Seq(14), Vec::new());
         while let Some(cut) = ring.read(after, u64::MAX) {
             after = cut.through;
             sizes.push(cut.bytes.len());
         }
-        assert_eq!(sizes, [CHUNK_BYTES, CHUNK_BYTES, CHUNK_BYTES * 3]);
+        assert_eq!(sizes, [SHARED_BYTES / 4, SHARED_BYTES / 4, SHARED_BYTES * 3], "bodies take smaller pieces");
     }
 
     #[test]

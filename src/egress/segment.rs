@@ -2,12 +2,13 @@
 
 use bytes::{Bytes, BytesMut};
 
+use super::chunk::{Chunk, ChunkBuilder};
 use crate::model::Seq;
 
-/// Encoded events, each with its position and its end.
+/// Encoded events, each with its position and its end; together they are one chunk.
 #[derive(Debug, Default)]
 pub(super) struct Segment {
-    bytes: Bytes,
+    chunk: Chunk,
     marks: Vec<Mark>,
 }
 
@@ -28,23 +29,40 @@ pub(super) struct Cut {
     pub(super) through: Seq,
 }
 
+/// The next events for all clients that stand at the same place, as one chunk.
+#[derive(Clone, Debug)]
+pub(super) struct Part {
+    /// Their bytes.
+    pub(super) chunk: Chunk,
+    /// How many.
+    pub(super) events: u64,
+    /// Position of the last.
+    pub(super) through: Seq,
+}
+
 impl Segment {
     /// One event alone, its bytes shared.
-    pub(super) fn of_one(seq: Seq, bytes: Bytes) -> Self {
-        let end = length(&bytes);
-        Self { bytes, marks: vec![Mark { seq, end }] }
+    pub(super) fn of_one(seq: Seq, chunk: Chunk) -> Self {
+        let end = length(chunk.len());
+        Self { chunk, marks: vec![Mark { seq, end }] }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.bytes.len()
+        self.chunk.len()
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
-        &self.bytes
+        self.chunk.payload()
     }
 
     pub(super) fn events(&self) -> u64 {
         self.marks.len() as u64
+    }
+
+    /// All of it, if nothing of it lies before `after`.
+    pub(super) fn whole(&self, after: Seq) -> Option<Part> {
+        let is_whole = self.marks.first().is_some_and(|first| first.seq > after);
+        is_whole.then(|| Part { chunk: self.chunk.clone(), events: self.events(), through: self.last() })
     }
 
     /// Position of the last event; zero when there is none.
@@ -60,20 +78,20 @@ impl Segment {
         let fitting = rest.partition_point(|mark| mark.end as usize - start <= bytes_max).max(1);
         let count = fitting.min(usize::try_from(events_max).unwrap_or(usize::MAX));
         let last = rest.get(count.checked_sub(1)?)?;
-        Some(Cut { bytes: self.bytes.slice(start..last.end as usize), events: count as u64, through: last.seq })
+        Some(Cut { bytes: self.chunk.slice(start..last.end as usize), events: count as u64, through: last.seq })
     }
 }
 
 /// Collects encoded events into the next segment.
 #[derive(Debug, Default)]
 pub(super) struct SegmentBuilder {
-    bytes: BytesMut,
+    chunk: ChunkBuilder,
     marks: Vec<Mark>,
 }
 
 impl SegmentBuilder {
     pub(super) fn len(&self) -> usize {
-        self.bytes.len()
+        self.chunk.len()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -82,28 +100,28 @@ impl SegmentBuilder {
 
     /// Adds an event that is already encoded.
     pub(super) fn push(&mut self, seq: Seq, encoded: &[u8]) {
-        self.bytes.extend_from_slice(encoded);
+        self.chunk.room().extend_from_slice(encoded);
         self.mark(seq);
     }
 
     /// Adds an event that `encode` appends.
     pub(super) fn push_with(&mut self, seq: Seq, encode: impl FnOnce(&mut BytesMut)) {
-        encode(&mut self.bytes);
+        encode(self.chunk.room());
         self.mark(seq);
     }
 
     fn mark(&mut self, seq: Seq) {
-        self.marks.push(Mark { seq, end: length(&self.bytes) });
+        self.marks.push(Mark { seq, end: length(self.chunk.len()) });
     }
 
     /// Closes the segment and begins the next with nothing kept aside for it: there may be many builders.
     pub(super) fn finish(&mut self) -> Segment {
-        Segment { bytes: std::mem::take(&mut self.bytes).freeze(), marks: std::mem::take(&mut self.marks) }
+        Segment { chunk: self.chunk.finish(), marks: std::mem::take(&mut self.marks) }
     }
 }
 
-fn length(bytes: &[u8]) -> u32 {
-    u32::try_from(bytes.len()).expect("invariant: a segment is far below 4 GiB")
+fn length(bytes: usize) -> u32 {
+    u32::try_from(bytes).expect("invariant: a segment is far below 4 GiB")
 }
 
 #[cfg(test)]
@@ -130,6 +148,15 @@ mod tests {
         assert_eq!(cut(0, 1, 100), Some(("two".into(), 1, 2)));
         assert_eq!(cut(9, 100, 100), None);
         assert_eq!(cut(0, 100, 0), None);
+    }
+
+    #[test]
+    fn a_segment_is_one_chunk_for_whoever_stands_before_it() {
+        let segment = segment(&[(2, "two"), (5, "five")]);
+        let part = segment.whole(Seq(1)).unwrap();
+        assert_eq!((part.events, part.through), (2, Seq(5)));
+        assert_eq!(part.chunk.into_bytes(), "7\r\ntwofive\r\n");
+        assert!(segment.whole(Seq(2)).is_none());
     }
 
     proptest! {

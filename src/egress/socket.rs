@@ -12,6 +12,8 @@ use socket2::SockRef;
 /// Bytes a stream hands to the server at once. Together with [`WRITE_BUFFER_BYTES`] it stays inside the 8 KiB that a
 /// connection's write buffer begins with, so a burst leaves no larger buffer behind.
 pub const CHUNK_BYTES: usize = 4_000;
+/// Bytes of events that are kept as one chunk for streams that write to their connection themselves, and share them.
+pub const SHARED_BYTES: usize = 16 * 1024;
 /// How many bytes the server may gather before it writes: for `HttpServer::h1_write_buffer_size`.
 pub const WRITE_BUFFER_BYTES: usize = 4_096;
 /// Send buffer of a connection as it is asked for; Linux keeps twice as much for its own accounting.

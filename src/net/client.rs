@@ -1,33 +1,34 @@
 //! The delivery client: one POST, its answer or the way it failed.
 //!
-//! Owns the attempt's deadline, the one free retry on a stale connection, and what is read of an answer. Hides awc. One
-//! instance a lane, not `Send`; needs a `LocalSet` or an actix arbiter around it. Must not know subscriptions, signatures or
-//! retry policy: a 3xx is an answer like any other and is never followed, cookies are never kept.
+//! Owns the attempt's deadline, the one free retry on a stale connection, and what is read of an answer. One instance a lane, not
+//! `Send`; needs a `LocalSet` or an actix arbiter around it. Must not know subscriptions, signatures or retry policy: a 3xx is an
+//! answer like any other and is never followed, cookies are never kept.
 //! Spec: API "What the callback receives"; guarantees 4 and 5.
 
+mod alarm;
 mod answer;
 mod framing;
-mod guarded;
+mod link;
 mod origin;
+mod request;
 
-pub use actix_http::header::{HeaderMap, HeaderName, HeaderValue};
+pub use actix_http::header::{HeaderName, HeaderValue};
 pub use answer::{WireAnswer, WireFailure};
+pub use request::{HeaderLines, PostRequest, is_value};
 
 use super::dial::Gate;
 use super::target::Target;
 use super::tls::Tls;
-use actix_http::{Method, Payload, RequestHead, ResponseHead, StatusCode, Uri, header};
-use answer::{read_body, translate};
-use awc::error::SendRequestError;
-use bytes::Bytes;
-use futures_core::future::LocalBoxFuture;
-use guarded::Conn;
+use actix_http::Uri;
+use alarm::Alarm;
+use link::{Exchange, Link};
 use origin::{Origin, OriginKey, Origins};
 use std::cell::RefCell;
-use std::future::poll_fn;
-use std::rc::Rc;
+use std::future::{Future as _, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 /// Kept of an answer's body.
 pub const BODY_HEAD_BYTES_MAX: usize = 4 * 1024;
@@ -35,18 +36,19 @@ pub const BODY_HEAD_BYTES_MAX: usize = 4 * 1024;
 pub const BODY_READ_BYTES_MAX: usize = 64 * 1024;
 /// Spent on an answer's body after the status is known.
 pub const BODY_READ_TIMEOUT: Duration = Duration::from_secs(2);
-/// Request heads kept for the next request.
-const SPARE_HEADS_MAX: usize = 256;
+/// Timers kept for the next request.
+const ALARMS_MAX: usize = 4096;
+/// Kept of the buffer that requests are built in.
+const SCRATCH_BYTES_MAX: usize = 64 * 1024;
 
-type BoxedResponse = LocalBoxFuture<'static, Result<(ResponseHead, Payload), SendRequestError>>;
-
-/// A target made ready for many requests: parsed URI, host header, certificates.
+/// A target made ready for many requests: the first lines of a request, the URI, certificates.
 #[derive(Debug, Clone)]
 pub struct PreparedTarget {
     target: Arc<Target>,
     tls: Tls,
     uri: Uri,
-    host: HeaderValue,
+    /// Request line and `host`.
+    start: Arc<[u8]>,
     key: OriginKey,
 }
 
@@ -62,7 +64,8 @@ impl PreparedTarget {
     /// If the HTTP library refuses the canonical URL.
     pub fn new(target: Target, tls: &Tls) -> Result<Self, UnusableTarget> {
         let authority = target.authority();
-        let host = HeaderValue::from_str(&authority).map_err(|_| UnusableTarget)?;
+        HeaderValue::from_str(&authority).map_err(|_| UnusableTarget)?;
+        let start = format!("POST {} HTTP/1.1\r\nhost: {authority}\r\n", target.path_and_query());
         let uri = Uri::builder()
             .scheme("http")
             .authority(authority)
@@ -70,7 +73,7 @@ impl PreparedTarget {
             .build()
             .map_err(|_| UnusableTarget)?;
         let key = OriginKey::new(&target, tls);
-        Ok(Self { target: Arc::new(target), tls: tls.clone(), uri, host, key })
+        Ok(Self { target: Arc::new(target), tls: tls.clone(), uri, start: start.into_bytes().into(), key })
     }
 
     /// The URL this was made from.
@@ -79,23 +82,11 @@ impl PreparedTarget {
     }
 }
 
-/// One POST. `headers` and `extra` go out as they are, `extra` replacing equal names; `host` and `content-length` are set here.
-#[derive(Debug)]
-pub struct PostRequest<'a> {
-    /// Where to.
-    pub target: &'a PreparedTarget,
-    /// Headers that do not change between attempts.
-    pub headers: &'a HeaderMap,
-    /// Headers of this attempt.
-    pub extra: &'a [(HeaderName, HeaderValue)],
-    /// The body, sent with its length.
-    pub body: Bytes,
-}
-
 /// The POST client of one lane.
 pub struct WireClient {
     origins: RefCell<Origins>,
-    spare_heads: RefCell<Vec<Rc<RequestHead>>>,
+    alarms: RefCell<Vec<Alarm>>,
+    scratch: RefCell<Vec<u8>>,
 }
 
 impl std::fmt::Debug for WireClient {
@@ -107,34 +98,46 @@ impl std::fmt::Debug for WireClient {
 impl WireClient {
     /// A client without connections.
     pub fn new(gate: Gate) -> Self {
-        Self { origins: RefCell::new(Origins::new(gate)), spare_heads: RefCell::new(Vec::new()) }
+        Self { origins: RefCell::new(Origins::new(gate)), alarms: RefCell::default(), scratch: RefCell::default() }
     }
 
-    /// Sends one POST; `deadline` covers DNS, connecting, TLS, sending and the answer's head.
+    /// Sends one POST, begun at `began`; `limit` covers DNS, connecting, TLS, sending and the answer's head.
     ///
     /// The body is then read for at most [`BODY_READ_TIMEOUT`]. A request on a kept connection that dies before the first
-    /// byte of an answer is sent once more on a new connection, inside the same deadline.
+    /// byte of an answer is sent once more on a new connection, inside the same limit. Also gives how long it all took.
     ///
     /// # Errors
     /// See [`WireFailure`].
     ///
     /// # Cancellation
     /// Dropping the future closes the connection in use.
-    pub async fn post(&self, request: PostRequest<'_>, deadline: Duration) -> Result<WireAnswer, WireFailure> {
-        let (head, payload) = match tokio::time::timeout(deadline, self.exchange(request)).await {
-            Ok(Ok(response)) => response,
-            Ok(Err(failure)) => return Err(failure),
-            Err(_) => return Err(WireFailure::Timeout),
-        };
-        let status = head.status;
-        // Neither has a body, whatever its headers say; a payload left unread costs the connection.
-        let bodiless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-        let body_head = match payload {
-            Payload::None => Bytes::new(),
-            _ if bodiless => Bytes::new(),
-            payload => read_body(payload).await,
-        };
-        Ok(WireAnswer { status: status.as_u16(), headers: head.headers, body_head })
+    pub async fn post(
+        &self,
+        request: PostRequest<'_>,
+        began: Instant,
+        limit: Duration,
+    ) -> (Result<WireAnswer, WireFailure>, Duration) {
+        let mut alarm = self.alarm(began + limit);
+        let mut origin = self.origins.borrow_mut().get(request.target);
+        let mut outcome = self.exchange(&origin, &request, began, false, &mut alarm).await;
+        if let Err(Failed { failure, is_stale }) = &outcome {
+            let is_protocol = matches!(failure, WireFailure::Protocol(_));
+            if *is_stale || is_protocol {
+                self.origins.borrow_mut().forget(&request.target.key, &origin);
+            }
+            if *is_stale && !is_protocol {
+                origin = self.origins.borrow_mut().get(request.target);
+                outcome = self.exchange(&origin, &request, began, true, &mut alarm).await;
+            }
+        }
+        self.keep_alarm(alarm);
+        let ended = Instant::now();
+        let answer = outcome.map_err(|failed| failed.failure).and_then(|exchange| {
+            let (answer, link) = exchange.finish(ended);
+            link.into_iter().for_each(|link| origin.keep(link));
+            answer.ok_or(WireFailure::Eof)
+        });
+        (answer, ended.saturating_duration_since(began))
     }
 
     /// Drops the connections of origins without a request since the last sweep; call it every few seconds.
@@ -147,87 +150,89 @@ impl WireClient {
         self.origins.borrow().len()
     }
 
-    async fn exchange(&self, request: PostRequest<'_>) -> Result<(ResponseHead, Payload), WireFailure> {
-        let target = request.target;
-        let head = self.fill_head(&request);
-        let mut second_try = false;
-        let outcome = loop {
-            let origin = self.origins.borrow_mut().get(target);
-            let (outcome, conn) = run(&origin, Rc::clone(&head), request.body.clone()).await;
-            match outcome {
-                Ok(response) => {
-                    if let Some(conn) = conn.filter(|_| matches!(response.1, Payload::None))
-                        && !conn.done.get()
-                    {
-                        conn.closed.set(true);
-                    }
-                    break Ok(response);
-                }
-                Err(error) => {
-                    let stale = conn.as_ref().is_some_and(|conn| conn.reused.get() && !conn.answered.get());
-                    let failure = translate(error, conn.as_deref());
-                    let broken = matches!(failure, WireFailure::Protocol(_));
-                    if stale || broken {
-                        self.origins.borrow_mut().forget(&target.key, &origin);
-                    }
-                    if stale && !broken && !second_try {
-                        second_try = true;
-                        continue;
-                    }
-                    break Err(failure);
-                }
+    /// One try: a connection, the request, the answer.
+    async fn exchange(
+        &self,
+        origin: &Origin,
+        request: &PostRequest<'_>,
+        began: Instant,
+        anew: bool,
+        alarm: &mut Alarm,
+    ) -> Result<Exchange, Failed> {
+        let _counted = InFlight::new(origin);
+        let fresh = |failure| Failed { failure, is_stale: false };
+        let idle = if anew { None } else { poll_fn(|cx| Poll::Ready(origin.take(cx, began))).await };
+        let link: Link = match idle {
+            Some(link) => link,
+            None => {
+                let mut dial = pin!(origin.dial());
+                let dialled = poll_fn(|cx| before(alarm, cx, |cx| dial.as_mut().poll(cx))).await;
+                dialled.ok_or_else(|| fresh(WireFailure::Timeout))?.map_err(fresh)?
             }
         };
-        self.keep_head(head);
-        outcome
-    }
-
-    fn fill_head(&self, request: &PostRequest<'_>) -> Rc<RequestHead> {
-        let mut head = self.spare_heads.borrow_mut().pop().unwrap_or_default();
-        if let Some(filled) = Rc::get_mut(&mut head) {
-            filled.method = Method::POST;
-            filled.uri = request.target.uri.clone();
-            filled.headers.insert(header::HOST, request.target.host.clone());
-            for (name, value) in request.headers {
-                filled.headers.append(name.clone(), value.clone());
+        let mut exchange = Exchange::new(link);
+        let mut has_begun = false;
+        let head = poll_fn(|cx| {
+            if !has_begun {
+                has_begun = true;
+                self.begin(&mut exchange, request, cx);
             }
-            for (name, value) in request.extra {
-                filled.headers.insert(name.clone(), value.clone());
+            before(alarm, cx, |cx| exchange.poll_head(cx))
+        });
+        match head.await {
+            None => Err(fresh(WireFailure::Timeout)),
+            Some(Err(failure)) => Err(Failed { failure, is_stale: exchange.is_stale() }),
+            Some(Ok(())) => {
+                // Nearly always the whole body came with the head: no timer is set up for that.
+                if exchange.is_reading() {
+                    // A slow body is no failure: the status has decided.
+                    let _ = tokio::time::timeout(BODY_READ_TIMEOUT, poll_fn(|cx| exchange.poll_body(cx))).await;
+                }
+                Ok(exchange)
             }
         }
-        head
     }
 
-    fn keep_head(&self, mut head: Rc<RequestHead>) {
-        let mut spare = self.spare_heads.borrow_mut();
-        if spare.len() < SPARE_HEADS_MAX
-            && let Some(used) = Rc::get_mut(&mut head)
-        {
-            used.headers.clear();
-            spare.push(head);
+    /// Builds the request and sends what the socket takes at once, which nearly always is all of it.
+    fn begin(&self, exchange: &mut Exchange, request: &PostRequest<'_>, cx: &mut Context<'_>) {
+        let mut scratch = self.scratch.borrow_mut();
+        exchange.begin(cx, request, &mut scratch);
+        if scratch.capacity() > SCRATCH_BYTES_MAX {
+            *scratch = Vec::new();
+        }
+    }
+
+    fn alarm(&self, until: Instant) -> Alarm {
+        match self.alarms.borrow_mut().pop() {
+            Some(mut alarm) => {
+                alarm.set(until.into());
+                alarm
+            }
+            None => Alarm::new(until.into()),
+        }
+    }
+
+    fn keep_alarm(&self, alarm: Alarm) {
+        let mut alarms = self.alarms.borrow_mut();
+        if alarms.len() < ALARMS_MAX {
+            alarms.push(alarm);
         }
     }
 }
 
-/// Sends once; also tells which connection the request went out on.
-async fn run(
-    origin: &Rc<Origin>,
-    head: Rc<RequestHead>,
-    body: Bytes,
-) -> (Result<(ResponseHead, Payload), SendRequestError>, Option<Rc<Conn>>) {
-    let _counted = InFlight::new(origin);
-    let mut response = origin.send(head, body);
-    let mut conn = None;
-    let outcome = poll_fn(|cx| {
-        let polled = response.as_mut().poll(cx);
-        // Whatever connection was written to during this poll is ours: nobody else is polled in between.
-        if let Some(touched) = origin.touched.take() {
-            conn = Some(touched);
-        }
-        polled
-    })
-    .await;
-    (outcome, conn)
+/// A try that brought no answer.
+struct Failed {
+    failure: WireFailure,
+    /// A kept connection died before it said anything.
+    is_stale: bool,
+}
+
+/// What `poll` gives, or `None` once the deadline has passed.
+fn before<T>(alarm: &mut Alarm, cx: &mut Context<'_>, poll: impl FnOnce(&mut Context<'_>) -> Poll<T>) -> Poll<Option<T>> {
+    match poll(cx) {
+        Poll::Ready(done) => Poll::Ready(Some(done)),
+        Poll::Pending => alarm.poll(cx).map(|()| None),
+    }
 }
 
 /// Keeps an origin from being swept while a request is on its way.

@@ -4,7 +4,6 @@
 //! into the caller's buffer. Verifying is for receivers (`hookcast listen`) and tests.
 
 use std::fmt;
-use std::io::Write as _;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -30,8 +29,6 @@ pub const SIGNATURES_MAX: usize = 32;
 const VERSION: &str = "v1,";
 const MAC_BYTES: usize = 32;
 const MAC_CHARS: usize = 44;
-/// Longest decimal form of a 64-bit number, with its sign.
-const TIMESTAMP_CHARS_MAX: usize = 20;
 
 /// A key whose expansion is done: starting a MAC costs a copy instead of two compressions.
 #[derive(Clone)]
@@ -102,8 +99,8 @@ pub fn sign_into<'k>(
     body: &[u8],
     out: &mut impl BufMut,
 ) {
-    let mut digits = [0; TIMESTAMP_CHARS_MAX];
-    let timestamp = decimal(timestamp_s, &mut digits);
+    let mut digits = itoa::Buffer::new();
+    let timestamp = digits.format(timestamp_s).as_bytes();
     for (index, key) in keys.into_iter().enumerate() {
         if index > 0 {
             out.put_slice(b" ");
@@ -194,13 +191,6 @@ pub fn verify(keys: &[PreparedKey], received: &Received<'_>, now: Timestamp) -> 
         }
     }
     Err(error)
-}
-
-fn decimal(number: i64, buffer: &mut [u8; TIMESTAMP_CHARS_MAX]) -> &[u8] {
-    let mut rest = &mut buffer[..];
-    write!(rest, "{number}").expect("invariant: a 64-bit number has at most 20 characters");
-    let unused = rest.len();
-    &buffer[..TIMESTAMP_CHARS_MAX - unused]
 }
 
 #[cfg(test)]

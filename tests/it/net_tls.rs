@@ -5,7 +5,7 @@
 use crate::net_fault::FaultServer;
 use crate::net_wire::gate;
 use hookcast::net::Target;
-use hookcast::net::client::{HeaderMap, PostRequest, PreparedTarget, WireAnswer, WireClient, WireFailure};
+use hookcast::net::client::{PostRequest, PreparedTarget, WireAnswer, WireClient, WireFailure};
 use hookcast::net::tls::Tls;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::ServerConfig;
@@ -14,7 +14,7 @@ use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_rustls::TlsAcceptor;
 
@@ -102,8 +102,8 @@ async fn serve(configs: Vec<ServerConfig>) -> SocketAddr {
 async fn post(client: &WireClient, tls: &Tls, address: SocketAddr) -> Result<WireAnswer, WireFailure> {
     let target = Target::parse(&format!("https://{address}/")).unwrap();
     let target = PreparedTarget::new(target, tls).unwrap();
-    let request = PostRequest { target: &target, headers: &HeaderMap::new(), extra: &[], body: "{}".into() };
-    client.post(request, PATIENT).await
+    let request = PostRequest { target: &target, lines: &[], body: &"{}".into() };
+    client.post(request, Instant::now(), PATIENT).await.0
 }
 
 fn word(outcome: &Result<WireAnswer, WireFailure>) -> String {

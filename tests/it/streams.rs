@@ -4,6 +4,7 @@
 
 mod bounds;
 pub(crate) mod clients;
+mod handover;
 mod notices;
 mod protocol;
 mod relay;

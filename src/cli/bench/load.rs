@@ -61,34 +61,88 @@ pub(super) async fn produce(
     subscriptions: u64,
     duration: Duration,
 ) -> anyhow::Result<(u64, Duration)> {
-    const LOOK_EVERY: Duration = Duration::from_millis(1);
     const PATIENCE: Duration = Duration::from_mins(1);
-    let mut intake = Connection::open(relay).await?;
-    let mut control = Connection::open(receiver).await?;
+    let mut flow = Flow::open(relay, receiver, subscriptions).await?;
     let began = Instant::now();
-    let mut published = 0u64;
-    let mut batch = String::new();
+    while began.elapsed() < duration {
+        flow.step().await?;
+    }
     loop {
-        let arrived = stats(&mut control).await?.received;
-        let producing = began.elapsed() < duration;
-        if !producing && arrived >= published * subscriptions {
-            return Ok((published, began.elapsed()));
+        let arrived = flow.arrived().await?;
+        if arrived >= flow.published * subscriptions {
+            return Ok((flow.published, began.elapsed()));
         }
         if began.elapsed() > duration + PATIENCE {
-            anyhow::bail!("{arrived} of {} deliveries arrived within {PATIENCE:?}", published * subscriptions);
+            anyhow::bail!("{arrived} of {} deliveries arrived within {PATIENCE:?}", flow.published * subscriptions);
         }
-        if !producing || published > arrived / subscriptions + AHEAD_MAX {
-            tokio::time::sleep(LOOK_EVERY).await;
-            continue;
-        }
-        batch.clear();
-        for number in 0..BATCH_EVENTS as u64 {
-            batch.push_str(&event(published + number, now_us()));
-            batch.push('\n');
-        }
-        intake.call("POST", "/v1/topics/bench/events", "application/x-ndjson", batch.as_bytes()).await?;
-        published += BATCH_EVENTS as u64;
+        tokio::time::sleep(LOOK_EVERY).await;
     }
+}
+
+/// Deliveries a second while batches are published, without the beginning and without waiting for the last ones.
+pub(super) async fn steady_rate(
+    relay: SocketAddr,
+    receiver: SocketAddr,
+    subscriptions: u64,
+    duration: Duration,
+) -> anyhow::Result<f64> {
+    const RUN_UP: Duration = Duration::from_millis(700);
+    let mut flow = Flow::open(relay, receiver, subscriptions).await?;
+    let mut began = Instant::now();
+    while began.elapsed() < RUN_UP {
+        flow.step().await?;
+    }
+    let before = flow.arrived().await?;
+    began = Instant::now();
+    while began.elapsed() < duration {
+        flow.step().await?;
+    }
+    let arrived = flow.arrived().await? - before;
+    Ok(arrived as f64 / began.elapsed().as_secs_f64())
+}
+
+/// How often the receiver is asked.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
+
+/// A producer that keeps in step with the receiver.
+struct Flow {
+    intake: Connection,
+    control: Connection,
+    subscriptions: u64,
+    published: u64,
+    batch: String,
+}
+
+impl Flow {
+    async fn open(relay: SocketAddr, receiver: SocketAddr, subscriptions: u64) -> anyhow::Result<Self> {
+        let (intake, control) = (Connection::open(relay).await?, Connection::open(receiver).await?);
+        Ok(Self { intake, control, subscriptions, published: 0, batch: String::new() })
+    }
+
+    async fn arrived(&mut self) -> anyhow::Result<u64> {
+        Ok(stats(&mut self.control).await?.received)
+    }
+
+    /// Publishes a batch, or waits a little when too much is on its way.
+    async fn step(&mut self) -> anyhow::Result<()> {
+        if self.published > self.arrived().await? / self.subscriptions + AHEAD_MAX {
+            tokio::time::sleep(LOOK_EVERY).await;
+            return Ok(());
+        }
+        self.published = publish_batch(&mut self.intake, &mut self.batch, self.published).await?;
+        Ok(())
+    }
+}
+
+/// Publishes one batch of events that are numbered from `published` on; gives the number behind it.
+pub(super) async fn publish_batch(intake: &mut Connection, batch: &mut String, published: u64) -> anyhow::Result<u64> {
+    batch.clear();
+    for number in 0..BATCH_EVENTS as u64 {
+        batch.push_str(&event(published + number, now_us()));
+        batch.push('\n');
+    }
+    intake.call("POST", "/v1/topics/bench/events", "application/x-ndjson", batch.as_bytes()).await?;
+    Ok(published + BATCH_EVENTS as u64)
 }
 
 /// Publishes single events at `rate` a second for `duration`, spread over as many connections as that takes when an answer

@@ -47,6 +47,11 @@ impl Role {
         Ok(Self { child, address })
     }
 
+    /// Its process id.
+    pub(super) fn pid(&self) -> Option<u32> {
+        self.child.id()
+    }
+
     /// Processor time that it has used.
     pub(super) fn cpu_us(&self) -> u64 {
         self.child.id().and_then(|pid| cpu_us(&pid.to_string())).unwrap_or(0)
@@ -85,11 +90,18 @@ pub(super) fn own_cpu_us() -> u64 {
 }
 
 /// User and system time out of `/proc/<pid>/stat`, in the kernel's ticks of 10 ms.
-fn cpu_us(pid: &str) -> Option<u64> {
+pub(super) fn cpu_us(pid: &str) -> Option<u64> {
     const TICK_US: u64 = 10_000;
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
     let user: u64 = fields.next()?.parse().ok()?;
     let system: u64 = fields.next()?.parse().ok()?;
     Some((user + system) * TICK_US)
+}
+
+/// Resident memory of a process in bytes, what it shares with others counted by its part.
+pub(super) fn proportional_bytes(pid: u32) -> u64 {
+    let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+    let line = rollup.lines().find(|line| line.starts_with("Pss:"));
+    line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).unwrap_or(0) * 1024
 }

@@ -1,10 +1,12 @@
 //! The receiver of a benchmark: answers every POST with 200 as cheaply as it can and keeps the time from send to receipt.
 //!
-//! It runs as a process of its own. `GET /stats` answers what it saw since the last `POST /reset`.
+//! It runs as a process of its own. `GET /stats` answers what it saw since the last `POST /reset`. On request it fails some of the
+//! POSTs, takes its time for an answer, or stands at several addresses.
 
 use std::cell::RefCell;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
 use serde::{Deserialize, Serialize};
@@ -22,11 +24,30 @@ const DELAYS_MAX: usize = 4_000_000;
 /// The answer to every POST.
 pub(super) const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
 
+/// The answer to a POST that is to fail.
+const FAILED: &[u8] = b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n";
+
+/// How a receiver behaves.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(super) struct ReceiverArgs {
+    /// Answer every n-th POST with 500; 0 = none.
+    #[arg(long, default_value_t = 0)]
+    fail_every: u64,
+    /// Answer POSTs after so many milliseconds.
+    #[arg(long, default_value_t = 0)]
+    delay_ms: u64,
+    /// Stand at 127.0.0.1, 127.0.0.2 and so on, at one port.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=254))]
+    addresses: u8,
+}
+
 /// What a receiver saw.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct ReceiverStats {
-    /// POSTs answered.
+    /// POSTs answered with 200.
     pub(super) received: u64,
+    /// POSTs answered with 500.
+    pub(super) failed: u64,
     /// Those of them that were timed.
     pub(super) timed: u64,
     /// Median of the time from send to receipt.
@@ -42,27 +63,43 @@ pub(super) struct ReceiverStats {
 #[derive(Debug, Default)]
 struct Seen {
     received: u64,
+    failed: u64,
     delays_us: Vec<u32>,
     newest: Vec<u8>,
     timed: bool,
 }
 
-/// Serves on `address` until the process ends; prints the bound address.
-pub(super) async fn serve(address: SocketAddr) -> anyhow::Result<()> {
-    let listener = TcpListener::bind(address).await?;
-    super::say(&format!("receiving on http://{}", listener.local_addr()?));
+/// Serves until the process ends; prints the first address.
+pub(super) async fn serve(behaviour: ReceiverArgs) -> anyhow::Result<()> {
     let seen = Rc::new(RefCell::new(Seen::default()));
+    let mut port = 0;
+    let mut listeners = Vec::new();
+    for last in 1..=behaviour.addresses {
+        let listener = TcpListener::bind((Ipv4Addr::new(127, 0, 0, last), port)).await?;
+        port = listener.local_addr()?.port();
+        listeners.push(listener);
+    }
+    super::say(&format!("receiving on http://{}", SocketAddr::from((Ipv4Addr::LOCALHOST, port))));
+    let accepting: Vec<_> =
+        listeners.into_iter().map(|listener| tokio::task::spawn_local(accept(listener, Rc::clone(&seen), behaviour))).collect();
+    for task in accepting {
+        task.await??;
+    }
+    Ok(())
+}
+
+async fn accept(listener: TcpListener, seen: Rc<RefCell<Seen>>, behaviour: ReceiverArgs) -> anyhow::Result<()> {
     loop {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
         let seen = Rc::clone(&seen);
         tokio::task::spawn_local(async move {
-            let _ = receive(stream, &seen).await;
+            let _ = receive(stream, &seen, behaviour).await;
         });
     }
 }
 
-async fn receive(mut stream: TcpStream, seen: &RefCell<Seen>) -> std::io::Result<()> {
+async fn receive(mut stream: TcpStream, seen: &RefCell<Seen>, behaviour: ReceiverArgs) -> std::io::Result<()> {
     let mut buffer = BytesMut::with_capacity(16 * 1024);
     loop {
         while let Some((head_bytes, body_bytes)) = wire::message_length(&buffer) {
@@ -71,9 +108,12 @@ async fn receive(mut stream: TcpStream, seen: &RefCell<Seen>) -> std::io::Result
                 break;
             }
             if buffer.starts_with(b"POST /hook") {
-                note(&mut seen.borrow_mut(), &buffer[..whole], head_bytes);
+                let fails = note(&mut seen.borrow_mut(), &buffer[..whole], head_bytes, behaviour.fail_every);
                 buffer.advance(whole);
-                stream.write_all(OK).await?;
+                if behaviour.delay_ms > 0 {
+                    tokio::time::sleep(Duration::from_millis(behaviour.delay_ms)).await;
+                }
+                stream.write_all(if fails { FAILED } else { OK }).await?;
             } else {
                 let answer = control(&mut seen.borrow_mut(), &buffer[..head_bytes]);
                 buffer.advance(whole);
@@ -86,7 +126,12 @@ async fn receive(mut stream: TcpStream, seen: &RefCell<Seen>) -> std::io::Result
     }
 }
 
-fn note(seen: &mut Seen, request: &[u8], head_bytes: usize) {
+/// Counts a POST; says whether it is to fail.
+fn note(seen: &mut Seen, request: &[u8], head_bytes: usize, fail_every: u64) -> bool {
+    if fail_every > 0 && (seen.received + seen.failed) % fail_every == fail_every - 1 {
+        seen.failed += 1;
+        return true;
+    }
     seen.received += 1;
     if seen.received == 1 {
         seen.newest = request.to_vec();
@@ -100,6 +145,7 @@ fn note(seen: &mut Seen, request: &[u8], head_bytes: usize) {
             seen.delays_us.push(u32::try_from(now_us().saturating_sub(sent_us)).unwrap_or(u32::MAX));
         }
     }
+    false
 }
 
 fn control(seen: &mut Seen, head: &[u8]) -> Vec<u8> {
@@ -111,6 +157,7 @@ fn control(seen: &mut Seen, head: &[u8]) -> Vec<u8> {
     let quantile = |part: usize| seen.delays_us.get(seen.delays_us.len() * part / 100).map_or(0, |delay| u64::from(*delay));
     let stats = ReceiverStats {
         received: seen.received,
+        failed: seen.failed,
         timed: seen.delays_us.len() as u64,
         p50_us: quantile(50),
         p99_us: quantile(99),

@@ -1,40 +1,74 @@
 //! What came of one POST: the answer's head and the start of its body, or the way it failed.
 //!
-//! Owns how much of a body is read and how the wire client's errors are named. Must not send anything.
+//! Owns what is kept of an answer and how failures are named. Must not send anything.
 
-use super::guarded::Conn;
-use super::{BODY_HEAD_BYTES_MAX, BODY_READ_BYTES_MAX, BODY_READ_TIMEOUT, HeaderMap};
+use super::BODY_HEAD_BYTES_MAX;
+use super::framing::{Fault, Taker};
 use crate::net::dial::DialError;
-use actix_http::error::{ParseError, PayloadError};
-use actix_http::{Payload, header};
-use awc::error::{ConnectError, SendRequestError};
-use bytes::{Bytes, BytesMut};
-use futures_core::Stream as _;
-use std::future::poll_fn;
+use awc::error::ConnectError;
+use httparse::{Header, ParserConfig, Response};
 use std::io;
-use std::pin::{Pin, pin};
-use std::task::{Context, Poll};
+use std::mem::MaybeUninit;
+
+/// Headers of one answer.
+const HEADERS_MAX: usize = 96;
 
 /// What the endpoint answered; the status decides, whatever became of the body.
 #[derive(Debug)]
 pub struct WireAnswer {
     /// 200–999; never 1xx.
     pub status: u16,
-    /// All headers of the answer, at most 64 KiB.
-    pub headers: HeaderMap,
+    /// The `retry-after` header, if it is text.
+    pub retry_after: Option<String>,
+    /// The `webhook-delivery` header (`abort` or `disable`), if it is text.
+    pub webhook_delivery: Option<String>,
     /// The first [`BODY_HEAD_BYTES_MAX`] bytes of the body, as sent (never decompressed).
-    pub body_head: Bytes,
+    pub body_head: Vec<u8>,
 }
 
-impl WireAnswer {
-    /// The `retry-after` header, if it is text.
-    pub fn retry_after(&self) -> Option<&str> {
-        self.headers.get(header::RETRY_AFTER)?.to_str().ok()
+/// An answer as it arrives.
+#[derive(Debug, Default)]
+pub(super) struct Reply(Option<WireAnswer>);
+
+impl Reply {
+    /// Whether the status is known.
+    pub(super) fn has_head(&self) -> bool {
+        self.0.is_some()
     }
 
-    /// The `webhook-delivery` header (`abort` or `disable`), if it is text.
-    pub fn webhook_delivery(&self) -> Option<&str> {
-        self.headers.get("webhook-delivery")?.to_str().ok()
+    /// The answer, if its head has come.
+    pub(super) fn into_answer(self) -> Option<WireAnswer> {
+        self.0
+    }
+}
+
+impl Taker for Reply {
+    fn head(&mut self, head: &[u8]) -> Result<(), Fault> {
+        let mut headers = [const { MaybeUninit::<Header<'_>>::uninit() }; HEADERS_MAX];
+        let mut response = Response::new(&mut []);
+        let mut rules = ParserConfig::default();
+        rules.allow_spaces_after_header_name_in_responses(true);
+        rules.parse_response_with_uninit_headers(&mut response, head, &mut headers).map_err(Fault::Head)?;
+        // The first one counts, should a header be there twice.
+        let text = |name: &str| {
+            let header = response.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name))?;
+            header.value.iter().all(|byte| *byte == b'\t' || (b' '..=b'~').contains(byte)).then_some(())?;
+            std::str::from_utf8(header.value).ok().map(str::to_owned)
+        };
+        self.0 = Some(WireAnswer {
+            status: response.code.ok_or(Fault::StatusLine)?,
+            retry_after: text("retry-after"),
+            webhook_delivery: text("webhook-delivery"),
+            body_head: Vec::new(),
+        });
+        Ok(())
+    }
+
+    fn body(&mut self, data: &[u8]) {
+        if let Some(answer) = &mut self.0 {
+            let room = BODY_HEAD_BYTES_MAX - answer.body_head.len();
+            answer.body_head.extend_from_slice(&data[..data.len().min(room)]);
+        }
     }
 }
 
@@ -71,78 +105,24 @@ impl WireFailure {
     }
 }
 
-/// Reads what is worth reading of a body; dropping the rest closes the connection.
-pub(super) async fn read_body(payload: Payload) -> Bytes {
-    let mut payload = pin!(payload);
-    let mut kept = Kept::default();
-    // Nearly always the whole body came with the head: no timer is set up for that.
-    let waits = poll_fn(|cx| Poll::Ready(kept.drain(payload.as_mut(), cx).is_pending())).await;
-    if waits {
-        let rest = poll_fn(|cx| kept.drain(payload.as_mut(), cx));
-        // A slow body is no failure: the status has decided.
-        let _ = tokio::time::timeout(BODY_READ_TIMEOUT, rest).await;
-    }
-    kept.into_bytes()
-}
-
-#[derive(Default)]
-struct Kept {
-    first: Bytes,
-    more: BytesMut,
-    read_bytes: usize,
-}
-
-impl Kept {
-    fn drain(&mut self, mut payload: Pin<&mut Payload>, cx: &mut Context<'_>) -> Poll<()> {
-        while self.read_bytes < BODY_READ_BYTES_MAX {
-            match payload.as_mut().poll_next(cx) {
-                Poll::Ready(Some(Ok(chunk))) => self.add(chunk),
-                Poll::Ready(Some(Err::<_, PayloadError>(_)) | None) => break,
-                Poll::Pending => return Poll::Pending,
-            }
-        }
-        Poll::Ready(())
-    }
-
-    fn add(&mut self, mut chunk: Bytes) {
-        let room = BODY_HEAD_BYTES_MAX.saturating_sub(self.read_bytes);
-        self.read_bytes += chunk.len();
-        chunk.truncate(room);
-        if chunk.is_empty() {
-        } else if self.first.is_empty() {
-            self.first = chunk;
-        } else {
-            if self.more.is_empty() {
-                self.more.extend_from_slice(&self.first);
-            }
-            self.more.extend_from_slice(&chunk);
-        }
-    }
-
-    fn into_bytes(self) -> Bytes {
-        if self.more.is_empty() { self.first } else { self.more.freeze() }
+/// A failure of the connection after it was made.
+pub(super) fn named(error: &io::Error) -> WireFailure {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => WireFailure::Eof,
+        io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => WireFailure::Protocol(error.to_string()),
+        _ => WireFailure::Reset,
     }
 }
 
-pub(super) fn translate(error: SendRequestError, conn: Option<&Conn>) -> WireFailure {
-    if let Some(fault) = conn.and_then(|conn| conn.fault.get()) {
-        return WireFailure::Protocol(fault.to_string());
-    }
+/// A failure to connect, out of the form in which the connector hands it on.
+pub(super) fn undialled(error: ConnectError) -> WireFailure {
     match error {
-        SendRequestError::Connect(ConnectError::Resolver(error)) => match error.downcast::<DialError>() {
+        ConnectError::Resolver(error) => match error.downcast::<DialError>() {
             Ok(error) => WireFailure::Dial(*error),
             Err(error) => WireFailure::Protocol(error.to_string()),
         },
-        SendRequestError::Connect(ConnectError::Timeout) => WireFailure::Dial(DialError::ConnectTimeout),
-        SendRequestError::Connect(ConnectError::Disconnected) => WireFailure::Eof,
-        SendRequestError::Connect(ConnectError::Io(error))
-        | SendRequestError::Send(error)
-        | SendRequestError::Response(ParseError::Io(error)) => match error.kind() {
-            io::ErrorKind::UnexpectedEof => WireFailure::Eof,
-            io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => WireFailure::Protocol(error.to_string()),
-            _ => WireFailure::Reset,
-        },
-        SendRequestError::Timeout => WireFailure::Timeout,
+        ConnectError::Timeout => WireFailure::Dial(DialError::ConnectTimeout),
+        ConnectError::Io(error) => named(&error),
         other => WireFailure::Protocol(other.to_string()),
     }
 }

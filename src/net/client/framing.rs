@@ -1,13 +1,14 @@
 //! Where one HTTP/1.1 response ends, independent of the HTTP client that reads it.
 //!
-//! Owns the rules the wire client is not strict about: interim responses (1xx) are skipped and never answers, a length and a
-//! transfer coding together are refused, a body without a length ends with the connection, and bytes behind the end are
-//! withheld. Sans-I/O and pure; must not know sockets or awc.
+//! Owns the rules that keep one answer apart from the next: interim responses (1xx) are skipped and never answers, a length and
+//! a transfer coding together are refused, a body without a length ends with the connection, and bytes behind the end are
+//! withheld. Sans-I/O and pure; must not know sockets, nor what is done with an answer.
 //! Spec: RFC 9112 §2.2, §6, §7.1; RFC 9110 §15.2.
 
 mod chunk;
 
 use chunk::{Chunk, Step, next_chunk};
+use std::borrow::Cow;
 
 /// Largest response head, with all interim responses before it.
 pub(super) const HEAD_BYTES_MAX: usize = 64 * 1024;
@@ -35,17 +36,16 @@ pub(super) enum Fault {
     Length,
     #[error("the response uses an unknown transfer coding")]
     Coding,
+    #[error("the response head is malformed: {0}")]
+    Head(httparse::Error),
 }
 
-/// What of the bytes just fed belongs to the response.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Feed {
-    /// These bytes of the input (a range), unchanged.
-    Pass(usize, usize),
-    /// These bytes; the head came in pieces or has to be rewritten.
-    Held(Vec<u8>),
-    /// Nothing yet.
-    Nothing,
+/// Who takes a response, part by part, as it arrives.
+pub(super) trait Taker {
+    /// The whole head of the final response, without control bytes.
+    fn head(&mut self, head: &[u8]) -> Result<(), Fault>;
+    /// More of its body, without the marks of a transfer coding.
+    fn body(&mut self, data: &[u8]);
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,14 +76,11 @@ impl Framing {
         Self { state: State::Idle, held: Vec::new(), searched: 0, interim: 0, last: false }
     }
 
-    /// A request goes out now, if none is under way; says whether this was the start of one.
-    pub(super) fn begin(&mut self) -> bool {
-        let starts = matches!(self.state, State::Idle | State::Done);
-        if starts {
-            self.state = State::Head;
-            self.interim = 0;
-        }
-        starts
+    /// A request goes out now; what comes from here on answers it.
+    pub(super) fn begin(&mut self) {
+        debug_assert!(!self.is_reading(), "one request at a time");
+        self.state = State::Head;
+        self.interim = 0;
     }
 
     /// Whether a response is due or under way.
@@ -96,21 +93,15 @@ impl Framing {
         self.last
     }
 
-    /// Takes bytes from the wire.
-    pub(super) fn feed(&mut self, data: &[u8]) -> Result<Feed, Fault> {
+    /// Takes bytes from the wire and hands on what belongs to the response.
+    pub(super) fn feed(&mut self, data: &[u8], taker: &mut impl Taker) -> Result<(), Fault> {
         if self.state != State::Head {
-            return Ok(Feed::Pass(0, self.body(data)));
+            self.body(data, taker);
+            return Ok(());
         }
         if self.held.is_empty() {
             return match self.find_head(data, 0)? {
-                Found::Complete { start, end } => {
-                    let rewrite = self.read_head(&data[start..end])?;
-                    let body_end = end + self.body(&data[end..]);
-                    Ok(match rewrite {
-                        Some(version) => Feed::Held(rewritten(&data[start..body_end], end - start, version)),
-                        None => Feed::Pass(start, body_end),
-                    })
-                }
+                Found::Complete { start, end } => self.take(&data[start..end], &data[end..], taker),
                 Found::Partial { start } => {
                     self.held.extend_from_slice(&data[start..]);
                     self.searched = self.held.len();
@@ -119,25 +110,28 @@ impl Framing {
             };
         }
         self.held.extend_from_slice(data);
-        let held = std::mem::take(&mut self.held);
+        let mut held = std::mem::take(&mut self.held);
         match self.find_head(&held, self.searched.saturating_sub(3))? {
-            Found::Complete { start, end } => {
-                let rewrite = self.read_head(&held[start..end])?;
-                let body_end = end + self.body(&held[end..]);
-                let version = rewrite.unwrap_or(held[start + 7]);
-                Ok(Feed::Held(rewritten(&held[start..body_end], end - start, version)))
-            }
+            Found::Complete { start, end } => self.take(&held[start..end], &held[end..], taker),
             Found::Partial { start } => {
+                held.drain(..start);
+                self.searched = held.len();
                 self.held = held;
-                self.held.drain(..start);
-                self.searched = self.held.len();
                 self.check_size()
             }
         }
     }
 
-    fn check_size(&self) -> Result<Feed, Fault> {
-        if self.held.len() > HEAD_BYTES_MAX { Err(Fault::HeadTooLarge) } else { Ok(Feed::Nothing) }
+    /// Hands a whole head on, and what came behind it.
+    fn take(&mut self, head: &[u8], behind: &[u8], taker: &mut impl Taker) -> Result<(), Fault> {
+        self.read_head(head)?;
+        taker.head(&without_odd_bytes(head))?;
+        self.body(behind, taker);
+        Ok(())
+    }
+
+    fn check_size(&self) -> Result<(), Fault> {
+        if self.held.len() > HEAD_BYTES_MAX { Err(Fault::HeadTooLarge) } else { Ok(()) }
     }
 
     /// Finds the first final head in `bytes`; its end cannot lie before `from`.
@@ -167,8 +161,8 @@ impl Framing {
         }
     }
 
-    /// Reads a final head and sets what follows; `Some` says that it must be rewritten, with which minor version.
-    fn read_head(&mut self, head: &[u8]) -> Result<Option<u8>, Fault> {
+    /// Reads a final head and sets what follows.
+    fn read_head(&mut self, head: &[u8]) -> Result<(), Fault> {
         let facts = Facts::read(head)?;
         let kept_by_default = head[7] != b'0';
         self.last = self.last || facts.ends || !(kept_by_default || facts.keep_alive);
@@ -178,37 +172,36 @@ impl Framing {
             (_, None, true) => State::Chunked(Chunk::Size { value: 0, digits: 0 }),
             (_, None, false) => State::UntilEof,
         };
-        if self.state == State::UntilEof {
-            self.last = true;
-            // The client reads an HTTP/1.1 body without length as empty, but an HTTP/1.0 one to its end.
-            return Ok(Some(b'0'));
-        }
-        Ok(head.iter().any(|byte| is_odd(*byte)).then_some(head[7]))
+        self.last |= self.state == State::UntilEof;
+        Ok(())
     }
 
-    /// Says how many of `data` belong to the body.
-    fn body(&mut self, data: &[u8]) -> usize {
+    /// Hands on what of `data` belongs to the body.
+    fn body(&mut self, data: &[u8], taker: &mut impl Taker) {
         let taken = match &mut self.state {
-            State::UntilEof => data.len(),
+            State::UntilEof => {
+                taker.body(data);
+                data.len()
+            }
             State::Length(left) => {
                 let taken = usize::try_from(*left).unwrap_or(usize::MAX).min(data.len());
+                taker.body(&data[..taken]);
                 *left -= taken as u64;
                 if *left == 0 {
                     self.state = State::Done;
                 }
                 taken
             }
-            State::Chunked(_) => self.chunks(data),
+            State::Chunked(_) => self.chunks(data, taker),
             State::Idle | State::Head | State::Done => 0,
         };
         // Bytes behind the end belong to nobody: not to this answer, and never to the next one.
         if taken < data.len() {
             self.last = true;
         }
-        taken
     }
 
-    fn chunks(&mut self, data: &[u8]) -> usize {
+    fn chunks(&mut self, data: &[u8], taker: &mut impl Taker) -> usize {
         let mut at = 0;
         while at < data.len() {
             let State::Chunked(chunk) = self.state else {
@@ -216,6 +209,7 @@ impl Framing {
             };
             if let Chunk::Data(left) = chunk {
                 let taken = usize::try_from(left).unwrap_or(usize::MAX).min(data.len() - at);
+                taker.body(&data[at..at + taken]);
                 at += taken;
                 let left = left - taken as u64;
                 self.state = State::Chunked(if left == 0 { Chunk::DataCr } else { Chunk::Data(left) });
@@ -225,9 +219,9 @@ impl Framing {
                 Step::Go(next) => self.state = State::Chunked(next),
                 Step::End => self.state = State::Done,
                 Step::Broken => {
-                    // Trailers or garbage: the client makes of it what it can, then the connection ends.
+                    // Trailers or garbage: nobody can say where this answer ends, so the connection ends with it.
                     self.last = true;
-                    self.state = State::UntilEof;
+                    self.state = State::Done;
                     return data.len();
                 }
             }
@@ -252,7 +246,7 @@ fn check_prefix(bytes: &[u8]) -> Result<(), Fault> {
 /// The length of the head at the start of `bytes`, its empty line included.
 fn head_end(bytes: &[u8], from: usize) -> Option<usize> {
     let mut at = from;
-    while let Some(offset) = bytes[at..].iter().position(|byte| *byte == b'\n') {
+    while let Some(offset) = memchr::memchr(b'\n', &bytes[at..]) {
         let lf = at + offset;
         match &bytes[lf + 1..] {
             [b'\n', ..] => return Some(lf + 2),
@@ -277,16 +271,12 @@ fn is_odd(byte: u8) -> bool {
     (byte < b' ' && !matches!(byte, b'\t' | b'\r' | b'\n')) || byte == 0x7f
 }
 
-/// A response with another minor version and without control bytes in its head.
-fn rewritten(response: &[u8], head_len: usize, version: u8) -> Vec<u8> {
-    let mut response = response.to_vec();
-    response[7] = version;
-    for byte in &mut response[..head_len] {
-        if is_odd(*byte) {
-            *byte = b'?';
-        }
+fn without_odd_bytes(head: &[u8]) -> Cow<'_, [u8]> {
+    if head.iter().any(|byte| is_odd(*byte)) {
+        head.iter().map(|byte| if is_odd(*byte) { b'?' } else { *byte }).collect()
+    } else {
+        Cow::Borrowed(head)
     }
-    response
 }
 
 #[derive(Default)]

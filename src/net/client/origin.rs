@@ -1,30 +1,34 @@
-//! One origin: its pooled connections, and the few origins a lane keeps warm.
+//! One origin: its idle connections, and the few origins a lane keeps warm.
 //!
-//! Owns awc's connector (one an origin, so that dropping it closes the origin's sockets) and the bounded table of them.
-//! awc pools and speaks HTTP/1.1; name, address, TLS and framing are ours, in the connector service, because a custom resolver
-//! would not see IP literals. TLS happens inside that service, so awc always believes it speaks plain http.
+//! Owns awc's connector (one an origin), the idle connections and the bounded table of origins. awc opens connections; name,
+//! address and TLS are ours, in the connector service, because a custom resolver would not see IP literals. TLS happens inside
+//! that service, so awc always believes it connects in plain.
 
-use super::guarded::{Guarded, Touched};
-use super::{BoxedResponse, PreparedTarget};
+use super::PreparedTarget;
+use super::answer::{WireFailure, undialled};
+use super::link::Link;
 use crate::net::dial::{DialError, Gate};
 use crate::net::socket::Socket;
 use crate::net::target::{Scheme, Target};
 use crate::net::tls::Tls;
-use actix_http::{RequestHead, RequestHeadType, Uri};
+use actix_http::Uri;
+use actix_rt::net::{ActixStream, Ready};
 use actix_service::Service;
 use actix_tls::connect::{ConnectError, ConnectInfo, Connection};
-use awc::{Connect, Connector};
-use bytes::Bytes;
+use awc::{BoxedSocket, Connect, Connector};
+use foldhash::{HashMap, HashMapExt as _};
 use futures_core::future::LocalBoxFuture;
-use std::cell::Cell;
-use std::collections::HashMap;
+use std::cell::{Cell, RefCell};
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Origins a lane keeps connections to.
 pub(super) const ORIGINS_MAX: usize = 512;
+/// Idle connections to one origin.
+const IDLE_MAX: usize = 4096;
 /// An idle connection older than this is not used again; receivers close theirs after 5 s and more.
 const KEEP_ALIVE: Duration = Duration::from_secs(4);
 /// awc's own limit on connecting; ours are shorter, this one only must not come first.
@@ -44,48 +48,58 @@ impl OriginKey {
     }
 }
 
-type Send = dyn Fn(Rc<RequestHead>, Bytes) -> BoxedResponse;
+type Dial = dyn Fn() -> LocalBoxFuture<'static, Result<BoxedSocket, WireFailure>>;
 
 /// The warm connections to one origin.
 pub(super) struct Origin {
-    send: Box<Send>,
-    pub(super) touched: Rc<Touched>,
+    dial: Box<Dial>,
+    /// The one that was idle for the shortest time comes last, and is used first.
+    idle: RefCell<Vec<Link>>,
     pub(super) in_flight: Cell<usize>,
     used: Cell<u64>,
 }
 
 impl Origin {
     fn new(gate: Gate, prepared: &PreparedTarget) -> Self {
-        let touched = Rc::new(Touched::default());
-        let dialer = Dialer(Rc::new(Route {
-            gate,
-            target: Arc::clone(&prepared.target),
-            tls: prepared.tls.clone(),
-            touched: Rc::clone(&touched),
-        }));
-        let connector = Rc::new(
-            Connector::new()
-                .connector(dialer)
-                .timeout(CONNECTOR_TIMEOUT)
-                .conn_keep_alive(KEEP_ALIVE)
-                // The caller bounds its requests; awc would hold a permit until a body is read to its end.
-                .limit(0)
-                .finish(),
-        );
-        let send = Box::new(move |head: Rc<RequestHead>, body: Bytes| {
-            let connector = Rc::clone(&connector);
-            let response: BoxedResponse = Box::pin(async move {
-                let connect = Connect { uri: head.uri.clone(), addr: None };
-                let connection = connector.call(connect).await?;
-                connection.send_request(RequestHeadType::Rc(head, None), body).await
+        let route = Route { gate, target: Arc::clone(&prepared.target), tls: prepared.tls.clone() };
+        let connector = Connector::new().connector(Dialer(Rc::new(route))).timeout(CONNECTOR_TIMEOUT);
+        // The caller bounds its requests; awc would hold a permit as long as the connection lives.
+        let connector = Rc::new(connector.limit(0).finish());
+        let uri = prepared.uri.clone();
+        let dial = Box::new(move || {
+            let (connector, connect) = (Rc::clone(&connector), Connect { uri: uri.clone(), addr: None });
+            let socket: LocalBoxFuture<'static, _> = Box::pin(async move {
+                let connection = connector.call(connect).await.map_err(undialled)?;
+                Ok(Box::new(connection) as BoxedSocket)
             });
-            response
+            socket
         });
-        Self { send, touched, in_flight: Cell::new(0), used: Cell::new(0) }
+        Self { dial, idle: RefCell::default(), in_flight: Cell::new(0), used: Cell::new(0) }
     }
 
-    pub(super) fn send(&self, head: Rc<RequestHead>, body: Bytes) -> BoxedResponse {
-        (self.send)(head, body)
+    /// An idle connection that is good, as far as anybody can tell.
+    pub(super) fn take(&self, cx: &mut Context<'_>, now: Instant) -> Option<Link> {
+        let mut idle = self.idle.borrow_mut();
+        loop {
+            let mut link = idle.pop()?;
+            if now.saturating_duration_since(link.idle_since) < KEEP_ALIVE && link.is_quiet(cx) {
+                return Some(link);
+            }
+        }
+    }
+
+    /// Keeps a connection for the next request.
+    pub(super) fn keep(&self, link: Link) {
+        let mut idle = self.idle.borrow_mut();
+        if idle.len() < IDLE_MAX {
+            idle.push(link);
+        }
+    }
+
+    /// Opens a connection.
+    pub(super) async fn dial(&self) -> Result<Link, WireFailure> {
+        let socket = (self.dial)().await?;
+        Ok(Link::new(socket, Instant::now()))
     }
 }
 
@@ -126,11 +140,15 @@ impl Origins {
         }
     }
 
-    /// Drops origins without a request since the last sweep.
+    /// Drops origins without a request since the last sweep, and connections that were idle for too long.
     pub(super) fn sweep(&mut self) {
         let idle_before = self.swept;
         self.swept = self.tick;
         self.table.retain(|_, origin| origin.used.get() > idle_before || origin.in_flight.get() > 0);
+        let now = Instant::now();
+        for origin in self.table.values() {
+            origin.idle.borrow_mut().retain(|link| now.saturating_duration_since(link.idle_since) < KEEP_ALIVE);
+        }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -151,15 +169,14 @@ struct Route {
     gate: Gate,
     target: Arc<Target>,
     tls: Tls,
-    touched: Rc<Touched>,
 }
 
-/// awc's connector service: the gate, then TLS, then the guarded socket.
+/// awc's connector service: the gate, then TLS.
 #[derive(Clone)]
 struct Dialer(Rc<Route>);
 
 impl Service<ConnectInfo<Uri>> for Dialer {
-    type Response = Connection<Uri, Guarded>;
+    type Response = Connection<Uri, Socket>;
     type Error = ConnectError;
     type Future = LocalBoxFuture<'static, Result<Self::Response, ConnectError>>;
 
@@ -173,8 +190,18 @@ impl Service<ConnectInfo<Uri>> for Dialer {
             // `Resolver` is the one variant that carries an error of ours through awc.
             let boxed = |error: DialError| ConnectError::Resolver(Box::new(error));
             let socket = Socket::open(&route.gate, &route.tls, &route.target).await.map_err(boxed)?;
-            let guarded = Guarded::new(socket, Rc::clone(&route.touched));
-            Ok(Connection::new(info.request().clone(), guarded))
+            Ok(Connection::new(info.request().clone(), socket))
         })
+    }
+}
+
+/// What awc asks of a socket.
+impl ActixStream for Socket {
+    fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<Ready>> {
+        ActixStream::poll_read_ready(self.tcp(), cx)
+    }
+
+    fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<Ready>> {
+        ActixStream::poll_write_ready(self.tcp(), cx)
     }
 }

@@ -124,7 +124,7 @@ async fn a_client_that_does_not_read_is_served_from_the_log_and_not_from_memory(
     relay.stop().await;
 }
 
-fn connect_with_small_buffer(relay: &Relay) -> TcpStream {
+pub(super) fn connect_with_small_buffer(relay: &Relay) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.set_recv_buffer_size(16 * 1024).unwrap();
     socket.connect_timeout(&relay.address().into(), PATIENCE).unwrap();

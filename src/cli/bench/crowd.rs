@@ -1,0 +1,168 @@
+//! A server of streams under test and the crowd of clients that reads it, each a process of its own.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use super::load;
+use super::peer::Peer;
+use super::process::{Role, cpu_us, proportional_bytes};
+use super::receiver::ReceiverStats;
+use super::stage::CONFIG;
+use super::wire::Connection;
+use crate::cli::directory::TemporaryDirectory;
+
+/// Time for the clients to see the beginning of their streams.
+const OPENING: Duration = Duration::from_millis(300);
+
+/// A server whose streams are read.
+#[derive(Debug)]
+pub(super) struct Server {
+    kind: Kind,
+    directory: TemporaryDirectory,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Relay(Role),
+    Peer(Peer),
+}
+
+impl Server {
+    /// A relay, as it is measured everywhere.
+    pub(super) async fn relay() -> anyhow::Result<Self> {
+        let directory = TemporaryDirectory::make("hookcast-bench")?;
+        std::fs::write(directory.path().join("config.toml"), CONFIG)?;
+        let kind = Kind::Relay(Role::start(&["serve", "--config", "config.toml"], directory.path()).await?);
+        Ok(Self { kind, directory })
+    }
+
+    /// The peer with its module, as many workers as the relay has.
+    pub(super) async fn peer(module: &Path) -> anyhow::Result<Self> {
+        let directory = TemporaryDirectory::make("hookcast-bench")?;
+        let workers = std::thread::available_parallelism().map_or(1, usize::from);
+        let kind = Kind::Peer(Peer::start(module, directory.path(), workers).await?);
+        Ok(Self { kind, directory })
+    }
+
+    pub(super) fn address(&self) -> SocketAddr {
+        match &self.kind {
+            Kind::Relay(relay) => relay.address,
+            Kind::Peer(peer) => peer.address,
+        }
+    }
+
+    pub(super) fn publish_path(&self) -> &'static str {
+        match self.kind {
+            Kind::Relay(_) => "/v1/topics/bench/events",
+            Kind::Peer(_) => "/publish",
+        }
+    }
+
+    fn stream_path(&self) -> &'static str {
+        match self.kind {
+            Kind::Relay(_) => "/v1/topics/bench/stream?format=sse",
+            Kind::Peer(_) => "/stream",
+        }
+    }
+
+    /// Most events that it takes in one request, as far as that is of use.
+    pub(super) fn batch(&self) -> u64 {
+        match self.kind {
+            Kind::Relay(_) => load::BATCH_EVENTS as u64,
+            Kind::Peer(_) => 1,
+        }
+    }
+
+    fn pids(&self) -> Vec<u32> {
+        match &self.kind {
+            Kind::Relay(relay) => relay.pid().into_iter().collect(),
+            Kind::Peer(peer) => peer.pids(),
+        }
+    }
+
+    /// Processor time of all its processes.
+    pub(super) fn cpu_us(&self) -> u64 {
+        self.pids().iter().filter_map(|pid| cpu_us(&pid.to_string())).sum()
+    }
+
+    /// Resident memory of all its processes, what they share counted once.
+    pub(super) fn resident_bytes(&self) -> u64 {
+        self.pids().iter().map(|pid| proportional_bytes(*pid)).sum()
+    }
+
+    async fn stop(self) {
+        match self.kind {
+            Kind::Relay(relay) => relay.stop().await,
+            Kind::Peer(peer) => peer.stop(self.directory.path()).await,
+        }
+    }
+}
+
+/// Clients that read a server, and a connection to publish on.
+#[derive(Debug)]
+pub(super) struct Crowd {
+    pub(super) server: Server,
+    /// How many clients.
+    pub(super) clients: u64,
+    readers: Role,
+    control: Connection,
+    intake: Connection,
+}
+
+impl Crowd {
+    /// Opens so many streams.
+    pub(super) async fn gather(server: Server, clients: u64) -> anyhow::Result<Self> {
+        let readers = Role::start(&["bench", "readers"], server.directory.path()).await?;
+        let control = Connection::open(readers.address).await?;
+        let intake = Connection::open(server.address()).await?;
+        let mut crowd = Self { server, clients: 0, readers, control, intake };
+        // The peer has no channel to subscribe to before something was published.
+        crowd.publish("{}").await?;
+        crowd.grow(clients).await?;
+        Ok(crowd)
+    }
+
+    /// Opens more streams.
+    pub(super) async fn grow(&mut self, clients: u64) -> anyhow::Result<()> {
+        let order = format!("/open?{}?{clients}?{}", self.server.address(), self.server.stream_path());
+        self.control.call("POST", &order, "text/plain", b"").await?;
+        self.clients += clients;
+        tokio::time::sleep(OPENING).await;
+        self.reset("/reset").await
+    }
+
+    /// Publishes one event.
+    pub(super) async fn publish(&mut self, event: &str) -> anyhow::Result<()> {
+        let path = self.server.publish_path();
+        self.intake.call("POST", path, "application/json", event.as_bytes()).await.map(drop)
+    }
+
+    /// Counts anew.
+    pub(super) async fn reset(&mut self, order: &str) -> anyhow::Result<()> {
+        self.control.call("POST", order, "text/plain", b"").await.map(drop)
+    }
+
+    /// What all clients together have seen.
+    pub(super) async fn stats(&mut self) -> anyhow::Result<ReceiverStats> {
+        load::stats(&mut self.control).await
+    }
+
+    /// Waits until every client has so many events.
+    ///
+    /// # Errors
+    /// When they do not come.
+    pub(super) async fn wait(&mut self, events: u64) -> anyhow::Result<ReceiverStats> {
+        let wanted = events * self.clients;
+        let answer = self.control.call("GET", &format!("/wait?{wanted}"), "text/plain", b"").await?;
+        let stats: ReceiverStats = serde_json::from_slice(&answer)?;
+        anyhow::ensure!(stats.received == wanted, "{} of {wanted} events reached the clients", stats.received);
+        Ok(stats)
+    }
+
+    /// Ends everything.
+    pub(super) async fn disperse(self) {
+        self.readers.stop().await;
+        self.server.stop().await;
+    }
+}

@@ -1,0 +1,39 @@
+//! Deliveries a second while some POSTs fail, beside the same load with none failing: a waiting retry holds no slot.
+
+use super::experiment::{Experiment, Findings, Reading, Row, Run, Subject, Target, Terms};
+use super::load;
+use super::stage::{Scene, Stage};
+
+/// One POST in a hundred is answered with 500.
+pub(super) const ONE_PERCENT: Experiment = Experiment {
+    name: "failures",
+    subject: Subject::Deliver,
+    rows: &[Row {
+        what: "deliveries, 1 % answered 500 (retry 200 ms)",
+        against: "none failing",
+        unit: "/s",
+        target: Target::AtLeast(0.9),
+    }],
+    run,
+};
+
+/// Subscriptions an event.
+const SUBSCRIPTIONS: u64 = 10;
+
+fn run(terms: Terms) -> Run {
+    Box::pin(async move {
+        let failing = rate(&["--fail-every", "100"], terms).await?;
+        let sound = rate(&[], terms).await?;
+        Ok(Findings::Measured(vec![Reading::ratio(failing, sound)]))
+    })
+}
+
+/// Deliveries a second to a receiver with these arguments.
+async fn rate(receiver: &'static [&'static str], terms: Terms) -> anyhow::Result<f64> {
+    let retry = serde_json::json!({"retry": {"schedule": ["200ms"]}});
+    let stage = Stage::set(&Scene { receiver, fields: retry, ..Scene::new(SUBSCRIPTIONS) }).await?;
+    let rate = load::steady_rate(stage.relay.address, stage.receiver.address, SUBSCRIPTIONS, terms.duration).await?;
+    stage.relay.stop().await;
+    stage.receiver.stop().await;
+    Ok(rate)
+}

@@ -1,0 +1,157 @@
+//! How a stream takes its connection over from the server once the head of its answer is out.
+//!
+//! A server's connection keeps buffers, timers and a parser for the next request, several pages of memory that an endless
+//! stream never needs again, and it copies every chunk. So the server is handed a [`Wire`] in place of the socket: when the
+//! head is flushed and a stream waits for the connection, the wire tells the server that the peer is gone, the server lets go of
+//! everything it has, and [`Connection::stream`] goes on with the socket alone. Knows nothing of events.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use actix_web::body::{BodySize, MessageBody};
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use super::client::Client;
+use super::writer;
+
+/// One accepted connection, shared by the server's side of it and by the stream that may take it over. Cheap to clone.
+#[derive(Clone)]
+pub struct Connection(Rc<Shared>);
+
+struct Shared {
+    /// Gone once a stream has it.
+    socket: RefCell<Option<TcpStream>>,
+    /// The stream that waits for the head to be out.
+    next: RefCell<Option<Client>>,
+    /// Whether the head of the stream's answer stands in the server's write buffer, or is out.
+    head_written: Cell<bool>,
+    /// Whether the server has nothing to do with the socket any more.
+    taken: Cell<bool>,
+}
+
+impl Connection {
+    /// A connection that the server has.
+    #[must_use]
+    pub fn new(socket: TcpStream) -> Self {
+        Self(Rc::new(Shared {
+            socket: RefCell::new(Some(socket)),
+            next: RefCell::default(),
+            head_written: Cell::new(false),
+            taken: Cell::new(false),
+        }))
+    }
+
+    /// What the server reads and writes.
+    #[must_use]
+    pub fn wire(&self) -> Wire {
+        Wire(self.clone())
+    }
+
+    /// Goes on with the stream that took the connection over, until it ends; at once when there is none. To be awaited when
+    /// the server is done with the [`Wire`].
+    pub async fn stream(self) {
+        if !self.0.taken.get() {
+            return;
+        }
+        let (client, socket) = (self.0.next.take(), self.0.socket.take());
+        drop(self);
+        if let (Some(client), Some(socket)) = (client, socket) {
+            writer::Writer::new(client, socket).await;
+        }
+    }
+
+    /// Gives the connection to a stream; what is returned is the body of the answer whose head goes out first.
+    pub(super) fn give_to(&self, client: Client) -> Handover {
+        self.0.next.replace(Some(client));
+        Handover(self.clone())
+    }
+
+    fn on_socket<T>(
+        &self,
+        poll: impl FnOnce(Pin<&mut TcpStream>) -> Poll<io::Result<T>>,
+        without: io::Result<T>,
+    ) -> Poll<io::Result<T>> {
+        if self.0.taken.get() {
+            return Poll::Ready(without);
+        }
+        match self.0.socket.borrow_mut().as_mut() {
+            Some(socket) => poll(Pin::new(socket)),
+            None => Poll::Ready(without),
+        }
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("taken", &self.0.taken.get()).finish_non_exhaustive()
+    }
+}
+
+/// The body of an answer whose stream goes on without the server: says nothing, and marks that the head is written.
+pub(super) struct Handover(Connection);
+
+impl MessageBody for Handover {
+    type Error = std::convert::Infallible;
+
+    fn size(&self) -> BodySize {
+        BodySize::Stream
+    }
+
+    fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        self.0.0.head_written.set(true);
+        Poll::Pending
+    }
+}
+
+impl Drop for Handover {
+    fn drop(&mut self) {
+        if !self.0.0.taken.get() {
+            // The answer was dropped before its head was out.
+            let unused = self.0.0.next.take();
+            drop(unused);
+        }
+    }
+}
+
+/// The server's side of a [`Connection`]: the socket, until a stream has taken it.
+#[derive(Debug)]
+pub struct Wire(Connection);
+
+impl Wire {
+    /// The connection that this is a side of.
+    #[must_use]
+    pub fn connection(&self) -> Connection {
+        self.0.clone()
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, space: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.0.on_socket(|socket| socket.poll_read(cx, space), Ok(()))
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.0.on_socket(|socket| socket.poll_write(cx, bytes), Err(io::ErrorKind::BrokenPipe.into()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let shared = &self.0.0;
+        // The server flushes when its write buffer is empty, so the head is out now.
+        if shared.head_written.get() && !shared.taken.replace(true) {
+            cx.waker().wake_by_ref();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.on_socket(|socket| socket.poll_shutdown(cx), Ok(()))
+    }
+}
