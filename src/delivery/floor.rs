@@ -220,7 +220,7 @@ impl Floor {
                 let index = u32::try_from(event.seq().0 - page.first().0).unwrap_or(u32::MAX);
                 let places = Rc::clone(&matching[page.topic_index_at(index)]);
                 if !places.is_empty() {
-                    offered += self.offer(event, &places);
+                    offered += self.offer(&event, &places);
                 }
             }
         }
@@ -228,10 +228,11 @@ impl Floor {
         offered
     }
 
-    fn offer(&mut self, event: Event, places: &[Place]) -> usize {
+    fn offer(&mut self, event: &Event, places: &[Place]) -> usize {
         let seq = event.seq();
         let mut offered = 0;
-        let parcel = Rc::new(Parcel::new(event));
+        // Most events wait nowhere when those they are for lag.
+        let mut parcel: Option<Rc<Parcel>> = None;
         let mut kind = None;
         for &place in places {
             let Some(desk) = self.desks[place].as_deref_mut() else { continue };
@@ -239,14 +240,15 @@ impl Floor {
             if seq <= not_before {
                 continue;
             }
-            if !desk.record.spec.types.is_empty() && !desk.wants_type(kind.get_or_insert_with(|| parcel.event().fields().kind)) {
+            if !desk.record.spec.types.is_empty() && !desk.wants_type(kind.get_or_insert_with(|| event.fields().kind)) {
                 continue;
             }
             if !desk.is_active() || !desk.has_room(self.waiting_bytes) {
                 desk.window.set_position(Position::Lagging(seq.prev()));
                 self.note_hunger(place);
             } else {
-                desk.window.offer(seq, Rc::clone(&parcel), parcel.weight());
+                let parcel = parcel.get_or_insert_with(|| Rc::new(Parcel::new(event.clone())));
+                desk.window.offer(seq, Rc::clone(parcel), parcel.weight());
                 self.waiting_bytes += parcel.weight();
                 offered += 1;
             }

@@ -16,7 +16,7 @@ use super::format::Notice;
 use super::history::{self, Loaded};
 use super::ring::Ring;
 use super::segment::{Cut, Part};
-use super::sleepers::{Load, Schedule};
+use super::sleepers::{Load, Schedule, Served};
 use super::socket::CHUNK_BYTES;
 use super::worker::State;
 use crate::model::Seq;
@@ -53,6 +53,16 @@ pub(super) struct Opening {
     pub(super) reset: Option<Notice>,
     pub(super) events_max: u64,
     pub(super) schedule: Schedule,
+}
+
+/// What a sleeping client finds.
+pub(super) enum Found {
+    /// The next chunk.
+    Chunk(Bytes),
+    /// Nothing new.
+    Nothing,
+    /// Something that it has to wake up for.
+    Else,
 }
 
 enum Step {
@@ -208,6 +218,28 @@ impl Client {
                 Step::Broken => return Poll::Ready(Some(Err(StreamBroken))),
             }
         }
+    }
+
+    /// The sleeper's `served`, or nothing for it; see [`Served`].
+    pub(super) fn set_served(&self, served: Option<Rc<dyn Served>>) {
+        self.ring.sleepers.set_served(self.place, served);
+    }
+
+    /// What the ring has for a client that sleeps; it may go on sleeping behind a chunk.
+    pub(super) fn find(&mut self) -> Found {
+        let is_amid = !self.pending.is_empty() || self.shared.is_some() || self.loaded.is_some();
+        let is_over = self.ended || self.worker.is_closing() || self.ring.sleepers.is_ended(self.place);
+        if is_amid || is_over || !self.takes_chunks() || !self.ring.covers(self.after) {
+            return Found::Else;
+        }
+        let Some(part) = self.ring.share(self.after) else {
+            self.after = self.after.max(self.worker.scanned());
+            return Found::Nothing;
+        };
+        self.after = part.through;
+        self.worker.count_sent(part.events, part.chunk.len());
+        self.ring.sleepers.sent(self.place, self.worker.tick());
+        Found::Chunk(part.chunk.into_bytes())
     }
 
     fn next_piece(&mut self) -> Bytes {

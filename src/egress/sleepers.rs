@@ -9,8 +9,8 @@ use std::task::Waker;
 
 use super::history::Loaded;
 
-/// After this many wake-ups the woken ones get a turn.
-const WAKES_A_TURN: usize = 64;
+/// After this many clients others get a turn.
+const WAKES_A_TURN: u32 = 64;
 
 /// The places of all clients of one ring.
 #[derive(Default)]
@@ -29,8 +29,15 @@ pub(super) struct Schedule {
     pub(super) end: u64,
 }
 
+/// A client that can be served where it sleeps.
+pub(super) trait Served {
+    /// Takes what there is; `false` when it has to be woken to go on.
+    fn serve(&self) -> bool;
+}
+
 struct Place {
     waker: Option<Waker>,
+    served: Option<Rc<dyn Served>>,
     parked: bool,
     /// Rises when the place changes hands.
     holder: u64,
@@ -75,6 +82,7 @@ impl Sleepers {
         }
         places.push(Place {
             waker: None,
+            served: None,
             parked: false,
             holder: 0,
             schedule,
@@ -90,7 +98,7 @@ impl Sleepers {
     pub(super) fn leave(&self, at: usize) {
         let mut places = self.places.borrow_mut();
         let place = &mut places[at];
-        let old = (place.waker.take(), std::mem::take(&mut place.loaded));
+        let old = (place.waker.take(), place.served.take(), std::mem::take(&mut place.loaded));
         place.parked = false;
         place.heartbeat_due = false;
         place.ended = false;
@@ -116,6 +124,12 @@ impl Sleepers {
             drop(places);
             drop(old);
         }
+    }
+
+    /// From now on the client is served where it sleeps, or no longer.
+    pub(super) fn set_served(&self, at: usize, served: Option<Rc<dyn Served>>) {
+        let old = std::mem::replace(&mut self.places.borrow_mut()[at].served, served);
+        drop(old);
     }
 
     /// The client handed something out at this tick.
@@ -180,14 +194,23 @@ impl Sleepers {
         }
     }
 
-    /// Wakes all who sleep, and lets them run now and then.
+    /// Serves all who sleep or wakes them, and lets others run now and then.
     pub(super) async fn wake_all(&self) {
-        let mut woken = 0;
+        let mut looked = 0;
         for at in 0.. {
             // The list may grow or change while others run; who came since has looked for himself.
-            let Some(was_parked) = self.places.borrow_mut().get_mut(at).map(Place::wake) else { break };
-            woken += usize::from(was_parked);
-            if was_parked && woken.is_multiple_of(WAKES_A_TURN) {
+            let served = match self.places.borrow().get(at) {
+                None => break,
+                Some(place) if !place.parked => continue,
+                Some(place) => place.served.clone(),
+            };
+            if !served.is_some_and(|served| served.serve())
+                && let Some(place) = self.places.borrow_mut().get_mut(at)
+            {
+                place.wake();
+            }
+            looked += 1;
+            if looked % WAKES_A_TURN == 0 {
                 tokio::task::yield_now().await;
             }
         }
@@ -195,11 +218,11 @@ impl Sleepers {
 }
 
 impl Place {
-    fn wake(&mut self) -> bool {
+    fn wake(&mut self) {
         if let Some(waker) = self.waker.as_ref().filter(|_| self.parked) {
             waker.wake_by_ref();
         }
-        std::mem::take(&mut self.parked)
+        self.parked = false;
     }
 }
 
@@ -230,6 +253,33 @@ mod tests {
         assert_eq!(sleepers.beat(at, holder, 101), Beat::At(105));
         assert_eq!(sleepers.beat(at, holder, 105), Beat::Drop);
         assert!(sleepers.is_ended(at));
+    }
+
+    struct Counting(Cell<u32>, bool);
+
+    impl Served for Counting {
+        fn serve(&self) -> bool {
+            self.0.set(self.0.get() + 1);
+            self.1
+        }
+    }
+
+    #[tokio::test]
+    async fn who_is_served_where_it_sleeps_goes_on_sleeping() {
+        let sleepers = Sleepers::default();
+        for (is_enough, calls) in [(true, 2), (false, 1)] {
+            let (at, _) = sleepers.enter(DAY, 0);
+            let served = Rc::new(Counting(Cell::new(0), is_enough));
+            sleepers.set_served(at, Some(Rc::clone(&served) as Rc<dyn Served>));
+            sleepers.wake_all().await;
+            assert_eq!(served.0.get(), 0, "it does not sleep yet");
+            sleepers.park(at, Waker::noop());
+            sleepers.wake_all().await;
+            sleepers.wake_all().await;
+            assert_eq!(served.0.get(), calls, "who was woken is no longer served");
+            sleepers.leave(at);
+            assert_eq!(Rc::strong_count(&served), 1);
+        }
     }
 
     #[test]

@@ -1,10 +1,13 @@
 //! Writes a stream to the connection that it has for itself: one write a chunk, the chunk shared with its neighbours.
 //!
-//! It reads only to learn that the peer is gone. It holds no buffer of its own: while the socket takes nothing more, the rest
+//! Most chunks are sent by the feeder itself, one client after the other; the task is woken when the socket is full, the stream ends or the
+//! log has to be read. It reads only to learn that the peer is gone. It holds no buffer of its own: while the socket takes nothing more, the rest
 //! of one chunk waits here and the stream stands still in the log.
 
+use std::cell::RefCell;
 use std::future::Future;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes};
@@ -12,13 +15,19 @@ use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::chunk::LAST_CHUNK;
-use super::client::Client;
+use super::client::{Client, Found};
+use super::sleepers::Served;
 
 /// Bytes of what a peer still says that are thrown away at once.
 const IGNORED_BYTES: usize = 512;
 
 /// A stream and its connection; done when either has ended.
-pub(super) struct Writer {
+pub(super) struct Writer(Rc<Sending>);
+
+/// What the feeder serves without waking anybody: most of a task's turn would go into finding out that one chunk is to be sent.
+struct Sending(RefCell<State>);
+
+struct State {
     client: Client,
     socket: TcpStream,
     /// What is being written.
@@ -28,7 +37,41 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn new(client: Client, socket: TcpStream) -> Self {
-        Self { client, socket, unsent: Bytes::new(), ended: false }
+        let state = State { client, socket, unsent: Bytes::new(), ended: false };
+        let sending = Rc::new(Sending(RefCell::new(state)));
+        sending.0.borrow().client.set_served(Some(Rc::clone(&sending) as Rc<dyn Served>));
+        Self(sending)
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        // The place holds the client, and the client the place.
+        self.0.0.borrow().client.set_served(None);
+    }
+}
+
+impl Served for Sending {
+    fn serve(&self) -> bool {
+        self.0.try_borrow_mut().is_ok_and(|mut state| state.serve())
+    }
+}
+
+impl State {
+    /// Sends what the ring has as long as the socket takes it; whatever else is to be done is left to the task.
+    fn serve(&mut self) -> bool {
+        while self.unsent.is_empty() && !self.ended {
+            match self.client.find() {
+                Found::Nothing => return true,
+                Found::Else => return false,
+                Found::Chunk(mut chunk) => {
+                    // What goes wrong here goes wrong for the task again, and there it counts.
+                    chunk.advance(self.socket.try_write(&chunk).unwrap_or(0));
+                    self.unsent = chunk;
+                }
+            }
+        }
+        false
     }
 
     /// Writes until the stream has nothing, the socket takes nothing, or all is over: only then it is ready.
@@ -76,7 +119,7 @@ impl Future for Writer {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let this = self.get_mut();
-        if this.poll_send(cx).is_ready() { Poll::Ready(()) } else { this.poll_gone(cx) }
+        let mut state = self.0.0.borrow_mut();
+        if state.poll_send(cx).is_ready() { Poll::Ready(()) } else { state.poll_gone(cx) }
     }
 }

@@ -13,7 +13,7 @@ use actix_web::http::header;
 use actix_web::web::Payload;
 use bytes::{Bytes, BytesMut};
 use futures_core::Stream;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
 use super::problem::{self, Problem};
 
@@ -55,12 +55,16 @@ pub async fn read_body(request: &HttpRequest, payload: Payload, limits: BodyLimi
     }
     let mut payload = payload.into_inner();
     let started = Instant::now();
-    let mut deadline = std::pin::pin!(tokio::time::sleep_until(started + limits.timeout));
+    // Most bodies come with their head: only one that is waited for needs a timer.
+    let mut deadline: Option<Pin<Box<Sleep>>> = None;
     let mut body = Gathered { announced, ..Gathered::default() };
     loop {
         let next = poll_fn(|cx| match Pin::new(&mut payload).poll_next(cx) {
             Poll::Ready(item) => Poll::Ready(Some(item)),
-            Poll::Pending => deadline.as_mut().poll(cx).map(|()| None),
+            Poll::Pending => {
+                let deadline = deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(started + limits.timeout)));
+                deadline.as_mut().poll(cx).map(|()| None)
+            }
         });
         match next.await {
             Some(Some(Ok(chunk))) if body.len() + chunk.len() > limits.bytes_max => return Err(too_large(limits.bytes_max)),
@@ -73,7 +77,7 @@ pub async fn read_body(request: &HttpRequest, payload: Payload, limits: BodyLimi
                 if end <= Instant::now() {
                     return Err(Problem::new(problem::BODY_TIMEOUT, "send the whole body without long pauses"));
                 }
-                deadline.as_mut().reset(end);
+                deadline = Some(Box::pin(tokio::time::sleep_until(end)));
             }
         }
     }

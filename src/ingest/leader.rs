@@ -92,8 +92,6 @@ impl Drafting {
         self.open.restart_at(draft.head.next());
         self.known.begin(self.clock.now());
         let (mut events, mut bytes) = (0, 0);
-        // Where processors are scarce, whoever woke us goes on bringing what it has; where one is free, nothing happens.
-        std::thread::yield_now();
         while events < COMMIT_EVENTS_MAX && bytes < COMMIT_BYTES_SOFT_MAX {
             let Some(item) = self.first.take().or_else(|| self.inbox.try_recv().ok()) else { break };
             events += item.offer.len();

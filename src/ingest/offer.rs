@@ -24,7 +24,9 @@ impl Offer {
     pub fn of(events: &[NewEvent]) -> Self {
         let data_bytes = events.iter().map(|event| event.data.len()).sum();
         let mut offer = Self::with_capacity(events.len(), data_bytes);
-        events.iter().for_each(|event| offer.push(event));
+        for event in events {
+            offer.push(event);
+        }
         offer
     }
 

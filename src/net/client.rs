@@ -134,7 +134,9 @@ impl WireClient {
         let ended = Instant::now();
         let answer = outcome.map_err(|failed| failed.failure).and_then(|exchange| {
             let (answer, link) = exchange.finish(ended);
-            link.into_iter().for_each(|link| origin.keep(link));
+            if let Some(link) = link {
+                origin.keep(link);
+            }
             answer.ok_or(WireFailure::Eof)
         });
         (answer, ended.saturating_duration_since(began))
@@ -162,13 +164,12 @@ impl WireClient {
         let _counted = InFlight::new(origin);
         let fresh = |failure| Failed { failure, is_stale: false };
         let idle = if anew { None } else { poll_fn(|cx| Poll::Ready(origin.take(cx, began))).await };
-        let link: Link = match idle {
-            Some(link) => link,
-            None => {
-                let mut dial = pin!(origin.dial());
-                let dialled = poll_fn(|cx| before(alarm, cx, |cx| dial.as_mut().poll(cx))).await;
-                dialled.ok_or_else(|| fresh(WireFailure::Timeout))?.map_err(fresh)?
-            }
+        let link: Link = if let Some(link) = idle {
+            link
+        } else {
+            let mut dial = pin!(origin.dial());
+            let dialled = poll_fn(|cx| before(alarm, cx, |cx| dial.as_mut().poll(cx))).await;
+            dialled.ok_or_else(|| fresh(WireFailure::Timeout))?.map_err(fresh)?
         };
         let mut exchange = Exchange::new(link);
         let mut has_begun = false;

@@ -157,7 +157,9 @@ pub(super) async fn serve_bare() -> anyhow::Result<()> {
 /// The database that sets the limit of batches: prints how many events a second it stored in the working directory.
 pub(super) async fn store_bare(form: BareForm, seconds: f64) -> anyhow::Result<()> {
     let mut records = Records::with_capacity(COMMIT_EVENTS, 0);
-    (0..COMMIT_EVENTS as u64).for_each(|number| records.push(&new_event(number)));
+    for number in 0..COMMIT_EVENTS as u64 {
+        records.push(&new_event(number));
+    }
     let events: Vec<Record<'_>> = records.iter().collect();
     let mut pages = Vec::new();
     let mut open = PageBuilder::starting_at(Seq(1));

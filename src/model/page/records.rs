@@ -92,6 +92,9 @@ impl<'a> Record<'a> {
     }
 
     /// When it came in.
+    ///
+    /// # Panics
+    /// Never: a record begins with a head of fixed length.
     #[must_use]
     pub fn arrived_at(&self) -> Timestamp {
         Timestamp(i64::from_le_bytes(self.bytes[4..12].try_into().expect("invariant: eight bytes")))

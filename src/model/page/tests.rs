@@ -44,7 +44,9 @@ proptest! {
     ) {
         let events: Vec<_> = events.iter().map(|(t, i, d)| event(t, i, d)).collect();
         let mut records = Records::default();
-        events.iter().for_each(|event| records.push(event));
+        for event in &events {
+            records.push(event);
+        }
         let builder = || {
             // Another event first, so that topics have other numbers in the page than in the request.
             let mut builder = PageBuilder::starting_at(Seq(7));

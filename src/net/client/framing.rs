@@ -94,14 +94,14 @@ impl Framing {
     }
 
     /// Takes bytes from the wire and hands on what belongs to the response.
-    pub(super) fn feed(&mut self, data: &[u8], taker: &mut impl Taker) -> Result<(), Fault> {
+    pub(super) fn feed(&mut self, data: &[u8], sink: &mut impl Taker) -> Result<(), Fault> {
         if self.state != State::Head {
-            self.body(data, taker);
+            self.body(data, sink);
             return Ok(());
         }
         if self.held.is_empty() {
             return match self.find_head(data, 0)? {
-                Found::Complete { start, end } => self.take(&data[start..end], &data[end..], taker),
+                Found::Complete { start, end } => self.take(&data[start..end], &data[end..], sink),
                 Found::Partial { start } => {
                     self.held.extend_from_slice(&data[start..]);
                     self.searched = self.held.len();
@@ -112,7 +112,7 @@ impl Framing {
         self.held.extend_from_slice(data);
         let mut held = std::mem::take(&mut self.held);
         match self.find_head(&held, self.searched.saturating_sub(3))? {
-            Found::Complete { start, end } => self.take(&held[start..end], &held[end..], taker),
+            Found::Complete { start, end } => self.take(&held[start..end], &held[end..], sink),
             Found::Partial { start } => {
                 held.drain(..start);
                 self.searched = held.len();
@@ -123,10 +123,10 @@ impl Framing {
     }
 
     /// Hands a whole head on, and what came behind it.
-    fn take(&mut self, head: &[u8], behind: &[u8], taker: &mut impl Taker) -> Result<(), Fault> {
+    fn take(&mut self, head: &[u8], behind: &[u8], sink: &mut impl Taker) -> Result<(), Fault> {
         self.read_head(head)?;
-        taker.head(&without_odd_bytes(head))?;
-        self.body(behind, taker);
+        sink.head(&without_odd_bytes(head))?;
+        self.body(behind, sink);
         Ok(())
     }
 
@@ -177,22 +177,22 @@ impl Framing {
     }
 
     /// Hands on what of `data` belongs to the body.
-    fn body(&mut self, data: &[u8], taker: &mut impl Taker) {
+    fn body(&mut self, data: &[u8], sink: &mut impl Taker) {
         let taken = match &mut self.state {
             State::UntilEof => {
-                taker.body(data);
+                sink.body(data);
                 data.len()
             }
             State::Length(left) => {
                 let taken = usize::try_from(*left).unwrap_or(usize::MAX).min(data.len());
-                taker.body(&data[..taken]);
+                sink.body(&data[..taken]);
                 *left -= taken as u64;
                 if *left == 0 {
                     self.state = State::Done;
                 }
                 taken
             }
-            State::Chunked(_) => self.chunks(data, taker),
+            State::Chunked(_) => self.chunks(data, sink),
             State::Idle | State::Head | State::Done => 0,
         };
         // Bytes behind the end belong to nobody: not to this answer, and never to the next one.
@@ -201,7 +201,7 @@ impl Framing {
         }
     }
 
-    fn chunks(&mut self, data: &[u8], taker: &mut impl Taker) -> usize {
+    fn chunks(&mut self, data: &[u8], sink: &mut impl Taker) -> usize {
         let mut at = 0;
         while at < data.len() {
             let State::Chunked(chunk) = self.state else {
@@ -209,7 +209,7 @@ impl Framing {
             };
             if let Chunk::Data(left) = chunk {
                 let taken = usize::try_from(left).unwrap_or(usize::MAX).min(data.len() - at);
-                taker.body(&data[at..at + taken]);
+                sink.body(&data[at..at + taken]);
                 at += taken;
                 let left = left - taken as u64;
                 self.state = State::Chunked(if left == 0 { Chunk::DataCr } else { Chunk::Data(left) });
