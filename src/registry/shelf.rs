@@ -182,8 +182,8 @@ impl<R: Kept> Inner<R> {
             waiting.drain(..count).collect()
         };
         let (records, replies): (Vec<_>, Vec<_>) = some.into_iter().map(|one| ((one.record, one.expected), one.reply)).unzip();
-        let stores = records.into_iter().map(|(record, expected)| R::store(self.catalog.as_ref(), record, expected));
-        let mut stored: Vec<_> = join_all(stores).await.into_iter().zip(replies).collect();
+        let asked = records.into_iter().map(|(record, expected)| R::store(self.catalog.as_ref(), record, expected));
+        let mut stored: Vec<_> = join_all(asked).await.into_iter().zip(replies).collect();
         stored.sort_by_key(|(stored, _)| stored.as_ref().map_or((0, 0), R::order));
         for (stored, reply) in stored {
             // A caller that went away has nobody to tell; what it asked for is done all the same.
