@@ -14,13 +14,13 @@ use tokio::task::JoinHandle;
 /// Frames worth a checkpoint when the writer has nothing to do.
 const IDLE_FRAMES: u64 = 256;
 /// Frames worth a checkpoint beside a busy writer, so that little is left to wait for.
-const BUSY_FRAMES: u64 = 1024;
+const BUSY_FRAMES: u64 = 512;
 /// Frames from which on the WAL should begin anew.
-const LAP_FRAMES: u64 = 2048;
+const LAP_FRAMES: u64 = 1024;
 /// Frames that are copied in about the time of the two flushes: so few the writer waits for, if that lets the WAL begin anew.
 const REST_FRAMES: u64 = 128;
 /// Frames at which the writer waits until all are copied.
-const FRAMES_MAX: u64 = 4096;
+const FRAMES_MAX: u64 = 2048;
 
 type Copied = Option<(u64, u64)>;
 
