@@ -28,21 +28,37 @@ const FRONTIERS_EVERY: Duration = Duration::from_mins(1);
 
 /// Saves whenever something is dirty, until the lane is cancelled.
 pub(super) async fn save_dirty(lane: Rc<Lane>) {
-    let (mut distance, mut settled) = (SAVE_EVERY, 0);
+    let (mut distance, mut settled, mut refused) = (SAVE_EVERY, 0, false);
     loop {
         tokio::select! {
             () = lane.dirt.notified() => {}
             () = lane.context.cancel.cancelled() => return,
         }
         tokio::select! {
-            () = tokio::time::sleep(distance) => {}
+            () = wait(&lane, distance, refused) => {}
             () = lane.context.cancel.cancelled() => return,
         }
         let began = Instant::now();
         let attempts = lane.floor.borrow().settled - std::mem::replace(&mut settled, lane.floor.borrow().settled);
-        distance = if save(&lane).await { distance_of(began.elapsed(), attempts) } else { SAVE_AGAIN };
+        refused = !save(&lane).await;
+        distance = if refused { SAVE_AGAIN } else { distance_of(began.elapsed(), attempts) };
         lane.counts.flush();
         lane.stir();
+    }
+}
+
+/// Waits for `distance`, but not much longer than the lane works: what was stretched for a busy lane must not leave the end of its
+/// work unsaved. A storage that refused is given the whole time.
+async fn wait(lane: &Lane, distance: Duration, refused: bool) {
+    let step_max = if refused { distance } else { SAVE_EVERY_BUSY };
+    let mut left = distance;
+    while !left.is_zero() {
+        let (step, settled) = (left.min(step_max), lane.floor.borrow().settled);
+        tokio::time::sleep(step).await;
+        if lane.floor.borrow().settled == settled {
+            return;
+        }
+        left -= step;
     }
 }
 
