@@ -68,7 +68,7 @@ fn read(value: &Value, env: &[(String, String)], protocols: &[&str], errors: &Er
     let judge = Judge(&rules);
     config.sources = sources(&root, &SourceRules { urls: &judge, protocols });
     let Delivery { timeout, max_in_flight, .. } = config.delivery;
-    config.subscriptions = subscriptions(&root, &Rules { urls: &judge, timeout, max_in_flight });
+    config.subscriptions = subscriptions(&root, &Rules { timeout, max_in_flight, ..Rules::new(&judge) });
     if !config.server.listen.ip().is_loopback() && config.auth.tokens.is_empty() {
         let detail = format!(
             "{} is open to other machines while there are no tokens; allowed: a loopback address, or tokens in [auth] or {}",

@@ -29,8 +29,7 @@ const STAMP_BYTES: usize = 160;
 pub struct Address {
     target: PreparedTarget,
     headers: HeaderLines,
-    signer: Signer,
-    signature_name: Option<HeaderName>,
+    signers: Vec<(HeaderName, Signer)>,
     /// Longest whole attempt.
     pub timeout: Duration,
     /// What the body is.
@@ -50,19 +49,24 @@ impl Address {
         for (name, value) in &spec.headers {
             headers.push(&HeaderName::from_bytes(name.as_bytes())?, HeaderValue::from_str(value)?);
         }
-        let signer = Signer::prepare(&spec.signature)?;
-        let signature_name = signer.header().map(HeaderName::from_static);
-        Ok(Self { target, headers, signer, signature_name, timeout: spec.timeout, payload: spec.payload })
+        let mut signers = Vec::with_capacity(spec.signatures.len());
+        for signature in &spec.signatures {
+            let signer = Signer::prepare(signature)?;
+            if let Some(name) = signer.header() {
+                signers.push((HeaderName::from_static(name), signer));
+            }
+        }
+        Ok(Self { target, headers, signers, timeout: spec.timeout, payload: spec.payload })
     }
 
     /// The lines that are new each attempt: time, signature, number.
     fn stamp(&self, content: &Content, attempt: u32, now: Timestamp) -> HeaderLines {
         let mut stamp = HeaderLines::with_capacity(STAMP_BYTES);
         stamp.push_number(&WEBHOOK_TIMESTAMP, now.as_secs());
-        if let Some(name) = &self.signature_name {
+        for (name, signer) in &self.signers {
             let message = Message { id: &content.webhook_id, at: now, body: &content.body };
             stamp.push_written(name, |line| {
-                self.signer.sign(&message, line);
+                signer.sign(&message, line);
             });
         }
         stamp.push_number(&HOOKCAST_ATTEMPT, attempt);

@@ -209,7 +209,7 @@ impl Lane {
         let log_id = self.context.follow.log_id();
         let content = match address.payload {
             PayloadForm::Binary => parcel.binary(log_id),
-            PayloadForm::Structured => parcel.structured(log_id),
+            PayloadForm::Structured | PayloadForm::Template => parcel.structured(log_id),
         };
         let outcome = attempt::post(&self.client, &address, content, assignment.job.attempt, began).await;
         // Only what is remembered of a failure needs the event.

@@ -97,10 +97,16 @@ fn check_value(members: &Fields<'_>, name: &str, value: &str) {
     if value.len() > HEADER_VALUE_BYTES_MAX {
         let detail = format!("has {} bytes; allowed: at most {HEADER_VALUE_BYTES_MAX}", value.len());
         members.refuse(name, "header_too_long", detail);
-    } else if !value.bytes().all(|b| b == b'\t' || (b' '..=b'~').contains(&b)) || value != value.trim_matches([' ', '\t']) {
+    } else if !is_header_value(value) {
         let detail = "holds line breaks, other control characters, characters beyond ASCII, or spaces at its ends";
         members.refuse(name, "invalid_header_value", detail);
     }
+}
+
+/// Whether a text can stand in a header as it is: visible ASCII, spaces and tabs inside.
+#[must_use]
+pub fn is_header_value(value: &str) -> bool {
+    value.bytes().all(|b| b == b'\t' || (b' '..=b'~').contains(&b)) && value == value.trim_matches([' ', '\t'])
 }
 
 /// Whether a lower-case name may not be set by a definition.

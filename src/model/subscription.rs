@@ -13,8 +13,17 @@ use super::event::Seq;
 use super::topic::PatternList;
 use crate::clock::Timestamp;
 
+pub use access::{Auth, Consent, Verify};
+pub use order::{OnDead, OrderKey, Ordering};
+pub use payload::{Batch, BatchFormat, PayloadForm, Template};
+pub use signing::{SIGNATURES_MAX, SIGNING_KEYS_MAX, Secret, Signature, SignatureScheme, SigningKey};
+
+pub mod access;
 pub mod change;
+pub mod order;
 pub mod parse;
+pub mod payload;
+pub mod signing;
 
 /// Name of a subscription: `[A-Za-z0-9_-]{1,64}`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -69,73 +78,6 @@ impl Ordinal {
     pub fn partition(self) -> u16 {
         u16::try_from(self.0 % u64::from(PARTITIONS)).unwrap_or(0)
     }
-}
-
-/// A key that signs: the text form `whsec_<base64>` is never shown after creation, the bytes never logged.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Takes a `whsec_` text that was checked by [`parse`].
-    #[must_use]
-    pub(crate) fn trusted(text: String) -> Self {
-        Self(text)
-    }
-
-    /// The text form; only for signing and for the one answer that shows it.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(…)")
-    }
-}
-
-/// How deliveries are signed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum SignatureScheme {
-    /// Standard Webhooks 1.0, `v1,` HMAC-SHA256.
-    Standard,
-    /// Not signed.
-    None,
-}
-
-/// A signing key and until when it signs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SigningKey {
-    /// The key.
-    pub secret: Secret,
-    /// A rotated-out key signs until then; the current one has no end.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub expires_at: Option<Timestamp>,
-}
-
-/// Scheme and keys, newest key first.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Signature {
-    /// The scheme.
-    pub scheme: SignatureScheme,
-    /// At most [`SIGNING_KEYS_MAX`] keys; none for [`SignatureScheme::None`].
-    pub keys: Vec<SigningKey>,
-}
-
-/// Most keys that sign at the same time; a rotation beyond it is refused.
-pub const SIGNING_KEYS_MAX: usize = 10;
-
-/// What the body of a delivery is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum PayloadForm {
-    /// The event's bytes with `ce-*` headers.
-    Binary,
-    /// The JSON form.
-    Structured,
 }
 
 /// How many attempts a second.
@@ -194,12 +136,42 @@ pub struct SubscriptionSpec {
     pub topics: PatternList,
     /// Which event types; empty = all.
     pub types: Vec<String>,
-    /// How deliveries are signed.
-    pub signature: Signature,
+    /// Which of them, by their content; a CEL expression that was checked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filter: Option<Box<str>>,
+    /// How deliveries are signed: one to [`SIGNATURES_MAX`] different schemes.
+    pub signatures: Vec<Signature>,
     /// Headers added to each delivery, lower-case names.
     pub headers: BTreeMap<String, String>,
     /// What the body is.
     pub payload: PayloadForm,
+    /// The template of [`PayloadForm::Template`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template: Option<Box<Template>>,
+    /// How events are gathered into one request; absent = they are not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<Batch>,
+    /// In which order they go out.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub ordering: Ordering,
+    /// What a dead letter means for the order.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub on_dead: OnDead,
+    /// How the endpoint proves that it wants deliveries.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub verify: Verify,
+    /// What the relay shows it besides signatures.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth: Option<Box<Auth>>,
+    /// Certificates that this endpoint is trusted by instead of the system's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_pem: Option<Box<str>>,
+    /// Name of the limits that it shares with others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit_group: Option<Box<str>>,
+    /// Time of nothing but failure after which it is disabled.
+    #[serde(with = "millis")]
+    pub disable_after: Duration,
     /// Attempts a second; absent = no limit.
     pub rate_limit: Option<RateLimit>,
     /// Attempts at the same time, at least 1.
@@ -267,6 +239,9 @@ pub struct Revision {
     pub topics: PatternList,
     /// Types then in force.
     pub types: Vec<String>,
+    /// Filter then in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filter: Option<Box<str>>,
 }
 
 /// Most revisions kept for one subscription; the oldest are merged away.
@@ -285,6 +260,9 @@ pub struct SubscriptionRecord {
     pub activity: Activity,
     /// Everything after this position is its duty from the start.
     pub starts_after: Seq,
+    /// What the endpoint said when it was asked whether it wants deliveries.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub consent: Option<Box<Consent>>,
     /// Earlier and present definitions, oldest first, never empty.
     pub revisions: Vec<Revision>,
     /// Whether `config.toml` declares it: such a one cannot be changed over REST.
@@ -300,7 +278,10 @@ impl SubscriptionRecord {
     #[must_use]
     pub fn compacted(mut self) -> Self {
         self.spec.types.shrink_to_fit();
-        self.spec.signature.keys.shrink_to_fit();
+        self.spec.signatures.shrink_to_fit();
+        for signature in &mut self.spec.signatures {
+            signature.keys.shrink_to_fit();
+        }
         self.spec.retry.schedule.shrink_to_fit();
         self.revisions.shrink_to_fit();
         for revision in &mut self.revisions {
@@ -311,6 +292,24 @@ impl SubscriptionRecord {
         }
         self
     }
+
+    /// Whether the endpoint has agreed to deliveries, as far as it has to.
+    #[must_use]
+    pub fn is_verified(&self) -> bool {
+        let spec = &self.spec;
+        let agreed = |consent: &Consent| consent.url == spec.url && consent.verify == spec.verify;
+        spec.verify == Verify::None || self.consent.as_deref().is_some_and(agreed)
+    }
+
+    /// Whether deliveries may go out.
+    #[must_use]
+    pub fn may_deliver(&self) -> bool {
+        self.activity == Activity::Active && self.is_verified()
+    }
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 impl SubscriptionSpec {

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use super::*;
 use crate::model::source::SourceGap;
 use crate::model::subscription::{
-    DisabledReason, OnFull, PayloadForm, RetryPolicy, Revision, Signature, SignatureScheme, SubscriptionSpec,
+    DisabledReason, OnDead, OnFull, Ordering, PayloadForm, RetryPolicy, Revision, Signature, SubscriptionSpec, Verify,
 };
 use crate::storage::{StorageError, StorageErrorKind};
 
@@ -80,7 +80,17 @@ fn record(id: &str) -> SubscriptionRecord {
             url: "https://example.com/hook".to_owned(),
             topics: topics.clone(),
             types: Vec::new(),
-            signature: Signature { scheme: SignatureScheme::None, keys: Vec::new() },
+            filter: None,
+            signatures: vec![Signature::none()],
+            template: None,
+            batch: None,
+            ordering: Ordering::None,
+            on_dead: OnDead::Skip,
+            verify: Verify::None,
+            auth: None,
+            ca_pem: None,
+            limit_group: None,
+            disable_after: Duration::from_hours(120),
             headers: BTreeMap::new(),
             payload: PayloadForm::Binary,
             rate_limit: None,
@@ -96,7 +106,8 @@ fn record(id: &str) -> SubscriptionRecord {
         revision: 0,
         activity: Activity::Active,
         starts_after: crate::model::Seq::ZERO,
-        revisions: vec![Revision { from_seq: crate::model::Seq(1), topics, types: Vec::new() }],
+        consent: None,
+        revisions: vec![Revision { from_seq: crate::model::Seq(1), topics, types: Vec::new(), filter: None }],
         declared: false,
         created_at: Timestamp(0),
         updated_at: Timestamp(0),

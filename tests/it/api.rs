@@ -80,7 +80,7 @@ async fn a_subscription_lives_from_creation_to_deletion() {
     assert_ne!(put.header("etag"), created.header("etag"));
     assert_eq!(put.body["header_names"], json!([]), "PUT without headers removes them");
     let kept = edge.state.registry.get("a").unwrap();
-    assert_eq!(kept.spec.signature.keys[0].secret.expose(), created.body["signature"]["secret"].as_str().unwrap());
+    assert_eq!(kept.spec.signatures[0].keys[0].secret.expose(), created.body["signature"]["secret"].as_str().unwrap());
 
     let patched = edge.call("PATCH", "/v1/subscriptions/a", json!({ "description": "d", "enabled": false })).await;
     assert_eq!((patched.status, &patched.body["state"], &patched.body["reason"]), (200, &json!("disabled"), &json!("manual")));
@@ -303,7 +303,7 @@ async fn a_rotation_shows_the_new_secret_once_and_keeps_the_old_for_a_while() {
     let secret = rotated.body["signature"]["secret"].as_str().unwrap();
     assert_ne!(secret, created.body["signature"]["secret"].as_str().unwrap());
     assert!(rotated.body["old_expires_at"].as_str().unwrap().ends_with('Z'));
-    let keys = edge.state.registry.get("a").unwrap().spec.signature.keys.clone();
+    let keys = edge.state.registry.get("a").unwrap().spec.signatures[0].keys.clone();
     assert_eq!((keys.len(), keys[0].secret.expose(), keys[0].expires_at), (2, secret, None));
     assert!(keys[1].expires_at.is_some());
     assert_eq!(edge.call("POST", "/v1/subscriptions/a/secret/rotate", None).await.status, 200, "the body is optional");

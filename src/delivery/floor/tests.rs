@@ -7,7 +7,7 @@ use super::*;
 use crate::clock::Timestamp;
 use crate::model::event::DataForm;
 use crate::model::subscription::{
-    Activity, OnFull, PayloadForm, RetryPolicy, Revision, Signature, SignatureScheme, SubscriptionSpec,
+    Activity, OnDead, OnFull, Ordering, PayloadForm, RetryPolicy, Revision, Signature, SubscriptionSpec, Verify,
 };
 use crate::model::{ErrorKind, NewEvent, PageBuilder, SubscriptionId, Topic};
 
@@ -20,7 +20,17 @@ fn record(ordinal: u64) -> Arc<SubscriptionRecord> {
         url: "https://example.com/".to_owned(),
         topics: topics.clone(),
         types: Vec::new(),
-        signature: Signature { scheme: SignatureScheme::None, keys: Vec::new() },
+        filter: None,
+        signatures: vec![Signature::none()],
+        template: None,
+        batch: None,
+        ordering: Ordering::None,
+        on_dead: OnDead::Skip,
+        verify: Verify::None,
+        auth: None,
+        ca_pem: None,
+        limit_group: None,
+        disable_after: Duration::from_hours(120),
         headers: BTreeMap::new(),
         payload: PayloadForm::Binary,
         rate_limit: None,
@@ -38,7 +48,8 @@ fn record(ordinal: u64) -> Arc<SubscriptionRecord> {
         revision: 1,
         activity: Activity::Active,
         starts_after: Seq::ZERO,
-        revisions: vec![Revision { from_seq: Seq(1), topics, types: Vec::new() }],
+        consent: None,
+        revisions: vec![Revision { from_seq: Seq(1), topics, types: Vec::new(), filter: None }],
         declared: false,
         created_at: NOW,
         updated_at: NOW,

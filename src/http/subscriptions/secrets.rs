@@ -14,8 +14,7 @@ use crate::http::definition::{CHANGE_TRIES, Precondition, declared, random, read
 use crate::http::problem::{self, Problem};
 use crate::http::{HttpState, views};
 use crate::model::fields::{Errors, Fields};
-use crate::model::subscription::parse::form::scheme_name;
-use crate::model::subscription::parse::{generate_secret, parse_secret};
+use crate::model::subscription::parse::{generate_secret_of, parse_secret_of};
 use crate::model::subscription::{SIGNING_KEYS_MAX, Secret, Signature, SignatureScheme, SigningKey, SubscriptionRecord};
 use crate::storage::StorageErrorKind;
 
@@ -27,8 +26,7 @@ pub(super) async fn rotate(state: Data<HttpState>, request: HttpRequest, payload
     let (caller, found) = find(&state, &request, Scope::Manage)?;
     let precondition = Precondition::of(request.headers())?;
     let body = read_optional_json(&state, &request, payload).await?;
-    let (overlap, secret) = read(&body)?;
-    let secret = secret.unwrap_or_else(|| generate_secret(&mut random));
+    let wanted = read(&body)?;
     for _ in 0..CHANGE_TRIES {
         let present = visible(&state, &caller, &found.spec.id)?.ok_or_else(Problem::not_found)?;
         precondition.check(Some(&super::tag(&present)))?;
@@ -36,16 +34,18 @@ pub(super) async fn rotate(state: Data<HttpState>, request: HttpRequest, payload
             return Err(declared());
         }
         let now = state.clock.now();
-        let signature = rotated(&present.spec.signature, &secret, now, overlap)?;
         let mut record = SubscriptionRecord::clone(&present);
-        (record.spec.signature, record.updated_at) = (signature, now);
+        let signature = chosen(&mut record.spec.signatures, wanted.scheme)?;
+        let scheme = signature.scheme;
+        let secret = wanted.secret_of(scheme)?;
+        *signature = rotated(signature, &secret, now, wanted.overlap)?;
+        record.updated_at = now;
         match state.registry.put(record, present.revision).await {
             Ok(record) => {
                 state.deliveries.caught_up(&record).await;
-                let scheme = scheme_name(record.spec.signature.scheme);
                 let body = json!({
-                    "signature": { "scheme": scheme, "secret": secret.expose() },
-                    "old_expires_at": views::time(now.plus(overlap)),
+                    "signature": { "scheme": scheme.word(), "secret": secret.expose() },
+                    "old_expires_at": views::time(now.plus(wanted.overlap)),
                 });
                 let mut response = HttpResponse::Ok();
                 response.insert_header((header::CACHE_CONTROL, "no-store"));
@@ -58,20 +58,48 @@ pub(super) async fn rotate(state: Data<HttpState>, request: HttpRequest, payload
     Err(contended())
 }
 
-fn read(body: &Value) -> Result<(Duration, Option<Secret>), Problem> {
+/// What a rotation asks for.
+#[derive(Debug)]
+struct Wanted {
+    overlap: Duration,
+    /// The scheme whose key is rotated; needed only where several sign.
+    scheme: Option<SignatureScheme>,
+    secret: Option<String>,
+}
+
+impl Wanted {
+    /// The new key: the given one if it is one of the scheme.
+    fn secret_of(&self, scheme: SignatureScheme) -> Result<Secret, Problem> {
+        match &self.secret {
+            None => Ok(generate_secret_of(scheme, &mut random)),
+            Some(given) => parse_secret_of(scheme, given)
+                .map_err(|problem| Problem::of_slug("secret", 422, problem.clone()).at("/secret", problem)),
+        }
+    }
+}
+
+fn read(body: &Value) -> Result<Wanted, Problem> {
     let errors = Errors::default();
-    let wanted = Fields::open(body, "", &["overlap", "secret"], &errors).map(|fields| {
+    let wanted = Fields::open(body, "", &["overlap", "scheme", "secret"], &errors).map(|fields| {
         let overlap = fields.duration("overlap", Duration::ZERO..=OVERLAP_MAX, "overlap").unwrap_or(OVERLAP_DEFAULT);
-        let secret = fields.text("secret").and_then(|text| match parse_secret(text) {
-            Ok(secret) => Some(secret),
-            Err(what) => {
-                fields.refuse("secret", "secret", format!("{what}; allowed: `whsec_` and base64 of 24 to 64 bytes"));
-                None
-            }
-        });
-        (overlap, secret)
+        let words = SignatureScheme::ALL.map(SignatureScheme::word);
+        let word = fields.choice("scheme", &words, "signature");
+        let scheme = SignatureScheme::ALL.into_iter().find(|scheme| Some(scheme.word()) == word);
+        Wanted { overlap, scheme, secret: fields.text("secret").map(str::to_owned) }
     });
     errors.finish(wanted).map_err(refuse)
+}
+
+/// The signature whose key is rotated: the named one, or the only one there is.
+fn chosen(signatures: &mut [Signature], scheme: Option<SignatureScheme>) -> Result<&mut Signature, Problem> {
+    let refused = |detail: &str| Err(Problem::of_slug("secret", 422, detail.to_owned()));
+    let count = signatures.len();
+    let found = signatures.iter_mut().find(|signature| scheme.is_none_or(|scheme| scheme == signature.scheme));
+    match found {
+        Some(_) if scheme.is_none() && count > 1 => refused("several schemes sign; name the one to rotate in `scheme`"),
+        Some(signature) => Ok(signature),
+        None => refused("the subscription does not sign by this scheme"),
+    }
 }
 
 /// The new key first; each old one ends with the overlap, or before that if it already had an end.
@@ -104,7 +132,7 @@ mod tests {
     use super::*;
 
     fn secret(n: u8) -> Secret {
-        generate_secret(&mut |bytes| bytes.fill(n))
+        generate_secret_of(SignatureScheme::Standard, &mut |bytes| bytes.fill(n))
     }
 
     fn start() -> Signature {
@@ -136,7 +164,17 @@ mod tests {
     fn a_secret_in_use_or_a_weak_one_is_refused() {
         assert_eq!(rotated(&start(), &secret(0), Timestamp(1), OVERLAP_DEFAULT).unwrap_err().slug(), "secret");
         for weak in ["", "whsec_", "whsec_%%%", "whsec_AAAA"] {
-            assert_eq!(read(&json!({ "secret": weak })).unwrap_err().slug(), "secret", "{weak}");
+            let wanted = read(&json!({ "secret": weak })).unwrap();
+            assert_eq!(wanted.secret_of(SignatureScheme::Standard).unwrap_err().slug(), "secret", "{weak}");
         }
+    }
+
+    #[test]
+    fn where_several_schemes_sign_the_rotated_one_is_named() {
+        let hub = Signature { scheme: SignatureScheme::Hub, ..start() };
+        let mut both = vec![start(), hub];
+        assert_eq!(chosen(&mut both[..1], None).unwrap().scheme, SignatureScheme::Standard);
+        assert_eq!(chosen(&mut both, Some(SignatureScheme::Hub)).unwrap().scheme, SignatureScheme::Hub);
+        assert!(chosen(&mut both, None).is_err() && chosen(&mut both, Some(SignatureScheme::Stripe)).is_err());
     }
 }

@@ -16,13 +16,19 @@ pub fn new_record(
 ) -> SubscriptionRecord {
     let activity = if definition.enabled == Some(false) { Activity::Disabled(DisabledReason::Manual) } else { Activity::Active };
     let (spec, _) = definition.into_spec(id, None, random);
-    let revision = Revision { from_seq: starts_after.next(), topics: spec.topics.clone(), types: spec.types.clone() };
+    let revision = Revision {
+        from_seq: starts_after.next(),
+        topics: spec.topics.clone(),
+        types: spec.types.clone(),
+        filter: spec.filter.clone(),
+    };
     SubscriptionRecord {
         spec,
         ordinal: Ordinal(0),
         revision: 0,
         activity,
         starts_after,
+        consent: None,
         revisions: vec![revision],
         declared: false,
         created_at: now,
@@ -33,7 +39,8 @@ pub fn new_record(
 /// Whether a definition chooses other events than the one in force, so that the cursor must be known to change it.
 #[must_use]
 pub fn chooses_anew(present: &SubscriptionRecord, definition: &Definition) -> bool {
-    definition.topics != present.spec.topics || definition.types != present.spec.types
+    let spec = &present.spec;
+    definition.topics != spec.topics || definition.types != spec.types || definition.filter != spec.filter
 }
 
 /// The record as a definition changes it, and whether its newest key is new. `cursor` is how far it has come: the new
@@ -55,11 +62,16 @@ pub fn changed_record(
     if chooses_anew(present, &definition) {
         let from_seq = cursor.next();
         revisions.retain(|revision| revision.from_seq < from_seq);
-        revisions.push(Revision { from_seq, topics: definition.topics.clone(), types: definition.types.clone() });
+        revisions.push(Revision {
+            from_seq,
+            topics: definition.topics.clone(),
+            types: definition.types.clone(),
+            filter: definition.filter.clone(),
+        });
         if revisions.len() > REVISIONS_MAX {
             revisions.remove(0);
         }
     }
-    let (spec, key_is_new) = definition.into_spec(present.spec.id.clone(), Some(&present.spec.signature), random);
+    let (spec, key_is_new) = definition.into_spec(present.spec.id.clone(), Some(&present.spec.signatures), random);
     (SubscriptionRecord { spec, activity, revisions, updated_at: now, ..present.clone() }, key_is_new)
 }

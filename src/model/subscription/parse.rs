@@ -8,42 +8,36 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{OnFull, PayloadForm, RateLimit, RetryPolicy, StartFrom, SubscriptionId, SubscriptionRecord};
+use super::{
+    Auth, Batch, OnDead, OnFull, Ordering, PayloadForm, RateLimit, RetryPolicy, StartFrom, SubscriptionId, SubscriptionRecord,
+    Template, Verify,
+};
 use crate::model::fields::{Errors, Fields, child, quoted, text};
 use crate::model::headers::{HeaderUse, lower_names, read_headers};
 use crate::model::topic::{PATTERNS_MAX, PatternList, TopicPattern};
 
 pub use crate::model::fields::FieldError;
 pub use form::{Keys, rest_form};
-pub use keys::{Random, SignatureInput, decode_secret, generate_id, generate_secret, parse_secret};
+pub use judge::{NoJudge, TextJudge, UrlJudge};
+pub use keys::{
+    Random, SignatureInput, decode_private_key, decode_secret, generate_id, generate_secret, generate_secret_of, parse_secret,
+    parse_secret_of,
+};
 
+mod access;
 pub mod form;
+mod judge;
 pub mod keys;
 mod parts;
-
-/// Decides whether a URL may be dialled.
-pub trait UrlJudge {
-    /// The canonical form of an acceptable URL.
-    ///
-    /// # Errors
-    /// Slug and detail of what is wrong with it, such as `blocked_address`.
-    fn check_url(&self, url: &str) -> Result<String, (&'static str, String)>;
-}
-
-impl<F> UrlJudge for F
-where
-    F: Fn(&str) -> Result<String, (&'static str, String)>,
-{
-    fn check_url(&self, url: &str) -> Result<String, (&'static str, String)> {
-        self(url)
-    }
-}
+mod shape;
 
 /// What a definition is judged by besides its own grammar.
 #[derive(Clone, Copy)]
 pub struct Rules<'a> {
     /// Which URLs are acceptable.
     pub urls: &'a dyn UrlJudge,
+    /// Which filters, templates, certificates and names of groups are.
+    pub texts: &'a dyn TextJudge,
     /// `timeout` of a definition that names none.
     pub timeout: Duration,
     /// `max_in_flight` of a definition that names none.
@@ -51,9 +45,9 @@ pub struct Rules<'a> {
 }
 
 impl<'a> Rules<'a> {
-    /// The built-in defaults: 15 s, 16 in flight.
+    /// The built-in defaults: 15 s, 16 in flight; texts are not judged.
     pub fn new(urls: &'a dyn UrlJudge) -> Self {
-        Self { urls, timeout: Duration::from_secs(15), max_in_flight: 16 }
+        Self { urls, texts: &NoJudge, timeout: Duration::from_secs(15), max_in_flight: 16 }
     }
 }
 
@@ -88,6 +82,11 @@ pub const TYPES_MAX: usize = 256;
 pub const METADATA_MAX: usize = 50;
 /// Longest `metadata` key, in bytes.
 pub const METADATA_KEY_BYTES_MAX: usize = 64;
+
+/// `disable_after` of a definition that names none.
+pub const DISABLE_AFTER: Duration = Duration::from_hours(5 * 24);
+/// Shortest and longest `disable_after`.
+pub const DISABLE_AFTER_RANGE: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(365 * 24);
 
 /// The retry schedule of a definition that names none.
 const SCHEDULE_DEFAULT: [u64; 9] = [5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400];
@@ -131,20 +130,6 @@ const NAMES: &[&str] = &[
 ];
 /// Names that only answers hold.
 const READ_ONLY: &[&str] = &["header_names", "state", "reason", "declared", "revision", "created_at", "updated_at"];
-/// Names whose meaning this version does not have, with the one value besides `null` that asks for nothing.
-const UNSUPPORTED: &[(&str, &str)] = &[
-    ("filter", ""),
-    ("ordering", "none"),
-    ("batch", ""),
-    ("template", ""),
-    ("verify", "none"),
-    ("limit_group", ""),
-    ("auth", ""),
-    ("ca_pem", ""),
-    ("on_dead", "skip"),
-    ("disable_after", ""),
-];
-
 /// A subscription as asked for: checked, but not yet joined with what is stored about it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Definition {
@@ -158,12 +143,32 @@ pub struct Definition {
     pub types: Vec<String>,
     /// Where to start, if this creates the subscription.
     pub from: StartFrom,
-    /// Scheme and key, when given; absent keeps what is stored, or makes a `standard` key.
-    pub signature: Option<SignatureInput>,
+    /// Which of them, by their content.
+    pub filter: Option<Box<str>>,
+    /// Schemes and keys, when given; absent keeps what is stored, or makes a `standard` key.
+    pub signature: Option<Vec<SignatureInput>>,
     /// Headers added to each delivery, lower-case names.
     pub headers: BTreeMap<String, String>,
     /// What the body is.
     pub payload: PayloadForm,
+    /// The template of [`PayloadForm::Template`].
+    pub template: Option<Box<Template>>,
+    /// How events are gathered into one request.
+    pub batch: Option<Batch>,
+    /// In which order they go out.
+    pub ordering: Ordering,
+    /// What a dead letter means for the order.
+    pub on_dead: OnDead,
+    /// How the endpoint proves that it wants deliveries.
+    pub verify: Verify,
+    /// What the relay shows it besides signatures.
+    pub auth: Option<Box<Auth>>,
+    /// Certificates that it is trusted by.
+    pub ca_pem: Option<Box<str>>,
+    /// Name of the limits that it shares with others.
+    pub limit_group: Option<Box<str>>,
+    /// Time of nothing but failure after which it is disabled.
+    pub disable_after: Duration,
     /// Attempts a second; absent = no limit.
     pub rate_limit: Option<RateLimit>,
     /// Attempts at the same time.
@@ -261,12 +266,6 @@ fn read(value: &Value, path_id: Option<&str>, rules: &Rules<'_>, errors: &Errors
     for name in READ_ONLY.iter().filter(|name| fields.get(name).is_some()) {
         fields.refuse(name, "read_only", "is shown in answers only and cannot be set");
     }
-    for (name, neutral) in UNSUPPORTED {
-        if fields.get(name).is_some_and(|value| value.as_str().is_none_or(|given| given.is_empty() || given != *neutral)) {
-            let allowed = if neutral.is_empty() { "leave it out".to_owned() } else { format!("\"{neutral}\"") };
-            fields.refuse(name, "unsupported", format!("is not supported by this version; allowed: {allowed}"));
-        }
-    }
     fields.require("url");
     fields.require("topics");
     let id = read_id(&fields, path_id);
@@ -274,6 +273,14 @@ fn read(value: &Value, path_id: Option<&str>, rules: &Rules<'_>, errors: &Errors
     let topics = read_topics(&fields);
     let types = read_types(&fields);
     let timeout_range = TIMEOUT_MIN..=TIMEOUT_MAX;
+    let payload = shape::read_payload(&fields);
+    let template = shape::read_template(&fields, payload, rules);
+    let batch = shape::read_batch(&fields);
+    if batch.is_some() && payload == PayloadForm::Template {
+        fields.refuse("batch", "batch", "a template makes the body of one event; leave one of the two out");
+    }
+    let ordering = shape::read_ordering(&fields);
+    let on_dead = shape::read_on_dead(&fields, &ordering);
     let definition = Definition {
         id,
         url: url.unwrap_or_default(),
@@ -281,9 +288,19 @@ fn read(value: &Value, path_id: Option<&str>, rules: &Rules<'_>, errors: &Errors
         topics: topics.or_else(|| "**".parse().ok())?,
         types,
         from: parts::read_from(&fields, "from").unwrap_or(StartFrom::Latest),
+        filter: parts::read_filter(&fields, rules),
         signature: keys::read_signature(&fields),
         headers: read_headers(&fields, HeaderUse::Delivery),
-        payload: parts::read_payload(&fields),
+        payload,
+        template,
+        batch,
+        ordering,
+        on_dead,
+        verify: access::read_verify(&fields),
+        auth: access::read_auth(&fields, rules),
+        ca_pem: access::read_ca(&fields, rules),
+        limit_group: parts::read_limit_group(&fields, rules),
+        disable_after: fields.duration("disable_after", DISABLE_AFTER_RANGE, "disable_after").unwrap_or(DISABLE_AFTER),
         rate_limit: parts::read_rate_limit(&fields),
         max_in_flight: fields.count("max_in_flight", 1..=IN_FLIGHT_MAX).unwrap_or(rules.max_in_flight),
         max_retrying: fields.count("max_retrying", 1..=RETRYING_MAX).unwrap_or(1000),

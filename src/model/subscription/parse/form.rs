@@ -5,9 +5,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::model::subscription::{
-    Activity, OnFull, PayloadForm, RateLimit, SignatureScheme, SubscriptionRecord, SubscriptionSpec,
-};
+use crate::model::subscription::{Activity, Auth, OnFull, Ordering, RateLimit, Signature, SubscriptionRecord, SubscriptionSpec};
 use crate::units::format_duration;
 
 /// Whether an answer shows the newest signing key.
@@ -24,15 +22,17 @@ pub enum Keys {
 pub fn rest_form(record: &SubscriptionRecord, keys: Keys) -> Value {
     let spec = &record.spec;
     let mut members = common(spec);
-    let mut signature = json!({ "scheme": scheme_name(spec.signature.scheme) });
-    if let (Keys::Shown, Some(key)) = (keys, spec.signature.keys.first()) {
-        signature["secret"] = json!(key.secret.expose());
-    }
-    members.insert("signature".to_owned(), signature);
+    let shown = |signature: &Signature| {
+        let mut form = json!({ "scheme": signature.scheme.word() });
+        if let (Keys::Shown, Some(secret)) = (keys, signature.newest()) {
+            form["secret"] = json!(secret.expose());
+        }
+        form
+    };
+    members.insert("signature".to_owned(), one_or_list(&spec.signatures, shown));
+    members.insert("auth".to_owned(), spec.auth.as_deref().map_or(Value::Null, auth_shown));
     let more = json!({
         "header_names": spec.headers.keys().collect::<Vec<_>>(),
-        "ordering": "none",
-        "batch": null,
         "enabled": !matches!(record.activity, Activity::Disabled(_)),
         "declared": record.declared,
         "revision": record.revision,
@@ -50,18 +50,41 @@ pub fn rest_form(record: &SubscriptionRecord, keys: Keys) -> Value {
 pub(super) fn document(record: &SubscriptionRecord) -> Value {
     let spec = &record.spec;
     let mut members = common(spec);
-    members.insert("signature".to_owned(), json!({ "scheme": scheme_name(spec.signature.scheme) }));
+    let scheme = |signature: &Signature| json!({ "scheme": signature.scheme.word() });
+    members.insert("signature".to_owned(), one_or_list(&spec.signatures, scheme));
     members.insert("headers".to_owned(), json!(spec.headers));
+    if let Some(auth) = spec.auth.as_deref() {
+        members.insert("auth".to_owned(), auth_whole(auth));
+    }
     Value::Object(members)
 }
 
-/// The scheme as definitions name it.
-#[must_use]
-pub fn scheme_name(scheme: SignatureScheme) -> &'static str {
-    match scheme {
-        SignatureScheme::Standard => "standard",
-        SignatureScheme::None => "none",
+/// One scheme as an object, several as a list.
+fn one_or_list(signatures: &[Signature], form: impl Fn(&Signature) -> Value) -> Value {
+    match signatures {
+        [one] => form(one),
+        several => several.iter().map(form).collect(),
     }
+}
+
+fn auth_shown(auth: &Auth) -> Value {
+    match auth {
+        Auth::Basic { username, .. } => json!({ "basic": { "username": username } }),
+        Auth::Oauth2 { token_url, client_id, scopes, .. } => {
+            json!({ "oauth2": { "token_url": token_url, "client_id": client_id, "scopes": scopes } })
+        }
+        Auth::Mtls { cert_pem, .. } => json!({ "mtls": { "cert_pem": cert_pem } }),
+    }
+}
+
+fn auth_whole(auth: &Auth) -> Value {
+    let mut form = auth_shown(auth);
+    match auth {
+        Auth::Basic { password, .. } => form["basic"]["password"] = json!(password.expose()),
+        Auth::Oauth2 { client_secret, .. } => form["oauth2"]["client_secret"] = json!(client_secret.expose()),
+        Auth::Mtls { key_pem, .. } => form["mtls"]["key_pem"] = json!(key_pem.expose()),
+    }
+    form
 }
 
 fn common(spec: &SubscriptionSpec) -> Map<String, Value> {
@@ -70,10 +93,25 @@ fn common(spec: &SubscriptionSpec) -> Map<String, Value> {
         "url": spec.url,
         "topics": spec.topics,
         "types": spec.types,
-        "payload": match spec.payload {
-            PayloadForm::Binary => "binary",
-            PayloadForm::Structured => "structured",
+        "filter": spec.filter,
+        "payload": spec.payload.word(),
+        "template": spec.template.as_deref().map(|template| json!({ "body": template.body, "content_type": template.content_type })),
+        "batch": spec.batch.map(|batch| json!({
+            "max_events": batch.max_events,
+            "max_bytes": batch.max_bytes,
+            "max_wait": format_duration(batch.max_wait),
+            "format": batch.format.word(),
+        })),
+        "ordering": match &spec.ordering {
+            Ordering::None => json!("none"),
+            Ordering::Strict => json!("strict"),
+            Ordering::Key(key) => json!({ "key": key.text() }),
         },
+        "on_dead": spec.on_dead.word(),
+        "verify": spec.verify.word(),
+        "ca_pem": spec.ca_pem,
+        "limit_group": spec.limit_group,
+        "disable_after": format_duration(spec.disable_after),
         "rate_limit": spec.rate_limit.map(|RateLimit { per_second, burst }| json!({ "per_second": number(per_second), "burst": burst })),
         "max_in_flight": spec.max_in_flight,
         "max_retrying": spec.max_retrying,

@@ -1,6 +1,7 @@
 //! Signing keys of a subscription: read, made, and joined with those it has.
 //!
-//! Spec: Standard Webhooks 1.0, "Signature scheme": `whsec_` and the base64 of 24 to 64 bytes. An empty or short key is
+//! Spec: Standard Webhooks 1.0, "Signature scheme": `whsec_` and the base64 of 24 to 64 bytes, `whsk_` and the base64 of an
+//! Ed25519 key. `hub` and `stripe` take any text, since a receiver that moves here brings its own. An empty or short key is
 //! impossible from here on.
 
 use base64::Engine as _;
@@ -9,10 +10,18 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
 use super::Definition;
 use crate::model::fields::Fields;
-use crate::model::subscription::{Secret, Signature, SignatureScheme, SigningKey, SubscriptionId, SubscriptionSpec};
+use crate::model::subscription::{
+    SIGNATURES_MAX, Secret, Signature, SignatureScheme, SigningKey, SubscriptionId, SubscriptionSpec,
+};
 
-/// What every secret begins with.
+/// What every secret of `standard` begins with.
 pub const SECRET_PREFIX: &str = "whsec_";
+/// What every secret of `standard-ed25519` begins with.
+pub const PRIVATE_KEY_PREFIX: &str = "whsk_";
+/// Length of an Ed25519 key, in bytes; what follows them in a text is the public key.
+pub const PRIVATE_KEY_BYTES: usize = 32;
+/// Shortest and longest secret of `hub` and `stripe`, in characters; the longest is that of WebSub.
+pub const TEXT_SECRET_CHARS: std::ops::RangeInclusive<usize> = 16..=199;
 /// Shortest and longest key, in bytes.
 pub const SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
 /// Length of a generated key, in bytes.
@@ -29,7 +38,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 /// Fills a buffer with random bytes.
 pub type Random<'a> = &'a mut dyn FnMut(&mut [u8]);
 
-/// The member `signature` of a definition.
+/// One scheme of the member `signature` of a definition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SignatureInput {
     /// The scheme.
@@ -56,11 +65,56 @@ pub fn decode_secret(text: &str) -> Result<Vec<u8>, &'static str> {
     if SECRET_BYTES.contains(&key.len()) { Ok(key) } else { Err("does not hold 24 to 64 bytes") }
 }
 
+/// The 32 key bytes of a `whsk_` text, which holds them alone or before the public key.
+///
+/// # Errors
+/// What is wrong with it, without repeating it.
+///
+/// # Panics
+/// Never: the length is checked.
+pub fn decode_private_key(text: &str) -> Result<[u8; PRIVATE_KEY_BYTES], &'static str> {
+    let encoded = text.strip_prefix(PRIVATE_KEY_PREFIX).ok_or("does not begin with `whsk_`")?;
+    let key = BASE64.decode(encoded).map_err(|_| "is not base64 after `whsk_`")?;
+    if key.len() == PRIVATE_KEY_BYTES || key.len() == 2 * PRIVATE_KEY_BYTES {
+        Ok(key[..PRIVATE_KEY_BYTES].try_into().expect("invariant: at least 32 bytes"))
+    } else {
+        Err("does not hold 32 bytes, or 64 with the public key")
+    }
+}
+
+/// Checks and takes a secret of a scheme.
+///
+/// # Errors
+/// What is wrong with it and what is allowed, without repeating it.
+pub fn parse_secret_of(scheme: SignatureScheme, text: &str) -> Result<Secret, String> {
+    let checked = match scheme {
+        SignatureScheme::Standard => {
+            decode_secret(text).map(drop).map_err(|problem| format!("{problem}; allowed: `whsec_` and base64 of 24 to 64 bytes"))
+        }
+        SignatureScheme::StandardEd25519 => decode_private_key(text)
+            .map(drop)
+            .map_err(|problem| format!("{problem}; allowed: `whsk_` and base64 of an Ed25519 key")),
+        SignatureScheme::Hub | SignatureScheme::Stripe => {
+            let (shortest, longest) = (TEXT_SECRET_CHARS.start(), TEXT_SECRET_CHARS.end());
+            let sound = TEXT_SECRET_CHARS.contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
+            sound.then_some(()).ok_or_else(|| format!("is no key; allowed: {shortest} to {longest} visible ASCII characters"))
+        }
+        SignatureScheme::None => Err("is given, but the scheme `none` takes no secret".to_owned()),
+    };
+    checked.map(|()| Secret::trusted(text.to_owned()))
+}
+
 /// Makes a key of 32 random bytes.
 pub fn generate_secret(random: Random<'_>) -> Secret {
+    generate_secret_of(SignatureScheme::Standard, random)
+}
+
+/// Makes a key of 32 random bytes for a scheme.
+pub fn generate_secret_of(scheme: SignatureScheme, random: Random<'_>) -> Secret {
     let mut key = [0; SECRET_BYTES_GENERATED];
     random(&mut key);
-    Secret::trusted(format!("{SECRET_PREFIX}{}", BASE64.encode(key)))
+    let prefix = if scheme == SignatureScheme::StandardEd25519 { PRIVATE_KEY_PREFIX } else { SECRET_PREFIX };
+    Secret::trusted(format!("{prefix}{}", BASE64.encode(key)))
 }
 
 /// Makes an id of 100 random bits for a subscription or source that came without one.
@@ -74,62 +128,77 @@ pub fn generate_id(random: Random<'_>) -> SubscriptionId {
     SubscriptionId::parse(&text).expect("invariant: lower-case letters and digits make an id")
 }
 
-/// Reads the member `signature`.
-pub(super) fn read_signature(fields: &Fields<'_>) -> Option<SignatureInput> {
-    if fields.get("signature")?.is_array() {
-        fields.refuse("signature", "unsupported", "a list is not supported by this version; allowed: one object");
+/// Reads the member `signature`: one scheme, or a list of different ones.
+pub(super) fn read_signature(fields: &Fields<'_>) -> Option<Vec<SignatureInput>> {
+    let value = fields.get("signature")?;
+    let Some(items) = value.as_array() else {
+        let members = fields.object("signature", &["scheme", "secret", "public_key"])?;
+        return Some(vec![read_scheme(&members)]);
+    };
+    if !(1..=SIGNATURES_MAX).contains(&items.len()) {
+        fields.refuse("signature", "signature", format!("lists {} schemes; allowed: 1 to {SIGNATURES_MAX}", items.len()));
         return None;
     }
-    let signature = fields.object("signature", &["scheme", "secret"])?;
-    let scheme = match signature.text("scheme") {
-        Some("standard") | None => SignatureScheme::Standard,
-        Some("none") => SignatureScheme::None,
-        Some(_) => {
-            signature.refuse("scheme", "unsupported", "this scheme is not supported by this version; allowed: standard, none");
-            SignatureScheme::Standard
+    let mut inputs: Vec<SignatureInput> = Vec::with_capacity(items.len());
+    for (index, item) in items.iter().enumerate() {
+        let pointer = format!("{}/{index}", fields.at("signature"));
+        let Some(members) = Fields::open(item, pointer, &["scheme", "secret", "public_key"], fields.errors()) else { continue };
+        let input = read_scheme(&members);
+        if inputs.iter().any(|other| other.scheme == input.scheme) {
+            members.refuse("scheme", "signature", "is listed twice");
+        } else if input.scheme == SignatureScheme::None {
+            members.refuse("scheme", "signature", "`none` stands alone, not in a list");
         }
-    };
-    let secret = signature.text("secret").and_then(|text| {
-        let parsed = parse_secret(text);
-        parsed
-            .map_err(|problem| {
-                signature.refuse("secret", "secret", format!("{problem}; allowed: `whsec_` and base64 of 24 to 64 bytes"));
-            })
-            .ok()
-    });
-    if scheme == SignatureScheme::None && signature.get("secret").is_some() {
-        signature.refuse("secret", "secret", "the scheme `none` takes no secret");
+        inputs.push(input);
     }
-    Some(SignatureInput { scheme, secret })
+    Some(inputs)
+}
+
+fn read_scheme(members: &Fields<'_>) -> SignatureInput {
+    let words = SignatureScheme::ALL.map(SignatureScheme::word);
+    let word = members.choice("scheme", &words, "signature");
+    let scheme = SignatureScheme::ALL.into_iter().find(|scheme| Some(scheme.word()) == word).unwrap_or(SignatureScheme::Standard);
+    if members.get("public_key").is_some() {
+        members.refuse("public_key", "read_only", "is shown in answers only and cannot be set");
+    }
+    let secret = members
+        .text("secret")
+        .and_then(|text| parse_secret_of(scheme, text).map_err(|problem| members.refuse("secret", "secret", problem)).ok());
+    SignatureInput { scheme, secret }
 }
 
 impl Definition {
     /// Joins the definition with the keys stored for this subscription (`None` when it is new).
     ///
-    /// Also says whether the newest key is new, so that the answer must show it: it is never shown again. A given secret that
-    /// is the newest key already keeps the other keys; any other given secret replaces them all (a rotation with overlap is
-    /// an operation of its own).
-    pub fn into_spec(self, id: SubscriptionId, current: Option<&Signature>, random: Random<'_>) -> (SubscriptionSpec, bool) {
-        let (signature, is_new) = match (self.signature, current) {
-            (None, Some(current)) => (current.clone(), false),
-            (Some(SignatureInput { scheme: SignatureScheme::None, .. }), _) => {
-                (Signature { scheme: SignatureScheme::None, keys: Vec::new() }, false)
+    /// Also says whether a newest key is new, so that the answer must show it: it is never shown again. A given secret that
+    /// is the newest key of its scheme already keeps the other keys; any other given secret replaces them all (a rotation with
+    /// overlap is an operation of its own).
+    pub fn into_spec(self, id: SubscriptionId, current: Option<&[Signature]>, random: Random<'_>) -> (SubscriptionSpec, bool) {
+        let (signatures, is_new) = match (self.signature, current) {
+            (None, Some(current)) => (current.to_vec(), false),
+            (inputs, current) => {
+                let default = || vec![SignatureInput { scheme: SignatureScheme::Standard, secret: None }];
+                join(inputs.unwrap_or_else(default), current.unwrap_or_default(), random)
             }
-            (Some(SignatureInput { secret: Some(given), .. }), Some(current)) if newest(current) == Some(&given) => {
-                (current.clone(), false)
-            }
-            (Some(SignatureInput { secret: Some(given), .. }), _) => (single(given), true),
-            (Some(_), Some(current)) if newest(current).is_some() => (current.clone(), false),
-            (_, _) => (single(generate_secret(random)), true),
         };
         let spec = SubscriptionSpec {
             id,
             url: self.url,
             topics: self.topics,
             types: self.types,
-            signature,
+            filter: self.filter,
+            signatures,
             headers: self.headers,
             payload: self.payload,
+            template: self.template,
+            batch: self.batch,
+            ordering: self.ordering,
+            on_dead: self.on_dead,
+            verify: self.verify,
+            auth: self.auth,
+            ca_pem: self.ca_pem,
+            limit_group: self.limit_group,
+            disable_after: self.disable_after,
             rate_limit: self.rate_limit,
             max_in_flight: self.max_in_flight,
             max_retrying: self.max_retrying,
@@ -143,10 +212,25 @@ impl Definition {
     }
 }
 
-fn newest(signature: &Signature) -> Option<&Secret> {
-    signature.keys.first().map(|key| &key.secret)
-}
-
-fn single(secret: Secret) -> Signature {
-    Signature { scheme: SignatureScheme::Standard, keys: vec![SigningKey { secret, expires_at: None }] }
+/// What is asked for, with the keys that are there already; also whether a key is new.
+fn join(inputs: Vec<SignatureInput>, current: &[Signature], random: Random<'_>) -> (Vec<Signature>, bool) {
+    let mut has_new = false;
+    let mut joined = |input: SignatureInput| {
+        let scheme = input.scheme;
+        if scheme == SignatureScheme::None {
+            return Signature::none();
+        }
+        let present = current.iter().find(|signature| signature.scheme == scheme && !signature.keys.is_empty());
+        match (present, input.secret) {
+            (Some(present), None) => present.clone(),
+            (Some(present), Some(given)) if present.newest() == Some(&given) => present.clone(),
+            (_, given) => {
+                has_new = true;
+                let secret = given.unwrap_or_else(|| generate_secret_of(scheme, &mut *random));
+                Signature { scheme, keys: vec![SigningKey { secret, expires_at: None }] }
+            }
+        }
+    };
+    let signatures = inputs.into_iter().map(&mut joined).collect();
+    (signatures, has_new)
 }

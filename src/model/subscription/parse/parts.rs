@@ -1,13 +1,15 @@
-//! The composite fields of a subscription: start position, payload, rate limit, retry policy, metadata.
+//! The composite fields of a subscription: start position, rate limit, retry policy, metadata.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{ATTEMPTS_MAX, METADATA_KEY_BYTES_MAX, METADATA_MAX, RATE_MAX, RETRY_DELAY_MAX, SCHEDULE_DEFAULT, SCHEDULE_MAX};
+use super::{
+    ATTEMPTS_MAX, METADATA_KEY_BYTES_MAX, METADATA_MAX, RATE_MAX, RETRY_DELAY_MAX, Rules, SCHEDULE_DEFAULT, SCHEDULE_MAX,
+};
 use crate::clock::Timestamp;
 use crate::model::event::{Seq, TYPE_BYTES_MAX};
 use crate::model::fields::{Fields, child, duration, quoted, short_text};
-use crate::model::subscription::{PayloadForm, RateLimit, RetryPolicy, StartFrom};
+use crate::model::subscription::{RateLimit, RetryPolicy, StartFrom};
 
 /// Whether a text may be the type of an event in a definition.
 pub(super) fn is_event_type(text: &str) -> bool {
@@ -47,18 +49,6 @@ pub(super) fn read_from(fields: &Fields<'_>, name: &str) -> Option<StartFrom> {
     }
 }
 
-/// Reads `payload`; `binary` when it is absent or wrong.
-pub(super) fn read_payload(fields: &Fields<'_>) -> PayloadForm {
-    if fields.get("payload").and_then(|value| value.as_str()) == Some("template") {
-        fields.refuse("payload", "unsupported", "templates are not supported by this version; allowed: binary, structured");
-        return PayloadForm::Binary;
-    }
-    match fields.choice("payload", &["binary", "structured"], "payload") {
-        Some("structured") => PayloadForm::Structured,
-        _ => PayloadForm::Binary,
-    }
-}
-
 /// Reads `rate_limit`; `burst` defaults to one second's worth.
 pub(super) fn read_rate_limit(fields: &Fields<'_>) -> Option<RateLimit> {
     let limit = fields.object("rate_limit", &["per_second", "burst"])?;
@@ -82,6 +72,24 @@ pub(super) fn read_rate_limit(fields: &Fields<'_>) -> Option<RateLimit> {
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a whole number between 1 and RATE_MAX")]
     let burst = burst.unwrap_or(per_second.ceil()) as u32;
     Some(RateLimit { per_second, burst })
+}
+
+/// Reads `limit_group`: the name of a group of `[limit_groups]`.
+pub(super) fn read_limit_group(fields: &Fields<'_>, rules: &Rules<'_>) -> Option<Box<str>> {
+    let name = fields.text("limit_group")?;
+    if !rules.texts.has_limit_group(name) {
+        let detail = format!("{} is no group; allowed: a name in [limit_groups] of the configuration", quoted(name));
+        fields.refuse("limit_group", "limit_group", detail);
+        return None;
+    }
+    Some(name.into())
+}
+
+/// Reads `filter`; the empty text reads as absent.
+pub(super) fn read_filter(fields: &Fields<'_>, rules: &Rules<'_>) -> Option<Box<str>> {
+    let given = fields.text("filter").filter(|text| !text.trim().is_empty())?;
+    rules.texts.filter(given).map_err(|problem| fields.refuse("filter", "filter", problem)).ok()?;
+    Some(given.into())
 }
 
 /// Reads `retry`; every part has a default of its own.

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::*;
 use crate::clock::Timestamp;
 use crate::model::event::Seq;
-use crate::model::subscription::{Activity, Ordinal, SignatureScheme};
+use crate::model::subscription::{Activity, Ordinal, SignatureScheme, SubscriptionSpec};
 
 fn accept(url: &str) -> Result<String, (&'static str, String)> {
     if url.starts_with("https://") { Ok(url.to_owned()) } else { Err(("https_required", "use https".to_owned())) }
@@ -42,6 +42,7 @@ fn record(extra: Value) -> SubscriptionRecord {
         revision: 3,
         activity: Activity::Active,
         starts_after: Seq(0),
+        consent: None,
         revisions: Vec::new(),
         declared: false,
         created_at: Timestamp(0),
@@ -108,28 +109,82 @@ fn each_bad_field_is_refused_with_its_slug() {
 }
 
 #[test]
-fn fields_of_later_versions_are_known_but_refused() {
-    for extra in [
-        json!({"filter": "data.amount > 100"}),
-        json!({"ordering": "strict"}),
-        json!({"ordering": {"key": "/id"}}),
-        json!({"batch": {"max_events": 100}}),
-        json!({"payload": "template"}),
-        json!({"template": {"body": "x"}}),
-        json!({"verify": "challenge"}),
-        json!({"limit_group": "a"}),
-        json!({"auth": {"basic": {}}}),
-        json!({"ca_pem": "x"}),
-        json!({"on_dead": "block"}),
-        json!({"disable_after": "5d"}),
-        json!({"signature": [{"scheme": "standard"}]}),
-        json!({"signature": {"scheme": "stripe"}}),
+fn each_bad_choice_of_how_to_deliver_is_refused() {
+    for (extra, pointer, slug) in [
+        (json!({"ordering": "fifo"}), "/ordering", "ordering"),
+        (json!({"ordering": {"key": "id"}}), "/ordering/key", "ordering"),
+        (json!({"ordering": {"key": "/a~2"}}), "/ordering/key", "ordering"),
+        (json!({"ordering": {"key": "ce-"}}), "/ordering/key", "ordering"),
+        (json!({"ordering": {"key": "/".repeat(257)}}), "/ordering/key", "ordering"),
+        (json!({"ordering": {}}), "/ordering/key", "missing_field"),
+        (json!({"on_dead": "block"}), "/on_dead", "on_dead"),
+        (json!({"batch": {"max_events": 0}}), "/batch/max_events", "range"),
+        (json!({"batch": {"max_events": 1001}}), "/batch/max_events", "range"),
+        (json!({"batch": {"max_wait": "2m"}}), "/batch/max_wait", "batch_wait"),
+        (json!({"batch": {"format": "xml"}}), "/batch/format", "batch_format"),
+        (json!({"batch": {}, "payload": "template", "template": {"body": "x"}}), "/batch", "batch"),
+        (json!({"payload": "template"}), "/template", "missing_field"),
+        (json!({"payload": "template", "template": {}}), "/template/body", "missing_field"),
+        (json!({"template": {"body": "x"}}), "/template", "template"),
+        (json!({"payload": "template", "template": {"body": "x".repeat(65_537)}}), "/template/body", "too_long"),
+        (
+            json!({"payload": "template", "template": {"body": "x", "content_type": "a\nb"}}),
+            "/template/content_type",
+            "content_type",
+        ),
+        (json!({"verify": "maybe"}), "/verify", "verify"),
+        (json!({"auth": {}}), "/auth", "auth"),
+        (json!({"auth": {"basic": {"username": "a", "password": "b"}, "mtls": {}}}), "/auth", "auth"),
+        (json!({"auth": {"basic": {"username": "a"}}}), "/auth/basic/password", "missing_field"),
+        (json!({"auth": {"basic": {"username": "a:b", "password": "c"}}}), "/auth/basic/username", "auth"),
+        (json!({"auth": {"basic": {"username": "a", "password": "b\n"}}}), "/auth/basic/password", "auth"),
+        (json!({"auth": {"basic": {"username": "a", "password": "b"}}, "headers": {"Authorization": "x"}}), "/auth", "auth"),
+        (
+            json!({"auth": {"oauth2": {"token_url": "http://a/", "client_id": "a", "client_secret": "b"}}}),
+            "/auth/oauth2/token_url",
+            "https_required",
+        ),
+        (json!({"disable_after": "0s"}), "/disable_after", "disable_after"),
+        (json!({"signature": []}), "/signature", "signature"),
+        (json!({"signature": {"scheme": "md5"}}), "/signature/scheme", "signature"),
+        (json!({"signature": [{"scheme": "hub"}, {"scheme": "hub"}]}), "/signature/1/scheme", "signature"),
+        (json!({"signature": [{"scheme": "hub"}, {"scheme": "none"}]}), "/signature/1/scheme", "signature"),
+        (json!({"signature": {"scheme": "hub", "secret": "short"}}), "/signature/secret", "secret"),
+        (json!({"signature": {"scheme": "standard-ed25519", "secret": "whsk_AAAA"}}), "/signature/secret", "secret"),
     ] {
-        let errors = parse(&with(extra.clone())).unwrap_err();
-        assert_eq!((errors.len(), errors[0].slug, errors[0].status), (1, "unsupported", 422), "{extra}");
+        assert_eq!(found(parse(&with(extra.clone()))), [(pointer.to_owned(), slug, 422)], "{extra}");
     }
-    let neutral = json!({"filter": null, "ordering": "none", "batch": null, "verify": "none", "on_dead": "skip"});
-    assert!(parse(&with(neutral)).is_ok());
+}
+
+#[test]
+fn each_way_to_deliver_is_read_and_written_back() {
+    let definition = json!({
+        "filter": "data.amount > 100",
+        "signature": [{"scheme": "standard"}, {"scheme": "standard-ed25519"}, {"scheme": "stripe"}],
+        "ordering": {"key": "ce-subject"},
+        "on_dead": "block",
+        "batch": {"max_events": 7, "max_wait": "50ms", "format": "cloudevents"},
+        "verify": "challenge",
+        "auth": {"oauth2": {"token_url": "https://a/", "client_id": "a", "client_secret": "b", "scopes": ["x"]}},
+        "limit_group": "crm",
+        "disable_after": "2d",
+    });
+    let record = record(definition.clone());
+    let shown = rest_form(&record, Keys::Hidden);
+    for name in ["filter", "signature", "ordering", "on_dead", "verify", "limit_group", "disable_after"] {
+        assert_eq!(shown[name], definition[name], "{name}");
+    }
+    assert_eq!(shown["batch"], json!({"max_events": 7, "max_bytes": 262_144, "max_wait": "50ms", "format": "cloudevents"}));
+    assert_eq!(shown["auth"], json!({"oauth2": {"token_url": "https://a/", "client_id": "a", "scopes": ["x"]}}));
+    let secrets: Vec<_> = record.spec.signatures.iter().map(|signature| signature.keys[0].secret.expose()).collect();
+    assert!(secrets[1].starts_with("whsk_") && decode_private_key(secrets[1]).is_ok(), "an Ed25519 key is made");
+    let kept = merge_patch(&record, &json!({}), &Rules::new(&accept)).unwrap();
+    assert_eq!(
+        kept.into_spec(record.spec.id.clone(), Some(&record.spec.signatures), &mut random(9)),
+        (record.spec.clone(), false)
+    );
+    let stored: SubscriptionSpec = serde_json::from_value(serde_json::to_value(&record.spec).unwrap()).unwrap();
+    assert_eq!(stored, record.spec);
 }
 
 #[test]
@@ -196,21 +251,21 @@ fn keys_are_made_kept_and_replaced() {
     let settle = |signature: Value, current| {
         parse(&with(json!({ "signature": signature }))).unwrap().into_spec(id(), current, &mut random(9))
     };
-    let current = record(json!({})).spec.signature;
+    let current = record(json!({})).spec.signatures;
     let given = generate_secret(&mut random(5));
     let (spec, is_new) = settle(json!(null), None);
-    assert!(is_new && spec.signature.keys.len() == 1);
+    assert!(is_new && spec.signatures[0].keys.len() == 1);
     assert_eq!(settle(json!(null), Some(&current)), (record(json!({})).spec, false));
     let (spec, is_new) = settle(json!({"scheme": "standard"}), Some(&current));
-    assert!(!is_new && spec.signature == current);
+    assert!(!is_new && spec.signatures == current);
     let (spec, is_new) = settle(json!({"secret": given.expose()}), Some(&current));
-    assert!(is_new && spec.signature.keys[0].secret == given && spec.signature.keys.len() == 1);
-    let (spec, is_new) = settle(json!({"secret": given.expose()}), Some(&spec.signature));
-    assert!(!is_new && spec.signature.keys[0].secret == given);
+    assert!(is_new && spec.signatures[0].keys[0].secret == given && spec.signatures[0].keys.len() == 1);
+    let (spec, is_new) = settle(json!({"secret": given.expose()}), Some(&spec.signatures));
+    assert!(!is_new && spec.signatures[0].keys[0].secret == given);
     let (unsigned, is_new) = settle(json!({"scheme": "none"}), Some(&current));
-    assert!(!is_new && unsigned.signature.keys.is_empty());
-    assert_eq!(settle(json!(null), Some(&unsigned.signature)).0.signature.scheme, SignatureScheme::None);
-    assert!(settle(json!({"scheme": "standard"}), Some(&unsigned.signature)).1);
+    assert!(!is_new && unsigned.signatures[0].keys.is_empty());
+    assert_eq!(settle(json!(null), Some(&unsigned.signatures)).0.signatures[0].scheme, SignatureScheme::None);
+    assert!(settle(json!({"scheme": "standard"}), Some(&unsigned.signatures)).1);
 }
 
 #[test]
@@ -243,7 +298,7 @@ fn a_patch_changes_what_it_names_and_nothing_else() {
     let rules = Rules::new(&refuse);
     let patched = |patch: Value| merge_patch(&record, &patch, &rules).unwrap();
     let settle =
-        |definition: Definition| definition.into_spec(record.spec.id.clone(), Some(&record.spec.signature), &mut random(9)).0;
+        |definition: Definition| definition.into_spec(record.spec.id.clone(), Some(&record.spec.signatures), &mut random(9)).0;
     assert_eq!(settle(patched(json!({}))), record.spec);
     let spec = settle(patched(json!({"headers": {"X-Team": null, "X-New": "1"}, "description": null, "enabled": true})));
     assert_eq!(
@@ -251,7 +306,7 @@ fn a_patch_changes_what_it_names_and_nothing_else() {
         [("authorization".into(), "Bearer abc".into()), ("x-new".into(), "1".into())]
     );
     assert_eq!((spec.description.as_str(), spec.timeout), ("", Duration::from_secs(5)));
-    assert_eq!(spec.signature, record.spec.signature);
+    assert_eq!(spec.signatures, record.spec.signatures);
     assert_eq!(patched(json!({"enabled": false})).enabled, Some(false));
     assert_eq!(patched(json!({})).enabled, None);
     assert!(settle(patched(json!({"headers": null}))).headers.is_empty());
