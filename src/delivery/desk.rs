@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use super::circuit::{Circuit, Permit};
 use super::floor::LANE_QUEUE_BYTES_MAX;
-use super::job::{Effect, Job, Next, attempt_of};
+use super::job::{Effect, Errand, Job, Next, attempt_of};
 use super::limiter::Limiter;
 use super::parcel::Parcel;
 use super::policy::{self, Before, Verdict};
 use super::window::{Position, Window};
 use crate::clock::Timestamp;
-use crate::model::subscription::{Activity, OnFull, Ordinal, SubscriptionRecord};
+use crate::model::subscription::{OnFull, Ordinal, SubscriptionRecord};
 use crate::model::{Attempt, ErrorKind, Exception, ExceptionState, Outcome, Seq};
 
 /// A delivery that waits for its next attempt.
@@ -119,7 +119,7 @@ impl Desk {
     /// Whether deliveries go out at all.
     #[must_use]
     pub fn is_active(&self) -> bool {
-        self.record.activity == Activity::Active
+        self.record.may_deliver()
     }
 
     /// Whether it may be fed from the log: active, behind, half empty, and not stopped by its circuit.
@@ -286,12 +286,12 @@ impl Desk {
         retry.in_flight = true;
         self.retries_in_flight += 1;
         self.due.remove(&(retry.due_at, seq));
-        Next::Job(Job { seq, parcel: None, attempt: retry.sent + 1, is_retry: true })
+        Next::Job(Job { seq, parcel: None, attempt: retry.sent + 1, errand: Errand::Retry })
     }
 
     fn take_new(&mut self) -> Next {
         match self.window.take() {
-            Some((seq, parcel)) => Next::Job(Job { seq, parcel: Some(parcel), attempt: 1, is_retry: false }),
+            Some((seq, parcel)) => Next::Job(Job { seq, parcel: Some(parcel), attempt: 1, errand: Errand::First }),
             None => Next::Nothing,
         }
     }
@@ -367,7 +367,7 @@ impl Desk {
 
     /// Ends the flight of a job.
     fn end_flight(&mut self, job: &Job) -> Flight {
-        if !job.is_retry {
+        if job.errand == Errand::First {
             return if self.window.settle(job.seq) { Flight::First } else { Flight::CalledOff };
         }
         let Some(retry) = self.retries.remove(&job.seq) else { return Flight::CalledOff };

@@ -7,6 +7,15 @@ use crate::clock::Timestamp;
 use crate::model::subscription::DisabledReason;
 use crate::model::{Attempt, Exception, Outcome, Seq};
 
+/// Why an attempt is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Errand {
+    /// The event came up in the log.
+    First,
+    /// An earlier attempt failed.
+    Retry,
+}
+
 /// One attempt to make.
 #[derive(Clone, Debug)]
 pub struct Job {
@@ -16,8 +25,8 @@ pub struct Job {
     pub parcel: Option<Rc<Parcel>>,
     /// For `hookcast-attempt`: 1 for the first.
     pub attempt: u32,
-    /// Whether it is a retry.
-    pub is_retry: bool,
+    /// Why it is made.
+    pub errand: Errand,
 }
 
 /// What a subscription wants now.

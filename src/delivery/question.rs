@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::attempt;
-use super::job::{Job, attempt_of};
+use super::job::{Errand, Job, attempt_of};
 use super::lane::Lane;
 use super::parcel::Content;
 use crate::clock::Timestamp;
@@ -216,7 +216,7 @@ fn redrive(lane: &Rc<Lane>, record: &SubscriptionRecord, dead: &[Exception]) -> 
 /// One signed test event, posted now, outside the log.
 async fn ping(lane: &Rc<Lane>, record: &SubscriptionRecord) -> Attempt {
     let now = lane.now();
-    let job = Job { seq: Seq::ZERO, parcel: None, attempt: 1, is_retry: false };
+    let job = Job { seq: Seq::ZERO, parcel: None, attempt: 1, errand: Errand::First };
     let id = format!("ping_{}", uuid::Uuid::now_v7().simple());
     let body = serde_json::json!({"type": "hookcast.ping", "subscription": record.spec.id, "time": now.to_string()});
     let mut headers = HeaderLines::default();

@@ -36,8 +36,7 @@ pub(super) fn read_auth(fields: &Fields<'_>, rules: &Rules<'_>) -> Option<Box<Au
         fields.refuse("auth", "auth", format!("names {kinds} kinds; allowed: one of basic, oauth2, mtls"));
         return None;
     }
-    if fields.get("headers").and_then(|headers| headers.as_object()).is_some_and(|headers| has_authorization(headers))
-        && auth.get("mtls").is_none()
+    if fields.get("headers").and_then(|headers| headers.as_object()).is_some_and(has_authorization) && auth.get("mtls").is_none()
     {
         fields.refuse("auth", "auth", "stands beside a header `authorization`; leave one of them out");
     }
