@@ -9,7 +9,7 @@ use actix_http::header::{HeaderName, HeaderValue, USER_AGENT};
 use super::parcel::Content;
 use crate::clock::Timestamp;
 use crate::model::subscription::{PayloadForm, SubscriptionSpec};
-use crate::model::{ErrorKind, Outcome};
+use crate::model::{ErrorKind, JobId, Outcome};
 use crate::net::client::{HeaderLines, PostRequest, PreparedTarget, WireAnswer, WireClient, WireFailure};
 use crate::net::target::Target;
 use crate::net::tls::Tls;
@@ -20,6 +20,7 @@ pub const AGENT: &str = concat!("hookcast/", env!("CARGO_PKG_VERSION"));
 
 const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
 const HOOKCAST_ATTEMPT: HeaderName = HeaderName::from_static("hookcast-attempt");
+const HOOKCAST_REPLAY: HeaderName = HeaderName::from_static("hookcast-replay");
 const HOOKCAST_SUBSCRIPTION: HeaderName = HeaderName::from_static("hookcast-subscription");
 /// Room for the lines of one attempt with one signature.
 const STAMP_BYTES: usize = 160;
@@ -74,9 +75,21 @@ impl Address {
     }
 }
 
-/// Posts `content` once. `attempt` is 1 for the first.
-pub async fn post(client: &WireClient, address: &Address, content: &Content, attempt: u32, now: Timestamp) -> Outcome {
-    let stamp = address.stamp(content, attempt, now);
+/// Which attempt it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Mark {
+    /// 1 for the first.
+    pub attempt: u32,
+    /// The recovery job that wants it.
+    pub replay: Option<JobId>,
+}
+
+/// Posts `content` once.
+pub async fn post(client: &WireClient, address: &Address, content: &Content, mark: Mark, now: Timestamp) -> Outcome {
+    let mut stamp = address.stamp(content, mark.attempt, now);
+    if let Some(job) = mark.replay {
+        stamp.push(&HOOKCAST_REPLAY, job.to_string());
+    }
     let lines = [&address.headers, &content.headers, &stamp];
     let request = PostRequest { target: &address.target, lines: &lines, body: &content.body };
     let (answer, took) = client.post(request, Instant::now(), address.timeout).await;

@@ -13,10 +13,13 @@ use super::job::{Effect, Errand, Job, Next, attempt_of};
 use super::limiter::Limiter;
 use super::parcel::Parcel;
 use super::policy::{self, Before, Verdict};
+use super::replays::Replays;
 use super::window::{Position, Window};
 use crate::clock::Timestamp;
 use crate::model::subscription::{OnFull, Ordinal, SubscriptionRecord};
 use crate::model::{Attempt, ErrorKind, Exception, ExceptionState, Outcome, Seq};
+
+mod recovery;
 
 /// A delivery that waits for its next attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,6 +78,8 @@ pub struct Desk {
     pub is_busy: bool,
     /// How it stands with being fed from the log.
     pub feeding: Feeding,
+    /// No dead letter lies behind this, when there are any.
+    pub dead_to: Seq,
     /// The earliest time at which the lane's timer looks at it again.
     pub wakes_at: Option<Timestamp>,
     retries: BTreeMap<Seq, Retry>,
@@ -84,6 +89,7 @@ pub struct Desk {
     limiter: Option<Box<Limiter>>,
     hold_until: Timestamp,
     retry_went_last: bool,
+    replays: Option<Box<Replays>>,
 }
 
 impl Desk {
@@ -99,6 +105,7 @@ impl Desk {
             is_ready: false,
             is_busy: false,
             feeding: Feeding::default(),
+            dead_to: Seq::ZERO,
             wakes_at: None,
             retries: BTreeMap::new(),
             due: BTreeSet::new(),
@@ -107,6 +114,7 @@ impl Desk {
             limiter,
             hold_until: Timestamp(0),
             retry_went_last: false,
+            replays: None,
         }
     }
 
@@ -152,7 +160,8 @@ impl Desk {
     /// Attempts in flight.
     #[must_use]
     pub fn in_flight(&self) -> u32 {
-        u32::try_from(self.window.in_flight()).unwrap_or(u32::MAX).saturating_add(self.retries_in_flight)
+        let first = u32::try_from(self.window.in_flight()).unwrap_or(u32::MAX);
+        first.saturating_add(self.retries_in_flight).saturating_add(self.replays_in_flight())
     }
 
     /// Retries that wait or are in flight.
@@ -249,7 +258,9 @@ impl Desk {
         };
         let retry = self.retry_to_make(now, probing);
         let new_allowed = self.window.waiting() > 0 && self.may_start_new();
+        let as_replay = !probing && self.replay_goes(retry.is_some() || new_allowed);
         let as_retry = match (retry, new_allowed) {
+            _ if as_replay => false,
             (Some(_), true) => !self.retry_went_last,
             (Some(_), false) => true,
             (None, true) => false,
@@ -260,6 +271,10 @@ impl Desk {
         {
             return Next::WaitUntil(now.plus(wait.max(Duration::from_millis(1))));
         }
+        if as_replay {
+            return self.take_replay();
+        }
+        self.note_live();
         self.retry_went_last = as_retry;
         match retry {
             Some(seq) if as_retry => self.take_retry(seq),
@@ -277,7 +292,7 @@ impl Desk {
 
     /// Every attempt in flight may come back as a retry, so those count as if they had.
     fn may_start_new(&self) -> bool {
-        let held = self.retrying() + u32::try_from(self.window.in_flight()).unwrap_or(u32::MAX);
+        let held = self.retrying() + u32::try_from(self.window.in_flight()).unwrap_or(u32::MAX) + self.replays_in_flight();
         self.record.spec.on_full == OnFull::Dead || held < self.record.spec.max_retrying
     }
 
@@ -301,10 +316,11 @@ impl Desk {
         let attempt = attempt_of(job, outcome, began);
         let failure = (!outcome.is_success()).then(|| attempt.clone());
         self.last_attempt = Some(attempt);
-        let before = match self.end_flight(job) {
-            Flight::CalledOff => return Effect::default(),
-            Flight::First => None,
-            Flight::Again(retry) => Some(retry),
+        let (before, is_kept) = match self.end_flight(job, outcome, now) {
+            Flight::CalledOff => return Effect { failure, ..Effect::default() },
+            Flight::First => (None, false),
+            Flight::Again(retry) => (Some(retry), false),
+            Flight::Kept(retry) => (Some(retry), true),
         };
         // An event that could not be read says nothing of the endpoint.
         if outcome.error != Some(ErrorKind::Storage) {
@@ -338,6 +354,8 @@ impl Desk {
         };
         match decision.verdict {
             Verdict::Settled => effect.clear = was_retry.then_some(job.seq),
+            Verdict::Disable(reason) if is_kept => effect.disable = Some(reason),
+            _ if is_kept => {}
             Verdict::RetryAt { .. } if !was_retry && self.is_full() && self.record.spec.on_full == OnFull::Dead => {
                 effect.put = Some(remembered(ExceptionState::Dead, history.attempts + 1, now, outcome.describe()));
             }
@@ -360,15 +378,21 @@ impl Desk {
     fn apply(&mut self, put: Option<&Exception>) {
         match put {
             Some(exception) if exception.state == ExceptionState::Retry => self.resume_retry(exception),
-            Some(_) => self.totals.dead += 1,
+            Some(exception) => {
+                self.totals.dead += 1;
+                self.dead_to = self.dead_to.max(exception.seq);
+            }
             None => {}
         }
     }
 
     /// Ends the flight of a job.
-    fn end_flight(&mut self, job: &Job) -> Flight {
-        if job.errand == Errand::First {
-            return if self.window.settle(job.seq) { Flight::First } else { Flight::CalledOff };
+    fn end_flight(&mut self, job: &Job, outcome: &Outcome, now: Timestamp) -> Flight {
+        match job.errand {
+            Errand::First if self.window.settle(job.seq) => return Flight::First,
+            Errand::First => return Flight::CalledOff,
+            Errand::Replay(id) => return self.end_replay(id, job.seq, outcome.is_success(), now),
+            Errand::Retry => {}
         }
         let Some(retry) = self.retries.remove(&job.seq) else { return Flight::CalledOff };
         self.retries_in_flight = self.retries_in_flight.saturating_sub(u32::from(retry.in_flight));
@@ -385,4 +409,6 @@ enum Flight {
     First,
     /// A retry.
     Again(Retry),
+    /// A dead letter that stays one.
+    Kept(Retry),
 }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::desk::Desk;
-use super::job::{Effect, Job, Next};
+use super::job::{Effect, Job, Next, success_of};
 use super::journal::Journal;
 use super::matcher::{Matcher, Place};
 use super::notice::Notice;
@@ -17,8 +17,10 @@ use crate::clock::Timestamp;
 use crate::model::subscription::{Ordinal, SubscriptionRecord};
 use crate::model::{Event, ExceptionState, Outcome, Page, Seq};
 use crate::storage::Lease;
+use recovery::note_recovered;
 
 mod feeding;
+mod recovery;
 mod timing;
 
 /// Bytes of events that may wait in one lane; more stay in the log.
@@ -59,6 +61,10 @@ pub struct Floor {
     waiting_bytes: usize,
     suspects_in_flight: u32,
     suspects_max: u32,
+    /// Subscriptions with recovery jobs.
+    replaying: Vec<Ordinal>,
+    /// Deliveries that succeeded and may have been dead letters.
+    recovered: Vec<(Ordinal, Seq)>,
     /// Unsaved changes.
     pub journal: Journal,
     /// What is to be said of deliveries.
@@ -86,6 +92,8 @@ impl Floor {
             waiting_bytes: 0,
             suspects_in_flight: 0,
             suspects_max: (slots / SUSPECT_SHARE).max(1),
+            replaying: Vec::new(),
+            recovered: Vec::new(),
             journal: Journal::default(),
             notices: Vec::new(),
             scanned,
@@ -180,6 +188,8 @@ impl Floor {
         self.busy.entry(ordinal.partition()).or_default().retain(|other| *other != place);
         self.ready.retain(|other| *other != place);
         self.hungry.retain(|other| *other != place);
+        self.replaying.retain(|other| *other != ordinal);
+        self.recovered.retain(|(other, _)| *other != ordinal);
         self.free.push(place);
         self.journal.forget(ordinal);
     }
@@ -323,6 +333,11 @@ impl Floor {
         }
         if let Some(attempt) = effect.failure.take() {
             self.journal.failure(assignment.ordinal, attempt);
+        } else if outcome.is_success() {
+            if effect.clear.is_none() && desk.may_be_dead(assignment.job.seq) {
+                note_recovered(&mut self.recovered, assignment);
+            }
+            self.journal.success(|| success_of(assignment.ordinal, &assignment.job, outcome, times.0));
         }
         self.journal.touch(assignment.ordinal);
         if opened {

@@ -4,8 +4,8 @@ use std::rc::Rc;
 
 use super::parcel::Parcel;
 use crate::clock::Timestamp;
-use crate::model::subscription::DisabledReason;
-use crate::model::{Attempt, Exception, Outcome, Seq};
+use crate::model::subscription::{DisabledReason, Ordinal};
+use crate::model::{Attempt, Exception, JobId, Outcome, Seq, Success};
 
 /// Why an attempt is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +14,8 @@ pub enum Errand {
     First,
     /// An earlier attempt failed.
     Retry,
+    /// A recovery job wants it posted once more.
+    Replay(JobId),
 }
 
 /// One attempt to make.
@@ -27,6 +29,17 @@ pub struct Job {
     pub attempt: u32,
     /// Why it is made.
     pub errand: Errand,
+}
+
+impl Job {
+    /// The recovery job that wants it, for `hookcast-replay`.
+    #[must_use]
+    pub fn replay(&self) -> Option<JobId> {
+        match self.errand {
+            Errand::Replay(id) => Some(id),
+            _ => None,
+        }
+    }
 }
 
 /// What a subscription wants now.
@@ -51,6 +64,19 @@ pub struct Effect {
     pub failure: Option<Attempt>,
     /// The subscription must be disabled.
     pub disable: Option<DisabledReason>,
+}
+
+/// How a successful attempt is remembered in the history.
+#[must_use]
+pub fn success_of(ordinal: Ordinal, job: &Job, outcome: &Outcome, began: Timestamp) -> Success {
+    Success {
+        ordinal,
+        seq: job.seq,
+        at: began,
+        n: job.attempt,
+        latency_ms: outcome.latency_ms,
+        status: outcome.status.unwrap_or(200),
+    }
 }
 
 /// How an attempt is remembered.

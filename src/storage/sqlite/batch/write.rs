@@ -6,7 +6,7 @@ use super::Batch;
 use crate::model::source::SourceRecord;
 use crate::model::{Exception, Page, Seq};
 use crate::storage::sqlite::script::Script;
-use crate::storage::sqlite::{rows, signed};
+use crate::storage::sqlite::{recovery, rows, signed};
 use crate::storage::{Result, StorageError, StorageErrorKind};
 
 /// Gaps kept for one source; older ones go.
@@ -34,7 +34,8 @@ impl Batch<'_> {
 
     /// About how many frames it adds to the WAL.
     pub(in crate::storage::sqlite) fn frames(&self) -> u64 {
-        let rows = self.exceptions.len() + self.failures.len() + self.subscriptions.len() + self.sources.len();
+        let rows =
+            self.exceptions.len() + self.failures.len() + self.subscriptions.len() + self.sources.len() + self.history.len();
         (self.bytes / FRAME_BYTES + 2 * self.pages.len() + 2 * self.checkpoints.len() + rows + 4) as u64
     }
 
@@ -91,6 +92,11 @@ impl Batch<'_> {
         for range in &self.expired {
             rows::merge_expired(script, range);
         }
+        recovery::put_pages(script, &self.history);
+        for range in &self.skipped {
+            recovery::merge_skipped(script, range);
+        }
+        recovery::put_jobs(script, &self.jobs);
     }
 
     fn write_catalog(&self, script: &mut Script) -> Result<()> {

@@ -1,0 +1,121 @@
+//! A desk's part in recovery: when a job may post, what its outcome means, what skipping settles, which retries wait.
+
+use super::{Desk, Flight, Retry};
+use crate::clock::Timestamp;
+use crate::delivery::job::{Errand, Job, Next};
+use crate::delivery::replays::Replays;
+use crate::model::job::JobKind;
+use crate::model::subscription::{OnFull, Ordering};
+use crate::model::{Exception, ExceptionState, JobId, RecoveryJob, Seq};
+
+impl Desk {
+    /// The jobs of this subscription; made when there are none.
+    pub fn replays_mut(&mut self) -> &mut Replays {
+        self.replays.get_or_insert_default()
+    }
+
+    /// The jobs that run.
+    #[must_use]
+    pub fn jobs(&self) -> Vec<RecoveryJob> {
+        self.replays.as_ref().map_or_else(Vec::new, |replays| replays.jobs())
+    }
+
+    /// Gives the memory of jobs back when there are none; `false` then.
+    pub fn keep_replays(&mut self) -> bool {
+        self.replays = self.replays.take().filter(|replays| !replays.is_empty());
+        self.replays.is_some()
+    }
+
+    /// Attempts of jobs in flight.
+    #[must_use]
+    pub fn replays_in_flight(&self) -> u32 {
+        self.replays.as_ref().map_or(0, |replays| replays.in_flight())
+    }
+
+    /// Whether the next attempt is one of a job. Jobs have at most half of what may be in flight, so that an event that comes
+    /// up finds a place, and of the tokens every other one while something else waits. An ordered subscription's jobs post
+    /// one event after the other. Failures become retries, for which there must be room.
+    pub(super) fn replay_goes(&self, has_live: bool) -> bool {
+        let Some(replays) = self.replays.as_deref() else { return false };
+        let spec = &self.record.spec;
+        let share = if spec.ordering == Ordering::None { spec.max_in_flight.div_ceil(2) } else { 1 };
+        let held = self.retrying() + u32::try_from(self.window.in_flight()).unwrap_or(u32::MAX) + replays.in_flight();
+        replays.has_next()
+            && !(has_live && replays.went_last)
+            && replays.in_flight() < share
+            && (spec.on_full == OnFull::Dead || held < spec.max_retrying)
+    }
+
+    /// Notes that the attempt made now is none of a job.
+    pub(super) fn note_live(&mut self) {
+        if let Some(replays) = &mut self.replays {
+            replays.went_last = false;
+        }
+    }
+
+    pub(super) fn take_replay(&mut self) -> Next {
+        let Some((id, item)) = self.replays.as_mut().and_then(|replays| replays.take()) else { return Next::Nothing };
+        let attempt = item.dead_after.map_or(1, |sent| sent.saturating_add(1));
+        Next::Job(Job { seq: item.seq, parcel: item.parcel, attempt, errand: Errand::Replay(id) })
+    }
+
+    /// Ends the flight of an event that a job posted. A retry that waits is ended by it; one that is in flight decides alone.
+    /// A dead letter that a redrive posts becomes a delivery like any other; one that a replay posts in vain stays as it is.
+    pub(super) fn end_replay(&mut self, id: JobId, seq: Seq, is_success: bool, now: Timestamp) -> Flight {
+        let ended = self.replays.as_mut().and_then(|replays| replays.end(id, seq, is_success));
+        let Some((kind, item)) = ended else { return Flight::CalledOff };
+        match self.retries.get(&seq) {
+            Some(retry) if retry.in_flight => return Flight::CalledOff,
+            Some(retry) => {
+                self.due.remove(&(retry.due_at, seq));
+                return self.retries.remove(&seq).map_or(Flight::First, Flight::Again);
+            }
+            None => {}
+        }
+        let Some(sent) = item.dead_after else { return Flight::First };
+        let anew = Retry { attempts: 0, sent, since: now, due_at: now, reason: String::new(), in_flight: true };
+        if kind == JobKind::Replay && !is_success {
+            return Flight::Kept(anew);
+        }
+        self.totals.dead = self.totals.dead.saturating_sub(1);
+        Flight::Again(anew)
+    }
+
+    /// Whether a success at this position may end a dead letter of before: after a seek back, or a replay.
+    #[must_use]
+    pub fn may_be_dead(&self, seq: Seq) -> bool {
+        self.totals.dead > 0 && seq <= self.dead_to
+    }
+
+    /// Settles everything up to `to`; gives the single positions and the stretch that were not settled before.
+    pub fn skip(&mut self, to: Seq, lane: Seq) -> (Vec<Seq>, Option<(Seq, Seq)>) {
+        let mut dropped: Vec<Seq> = self.retries.range(..=to).map(|(seq, _)| *seq).collect();
+        for seq in &dropped {
+            if let Some(retry) = self.retries.remove(seq) {
+                self.due.remove(&(retry.due_at, *seq));
+                self.retries_in_flight = self.retries_in_flight.saturating_sub(u32::from(retry.in_flight));
+            }
+        }
+        let base = self.window.base(lane);
+        dropped.extend(self.window.skip(to, lane).into_iter().filter(|seq| *seq <= base));
+        dropped.sort_unstable();
+        (dropped, (to > base).then_some((base.next(), to)))
+    }
+
+    /// Retries behind `after`, by position, at most `limit`.
+    #[must_use]
+    pub fn retries_after(&self, after: Seq, limit: usize) -> Vec<Exception> {
+        let behind = self.retries.range(after.next()..).take(limit);
+        let exception = |(seq, retry): (&Seq, &Retry)| Exception {
+            ordinal: self.record.ordinal,
+            seq: *seq,
+            state: ExceptionState::Retry,
+            attempts: retry.attempts,
+            sent: retry.sent,
+            due_at: retry.due_at,
+            since: retry.since,
+            reason: retry.reason.clone(),
+        };
+        behind.map(exception).collect()
+    }
+}
