@@ -36,6 +36,7 @@ pub mod question;
 mod reading;
 mod saving;
 mod start;
+pub mod tokens;
 pub mod window;
 
 use checkpoint::PartitionProgress;

@@ -337,7 +337,10 @@ impl Desk {
             reason,
         };
         match decision.verdict {
-            Verdict::Settled => effect.clear = was_retry.then_some(job.seq),
+            Verdict::Settled => {
+                effect.clear = was_retry.then_some(job.seq);
+                effect.disable = policy::farewell(outcome);
+            }
             Verdict::RetryAt { .. } if !was_retry && self.is_full() && self.record.spec.on_full == OnFull::Dead => {
                 effect.put = Some(remembered(ExceptionState::Dead, history.attempts + 1, now, outcome.describe()));
             }
