@@ -40,6 +40,7 @@ mod reading;
 mod saving;
 mod sorting;
 mod start;
+pub mod tokens;
 pub mod window;
 
 use checkpoint::PartitionProgress;
