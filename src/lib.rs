@@ -9,6 +9,7 @@ pub mod model;
 pub mod units;
 // Level 1: mechanisms
 pub mod codec;
+pub mod filter;
 pub mod json;
 pub mod net;
 pub mod signature;
