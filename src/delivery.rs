@@ -21,6 +21,7 @@ pub mod checkpoint;
 pub mod circuit;
 pub mod crew;
 pub mod desk;
+pub mod filled;
 pub mod floor;
 pub mod inspect;
 pub mod job;
@@ -35,6 +36,7 @@ pub mod policy;
 pub mod question;
 mod reading;
 mod saving;
+pub mod sieve;
 mod start;
 pub mod window;
 

@@ -30,7 +30,7 @@ mod prepare;
 /// Longest expression, in bytes.
 pub const FILTER_BYTES_MAX: usize = 4096;
 /// Brackets open at once in the text of an expression.
-const BRACKETS_MAX: usize = 32;
+const BRACKETS_MAX: usize = 24;
 /// Signs in a row that belong to one value.
 const SIGNS_MAX: usize = 16;
 /// Characters of a reason that are kept.

@@ -13,6 +13,7 @@ pub mod filter;
 pub mod json;
 pub mod net;
 pub mod signature;
+pub mod template;
 // Level 2: storage
 pub mod storage;
 pub mod tail;

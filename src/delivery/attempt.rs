@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use actix_http::header::{HeaderName, HeaderValue, USER_AGENT};
 
+use super::filled::Filled;
 use super::parcel::Content;
 use crate::clock::Timestamp;
 use crate::model::subscription::{PayloadForm, SubscriptionSpec};
@@ -34,6 +35,8 @@ pub struct Address {
     pub timeout: Duration,
     /// What the body is.
     pub payload: PayloadForm,
+    /// The body's template, in that form.
+    pub filled: Option<Box<Filled>>,
 }
 
 impl Address {
@@ -56,7 +59,8 @@ impl Address {
                 signers.push((HeaderName::from_static(name), signer));
             }
         }
-        Ok(Self { target, headers, signers, timeout: spec.timeout, payload: spec.payload })
+        let filled = spec.template.as_deref().map(|template| Box::new(Filled::of(template)));
+        Ok(Self { target, headers, signers, timeout: spec.timeout, payload: spec.payload, filled })
     }
 
     /// The lines that are new each attempt: time, signature, number.

@@ -13,6 +13,7 @@ use super::job::{Effect, Errand, Job, Next, attempt_of};
 use super::limiter::Limiter;
 use super::parcel::Parcel;
 use super::policy::{self, Before, Verdict};
+use super::sieve::Filtering;
 use super::window::{Position, Window};
 use crate::clock::Timestamp;
 use crate::model::subscription::{OnFull, Ordinal, SubscriptionRecord};
@@ -67,6 +68,8 @@ pub struct Desk {
     pub window: Window<Rc<Parcel>>,
     /// Totals.
     pub totals: Totals,
+    /// What its filter did, once it did something.
+    pub filtering: Option<Box<Filtering>>,
     /// The newest attempt.
     pub last_attempt: Option<Attempt>,
     /// Whether it stands in the lane's ready queue.
@@ -95,6 +98,7 @@ impl Desk {
             record,
             window: Window::at(position),
             totals: Totals::default(),
+            filtering: None,
             last_attempt: None,
             is_ready: false,
             is_busy: false,
@@ -197,7 +201,7 @@ impl Desk {
             self.circuit = Circuit::default();
             self.hold_until = Timestamp(0);
         }
-        old.topics != new.topics || old.types != new.types
+        old.topics != new.topics || old.types != new.types || old.filter != new.filter
     }
 
     /// Lets a stored retry wait.
@@ -306,8 +310,8 @@ impl Desk {
             Flight::First => None,
             Flight::Again(retry) => Some(retry),
         };
-        // An event that could not be read says nothing of the endpoint.
-        if outcome.error != Some(ErrorKind::Storage) {
+        // An event that could not be read or filled in says nothing of the endpoint.
+        if !matches!(outcome.error, Some(ErrorKind::Storage | ErrorKind::Template)) {
             self.circuit.record(policy::blames_endpoint(outcome), now, chance);
         }
         let history = Before {

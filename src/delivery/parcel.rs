@@ -129,6 +129,14 @@ fn structured(event: &Event, log_id: &str) -> Content {
     Content { body: body.freeze(), headers, webhook_id }
 }
 
+/// A body of its own, with the lines that all bodies of an event share.
+#[must_use]
+pub fn headed(event: &Event, log_id: &str, content_type: &str, body: Bytes) -> Content {
+    let webhook_id = webhook_id(event, log_id);
+    let headers = common(event.fields().hops, &webhook_id, content_type);
+    Content { body, headers, webhook_id }
+}
+
 fn common(hops: u8, webhook_id: &str, content_type: &str) -> HeaderLines {
     let mut headers = HeaderLines::with_capacity(LINES_BYTES);
     headers.push(&CONTENT_TYPE, content_type);

@@ -12,7 +12,7 @@ use super::facts::VARIABLES;
 use super::library::{ADD, FUNCTIONS, MATCHES, METHODS, Pattern, Signature, TYPES};
 
 /// Deepest nesting of an expression.
-pub const DEPTH_MAX: usize = 64;
+pub const DEPTH_MAX: usize = 32;
 /// Loops (`all`, `exists`, `exists_one`, `map`, `filter`) inside each other.
 pub const LOOPS_NESTED_MAX: usize = 2;
 /// `map` and `filter` in one expression.

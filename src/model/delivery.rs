@@ -47,6 +47,8 @@ pub enum ErrorKind {
     Timeout,
     /// The relay could not read the event.
     Storage,
+    /// The event could not be filled into the subscription's template; nothing was sent.
+    Template,
 }
 
 impl ErrorKind {
@@ -71,6 +73,7 @@ impl ErrorKind {
             Self::Protocol => "protocol",
             Self::Timeout => "timeout",
             Self::Storage => "storage",
+            Self::Template => "template",
         }
     }
 }
@@ -99,12 +102,13 @@ impl Outcome {
         self.error.is_none()
     }
 
-    /// The word for lists and logs: `success`, `status_500`, `timeout`, …
+    /// The word for lists and logs: `success`, `status_500`, `timeout`, …; for a template also what is wrong.
     #[must_use]
     pub fn describe(&self) -> String {
         match (self.error, self.status) {
             (None, _) => "success".to_owned(),
             (Some(ErrorKind::Status), Some(status)) => format!("status_{status}"),
+            (Some(ErrorKind::Template), _) => self.word.clone().unwrap_or_else(|| ErrorKind::Template.word().to_owned()),
             (Some(kind), _) => kind.word().to_owned(),
         }
     }
