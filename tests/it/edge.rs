@@ -148,6 +148,7 @@ impl Deliveries for Behind {
             failed_attempts_total: 7,
             last_attempt: Some(attempt(7)),
             is_failing: true,
+            filtering: hookcast::delivery::sieve::Filtering::default(),
         };
         Ok(Some((status, Some(Timestamp(0)))))
     }
