@@ -146,9 +146,9 @@ impl Deliveries for Behind {
             circuit: "half_open",
             delivered_total: 6,
             failed_attempts_total: 7,
+            filtering: hookcast::delivery::sieve::Filtering::default(),
             last_attempt: Some(attempt(7)),
             is_failing: true,
-            filtering: hookcast::delivery::sieve::Filtering::default(),
         };
         Ok(Some((status, Some(Timestamp(0)))))
     }

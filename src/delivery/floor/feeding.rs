@@ -142,9 +142,7 @@ impl Floor {
         if is_behind || !(desk.record.spec.types.is_empty() || desk.wants_type(event.fields().kind)) {
             return true;
         }
-        if desk.record.spec.filter.is_some()
-            && !self.sieve.passes(desk, shared.facts.get_or_insert_with(|| Facts::of(event)))
-        {
+        if desk.record.spec.filter.is_some() && !self.sieve.passes(desk, shared.facts.get_or_insert_with(|| Facts::of(event))) {
             return true;
         }
         if !desk.has_room(self.waiting_bytes) {
