@@ -2,10 +2,11 @@
 
 use std::rc::Rc;
 
+use super::batch::Gathered;
 use super::parcel::Parcel;
 use crate::clock::Timestamp;
 use crate::model::subscription::{DisabledReason, Ordinal};
-use crate::model::{Attempt, Exception, JobId, Outcome, Seq, Success};
+use crate::model::{Attempt, Event, Exception, JobId, Outcome, Seq, Success};
 
 /// Why an attempt is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +30,8 @@ pub struct Job {
     pub attempt: u32,
     /// Why it is made.
     pub errand: Errand,
+    /// The events that go out together, `seq` the first of them, where the subscription gathers.
+    pub batch: Option<Rc<Gathered>>,
 }
 
 impl Job {
@@ -62,21 +65,18 @@ pub struct Effect {
     pub clear: Option<Seq>,
     /// The failure.
     pub failure: Option<Attempt>,
+    /// The event that retention took before its first attempt.
+    pub expired: Option<Seq>,
     /// The subscription must be disabled.
     pub disable: Option<DisabledReason>,
+    /// The same of further events of a batch, each with its event where that is known.
+    pub rest: Vec<(Effect, Option<Event>)>,
 }
 
 /// How a successful attempt is remembered in the history.
 #[must_use]
-pub fn success_of(ordinal: Ordinal, job: &Job, outcome: &Outcome, began: Timestamp) -> Success {
-    Success {
-        ordinal,
-        seq: job.seq,
-        at: began,
-        n: job.attempt,
-        latency_ms: outcome.latency_ms,
-        status: outcome.status.unwrap_or(200),
-    }
+pub fn success_of(ordinal: Ordinal, seq: Seq, n: u32, outcome: &Outcome, began: Timestamp) -> Success {
+    Success { ordinal, seq, at: began, n, latency_ms: outcome.latency_ms, status: outcome.status.unwrap_or(200) }
 }
 
 /// How an attempt is remembered.

@@ -12,6 +12,7 @@ use super::attempt::{self, Mark};
 use super::job::{Errand, Job, attempt_of};
 use super::lane::Lane;
 use super::parcel::Content;
+use super::sieve::Filtering;
 use crate::clock::Timestamp;
 use crate::model::subscription::SubscriptionRecord;
 use crate::model::{Attempt, ErrorKind, Exception, JobId, RecoveryJob, Seq};
@@ -42,6 +43,8 @@ pub struct SubscriptionStatus {
     pub delivered_total: u64,
     /// Attempts that failed since the start.
     pub failed_attempts_total: u64,
+    /// What its filter did since the start.
+    pub filtering: Filtering,
     /// The newest attempt since the start.
     pub last_attempt: Option<Attempt>,
     /// Whether the cursor stands still because too many retries wait or the circuit is open.
@@ -103,7 +106,7 @@ pub enum Question {
     /// Go on behind this position.
     Seek(Seq, oneshot::Sender<()>),
     /// Settle everything up to this position.
-    Skip(Seq, oneshot::Sender<()>),
+    Skip(Seq, oneshot::Sender<bool>),
     /// Do this job; answers whether there is room for it.
     Recover(Box<RecoveryJob>, oneshot::Sender<bool>),
     /// Which jobs run?
@@ -152,10 +155,10 @@ pub fn answer(lane: &Rc<Lane>, record: &Arc<SubscriptionRecord>, question: Quest
             save_then(lane, reply, ());
         }
         Question::Skip(to, reply) => {
-            lane.floor.borrow_mut().skip(record.ordinal, to);
-            lane.stir();
-            lane.hunger.notify_one();
-            save_then(lane, reply, ());
+            let (lane, record) = (Rc::clone(lane), Arc::clone(record));
+            actix_rt::spawn(async move {
+                let _ = reply.send(super::replaying::skip(&lane, &record, to).await.is_ok());
+            });
         }
         Question::Recover(job, reply) => {
             let is_taken = lane.floor.borrow_mut().recover(*job);
@@ -174,8 +177,16 @@ pub fn answer(lane: &Rc<Lane>, record: &Arc<SubscriptionRecord>, question: Quest
             save_then(lane, reply, cancelled);
         }
         Question::Buried(count) => {
-            if let Some(desk) = lane.floor.borrow_mut().desk(record.ordinal) {
+            let mut floor = lane.floor.borrow_mut();
+            if let Some(desk) = floor.desk(record.ordinal) {
                 desk.totals.dead = desk.totals.dead.saturating_sub(count);
+                if let Some(order) = desk.order() {
+                    // A letter that nobody can redrive any more holds nothing up.
+                    order.doubt_dead();
+                    floor.nudge(record.ordinal);
+                    drop(floor);
+                    lane.stir();
+                }
             }
         }
     }
@@ -209,6 +220,7 @@ fn status(lane: &Rc<Lane>, record: &SubscriptionRecord) -> Option<SubscriptionSt
         circuit: desk.circuit().word(),
         delivered_total: desk.totals.delivered,
         failed_attempts_total: desk.totals.failed_attempts,
+        filtering: desk.filtering.as_deref().cloned().unwrap_or_default(),
         last_attempt: desk.last_attempt.clone(),
         is_failing: desk.is_full() || desk.circuit().is_open(),
     })
@@ -243,7 +255,7 @@ fn waiting(lane: &Rc<Lane>, record: &SubscriptionRecord, after: Seq, limit: usiz
 /// One signed test event, posted now, outside the log.
 async fn ping(lane: &Rc<Lane>, record: &SubscriptionRecord) -> Attempt {
     let now = lane.now();
-    let job = Job { seq: Seq::ZERO, parcel: None, attempt: 1, errand: Errand::First };
+    let job = Job { seq: Seq::ZERO, parcel: None, attempt: 1, errand: Errand::First, batch: None };
     let id = format!("ping_{}", uuid::Uuid::now_v7().simple());
     let body = serde_json::json!({"type": "hookcast.ping", "subscription": record.spec.id, "time": now.to_string()});
     let mut headers = HeaderLines::default();

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::Lanes;
 use super::question::Question;
+use super::sieve::Choice;
 use crate::model::job::{JobKind, JobState, Selection};
 use crate::model::subscription::SubscriptionRecord;
 use crate::model::{ExceptionState, JobId, RecoveryJob, Seq};
@@ -73,13 +74,14 @@ impl Lanes {
     }
 
     async fn count_events(&self, record: &SubscriptionRecord, from: Seq, to: Seq) -> Result<Count, StorageError> {
+        let choice = Choice::of(&record.spec);
         let (began, start) = (Instant::now(), from.prev().max(self.context.follow.first_kept().prev()));
         let (mut after, mut events) = (start, 0u64);
         while after < to {
             let batch = self.context.follow.read(after, READ_BYTES).await?;
             let Some(last) = batch.pages.last().map(|page| page.last()) else { break };
             let inside = batch.pages.iter().flat_map(|page| page.events_after(after)).filter(|event| event.seq() <= to);
-            events += inside.filter(|event| record.spec.wants(event.topic().as_str(), event.fields().kind)).count() as u64;
+            events += inside.filter(|event| choice.takes(event)).count() as u64;
             after = last;
             if began.elapsed() >= COUNT_TIME_MAX && after < to {
                 let (seen, all) = (u128::from(after.0 - start.0), u128::from(to.0 - start.0));
@@ -145,8 +147,8 @@ impl Lanes {
         self.ask(record, |reply| Question::Cancel(id, reply)).await.flatten()
     }
 
-    /// Settles everything up to `to`; `false` when the subscription is gone.
+    /// Settles everything up to `to`; `false` when the subscription is gone, or its dead letters cannot be read.
     pub async fn skip(&self, record: &Arc<SubscriptionRecord>, to: Seq) -> bool {
-        self.ask(record, |reply| Question::Skip(to, reply)).await.is_some()
+        self.ask(record, |reply| Question::Skip(to, reply)).await == Some(true)
     }
 }

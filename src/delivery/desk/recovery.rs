@@ -1,7 +1,8 @@
 //! A desk's part in recovery: when a job may post, what its outcome means, what skipping settles, which retries wait.
 
-use super::{Desk, Flight, Retry};
+use super::{Desk, Effect, Flight, Retry};
 use crate::clock::Timestamp;
+use crate::delivery::batch::Member;
 use crate::delivery::job::{Errand, Job, Next};
 use crate::delivery::replays::Replays;
 use crate::model::job::JobKind;
@@ -38,7 +39,8 @@ impl Desk {
     pub(super) fn replay_goes(&self, has_live: bool) -> bool {
         let Some(replays) = self.replays.as_deref() else { return false };
         let spec = &self.record.spec;
-        let share = if spec.ordering == Ordering::None { spec.max_in_flight.div_ceil(2) } else { 1 };
+        let is_single = spec.ordering != Ordering::None || self.batching.is_some();
+        let share = if is_single { 1 } else { spec.max_in_flight.div_ceil(2) };
         let held = self.retrying() + u32::try_from(self.window.in_flight()).unwrap_or(u32::MAX) + replays.in_flight();
         replays.has_next()
             && !(has_live && replays.went_last)
@@ -53,10 +55,20 @@ impl Desk {
         }
     }
 
+    /// The next event of a job, in flight now; as many as a batch takes where the subscription gathers.
     pub(super) fn take_replay(&mut self) -> Next {
         let Some((id, item)) = self.replays.as_mut().and_then(|replays| replays.take()) else { return Next::Nothing };
         let attempt = item.dead_after.map_or(1, |sent| sent.saturating_add(1));
-        Next::Job(Job { seq: item.seq, parcel: item.parcel, attempt, errand: Errand::Replay(id) })
+        let errand = Errand::Replay(id);
+        let Some(terms) = self.batching.as_ref().map(|batching| batching.terms) else {
+            return Next::Job(Job { seq: item.seq, parcel: item.parcel, attempt, errand, batch: None });
+        };
+        let mut members = vec![Member::new(item.seq, item.parcel)];
+        while members.len() < terms.max_events as usize {
+            let Some((_, item)) = self.replays.as_mut().and_then(|replays| replays.take()) else { break };
+            members.push(Member::new(item.seq, item.parcel));
+        }
+        self.send(members, attempt, errand)
     }
 
     /// Ends the flight of an event that a job posted. A retry that waits is ended by it; one that is in flight decides alone.
@@ -64,21 +76,49 @@ impl Desk {
     pub(super) fn end_replay(&mut self, id: JobId, seq: Seq, is_success: bool, now: Timestamp) -> Flight {
         let ended = self.replays.as_mut().and_then(|replays| replays.end(id, seq, is_success));
         let Some((kind, item)) = ended else { return Flight::CalledOff };
-        match self.retries.get(&seq) {
-            Some(retry) if retry.in_flight => return Flight::CalledOff,
-            Some(retry) => {
-                self.due.remove(&(retry.due_at, seq));
-                return self.retries.remove(&seq).map_or(Flight::First, Flight::Again);
+        if let Some(retry) = self.retries.get(&seq) {
+            if retry.in_flight {
+                return Flight::CalledOff;
             }
+            let before = Some(retry.clone());
+            self.drop_retry(seq);
+            return Flight::Recovered { before, is_kept: false };
+        }
+        let Some(sent) = item.dead_after else { return Flight::Recovered { before: None, is_kept: false } };
+        let before =
+            Some(Retry { attempts: 0, sent, since: now, due_at: now, reason: String::new(), in_flight: false, group: Seq::ZERO });
+        if kind == JobKind::Replay && !is_success {
+            return Flight::Recovered { before, is_kept: true };
+        }
+        self.exhume(&[seq]);
+        Flight::Recovered { before, is_kept: false }
+    }
+
+    /// Takes in what became of an event that a job posted. Order knows nothing of it before it is a retry.
+    pub(super) fn apply_recovered(&mut self, is_kept: bool, effect: &mut Effect) {
+        if is_kept {
+            effect.put = None;
+        }
+        match &effect.put {
+            Some(exception) if exception.state == ExceptionState::Retry => self.resume_retry(exception),
+            Some(exception) => self.bury(exception.seq),
             None => {}
         }
-        let Some(sent) = item.dead_after else { return Flight::First };
-        let anew = Retry { attempts: 0, sent, since: now, due_at: now, reason: String::new(), in_flight: true };
-        if kind == JobKind::Replay && !is_success {
-            return Flight::Kept(anew);
+    }
+
+    /// Counts a dead letter.
+    pub(super) fn bury(&mut self, seq: Seq) {
+        self.totals.dead += 1;
+        self.dead_to = self.dead_to.max(seq);
+    }
+
+    /// Dead letters are dead no longer; what they held up goes on.
+    pub fn exhume(&mut self, seqs: &[Seq]) {
+        self.totals.dead = self.totals.dead.saturating_sub(seqs.len() as u64);
+        for seq in seqs {
+            let next = self.order.as_mut().and_then(|order| order.forget(*seq));
+            self.arm(next);
         }
-        self.totals.dead = self.totals.dead.saturating_sub(1);
-        Flight::Again(anew)
     }
 
     /// Whether a success at this position may end a dead letter of before: after a seek back, or a replay.
@@ -87,19 +127,20 @@ impl Desk {
         self.totals.dead > 0 && seq <= self.dead_to
     }
 
-    /// Settles everything up to `to`; gives the single positions and the stretch that were not settled before.
-    pub fn skip(&mut self, to: Seq, lane: Seq) -> (Vec<Seq>, Option<(Seq, Seq)>) {
-        let mut dropped: Vec<Seq> = self.retries.range(..=to).map(|(seq, _)| *seq).collect();
-        for seq in &dropped {
-            if let Some(retry) = self.retries.remove(seq) {
-                self.due.remove(&(retry.due_at, *seq));
-                self.retries_in_flight = self.retries_in_flight.saturating_sub(u32::from(retry.in_flight));
-            }
+    /// Settles everything up to `to`; gives the retries that end, the other single positions that were not settled, and the
+    /// stretch that nobody looked at.
+    pub fn skip(&mut self, to: Seq, lane: Seq) -> (Vec<Seq>, Vec<Seq>, Option<(Seq, Seq)>) {
+        let retries: Vec<Seq> = self.retries.range(..=to).map(|(seq, _)| *seq).collect();
+        for seq in &retries {
+            self.drop_retry(*seq);
         }
+        self.release(to);
         let base = self.window.base(lane);
-        dropped.extend(self.window.skip(to, lane).into_iter().filter(|seq| *seq <= base));
-        dropped.sort_unstable();
-        (dropped, (to > base).then_some((base.next(), to)))
+        let open = self.window.skip(to, lane).into_iter().filter(|seq| *seq <= base).collect();
+        if self.order.is_some() {
+            self.reorder();
+        }
+        (retries, open, (to > base).then_some((base.next(), to)))
     }
 
     /// Retries behind `after`, by position, at most `limit`.
