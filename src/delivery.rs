@@ -22,6 +22,7 @@ pub mod checkpoint;
 pub mod circuit;
 pub mod crew;
 pub mod desk;
+pub mod filled;
 pub mod floor;
 mod gathering;
 pub mod inspect;
@@ -38,8 +39,10 @@ pub mod policy;
 pub mod question;
 mod reading;
 mod saving;
+pub mod sieve;
 mod sorting;
 mod start;
+pub mod tokens;
 pub mod window;
 
 use checkpoint::PartitionProgress;
