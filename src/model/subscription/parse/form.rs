@@ -51,6 +51,16 @@ pub fn rest_form(record: &SubscriptionRecord, keys: Keys) -> Value {
     Value::Object(members)
 }
 
+/// The form that makes the same subscription elsewhere: as [`rest_form`], with the newest key of each scheme, header values
+/// and credentials.
+#[must_use]
+pub fn whole_form(record: &SubscriptionRecord) -> Value {
+    let mut form = rest_form(record, Keys::Shown);
+    form["headers"] = json!(record.spec.headers);
+    form["auth"] = record.spec.auth.as_deref().map_or(Value::Null, auth_whole);
+    form
+}
+
 /// The form a merge patch acts on: everything settable, with header values and without keys and `enabled`, whose absence
 /// keeps what is stored.
 pub(super) fn document(record: &SubscriptionRecord) -> Value {
