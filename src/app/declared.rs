@@ -42,7 +42,8 @@ pub(super) async fn apply_early(config: &Config, ground: &Ground, registry: &Reg
             records.push((SubscriptionRecord { declared: false, ..SubscriptionRecord::clone(&record) }, record.revision));
         }
     }
-    let acts = records.iter().map(|(record, revision)| act(ground, "subscriptions", record.spec.id.as_str(), *revision)).collect();
+    let acts =
+        records.iter().map(|(record, revision)| act(ground, "subscriptions", record.spec.id.as_str(), *revision)).collect();
     let mut records = records.into_iter().peekable();
     while records.peek().is_some() {
         let some = records.by_ref().take(TOGETHER_MAX).map(|(record, revision)| registry.put(record, revision));

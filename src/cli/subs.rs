@@ -85,7 +85,9 @@ pub(super) async fn run(args: SubsArgs) -> Result<(), Exit> {
             let made = Desk::open(&args.relay)?.must(Method::POST, &[], "", Some(&body)).await?;
             output::say(&pretty(&made))
         }
-        SubsCommand::Show(args) => output::say(&pretty(&Desk::open(&args.relay)?.must(Method::GET, &[&args.id], "", None).await?)),
+        SubsCommand::Show(args) => {
+            output::say(&pretty(&Desk::open(&args.relay)?.must(Method::GET, &[&args.id], "", None).await?))
+        }
         SubsCommand::Export(args) => {
             let whole = transfer::export(&Desk::open(&args.relay)?, args.with_secrets).await?;
             write(args.output.as_deref(), &pretty(&whole))
@@ -128,7 +130,8 @@ impl Desk {
     async fn all(&self) -> Result<Vec<Value>, Exit> {
         let (mut found, mut after) = (Vec::new(), String::new());
         loop {
-            let query = if after.is_empty() { format!("limit={PAGE_ITEMS}") } else { format!("limit={PAGE_ITEMS}&after={after}") };
+            let query =
+                if after.is_empty() { format!("limit={PAGE_ITEMS}") } else { format!("limit={PAGE_ITEMS}&after={after}") };
             let mut page = self.must(Method::GET, &[], &query, None).await?;
             if let Some(items) = page["items"].as_array_mut() {
                 found.append(items);

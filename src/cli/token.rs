@@ -62,7 +62,11 @@ fn print(args: &NewArgs) -> Result<(), Exit> {
     let topics = if args.topics.is_empty() { String::new() } else { format!(", topics = {}", json!(args.topics)) };
     output::say(&token)?;
     output::complain("the token is on standard output, this once; the line for `tokens` in [auth]:");
-    output::complain(&format!("{{ name = {}, sha256 = \"{sha256}\", scopes = {}{topics} }}", json!(args.name), json!(args.scopes)));
+    output::complain(&format!(
+        "{{ name = {}, sha256 = \"{sha256}\", scopes = {}{topics} }}",
+        json!(args.name),
+        json!(args.scopes)
+    ));
     Ok(())
 }
 

@@ -7,7 +7,9 @@ use serde_json::Value;
 
 use super::document::Document;
 use super::error::ConfigError;
-use super::{Auth, Config, Dedupe, Delivery, History, HistoryAttempts, Limits, Network, Retention, Server, Storage, secrets, tokens};
+use super::{
+    Auth, Config, Dedupe, Delivery, History, HistoryAttempts, Limits, Network, Retention, Server, Storage, secrets, tokens,
+};
 use crate::model::SourceSpec;
 use crate::model::fields::{Errors, FieldError, Fields, child, quoted, text};
 use crate::model::source::parse::{SourceRules, parse_source};

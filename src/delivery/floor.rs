@@ -12,12 +12,15 @@ use super::journal::Journal;
 use super::matcher::{Matcher, Place};
 use super::notice::Notice;
 use super::parcel::Parcel;
+use super::sieve::Sieve;
 use super::window::{Position, Progress};
 use crate::clock::Timestamp;
+use crate::filter::Facts;
 use crate::model::subscription::{Ordinal, SubscriptionRecord};
-use crate::model::{Event, ExceptionState, Outcome, Page, Seq};
+use crate::model::{Event, Outcome, Page, Seq};
 use crate::storage::Lease;
 
+mod effects;
 mod feeding;
 mod timing;
 
@@ -59,10 +62,16 @@ pub struct Floor {
     waiting_bytes: usize,
     suspects_in_flight: u32,
     suspects_max: u32,
+    /// What desks want by the content of events.
+    pub sieve: Sieve,
     /// Unsaved changes.
     pub journal: Journal,
     /// What is to be said of deliveries.
     pub notices: Vec<Notice>,
+    /// Desks whose order needs keys that have to be read.
+    pub unsorted: Vec<Ordinal>,
+    /// Whether a desk let events stand aside, or waits to be sorted, since this was taken.
+    pub has_moved: bool,
     /// Where the lane's reader stands.
     pub scanned: Seq,
     /// Attempts that ended so far.
@@ -86,8 +95,11 @@ impl Floor {
             waiting_bytes: 0,
             suspects_in_flight: 0,
             suspects_max: (slots / SUSPECT_SHARE).max(1),
+            sieve: Sieve::default(),
             journal: Journal::default(),
             notices: Vec::new(),
+            unsorted: Vec::new(),
+            has_moved: false,
             scanned,
             settled: 0,
         }
@@ -234,6 +246,7 @@ impl Floor {
         // Most events wait nowhere when those they are for lag.
         let mut parcel: Option<Rc<Parcel>> = None;
         let mut kind = None;
+        let mut facts = None;
         for &place in places {
             let Some(desk) = self.desks[place].as_deref_mut() else { continue };
             let Position::Riding { not_before } = desk.window.position() else { continue };
@@ -241,6 +254,9 @@ impl Floor {
                 continue;
             }
             if !desk.record.spec.types.is_empty() && !desk.wants_type(kind.get_or_insert_with(|| event.fields().kind)) {
+                continue;
+            }
+            if desk.record.spec.filter.is_some() && !self.sieve.passes(desk, facts.get_or_insert_with(|| Facts::of(event))) {
                 continue;
             }
             if !desk.is_active() || !desk.has_room(self.waiting_bytes) {
@@ -275,9 +291,14 @@ impl Floor {
                 continue;
             }
             let bytes_before = desk.window.waiting_bytes();
-            match desk.next(now) {
+            let next = desk.next(now);
+            self.waiting_bytes -= bytes_before - desk.window.waiting_bytes();
+            if desk.keeps_order() {
+                self.attend(place);
+            }
+            let Some(desk) = self.desks[place].as_deref_mut() else { continue };
+            match next {
                 Next::Job(job) => {
-                    self.waiting_bytes -= bytes_before - desk.window.waiting_bytes();
                     let (ordinal, record) = (desk.ordinal(), Arc::clone(&desk.record));
                     self.suspects_in_flight += u32::from(is_suspect);
                     self.make_ready(place);
@@ -312,18 +333,10 @@ impl Floor {
             // Another endpoint than the one in force said so; the event goes out again, to the new one.
             effect.disable = None;
         }
-        if let Some(exception) = effect.put.take() {
-            if exception.state == ExceptionState::Dead {
-                self.notices.extend(Notice::dead(&desk.record, exception.seq, event.as_ref(), &exception.reason));
-            }
-            self.journal.put(exception, event);
+        for (mut of_member, event) in std::mem::take(&mut effect.rest) {
+            self.remember(assignment, &mut of_member, event);
         }
-        if let Some(seq) = effect.clear {
-            self.journal.clear(assignment.ordinal, seq);
-        }
-        if let Some(attempt) = effect.failure.take() {
-            self.journal.failure(assignment.ordinal, attempt);
-        }
+        self.remember(assignment, &mut effect, event);
         self.journal.touch(assignment.ordinal);
         if opened {
             // What waits is in the log as well; an endpoint that takes nothing must not keep the lane's memory.

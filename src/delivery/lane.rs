@@ -20,6 +20,7 @@ use super::metrics::LaneCounts;
 use super::notice::Notice;
 use super::parcel::Parcel;
 use super::policy;
+use super::{gathering, sorting};
 use crate::clock::{Clock, Timestamp};
 use crate::follow::Follow;
 use crate::model::subscription::{Activity, Ordinal, PayloadForm, SubscriptionRecord};
@@ -112,7 +113,8 @@ impl Lane {
     /// Forgets the connections of origins that are no longer posted to, and what was prepared for subscriptions that are not.
     pub fn sweep_connections(&self) {
         self.client.sweep();
-        self.addresses.borrow_mut().sweep();
+        self.addresses.borrow_mut().sweep(self.now());
+        self.floor.borrow_mut().sieve.sweep();
     }
 
     /// Sees to it that somebody takes what is ready, and that timers, feeder and saver know what changed.
@@ -157,7 +159,7 @@ impl Lane {
     }
 
     /// The next attempt to make, if there is one; none once the lane stops.
-    fn next(&self, now: Timestamp) -> Option<Assignment> {
+    fn next(self: &Rc<Self>, now: Timestamp) -> Option<Assignment> {
         if self.context.cancel.is_cancelled() {
             return None;
         }
@@ -166,6 +168,11 @@ impl Lane {
         let assignment = floor.next(now);
         if floor.next_timer() != timer_before {
             self.alarm.notify_one();
+        }
+        if std::mem::take(&mut floor.has_moved) {
+            self.hunger.notify_one();
+            drop(floor);
+            sorting::begin(self);
         }
         assignment
     }
@@ -192,14 +199,14 @@ impl Lane {
     }
 
     async fn attempt(&self, assignment: &Assignment, began: Timestamp) -> (Outcome, Option<Event>) {
+        if let Some(batch) = &assignment.job.batch {
+            return (gathering::post(self, assignment, batch, began).await, None);
+        }
         let parcel = match &assignment.job.parcel {
             Some(parcel) => Rc::clone(parcel),
             None => match self.context.follow.get(assignment.job.seq).await {
                 Ok(Some(event)) => Rc::new(Parcel::new(event)),
-                Ok(None) => {
-                    let word = Some(policy::NO_LONGER_KEPT.to_owned());
-                    return (Outcome { word, ..attempt::failed(ErrorKind::Storage, 0) }, None);
-                }
+                Ok(None) => return (policy::gone(), None),
                 Err(_) => return (attempt::failed(ErrorKind::Storage, 0), None),
             },
         };
@@ -207,9 +214,17 @@ impl Lane {
             return (attempt::failed(ErrorKind::Protocol, 0), Some(parcel.event().clone()));
         };
         let log_id = self.context.follow.log_id();
-        let content = match address.payload {
-            PayloadForm::Binary => parcel.binary(log_id),
-            PayloadForm::Structured | PayloadForm::Template => parcel.structured(log_id),
+        let filled;
+        let content = match (address.payload, &address.filled) {
+            (PayloadForm::Binary, _) => parcel.binary(log_id),
+            (PayloadForm::Template, Some(template)) => match template.content(parcel.event(), log_id).await {
+                Ok(content) => {
+                    filled = content;
+                    &filled
+                }
+                Err(outcome) => return (outcome, Some(parcel.event().clone())),
+            },
+            (PayloadForm::Structured | PayloadForm::Template, _) => parcel.structured(log_id),
         };
         let outcome = attempt::post(&self.client, &address, content, assignment.job.attempt, began).await;
         // Only what is remembered of a failure needs the event.

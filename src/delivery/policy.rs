@@ -15,6 +15,21 @@ pub const RETRY_AFTER_MAX: Duration = Duration::from_hours(24);
 const STORAGE_AGAIN: Duration = Duration::from_secs(30);
 /// The word of an attempt that could not be made because the event is gone.
 pub const NO_LONGER_KEPT: &str = "no_longer_kept";
+/// Why such an event is dead.
+pub const NO_LONGER_KEPT_REASON: &str = "the event is no longer kept";
+
+/// The outcome of an attempt that could not be made because the event is gone.
+#[must_use]
+pub fn gone() -> Outcome {
+    Outcome {
+        status: None,
+        error: Some(ErrorKind::Storage),
+        latency_ms: 0,
+        retry_after: None,
+        word: Some(NO_LONGER_KEPT.to_owned()),
+        body_head: Vec::new(),
+    }
+}
 
 /// What is decided about one delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +76,9 @@ pub fn decide(outcome: &Outcome, before: Before, policy: &RetryPolicy, now: Time
         Verdict::Settled
     } else if outcome.status == Some(410) {
         Verdict::Disable(DisabledReason::Gone)
+    } else if outcome.error == Some(ErrorKind::Template) {
+        // The next attempt would make the same text.
+        Verdict::Dead(outcome.describe())
     } else if outcome.word.as_deref() == Some("disable") {
         Verdict::Disable(DisabledReason::Receiver)
     } else if outcome.word.as_deref() == Some("abort") {
@@ -82,7 +100,7 @@ fn retry_or_give_up(
     // A receiver that says when it can take more has not failed; but it cannot say so for ever.
     if outcome.error == Some(ErrorKind::Storage) {
         return match outcome.word.as_deref() {
-            Some(NO_LONGER_KEPT) => Verdict::Dead("the event is no longer kept".to_owned()),
+            Some(NO_LONGER_KEPT) => Verdict::Dead(NO_LONGER_KEPT_REASON.to_owned()),
             _ => Verdict::RetryAt { at: now.plus(jittered(STORAGE_AGAIN, 0.2, chance)), counts: false },
         };
     }
@@ -94,6 +112,13 @@ fn retry_or_give_up(
     let step = (made.max(1) as usize - 1).min(policy.schedule.len() - 1);
     let delay = jittered(policy.schedule[step], policy.jitter, chance).max(held.unwrap_or_default());
     Verdict::RetryAt { at: now.plus(delay), counts }
+}
+
+/// What a receiver that took a delivery wants besides: with `webhook-delivery: disable` it was the last one. `abort` has nothing
+/// left to abort then.
+#[must_use]
+pub fn farewell(outcome: &Outcome) -> Option<DisabledReason> {
+    (outcome.word.as_deref() == Some("disable")).then_some(DisabledReason::Receiver)
 }
 
 /// `delay` made longer or shorter by up to `jitter` of itself.
@@ -122,7 +147,7 @@ pub fn asked_delay(outcome: &Outcome, now: Timestamp) -> Option<Duration> {
 #[must_use]
 pub fn blames_endpoint(outcome: &Outcome) -> bool {
     match (outcome.error, outcome.status) {
-        (None | Some(ErrorKind::RedirectNotFollowed | ErrorKind::Storage), _) => false,
+        (None | Some(ErrorKind::RedirectNotFollowed | ErrorKind::Storage | ErrorKind::Template), _) => false,
         (Some(ErrorKind::Status), Some(status)) => matches!(status, 401 | 403 | 404 | 408 | 429 | 500..),
         (Some(_), _) => true,
     }
@@ -189,9 +214,20 @@ mod tests {
     }
 
     #[test]
+    fn a_template_that_fails_is_a_dead_letter_at_once_and_nobodys_fault() {
+        let failed = Outcome { status: None, error: Some(ErrorKind::Template), word: Some("template: x".into()), ..status(500) };
+        assert_eq!(decide_first(&failed).verdict, Verdict::Dead("template: x".to_owned()));
+        assert!(!blames_endpoint(&failed));
+    }
+
+    #[test]
     fn the_receivers_word_is_followed() {
         let abort = Outcome { word: Some("abort".into()), ..status(500) };
         assert!(matches!(decide_first(&abort).verdict, Verdict::Dead(_)));
+        let last = Outcome { word: Some("disable".into()), ..status(200) };
+        assert_eq!((decide_first(&last).verdict, farewell(&last)), (Verdict::Settled, Some(DisabledReason::Receiver)));
+        let late = Outcome { word: Some("abort".into()), ..status(200) };
+        assert_eq!((decide_first(&late).verdict, farewell(&late)), (Verdict::Settled, None));
         let disable = Outcome { word: Some("disable".into()), ..status(500) };
         assert_eq!(decide_first(&disable).verdict, Verdict::Disable(DisabledReason::Receiver));
     }

@@ -11,6 +11,7 @@ use super::attempt;
 use super::job::{Errand, Job, attempt_of};
 use super::lane::Lane;
 use super::parcel::Content;
+use super::sieve::Filtering;
 use crate::clock::Timestamp;
 use crate::model::subscription::SubscriptionRecord;
 use crate::model::{Attempt, ErrorKind, Exception, ExceptionState, Seq};
@@ -41,6 +42,8 @@ pub struct SubscriptionStatus {
     pub delivered_total: u64,
     /// Attempts that failed since the start.
     pub failed_attempts_total: u64,
+    /// What its filter did since the start.
+    pub filtering: Filtering,
     /// The newest attempt since the start.
     pub last_attempt: Option<Attempt>,
     /// Whether the cursor stands still because too many retries wait or the circuit is open.
@@ -138,8 +141,16 @@ pub fn answer(lane: &Rc<Lane>, record: &Arc<SubscriptionRecord>, question: Quest
             });
         }
         Question::Buried(count) => {
-            if let Some(desk) = lane.floor.borrow_mut().desk(record.ordinal) {
+            let mut floor = lane.floor.borrow_mut();
+            if let Some(desk) = floor.desk(record.ordinal) {
                 desk.totals.dead = desk.totals.dead.saturating_sub(count);
+                if let Some(order) = desk.order() {
+                    // A letter that nobody can redrive any more holds nothing up.
+                    order.doubt_dead();
+                    floor.nudge(record.ordinal);
+                    drop(floor);
+                    lane.stir();
+                }
             }
         }
     }
@@ -164,6 +175,7 @@ fn status(lane: &Rc<Lane>, record: &SubscriptionRecord) -> Option<SubscriptionSt
         circuit: desk.circuit().word(),
         delivered_total: desk.totals.delivered,
         failed_attempts_total: desk.totals.failed_attempts,
+        filtering: desk.filtering.as_deref().cloned().unwrap_or_default(),
         last_attempt: desk.last_attempt.clone(),
         is_failing: desk.is_full() || desk.circuit().is_open(),
     })
@@ -216,7 +228,7 @@ fn redrive(lane: &Rc<Lane>, record: &SubscriptionRecord, dead: &[Exception]) -> 
 /// One signed test event, posted now, outside the log.
 async fn ping(lane: &Rc<Lane>, record: &SubscriptionRecord) -> Attempt {
     let now = lane.now();
-    let job = Job { seq: Seq::ZERO, parcel: None, attempt: 1, errand: Errand::First };
+    let job = Job { seq: Seq::ZERO, parcel: None, attempt: 1, errand: Errand::First, batch: None };
     let id = format!("ping_{}", uuid::Uuid::now_v7().simple());
     let body = serde_json::json!({"type": "hookcast.ping", "subscription": record.spec.id, "time": now.to_string()});
     let mut headers = HeaderLines::default();

@@ -23,7 +23,8 @@ fn short(act: &Value) -> String {
 async fn every_act_is_remembered_with_its_actor_and_without_values() {
     let config = "[[subscriptions]]\nid = \"fixed\"\nurl = \"https://example.com/\"\ntopics = [\"t\"]\n";
     let mut relay = Relay::start_with(config).await;
-    let made = relay.must("POST", "/v1/tokens", json!({"id": "t1", "name": "root", "scopes": ["manage", "read", "publish"]})).await;
+    let made =
+        relay.must("POST", "/v1/tokens", json!({"id": "t1", "name": "root", "scopes": ["manage", "read", "publish"]})).await;
     let root = made["token"].as_str().unwrap().to_owned();
     let body = json!({"url": "https://example.com/hook", "topics": ["t"], "headers": {"x-key": "s3cret-value"},
         "signature": {"scheme": "standard", "secret": SECRET}});

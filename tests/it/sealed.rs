@@ -83,7 +83,8 @@ async fn no_file_shows_a_secret() {
     let metrics = relay.client.get(format!("{}/metrics", relay.url)).send().await.unwrap().text().await.unwrap();
     assert!(!metrics.contains("s3cret"));
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", relay.pid())).unwrap();
-    let core: Vec<&str> = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap().split_whitespace().collect();
+    let core: Vec<&str> =
+        limits.lines().find(|line| line.starts_with("Max core file size")).unwrap().split_whitespace().collect();
     assert_eq!(core[4], "0", "no core file of a process that holds secrets");
     relay.kill9().await;
     assert_eq!(found(&relay), [""; 0], "database, WAL and log of a killed relay");

@@ -70,7 +70,10 @@ async fn a_token_makes_nothing_beyond_itself() {
         (json!({"name": "a", "scopes": ["stream"], "topics": ["acme.a"]}), (403, "scope")),
         (json!({"name": "a", "scopes": [], "topics": []}), (422, "scope")),
         (json!({"id": tenant_id, "name": "a", "scopes": ["read"], "topics": ["acme.a"]}), (409, "already_exists")),
-        (json!({"name": "a", "scopes": ["read"], "topics": ["acme.a"], "expires_at": "2001-01-01T00:00:00Z"}), (422, "expires_at")),
+        (
+            json!({"name": "a", "scopes": ["read"], "topics": ["acme.a"], "expires_at": "2001-01-01T00:00:00Z"}),
+            (422, "expires_at"),
+        ),
     ] {
         let answer = relay.ask_as(&tenant, "POST", "/v1/tokens", Some(&body)).await;
         assert_eq!(slug(&answer), wanted, "{body}: {}", answer.1);
@@ -112,7 +115,8 @@ async fn limits_of_a_token_hold() {
     let (relay, root) = guarded().await;
     let limits = json!({"subscriptions": 2, "sources": 1, "streams": 1, "publish_per_second": 10});
     let scopes = json!(["read", "publish", "stream", "manage"]);
-    let (_, tenant) = make(&relay, &root, json!({"name": "acme", "scopes": scopes, "topics": ["acme.**"], "limits": limits})).await;
+    let (_, tenant) =
+        make(&relay, &root, json!({"name": "acme", "scopes": scopes, "topics": ["acme.**"], "limits": limits})).await;
     let body = |topic: &str| json!({"url": URL, "topics": [topic]});
     // Ten at once: two get through.
     let all = (0..10).map(|n| {

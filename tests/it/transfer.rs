@@ -89,7 +89,10 @@ async fn an_export_without_secrets_shows_none_and_removes_none() {
     // Elsewhere it cannot make what would lack its credentials.
     let elsewhere = Relay::start().await;
     let (code, _, problem) = import(&elsewhere, &document, &[]).await;
-    assert!(code == Some(1) && problem.contains("a: headers were left out") && problem.contains("b: auth were left out"), "{problem}");
+    assert!(
+        code == Some(1) && problem.contains("a: headers were left out") && problem.contains("b: auth were left out"),
+        "{problem}"
+    );
     assert!(elsewhere.get("/v1/subscriptions").await["items"].as_array().unwrap().is_empty());
 }
 
@@ -111,7 +114,9 @@ async fn every_mistake_is_told_and_then_nothing_is_changed() {
     let document = json!({"format": "hookcast-subscriptions", "version": 1, "items": items});
     let (code, said, problem) = import(&relay, &document, &[]).await;
     assert_eq!((code, said.as_str()), (Some(1), ""), "{problem}");
-    for part in ["/timeout", "/max_in_flight", "worse: ", "items[3]: has no `id`", "items[4]: has no `definition`", "nothing was changed"] {
+    for part in
+        ["/timeout", "/max_in_flight", "worse: ", "items[3]: has no `id`", "items[4]: has no `definition`", "nothing was changed"]
+    {
         assert!(problem.contains(part), "{part}: {problem}");
     }
     assert!(relay.get("/v1/subscriptions").await["items"].as_array().unwrap().is_empty());
@@ -121,7 +126,11 @@ async fn every_mistake_is_told_and_then_nothing_is_changed() {
 #[tokio::test]
 async fn subscriptions_are_listed_shown_and_added() {
     let relay = Relay::start().await;
-    std::fs::write(relay.path("one.json"), json!({"id": "one", "url": "https://example.com/", "topics": ["a", "b.*"]}).to_string()).unwrap();
+    std::fs::write(
+        relay.path("one.json"),
+        json!({"id": "one", "url": "https://example.com/", "topics": ["a", "b.*"]}).to_string(),
+    )
+    .unwrap();
     let (code, said, problem) = relay.run(&["subs", "add", "one.json", "--url", &relay.url]).await;
     assert!(code == Some(0) && said.contains("whsec_"), "{said} {problem}");
     let (_, said, _) = relay.run(&["subs", "list", "--url", &relay.url]).await;

@@ -109,7 +109,10 @@ async fn plan(desk: &Desk, item: &Value) -> Result<Result<Step, String>, Exit> {
     };
     let missing: Vec<&str> = omitted.iter().copied().filter(|name| *name != "signature").collect();
     if is_new && !missing.is_empty() {
-        return Ok(Err(format!("{id}: {} were left out of the export; add them, or export --with-secrets", missing.join(" and "))));
+        return Ok(Err(format!(
+            "{id}: {} were left out of the export; add them, or export --with-secrets",
+            missing.join(" and ")
+        )));
     }
     let step = |method, body| Step { id: id.to_owned(), method, body, is_new, is_paused: item["paused"] == true };
     if is_new || omitted.is_empty() {
@@ -143,7 +146,9 @@ async fn carry_out(desk: &Desk, step: &Step, is_dry: bool) -> Result<Result<Valu
     }
     let errors = answer["errors"].as_array().into_iter().flatten();
     let fields: Vec<String> = errors
-        .map(|error| format!("{} {}", error["pointer"].as_str().unwrap_or_default(), error["detail"].as_str().unwrap_or_default()))
+        .map(|error| {
+            format!("{} {}", error["pointer"].as_str().unwrap_or_default(), error["detail"].as_str().unwrap_or_default())
+        })
         .collect();
     Ok(Err(if fields.is_empty() { refusal(status, answer.to_string().as_bytes()) } else { fields.join("; ") }))
 }

@@ -62,9 +62,8 @@ pub async fn back_up(database: &Path, file: &Path) -> Result<u64> {
     };
     let partial = Partial::make(beside(file, ".partial"))?;
     let mut conn = connect::observer(database).await?;
-    let target = partial.path.to_str().ok_or_else(|| {
-        cannot(file, "is no UTF-8 name", io::Error::from(io::ErrorKind::InvalidInput))
-    })?;
+    let target =
+        partial.path.to_str().ok_or_else(|| cannot(file, "is no UTF-8 name", io::Error::from(io::ErrorKind::InvalidInput)))?;
     let copied = sqlx::query("VACUUM INTO ?").bind(target.to_owned()).execute(&mut conn).await;
     copied.map_err(|error| fault("copying the database", error))?;
     conn.close().await.map_err(|error| fault("closing the database", error))?;
@@ -101,7 +100,10 @@ pub async fn restore(file: &Path, database: &Path, replaces: bool, now: Timestam
     check_whole(&mut conn).await?;
     connect::bring_up_to_date(&mut conn).await?;
     let restored = jump(&mut conn, now).await?;
-    sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut conn).await.map_err(|error| fault("finishing the copy", error))?;
+    sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
+        .execute(&mut conn)
+        .await
+        .map_err(|error| fault("finishing the copy", error))?;
     conn.close().await.map_err(|error| fault("closing the copy", error))?;
     if is_there {
         set_aside(&database)?;

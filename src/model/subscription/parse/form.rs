@@ -5,7 +5,10 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::model::subscription::{Activity, Auth, OnFull, Ordering, RateLimit, Signature, SubscriptionRecord, SubscriptionSpec};
+use super::keys::public_key_of;
+use crate::model::subscription::{
+    Activity, Auth, OnFull, Ordering, RateLimit, Signature, SignatureScheme, SigningKey, SubscriptionRecord, SubscriptionSpec,
+};
 use crate::units::format_duration;
 
 /// Whether an answer shows the newest signing key.
@@ -26,6 +29,9 @@ pub fn rest_form(record: &SubscriptionRecord, keys: Keys) -> Value {
         let mut form = json!({ "scheme": signature.scheme.word() });
         if let (Keys::Shown, Some(secret)) = (keys, signature.newest()) {
             form["secret"] = json!(secret.expose());
+        }
+        if signature.scheme == SignatureScheme::StandardEd25519 {
+            add_public_keys(&mut form, &signature.keys);
         }
         form
     };
@@ -67,6 +73,15 @@ pub(super) fn document(record: &SubscriptionRecord) -> Value {
         members.insert("auth".to_owned(), auth_whole(auth));
     }
     Value::Object(members)
+}
+
+/// `public_key` of the newest key; after a rotation also `public_keys`, each with the time until which it signs.
+fn add_public_keys(form: &mut Value, keys: &[SigningKey]) {
+    form["public_key"] = json!(keys.first().and_then(|key| public_key_of(&key.secret)));
+    if keys.len() > 1 {
+        let one = |key: &SigningKey| json!({ "public_key": public_key_of(&key.secret), "expires_at": key.expires_at.map(|at| at.to_string()) });
+        form["public_keys"] = keys.iter().map(one).collect();
+    }
 }
 
 /// One scheme as an object, several as a list.
