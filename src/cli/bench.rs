@@ -17,6 +17,7 @@ mod deliver;
 mod down;
 mod experiment;
 mod failures;
+mod history;
 mod latency;
 mod load;
 mod many;
@@ -31,6 +32,7 @@ mod stage;
 mod stream;
 mod subscriptions;
 mod table;
+mod tenants;
 mod wire;
 
 use experiment::{Experiment, Subject, Terms};
@@ -40,11 +42,13 @@ const EXPERIMENTS: &[Experiment] = &[
     deliver::TEN,
     deliver::ONE,
     failures::ONE_PERCENT,
+    history::HISTORY,
     slow::FIFTY,
     down::REFUSING,
     latency::CALM,
     latency::BUSY,
     latency::SLOW_DISK,
+    tenants::NOISE,
     publish::BATCHES,
     publish::SINGLES,
     stream::SINGLE,

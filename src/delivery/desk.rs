@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::batch::Batching;
 use super::circuit::{Circuit, Permit};
 use super::floor::LANE_QUEUE_BYTES_MAX;
-use super::job::{Effect, Errand, Job, Next, attempt_of};
+use super::job::{Effect, Job, Next, attempt_of};
 use super::limiter::Limiter;
 use super::order::Order;
 use super::parcel::Parcel;
@@ -23,11 +23,13 @@ use crate::model::subscription::{OnFull, Ordinal, SubscriptionRecord};
 use crate::model::{Attempt, ErrorKind, Exception, ExceptionState, Outcome, Seq};
 
 mod batching;
+mod flight;
 mod ordering;
 mod recovery;
 mod retries;
 
 use batching::NewWork;
+use flight::Flight;
 
 /// A delivery that waits for its next attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -364,50 +366,6 @@ impl Desk {
             _ => self.apply(seq, effect.put.as_ref()),
         }
         effect
-    }
-
-    /// Ends the flight of an event.
-    fn end_flight(&mut self, errand: Errand, seq: Seq, outcome: &Outcome, now: Timestamp) -> Flight {
-        match errand {
-            Errand::First if self.window.settle(seq) => return Flight::First,
-            Errand::First => return Flight::CalledOff,
-            Errand::Replay(id) => return self.end_replay(id, seq, outcome.is_success(), now),
-            Errand::Retry => {}
-        }
-        let Some(retry) = self.retries.remove(&seq) else { return Flight::CalledOff };
-        self.retries_in_flight = self.retries_in_flight.saturating_sub(u32::from(retry.in_flight));
-        self.due.remove(&(retry.due_at, seq));
-        Flight::Again(retry)
-    }
-}
-
-/// What an attempt turned out to be when it ended.
-enum Flight {
-    /// Nobody waits for it any more, after a seek, say.
-    CalledOff,
-    /// The first attempt of its event.
-    First,
-    /// A retry.
-    Again(Retry),
-    /// An event that a recovery job posted: what is known of it, and whether it stays the dead letter that it is.
-    Recovered {
-        /// The exception that it was.
-        before: Option<Retry>,
-        /// Whether that stays, whatever came of it.
-        is_kept: bool,
-    },
-}
-
-impl Flight {
-    /// What is known of the delivery from before this attempt; `None` when nobody waits for it.
-    fn history(&self, now: Timestamp) -> Option<Before> {
-        match self {
-            Self::CalledOff => None,
-            Self::First | Self::Recovered { before: None, .. } => Some(Before { attempts: 0, since: now }),
-            Self::Again(retry) | Self::Recovered { before: Some(retry), .. } => {
-                Some(Before { attempts: retry.attempts, since: retry.since })
-            }
-        }
     }
 }
 

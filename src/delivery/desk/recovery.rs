@@ -1,6 +1,7 @@
 //! A desk's part in recovery: when a job may post, what its outcome means, what skipping settles, which retries wait.
 
-use super::{Desk, Effect, Flight, Retry};
+use super::flight::Flight;
+use super::{Desk, Effect, Retry};
 use crate::clock::Timestamp;
 use crate::delivery::batch::Member;
 use crate::delivery::job::{Errand, Job, Next};
