@@ -27,15 +27,18 @@ pub mod job;
 pub mod journal;
 pub mod lane;
 pub mod limiter;
+pub mod limits;
 pub mod matcher;
 pub mod metrics;
 pub mod notice;
+pub mod pace;
 pub mod parcel;
 pub mod policy;
 pub mod question;
 mod reading;
 mod saving;
 mod start;
+mod steps;
 pub mod window;
 
 use checkpoint::PartitionProgress;

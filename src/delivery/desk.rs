@@ -5,18 +5,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::circuit::{Circuit, Permit};
 use super::floor::LANE_QUEUE_BYTES_MAX;
 use super::job::{Effect, Errand, Job, Next, attempt_of};
-use super::limiter::Limiter;
+use super::limits::{Allowance, Leave, Pass};
+use super::pace::Pace;
 use super::parcel::Parcel;
 use super::policy::{self, Before, Verdict};
 use super::window::{Position, Window};
 use crate::clock::Timestamp;
-use crate::model::subscription::{OnFull, Ordinal, SubscriptionRecord};
+use crate::model::subscription::{Activity, DisabledReason, OnFull, Ordinal, SubscriptionRecord};
 use crate::model::{Attempt, ErrorKind, Exception, ExceptionState, Outcome, Seq};
+
+mod health;
 
 /// A delivery that waits for its next attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,7 +83,11 @@ pub struct Desk {
     due: BTreeSet<(Timestamp, Seq)>,
     retries_in_flight: u32,
     circuit: Circuit,
-    limiter: Option<Box<Limiter>>,
+    pace: Option<Box<Pace>>,
+    failing_since: Option<Timestamp>,
+    allowance: Option<Box<Allowance>>,
+    /// What the attempt that was given out last holds of shared limits.
+    pub pass: Option<Box<Pass>>,
     hold_until: Timestamp,
     retry_went_last: bool,
 }
@@ -90,7 +96,6 @@ impl Desk {
     /// A desk for a subscription that stands at `position`.
     #[must_use]
     pub fn new(record: Arc<SubscriptionRecord>, position: Position) -> Self {
-        let limiter = record.spec.rate_limit.map(Limiter::new).map(Box::new);
         Self {
             record,
             window: Window::at(position),
@@ -104,7 +109,10 @@ impl Desk {
             due: BTreeSet::new(),
             retries_in_flight: 0,
             circuit: Circuit::default(),
-            limiter,
+            pace: None,
+            failing_since: None,
+            allowance: None,
+            pass: None,
             hold_until: Timestamp(0),
             retry_went_last: false,
         }
@@ -188,15 +196,11 @@ impl Desk {
     /// Takes a changed definition; `true` when it chooses other events than the one before.
     pub fn redefine(&mut self, record: Arc<SubscriptionRecord>) -> bool {
         let before = std::mem::replace(&mut self.record, record);
-        let (old, new) = (&before.spec, &self.record.spec);
-        if old.rate_limit != new.rate_limit {
-            self.limiter = new.rate_limit.map(Limiter::new).map(Box::new);
-        }
-        if old.url != new.url || before.activity != self.record.activity {
+        if before.spec.url != self.record.spec.url || before.activity != self.record.activity {
             // Another endpoint, or one that was said to be well again, starts without its past.
-            self.circuit = Circuit::default();
-            self.hold_until = Timestamp(0);
+            self.begin_anew(matches!(before.activity, Activity::Disabled(reason) if reason != DisabledReason::Manual));
         }
+        let (old, new) = (&before.spec, &self.record.spec);
         old.topics != new.topics || old.types != new.types
     }
 
@@ -240,7 +244,7 @@ impl Desk {
         if self.hold_until > now {
             return Next::WaitUntil(self.hold_until);
         }
-        let probing = match self.circuit.permit(self.record.spec.max_in_flight) {
+        let probing = match self.circuit.permit(self.in_flight_allowed()) {
             Permit::UpTo(limit) if self.in_flight() >= limit => return Next::Nothing,
             Permit::UpTo(_) => false,
             Permit::ProbeAt(_) if self.in_flight() > 0 => return Next::Nothing,
@@ -255,10 +259,12 @@ impl Desk {
             (None, true) => false,
             (None, false) => return self.due.first().map_or(Next::Nothing, |(at, _)| Next::WaitUntil(*at)),
         };
-        if let Some(limiter) = &self.limiter
-            && let Err(wait) = limiter.spend()
-        {
-            return Next::WaitUntil(now.plus(wait.max(Duration::from_millis(1))));
+        if let Some(allowance) = &mut self.allowance {
+            match allowance.ask() {
+                Leave::Go(pass) => self.pass = pass,
+                Leave::In(wait) => return Next::WaitUntil(now.plus(wait)),
+                Leave::WhenCalled => return Next::Nothing,
+            }
         }
         self.retry_went_last = as_retry;
         match retry {
@@ -307,9 +313,7 @@ impl Desk {
             Flight::Again(retry) => Some(retry),
         };
         // An event that could not be read says nothing of the endpoint.
-        if outcome.error != Some(ErrorKind::Storage) {
-            self.circuit.record(policy::blames_endpoint(outcome), now, chance);
-        }
+        let failed_too_long = outcome.error != Some(ErrorKind::Storage) && self.weigh(outcome, began, now, chance);
         let history = Before {
             attempts: before.as_ref().map_or(0, |retry| retry.attempts),
             since: before.as_ref().map_or(now, |retry| retry.since),
@@ -352,6 +356,9 @@ impl Desk {
                 effect.disable = Some(reason);
                 effect.put = Some(remembered(ExceptionState::Retry, history.attempts, now, outcome.describe()));
             }
+        }
+        if failed_too_long {
+            effect.disable.get_or_insert(DisabledReason::Failing);
         }
         self.apply(effect.put.as_ref());
         effect

@@ -53,6 +53,8 @@ pub(super) fn spawn(start: LaneStart) {
 async fn run(start: LaneStart) {
     let LaneStart { partitions, context, gate, inbox } = start;
     let mut floor = Floor::new(reader_start(&partitions, context.follow.head()), SLOTS_MAX);
+    floor.limit_by(Arc::clone(&context.limits));
+    let now = context.clock.now();
     let mut reopen = Vec::new();
     for partition in partitions {
         let partition_number = partition.lease.partition;
@@ -60,13 +62,16 @@ async fn run(start: LaneStart) {
         for record in partition.records {
             let progress = partition.progress.of(record.ordinal, record.starts_after);
             let place = floor.add(Arc::clone(&record), &progress);
+            if let (Some(since), Some(desk)) = (partition.progress.failing.get(&record.ordinal), floor.desk(record.ordinal)) {
+                desk.resume_failing(*since, now);
+            }
             if !progress.holes.is_empty() {
                 reopen.push((place, record.ordinal, progress.holes));
             }
         }
         for exception in &partition.retries {
             if let Some(desk) = floor.desk(exception.ordinal) {
-                desk.resume_retry(exception);
+                desk.resume_stored(exception, now);
                 floor.nudge(exception.ordinal);
             } else {
                 tracing::info!(partition = partition_number, "forgetting retries of a deleted subscription");
@@ -89,6 +94,7 @@ async fn run(start: LaneStart) {
     actix_rt::spawn(reading::feed_lagging(Rc::clone(&lane)));
     actix_rt::spawn(saving::save_dirty(Rc::clone(&lane)));
     actix_rt::spawn(saving::keep_time(Rc::clone(&lane)));
+    actix_rt::spawn(hear(Rc::clone(&lane)));
     actix_rt::spawn(saving::keep_house(Rc::clone(&lane)));
     lane.stir();
     obey(&lane, inbox).await;
@@ -131,6 +137,21 @@ async fn reopen_holes(lane: &Rc<Lane>, place: Place, ordinal: Ordinal, holes: Ve
 fn unread(ordinal: Ordinal, seq: Seq, now: Timestamp) -> Exception {
     let reason = "storage".to_owned();
     Exception { ordinal, seq, state: ExceptionState::Retry, attempts: 0, sent: 0, due_at: now, since: now, reason }
+}
+
+/// Tells desks that they were handed a place of a shared limit, until the lane is cancelled.
+async fn hear(lane: Rc<Lane>) {
+    let bell = lane.floor.borrow().bell();
+    loop {
+        let handed = tokio::select! {
+            handed = bell.heard() => handed,
+            () = lane.context.cancel.cancelled() => return,
+        };
+        for (ordinal, limit) in handed {
+            lane.floor.borrow_mut().hand_over(ordinal, &limit);
+        }
+        lane.stir();
+    }
 }
 
 async fn obey(lane: &Rc<Lane>, mut inbox: mpsc::Receiver<LaneCommand>) {
