@@ -11,6 +11,7 @@ pub mod units;
 pub mod codec;
 pub mod json;
 pub mod net;
+pub mod seal;
 pub mod signature;
 // Level 2: storage
 pub mod storage;

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::document::Document;
 use super::error::ConfigError;
 use super::{
-    Auth, Config, Dedupe, Delivery, History, HistoryAttempts, Limits, Network, Retention, Server, Storage, limits, tokens,
+    Auth, Config, Dedupe, Delivery, History, HistoryAttempts, Limits, Network, Retention, Server, Storage, limits, secrets, tokens,
 };
 use crate::model::SourceSpec;
 use crate::model::fields::{Errors, FieldError, Fields, child, quoted, text};
@@ -30,6 +30,7 @@ pub(super) const KEYS: &[(&str, &[&str])] = &[
     ("network", &["allow", "allow_http", "resolver"]),
     ("delivery", &["timeout", "max_in_flight", "lanes", "per_host_per_second", "per_host_burst", "per_host_in_flight"]),
     ("auth", &["tokens"]),
+    ("secrets", &["key", "key_file", "previous_keys", "any_permissions"]),
 ];
 
 /// Most entries of any list in the configuration.
@@ -66,6 +67,7 @@ fn read(value: &Value, env: &[(String, String)], protocols: &[&str], errors: &Er
         delivery: delivery(&section("delivery")?),
         limit_groups: limits::groups(&root),
         auth: Auth { tokens: tokens::read(&section("auth")?, env) },
+        secrets: secrets::read(&section("secrets")?),
         sources: Vec::new(),
         subscriptions: Vec::new(),
     };

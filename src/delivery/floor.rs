@@ -17,9 +17,10 @@ use super::parcel::Parcel;
 use super::window::{Position, Progress};
 use crate::clock::Timestamp;
 use crate::model::subscription::{Ordinal, SubscriptionRecord};
-use crate::model::{Event, ExceptionState, Outcome, Page, Seq};
+use crate::model::{Event, Outcome, Page, Seq};
 use crate::storage::Lease;
 
+mod effects;
 mod feeding;
 mod health;
 mod timing;
@@ -68,6 +69,10 @@ pub struct Floor {
     pub journal: Journal,
     /// What is to be said of deliveries.
     pub notices: Vec<Notice>,
+    /// Desks whose order needs keys that have to be read.
+    pub unsorted: Vec<Ordinal>,
+    /// Whether a desk let events stand aside, or waits to be sorted, since this was taken.
+    pub has_moved: bool,
     /// Where the lane's reader stands.
     pub scanned: Seq,
     /// Attempts that ended so far.
@@ -95,6 +100,8 @@ impl Floor {
             suspects_max: (slots / SUSPECT_SHARE).max(1),
             journal: Journal::default(),
             notices: Vec::new(),
+            unsorted: Vec::new(),
+            has_moved: false,
             scanned,
             settled: 0,
             book: Arc::default(),
@@ -288,9 +295,14 @@ impl Floor {
                 continue;
             }
             let bytes_before = desk.window.waiting_bytes();
-            match desk.next(now) {
+            let next = desk.next(now);
+            self.waiting_bytes -= bytes_before - desk.window.waiting_bytes();
+            if desk.keeps_order() {
+                self.attend(place);
+            }
+            let Some(desk) = self.desks[place].as_deref_mut() else { continue };
+            match next {
                 Next::Job(job) => {
-                    self.waiting_bytes -= bytes_before - desk.window.waiting_bytes();
                     let (ordinal, record) = (desk.ordinal(), Arc::clone(&desk.record));
                     let pass = RefCell::new(desk.pass.take());
                     self.suspects_in_flight += u32::from(is_suspect);
@@ -323,31 +335,17 @@ impl Floor {
         if desk.ordinal() != assignment.ordinal {
             return Effect::default();
         }
-        let (was_open, was_closed) = (desk.circuit().is_open(), desk.circuit().is_closed());
-        let known = (desk.record.spec.url != assignment.record.spec.url).then(|| desk.condition());
-        let mut effect = desk.settle(&assignment.job, outcome, times.0, times.1, chance);
-        if let Some(known) = known {
-            // Another endpoint than the one in force said so; the event goes out again, to the new one.
-            effect.disable = None;
-            desk.restore(known);
-        }
+        let was_open = desk.circuit().is_open();
+        let (mut effect, notice) = desk.settle_in_force(assignment, outcome, times, chance);
         let opened = !was_open && desk.circuit().is_open();
-        if was_closed != desk.circuit().is_closed() {
-            self.notices.extend(Notice::turned(desk, outcome));
-        }
-        if let Some(exception) = effect.put.take() {
-            if exception.state == ExceptionState::Dead {
-                self.notices.extend(Notice::dead(&desk.record, exception.seq, event.as_ref(), &exception.reason));
-            }
-            self.journal.put(exception, event);
-        }
-        if let Some(seq) = effect.clear {
-            self.journal.clear(assignment.ordinal, seq);
-        }
-        if let Some(attempt) = effect.failure.take() {
-            self.journal.failure(assignment.ordinal, attempt);
+        self.notices.extend(notice);
+        if !outcome.is_success() {
             self.mark_busy(assignment.place);
         }
+        for (mut of_member, event) in std::mem::take(&mut effect.rest) {
+            self.remember(assignment, &mut of_member, event);
+        }
+        self.remember(assignment, &mut effect, event);
         self.journal.touch(assignment.ordinal);
         if opened {
             // What waits is in the log as well; an endpoint that takes nothing must not keep the lane's memory.

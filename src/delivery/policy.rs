@@ -15,6 +15,21 @@ pub const RETRY_AFTER_MAX: Duration = Duration::from_hours(24);
 const STORAGE_AGAIN: Duration = Duration::from_secs(30);
 /// The word of an attempt that could not be made because the event is gone.
 pub const NO_LONGER_KEPT: &str = "no_longer_kept";
+/// Why such an event is dead.
+pub const NO_LONGER_KEPT_REASON: &str = "the event is no longer kept";
+
+/// The outcome of an attempt that could not be made because the event is gone.
+#[must_use]
+pub fn gone() -> Outcome {
+    Outcome {
+        status: None,
+        error: Some(ErrorKind::Storage),
+        latency_ms: 0,
+        retry_after: None,
+        word: Some(NO_LONGER_KEPT.to_owned()),
+        body_head: Vec::new(),
+    }
+}
 
 /// What is decided about one delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,7 +97,7 @@ fn retry_or_give_up(
     // A receiver that says when it can take more has not failed; but it cannot say so for ever.
     if outcome.error == Some(ErrorKind::Storage) {
         return match outcome.word.as_deref() {
-            Some(NO_LONGER_KEPT) => Verdict::Dead("the event is no longer kept".to_owned()),
+            Some(NO_LONGER_KEPT) => Verdict::Dead(NO_LONGER_KEPT_REASON.to_owned()),
             _ => Verdict::RetryAt { at: now.plus(jittered(STORAGE_AGAIN, 0.2, chance)), counts: false },
         };
     }
@@ -94,6 +109,13 @@ fn retry_or_give_up(
     let step = (made.max(1) as usize - 1).min(policy.schedule.len() - 1);
     let delay = jittered(policy.schedule[step], policy.jitter, chance).max(held.unwrap_or_default());
     Verdict::RetryAt { at: now.plus(delay), counts }
+}
+
+/// What a receiver that took a delivery wants besides: with `webhook-delivery: disable` it was the last one. `abort` has nothing
+/// left to abort then.
+#[must_use]
+pub fn farewell(outcome: &Outcome) -> Option<DisabledReason> {
+    (outcome.word.as_deref() == Some("disable")).then_some(DisabledReason::Receiver)
 }
 
 /// `delay` made longer or shorter by up to `jitter` of itself.
@@ -192,6 +214,10 @@ mod tests {
     fn the_receivers_word_is_followed() {
         let abort = Outcome { word: Some("abort".into()), ..status(500) };
         assert!(matches!(decide_first(&abort).verdict, Verdict::Dead(_)));
+        let last = Outcome { word: Some("disable".into()), ..status(200) };
+        assert_eq!((decide_first(&last).verdict, farewell(&last)), (Verdict::Settled, Some(DisabledReason::Receiver)));
+        let late = Outcome { word: Some("abort".into()), ..status(200) };
+        assert_eq!((decide_first(&late).verdict, farewell(&late)), (Verdict::Settled, None));
         let disable = Outcome { word: Some("disable".into()), ..status(500) };
         assert_eq!(decide_first(&disable).verdict, Verdict::Disable(DisabledReason::Receiver));
     }

@@ -65,7 +65,8 @@ async fn run(start: LaneStart) {
             if let (Some(since), Some(desk)) = (partition.progress.failing.get(&record.ordinal), floor.desk(record.ordinal)) {
                 desk.resume_failing(*since, now);
             }
-            if !progress.holes.is_empty() {
+            let stands_aside = floor.desk(record.ordinal).is_some_and(|desk| desk.reopen_aside(&progress.holes));
+            if !progress.holes.is_empty() && !stands_aside {
                 reopen.push((place, record.ordinal, progress.holes));
             }
         }

@@ -45,6 +45,8 @@ pub enum ErrorKind {
     Protocol,
     /// The whole attempt took too long.
     Timeout,
+    /// There was no token to show: its endpoint refused or failed. The delivery itself was not sent.
+    Auth,
     /// The relay could not read the event.
     Storage,
 }
@@ -70,6 +72,7 @@ impl ErrorKind {
             Self::Eof => "eof",
             Self::Protocol => "protocol",
             Self::Timeout => "timeout",
+            Self::Auth => "auth",
             Self::Storage => "storage",
         }
     }
@@ -86,7 +89,7 @@ pub struct Outcome {
     pub latency_ms: u32,
     /// `Retry-After` as sent, when it came with 429 or 503.
     pub retry_after: Option<String>,
-    /// `webhook-delivery` of the receiver, lower-case.
+    /// `webhook-delivery` of the receiver, lower-case; `disable` counts whatever the status.
     pub word: Option<String>,
     /// First bytes of the answer's body, kept for failures.
     pub body_head: Vec<u8>,
@@ -160,6 +163,17 @@ pub struct Exception {
     pub since: Timestamp,
     /// The last failure: `status_500`, `timeout`, …, or why it is dead.
     pub reason: String,
+}
+
+impl Exception {
+    /// How the reason of a dead letter begins that was skipped past: where order is kept, it holds nothing up any more.
+    pub const SKIPPED: &str = "skipped: ";
+
+    /// Whether it was skipped past.
+    #[must_use]
+    pub fn is_skipped(&self) -> bool {
+        self.reason.starts_with(Self::SKIPPED)
+    }
 }
 
 /// An exception together with the event it is about, so that the event can outlive retention.

@@ -29,8 +29,9 @@ const LAYERS: &[Layer] = &[
     layer(1, "codec", &["clock", "model"]),
     layer(1, "json", &["model"]),
     layer(1, "net", &["clock", "units"]),
+    layer(1, "seal", &[]),
     layer(1, "signature", &["clock", "model"]),
-    layer(2, "storage", &["clock", "model"]),
+    layer(2, "storage", &["clock", "model", "seal"]),
     layer(2, "tail", &["clock", "model"]),
     layer(3, "follow", &["clock", "model", "storage", "tail"]),
     layer(3, "registry", &["clock", "model", "storage"]),
@@ -44,7 +45,7 @@ const LAYERS: &[Layer] = &[
         "http",
         &["clock", "units", "model", "codec", "json", "storage", "follow", "registry", "source", "ingest", "delivery", "egress"],
     ),
-    layer(5, "config", &["clock", "units", "model", "json", "net", "storage", "registry", "ingest", "delivery", "http"]),
+    layer(5, "config", &["clock", "units", "model", "json", "net", "seal", "storage", "registry", "ingest", "delivery", "http"]),
     layer(5, "telemetry", &[]),
     layer(5, "app", ALL),
     layer(5, "cli", ALL),
@@ -91,6 +92,9 @@ const PURE: &[&str] = &[
     "delivery/circuit.rs",
     "delivery/matcher.rs",
     "delivery/checkpoint.rs",
+    "delivery/order.rs",
+    "delivery/order",
+    "delivery/batch.rs",
 ];
 
 /// What pure files never name.

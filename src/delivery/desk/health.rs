@@ -6,10 +6,13 @@ use std::time::Duration;
 use super::Desk;
 use crate::clock::Timestamp;
 use crate::delivery::circuit::Circuit;
+use crate::delivery::floor::Assignment;
+use crate::delivery::job::Effect;
 use crate::delivery::limits::{Bell, LimitBook, SharedLimit, own_rate};
+use crate::delivery::notice::Notice;
 use crate::delivery::pace::{self, Pace};
 use crate::delivery::policy;
-use crate::model::subscription::SubscriptionRecord;
+use crate::model::subscription::{DisabledReason, SubscriptionRecord};
 use crate::model::{Exception, Outcome};
 
 /// After a start, time in which an endpoint that failed before it may show that it is well, but for half of `disable_after`:
@@ -26,8 +29,33 @@ pub struct Condition {
 }
 
 impl Desk {
-    /// Takes note of what an attempt says of the endpoint; `true` when nothing but failure was seen for too long.
-    pub(super) fn weigh(&mut self, outcome: &Outcome, began: Timestamp, now: Timestamp, chance: f64) -> bool {
+    /// Takes in the outcome of an attempt made by a definition that may have changed since; gives also what is to be said of
+    /// the endpoint.
+    pub fn settle_in_force(
+        &mut self,
+        assignment: &Assignment,
+        outcome: &Outcome,
+        (began, now): (Timestamp, Timestamp),
+        chance: f64,
+    ) -> (Effect, Option<Notice>) {
+        if self.record.spec.url != assignment.record.spec.url {
+            // Another endpoint than the one in force said so; the event goes out again, to the new one.
+            let known = self.condition();
+            let effect = self.settle(&assignment.job, outcome, began, now, chance);
+            self.restore(known);
+            return (Effect { disable: None, ..effect }, None);
+        }
+        let was_closed = self.circuit.is_closed();
+        let mut effect = self.settle(&assignment.job, outcome, began, now, chance);
+        if self.failing_since.is_some_and(|since| now.since(since) >= self.record.spec.disable_after) {
+            effect.disable.get_or_insert(DisabledReason::Failing);
+        }
+        let has_turned = was_closed != self.circuit.is_closed();
+        (effect, has_turned.then(|| Notice::turned(self, outcome)).flatten())
+    }
+
+    /// Takes note of what an attempt says of the endpoint.
+    pub(super) fn weigh(&mut self, outcome: &Outcome, began: Timestamp, now: Timestamp, chance: f64) {
         let was_open = self.circuit.is_open();
         self.circuit.record(policy::blames_endpoint(outcome), now, chance);
         if self.pace.is_some() || pace::is_too_much(outcome) {
@@ -39,10 +67,9 @@ impl Desk {
             if was_open {
                 self.pace = Some(Box::new(Pace::from_one(now)));
             }
-            return false;
+        } else {
+            self.failing_since.get_or_insert(now);
         }
-        let since = *self.failing_since.get_or_insert(now);
-        now.since(since) >= self.record.spec.disable_after
     }
 
     /// Attempts that may be in flight while the circuit is closed.

@@ -9,6 +9,7 @@ use crate::delivery::notice::Notice;
 use crate::delivery::parcel::Parcel;
 use crate::delivery::window::Position;
 use crate::model::delivery::ExpiredRange;
+use crate::model::subscription::Ordinal;
 use crate::model::{Event, Page, Seq};
 
 impl Floor {
@@ -146,6 +147,9 @@ impl Floor {
     }
 
     fn note_gap(&mut self, place: Place, at: Seq, first: Seq) {
+        // Nothing stood in the hole that a restored log begins anew behind; in front of it retention may have taken some.
+        let is_hole = first.0.saturating_sub(at.0) >= Seq::RESTORE_JUMP;
+        let first = if is_hole { Seq(first.0 - (Seq::RESTORE_JUMP - 1)) } else { first };
         if first > at.next() {
             self.expire(place, at.next(), first.prev());
         }
@@ -160,6 +164,13 @@ impl Floor {
                 "events expired before they were delivered");
             self.notices.extend(Notice::expired(&desk.record, range.from, range.to));
             self.journal.expired(range);
+        }
+    }
+
+    /// The same of one event of a subscription that is here.
+    pub fn expire_of(&mut self, ordinal: Ordinal, seq: Seq) {
+        if let Some(place) = self.by_ordinal.get(&ordinal).copied() {
+            self.expire(place, seq, seq);
         }
     }
 
