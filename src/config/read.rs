@@ -8,7 +8,8 @@ use serde_json::Value;
 use super::document::Document;
 use super::error::ConfigError;
 use super::{
-    Auth, Config, Dedupe, Delivery, History, HistoryAttempts, Limits, Network, Retention, Server, Storage, limits, secrets, tokens,
+    Auth, Config, Dedupe, Delivery, History, HistoryAttempts, Limits, Network, Retention, Server, Storage, limits, secrets,
+    tokens,
 };
 use crate::model::SourceSpec;
 use crate::model::fields::{Errors, FieldError, Fields, child, quoted, text};

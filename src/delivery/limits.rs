@@ -1,7 +1,7 @@
 //! Limits that several subscriptions share, over all lanes: by target host and by group. And what one desk holds of them.
 //!
-//! A desk asks for everything it needs one after the other: a token of its own limit, of its group and of its host, then a
-//! place at its host and in its group. Tokens are lines in time ([`Bucket`]); places are handed from whoever ends to whoever
+//! A desk asks for everything it needs one after the other: a token of its own limit, of its group and of its host, then places
+//! at its host and in its group, both or none. Tokens are lines in time ([`Bucket`]); places are handed from whoever ends to whoever
 //! waits longest, on whatever lane that is. Nothing here polls, and no lock is held but for a few instructions.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -222,8 +222,23 @@ pub enum Leave {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     None,
-    InLine,
-    Handed,
+    InLine(Which),
+    Handed(Which),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Which {
+    Host,
+    Group,
+}
+
+impl Which {
+    fn other(self) -> Self {
+        match self {
+            Self::Host => Self::Group,
+            Self::Group => Self::Host,
+        }
+    }
 }
 
 /// What one desk holds of its limits while it gathers them for its next attempt.
@@ -235,7 +250,7 @@ pub struct Allowance {
     ordinal: Ordinal,
     bell: Arc<Bell>,
     since: Instant,
-    /// Steps taken: three tokens, then two places.
+    /// Tokens it has, of its own limit, its group and its host.
     step: u8,
     /// When the token of this step is there, once it was given.
     token_at: Option<Tick>,
@@ -245,8 +260,6 @@ pub struct Allowance {
 }
 
 const TOKENS: u8 = 3;
-const HOST_PLACE: u8 = 3;
-const GROUP_PLACE: u8 = 4;
 
 impl Allowance {
     /// Asks for one attempt, now.
@@ -267,18 +280,8 @@ impl Allowance {
             self.token_at = None;
             self.step += 1;
         }
-        while self.step <= GROUP_PLACE {
-            let has_place = match (self.limit_at(self.step), self.place) {
-                (None, _) | (_, Place::Handed) => true,
-                (_, Place::InLine) => false,
-                (Some(limit), Place::None) => limit.take_place(self.ordinal, &self.bell),
-            };
-            if !has_place {
-                self.place = Place::InLine;
-                return Leave::WhenCalled;
-            }
-            self.place = Place::None;
-            self.step += 1;
+        if !self.take_places() {
+            return Leave::WhenCalled;
         }
         for bucket in (0..TOKENS).filter_map(|step| self.bucket(step)) {
             bucket.use_token(now);
@@ -300,42 +303,60 @@ impl Allowance {
         }
     }
 
+    /// Takes the places that an attempt needs, or none and stands in the line of the one that is missing: who waits for one
+    /// limit holds nobody up at the other.
+    fn take_places(&mut self) -> bool {
+        let first = match self.place {
+            Place::InLine(_) => return false,
+            Place::Handed(which) => which,
+            Place::None => Which::Host,
+        };
+        if self.place == Place::None && !self.take_place(first) {
+            return false;
+        }
+        let second = first.other();
+        if !self.take_place(second) {
+            if let Some(limit) = self.limit_of(first) {
+                limit.return_place();
+            }
+            return false;
+        }
+        self.place = Place::None;
+        true
+    }
+
+    fn take_place(&mut self, which: Which) -> bool {
+        let has_place = self.limit_of(which).is_none_or(|limit| limit.take_place(self.ordinal, &self.bell));
+        if !has_place {
+            self.place = Place::InLine(which);
+        }
+        has_place
+    }
+
     /// Takes a place that was handed over; `false` when it is not waited for (any more).
     pub fn take_handed(&mut self, limit: &Arc<SharedLimit>) -> bool {
-        let waits = self.place == Place::InLine && self.limit_at(self.step).is_some_and(|other| Arc::ptr_eq(other, limit));
+        let Place::InLine(which) = self.place else { return false };
+        let waits = self.limit_of(which).is_some_and(|other| Arc::ptr_eq(other, limit));
         if waits {
-            self.place = Place::Handed;
+            self.place = Place::Handed(which);
         }
         waits
     }
 
-    /// The desk was looked at: if it wanted nothing, others get the places that it holds or waits for. Tokens stay.
+    /// The desk was looked at: if it wanted nothing, others get the place that it has or waits for. Tokens stay.
     pub fn step_aside(&mut self) {
         if !std::mem::take(&mut self.asks) {
-            self.return_places();
+            self.return_place();
         }
     }
 
-    fn return_places(&mut self) {
-        let at = self.step;
-        if at < HOST_PLACE {
-            return;
-        }
-        if let Some(limit) = self.limit_at(at).map(Arc::clone) {
+    fn return_place(&mut self) {
+        match std::mem::replace(&mut self.place, Place::None) {
             // A place on its way comes back when the lane finds that it is no longer waited for.
-            match self.place {
-                Place::InLine => drop(limit.leave_line(self.ordinal)),
-                Place::Handed => limit.return_place(),
-                Place::None => {}
-            }
+            Place::InLine(which) => drop(self.limit_of(which).map(|limit| limit.leave_line(self.ordinal))),
+            Place::Handed(which) => drop(self.limit_of(which).map(SharedLimit::return_place)),
+            Place::None => {}
         }
-        if at > HOST_PLACE
-            && let Some(host) = &self.host
-        {
-            host.return_place();
-        }
-        self.place = Place::None;
-        self.step = HOST_PLACE;
     }
 
     fn bucket(&self, step: u8) -> Option<&Bucket> {
@@ -346,14 +367,17 @@ impl Allowance {
         }
     }
 
-    fn limit_at(&self, step: u8) -> Option<&Arc<SharedLimit>> {
-        if step == HOST_PLACE { self.host.as_ref() } else { self.group.as_ref() }
+    fn limit_of(&self, which: Which) -> Option<&Arc<SharedLimit>> {
+        match which {
+            Which::Host => self.host.as_ref(),
+            Which::Group => self.group.as_ref(),
+        }
     }
 }
 
 impl Drop for Allowance {
     fn drop(&mut self) {
-        self.return_places();
+        self.return_place();
         let given = self.step.min(TOKENS) + u8::from(self.token_at.is_some());
         for bucket in (0..given).filter_map(|step| self.bucket(step)) {
             bucket.give_up();

@@ -162,6 +162,9 @@ impl Desk {
         }
         self.due = std::mem::take(&mut self.due).into_iter().map(|(at, seq)| (moved(at), seq)).collect();
         self.circuit.shift(by_ms);
+        if let Some(batching) = &mut self.batching {
+            batching.shift(by_ms);
+        }
         if let Some(pace) = &mut self.pace {
             pace.shift(by_ms);
         }
