@@ -64,10 +64,14 @@ fn read_file(fields: &Fields<'_>, path: &Path) -> Option<MasterKey> {
         }
     };
     #[cfg(unix)]
-    if std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o077 != 0 && !fields.flag("any_permissions").unwrap_or_default() {
+    if std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o077 != 0
+        && !fields.flag("any_permissions").unwrap_or_default()
+    {
         refuse(
             "secret_permissions",
-            format!("{name} is open to others; allowed: a file that only its owner may read (`chmod 600`), or `any_permissions = true`"),
+            format!(
+                "{name} is open to others; allowed: a file that only its owner may read (`chmod 600`), or `any_permissions = true`"
+            ),
         );
         return None;
     }

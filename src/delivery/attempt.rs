@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use actix_http::header::{AUTHORIZATION, HeaderName, HeaderValue, USER_AGENT};
 
+use super::filled::Filled;
 use super::parcel::Content;
 use super::tokens::{TokenSource, Tokens};
 use crate::clock::Timestamp;
@@ -41,6 +42,8 @@ pub struct Address {
     pub timeout: Duration,
     /// What the body is.
     pub payload: PayloadForm,
+    /// The body's template, in that form.
+    pub filled: Option<Box<Filled>>,
 }
 
 impl Address {
@@ -91,7 +94,9 @@ impl Address {
             }
         }
         let stamp_bytes = STAMP_BYTES + signers.iter().map(|(_, signer)| signer.value_bytes()).sum::<usize>();
-        Ok(Self { target, headers, signers, stamp_bytes, tokens: source, timeout: spec.timeout, payload: spec.payload })
+        let filled = spec.template.as_deref().map(|template| Box::new(Filled::of(template)));
+        let (timeout, payload) = (spec.timeout, spec.payload);
+        Ok(Self { target, headers, signers, stamp_bytes, tokens: source, timeout, payload, filled })
     }
 
     /// The lines that are new each attempt: time, signatures, number.

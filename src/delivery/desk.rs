@@ -15,6 +15,7 @@ use super::order::Order;
 use super::pace::Pace;
 use super::parcel::Parcel;
 use super::policy::{self, Before, Decision, Verdict};
+use super::sieve::Filtering;
 use super::window::{Position, Window};
 use crate::clock::Timestamp;
 use crate::model::subscription::{Activity, DisabledReason, OnFull, Ordinal, SubscriptionRecord};
@@ -78,6 +79,8 @@ pub struct Desk {
     pub window: Window<Rc<Parcel>>,
     /// Totals.
     pub totals: Totals,
+    /// What its filter did, once it did something.
+    pub filtering: Option<Box<Filtering>>,
     /// The newest attempt.
     pub last_attempt: Option<Attempt>,
     /// Whether it stands in the lane's ready queue.
@@ -112,6 +115,7 @@ impl Desk {
             record,
             window: Window::at(position),
             totals: Totals::default(),
+            filtering: None,
             last_attempt: None,
             is_ready: false,
             is_busy: false,
@@ -227,7 +231,7 @@ impl Desk {
             self.reorder();
         }
         let (old, new) = (&before.spec, &self.record.spec);
-        old.topics != new.topics || old.types != new.types
+        old.topics != new.topics || old.types != new.types || old.filter != new.filter
     }
 
     /// Drops what waits in memory and stands still at the cursor.
@@ -296,8 +300,8 @@ impl Desk {
 
     /// What follows from an outcome for its event; what the endpoint has done is taken in.
     fn judge(&mut self, outcome: &Outcome, history: Before, (began, now): (Timestamp, Timestamp), chance: f64) -> Decision {
-        // An event that could not be read says nothing of the endpoint.
-        if outcome.error != Some(ErrorKind::Storage) {
+        // An event that could not be read or filled in says nothing of the endpoint.
+        if !matches!(outcome.error, Some(ErrorKind::Storage | ErrorKind::Template)) {
             self.weigh(outcome, began, now, chance);
         }
         let decision = policy::decide(outcome, history, &self.record.spec.retry, now, chance);

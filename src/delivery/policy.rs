@@ -76,6 +76,9 @@ pub fn decide(outcome: &Outcome, before: Before, policy: &RetryPolicy, now: Time
         Verdict::Settled
     } else if outcome.status == Some(410) {
         Verdict::Disable(DisabledReason::Gone)
+    } else if outcome.error == Some(ErrorKind::Template) {
+        // The next attempt would make the same text.
+        Verdict::Dead(outcome.describe())
     } else if outcome.word.as_deref() == Some("disable") {
         Verdict::Disable(DisabledReason::Receiver)
     } else if outcome.word.as_deref() == Some("abort") {
@@ -144,7 +147,7 @@ pub fn asked_delay(outcome: &Outcome, now: Timestamp) -> Option<Duration> {
 #[must_use]
 pub fn blames_endpoint(outcome: &Outcome) -> bool {
     match (outcome.error, outcome.status) {
-        (None | Some(ErrorKind::RedirectNotFollowed | ErrorKind::Storage), _) => false,
+        (None | Some(ErrorKind::RedirectNotFollowed | ErrorKind::Storage | ErrorKind::Template), _) => false,
         (Some(ErrorKind::Status), Some(status)) => matches!(status, 401 | 403 | 404 | 408 | 429 | 500..),
         (Some(_), _) => true,
     }
@@ -208,6 +211,13 @@ mod tests {
         let verdict = |outcome: &Outcome| decide(outcome, before, &policy(), NOW, 0.5).verdict;
         assert!(matches!(verdict(&unread), Verdict::RetryAt { counts: false, .. }));
         assert!(matches!(verdict(&Outcome { word: Some(NO_LONGER_KEPT.into()), ..unread }), Verdict::Dead(_)));
+    }
+
+    #[test]
+    fn a_template_that_fails_is_a_dead_letter_at_once_and_nobodys_fault() {
+        let failed = Outcome { status: None, error: Some(ErrorKind::Template), word: Some("template: x".into()), ..status(500) };
+        assert_eq!(decide_first(&failed).verdict, Verdict::Dead("template: x".to_owned()));
+        assert!(!blames_endpoint(&failed));
     }
 
     #[test]

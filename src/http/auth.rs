@@ -7,8 +7,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use actix_web::{HttpMessage as _, HttpRequest};
 use actix_web::http::header::{self, HeaderMap, HeaderValue};
+use actix_web::{HttpMessage as _, HttpRequest};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 

@@ -78,9 +78,9 @@ impl Tokens {
 
 /// Registers the routes.
 pub(super) fn configure(config: &mut ServiceConfig) {
-    config.service(at(LIST, "GET, HEAD, POST").route(get().to(list)).route(web::post().to(create))).service(
-        at(&format!("{LIST}/{{id}}"), "GET, HEAD, DELETE").route(get().to(show_one)).route(web::delete().to(revoke)),
-    );
+    config
+        .service(at(LIST, "GET, HEAD, POST").route(get().to(list)).route(web::post().to(create)))
+        .service(at(&format!("{LIST}/{{id}}"), "GET, HEAD, DELETE").route(get().to(show_one)).route(web::delete().to(revoke)));
 }
 
 async fn list(state: Data<HttpState>, request: HttpRequest) -> Result<HttpResponse, Problem> {

@@ -58,6 +58,9 @@ pub(super) fn status(record: &SubscriptionRecord, status: &SubscriptionStatus, o
         "circuit": status.circuit,
         "delivered_total": status.delivered_total,
         "failed_attempts_total": status.failed_attempts_total,
+        "filtered_total": status.filtering.filtered,
+        "filter_errors_total": status.filtering.errors,
+        "last_filter_error": status.filtering.last_error.as_ref().map(|(seq, reason)| format!("event {seq}: {reason}")),
         "last_attempt": status.last_attempt.as_ref().map(attempt),
     })
 }

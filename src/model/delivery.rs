@@ -49,6 +49,8 @@ pub enum ErrorKind {
     Auth,
     /// The relay could not read the event.
     Storage,
+    /// The event could not be filled into the subscription's template; nothing was sent.
+    Template,
 }
 
 impl ErrorKind {
@@ -74,6 +76,7 @@ impl ErrorKind {
             Self::Timeout => "timeout",
             Self::Auth => "auth",
             Self::Storage => "storage",
+            Self::Template => "template",
         }
     }
 }
@@ -102,12 +105,13 @@ impl Outcome {
         self.error.is_none()
     }
 
-    /// The word for lists and logs: `success`, `status_500`, `timeout`, …
+    /// The word for lists and logs: `success`, `status_500`, `timeout`, …; for a template also what is wrong.
     #[must_use]
     pub fn describe(&self) -> String {
         match (self.error, self.status) {
             (None, _) => "success".to_owned(),
             (Some(ErrorKind::Status), Some(status)) => format!("status_{status}"),
+            (Some(ErrorKind::Template), _) => self.word.clone().unwrap_or_else(|| ErrorKind::Template.word().to_owned()),
             (Some(kind), _) => kind.word().to_owned(),
         }
     }

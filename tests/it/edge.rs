@@ -146,6 +146,7 @@ impl Deliveries for Behind {
             circuit: "half_open",
             delivered_total: 6,
             failed_attempts_total: 7,
+            filtering: hookcast::delivery::sieve::Filtering::default(),
             last_attempt: Some(attempt(7)),
             is_failing: true,
         };

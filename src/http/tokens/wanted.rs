@@ -38,7 +38,11 @@ pub(super) fn read(body: &Value, now: Timestamp) -> Result<Wanted, Vec<FieldErro
         let named = |name: &str| {
             let given = fields.text(name)?;
             if !is_id(given) {
-                fields.refuse(name, "id", format!("{} is not allowed; allowed: 1 to 64 letters, digits, '_' and '-'", quoted(given)));
+                fields.refuse(
+                    name,
+                    "id",
+                    format!("{} is not allowed; allowed: 1 to 64 letters, digits, '_' and '-'", quoted(given)),
+                );
             }
             Some(given.to_owned())
         };
@@ -78,7 +82,11 @@ fn topics(fields: &Fields<'_>) -> Vec<TopicPattern> {
     let Some(items) = fields.list("topics", PATTERNS_MAX) else { return patterns };
     if items.is_empty() {
         // Left out it means all; an empty list may be somebody's idea of none.
-        fields.refuse("topics", "topics", "is empty; allowed: patterns such as \"acme.**\", or no `topics` at all for every topic");
+        fields.refuse(
+            "topics",
+            "topics",
+            "is empty; allowed: patterns such as \"acme.**\", or no `topics` at all for every topic",
+        );
     }
     for (index, item) in items.iter().enumerate() {
         let pointer = child(&fields.at("topics"), &index.to_string());

@@ -29,7 +29,10 @@ impl Change {
     pub(super) fn write(&self, script: &mut Script) {
         match self {
             Self::PutToken(id, record) => {
-                script.statement("INSERT OR REPLACE INTO tokens (id, record) VALUES (?, ?)").bind(id.clone()).bind(record.clone());
+                script
+                    .statement("INSERT OR REPLACE INTO tokens (id, record) VALUES (?, ?)")
+                    .bind(id.clone())
+                    .bind(record.clone());
                 script.statement("INSERT INTO meta (name, value) VALUES ('guarded', 1) ON CONFLICT DO NOTHING");
             }
             Self::DeleteToken(id) => {

@@ -76,11 +76,12 @@ impl Sealing {
         let mut has_plain = false;
         for (table, _, _) in TABLES {
             // The first characters tell the key; a plain record has its own there, so it is told as nothing.
-            let sql = format!(
-                "SELECT DISTINCT CASE WHEN record LIKE 'sealed:%' THEN substr(record, 1, 26) ELSE '' END FROM {table}"
-            );
-            let begins: Vec<String> =
-                sqlx::query_scalar(AssertSqlSafe(sql)).fetch_all(&mut *conn).await.map_err(|error| fault("looking at keys", error))?;
+            let sql =
+                format!("SELECT DISTINCT CASE WHEN record LIKE 'sealed:%' THEN substr(record, 1, 26) ELSE '' END FROM {table}");
+            let begins: Vec<String> = sqlx::query_scalar(AssertSqlSafe(sql))
+                .fetch_all(&mut *conn)
+                .await
+                .map_err(|error| fault("looking at keys", error))?;
             for begin in begins {
                 match key_id(&begin) {
                     None => has_plain = true,

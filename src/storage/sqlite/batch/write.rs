@@ -38,7 +38,11 @@ impl Batch<'_> {
 
     /// About how many frames it adds to the WAL.
     pub(in crate::storage::sqlite) fn frames(&self) -> u64 {
-        let rows = self.exceptions.len() + self.failures.len() + self.subscriptions.len() + self.sources.len() + self.administration.len();
+        let rows = self.exceptions.len()
+            + self.failures.len()
+            + self.subscriptions.len()
+            + self.sources.len()
+            + self.administration.len();
         (self.bytes / FRAME_BYTES + 2 * self.pages.len() + 2 * self.checkpoints.len() + rows + 4) as u64
     }
 
