@@ -17,6 +17,7 @@ mod deliver;
 mod down;
 mod experiment;
 mod failures;
+mod gathering;
 mod latency;
 mod load;
 mod many;
@@ -42,6 +43,8 @@ const EXPERIMENTS: &[Experiment] = &[
     failures::ONE_PERCENT,
     slow::FIFTY,
     down::REFUSING,
+    gathering::BATCH,
+    gathering::ORDERED,
     latency::CALM,
     latency::BUSY,
     latency::SLOW_DISK,
