@@ -10,6 +10,7 @@ use crate::delivery::parcel::Parcel;
 use crate::delivery::window::Position;
 use crate::filter::Facts;
 use crate::model::delivery::ExpiredRange;
+use crate::model::subscription::Ordinal;
 use crate::model::{Event, Page, Seq};
 
 /// What desks share of an event that is fed to them.
@@ -173,6 +174,13 @@ impl Floor {
                 "events expired before they were delivered");
             self.notices.extend(Notice::expired(&desk.record, range.from, range.to));
             self.journal.expired(range);
+        }
+    }
+
+    /// The same of one event of a subscription that is here.
+    pub fn expire_of(&mut self, ordinal: Ordinal, seq: Seq) {
+        if let Some(place) = self.by_ordinal.get(&ordinal).copied() {
+            self.expire(place, seq, seq);
         }
     }
 
