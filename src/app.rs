@@ -26,7 +26,7 @@ use crate::net::dial::Gate;
 use crate::net::fetch::Fetcher;
 use crate::net::target::Target;
 use crate::net::tls::Tls;
-use crate::registry::{Registry, SourceRegistry};
+use crate::registry::{Registry, SourceRegistry, Texts};
 use crate::retention::{Retention, RetentionSettings};
 use crate::source::Sources;
 use crate::storage::{BACKENDS, StorageError, StorageErrorKind, StorageSettings, Store};
@@ -151,6 +151,7 @@ impl App {
                 catalog: Arc::clone(&ground.store.catalog),
             }),
             urls: url_judge(config),
+            texts: Arc::new(Texts::default()),
             protocols: feeds::protocols(),
             defaults: DefinitionDefaults { timeout: config.delivery.timeout, max_in_flight: config.delivery.max_in_flight },
             metrics,

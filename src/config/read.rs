@@ -13,6 +13,7 @@ use crate::model::fields::{Errors, FieldError, Fields, child, quoted, text};
 use crate::model::source::parse::{SourceRules, parse_source};
 use crate::model::subscription::parse::{Definition, IN_FLIGHT_MAX, Rules, TIMEOUT_MAX, TIMEOUT_MIN, UrlJudge, parse_definition};
 use crate::net::{EgressRules, ResolverChoice, Target};
+use crate::registry::Texts;
 use crate::storage::{BACKENDS, Durability};
 
 /// Sections and their keys.
@@ -68,7 +69,8 @@ fn read(value: &Value, env: &[(String, String)], protocols: &[&str], errors: &Er
     let judge = Judge(&rules);
     config.sources = sources(&root, &SourceRules { urls: &judge, protocols });
     let Delivery { timeout, max_in_flight, .. } = config.delivery;
-    config.subscriptions = subscriptions(&root, &Rules { timeout, max_in_flight, ..Rules::new(&judge) });
+    let texts = Texts::default();
+    config.subscriptions = subscriptions(&root, &Rules { timeout, max_in_flight, texts: &texts, ..Rules::new(&judge) });
     if !config.server.listen.ip().is_loopback() && config.auth.tokens.is_empty() {
         let detail = format!(
             "{} is open to other machines while there are no tokens; allowed: a loopback address, or tokens in [auth] or {}",

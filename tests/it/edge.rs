@@ -85,6 +85,7 @@ pub(crate) async fn state_over(
         urls: Arc::new(|url: &str| {
             if url.starts_with("https://") { Ok(url.to_owned()) } else { Err(("https_required", "use https".to_owned())) }
         }),
+        texts: Arc::new(hookcast::registry::Texts::default()),
         protocols: &["ndjson", "sse"],
         defaults: DefinitionDefaults { timeout: Duration::from_secs(15), max_in_flight: 16 },
         metrics: Some(Arc::new(|| "hookcast_up 1\n".to_owned())),
@@ -140,6 +141,7 @@ impl Deliveries for Behind {
             circuit: "half_open",
             delivered_total: 6,
             failed_attempts_total: 7,
+            filtering: hookcast::delivery::sieve::Filtering::default(),
             last_attempt: Some(attempt(7)),
             is_failing: true,
         };
