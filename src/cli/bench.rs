@@ -17,6 +17,7 @@ mod deliver;
 mod down;
 mod experiment;
 mod failures;
+mod filter;
 mod latency;
 mod load;
 mod many;
@@ -55,6 +56,7 @@ const EXPERIMENTS: &[Experiment] = &[
     backlog::LAGGING,
     subscriptions::CROWD,
     bytes::BYTES,
+    filter::FILTER,
 ];
 
 /// Arguments of `bench`.
