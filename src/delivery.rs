@@ -42,6 +42,7 @@ mod saving;
 pub mod sieve;
 mod sorting;
 mod start;
+pub mod tokens;
 pub mod window;
 
 use checkpoint::PartitionProgress;

@@ -18,8 +18,8 @@ pub use cache::{FILTERS_MAX, Filters};
 pub use facts::{DATA_BYTES_MAX, Facts};
 pub use library::PATTERN_BYTES_MAX;
 pub use meter::STEPS_MAX;
-pub use prepare::{DEPTH_MAX, LISTS_MADE_MAX, LOOPS_NESTED_MAX};
 use prepare::{Cost, PATTERN, Prepared, STEP, prepare};
+pub use prepare::{DEPTH_MAX, LISTS_MADE_MAX, LOOPS_NESTED_MAX};
 
 mod cache;
 mod facts;

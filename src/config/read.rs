@@ -7,7 +7,9 @@ use serde_json::Value;
 
 use super::document::Document;
 use super::error::ConfigError;
-use super::{Auth, Config, Dedupe, Delivery, History, HistoryAttempts, Limits, Network, Retention, Server, Storage, tokens};
+use super::{
+    Auth, Config, Dedupe, Delivery, History, HistoryAttempts, Limits, Network, Retention, Server, Storage, secrets, tokens,
+};
 use crate::model::SourceSpec;
 use crate::model::fields::{Errors, FieldError, Fields, child, quoted, text};
 use crate::model::source::parse::{SourceRules, parse_source};
@@ -27,6 +29,7 @@ pub(super) const KEYS: &[(&str, &[&str])] = &[
     ("network", &["allow", "allow_http", "resolver"]),
     ("delivery", &["timeout", "max_in_flight", "lanes"]),
     ("auth", &["tokens"]),
+    ("secrets", &["key", "key_file", "previous_keys", "any_permissions"]),
 ];
 
 /// Most entries of any list in the configuration.
@@ -62,6 +65,7 @@ fn read(value: &Value, env: &[(String, String)], protocols: &[&str], errors: &Er
         network: network(&section("network")?),
         delivery: delivery(&section("delivery")?),
         auth: Auth { tokens: tokens::read(&section("auth")?, env) },
+        secrets: secrets::read(&section("secrets")?),
         sources: Vec::new(),
         subscriptions: Vec::new(),
     };

@@ -321,7 +321,10 @@ impl Desk {
             Some(Exception { ordinal, seq, state, attempts, sent, due_at, since: history.since, reason })
         };
         match verdict {
-            Verdict::Settled => effect.clear = was_retry.then_some(seq),
+            Verdict::Settled => {
+                effect.clear = was_retry.then_some(seq);
+                effect.disable = policy::farewell(outcome);
+            }
             Verdict::RetryAt { .. } if !was_retry && self.is_full() && self.record.spec.on_full == OnFull::Dead => {
                 effect.put = remembered(ExceptionState::Dead, history.attempts + 1, now, outcome.describe());
             }

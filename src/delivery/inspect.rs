@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use super::Lanes;
-use super::sieve;
 use super::question::{Fresh, Question, Standing, SubscriptionStatus};
+use super::sieve;
 use crate::clock::Timestamp;
 use crate::model::subscription::SubscriptionRecord;
 use crate::model::{Attempt, Exception, ExceptionState, Seq};

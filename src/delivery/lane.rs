@@ -113,7 +113,7 @@ impl Lane {
     /// Forgets the connections of origins that are no longer posted to, and what was prepared for subscriptions that are not.
     pub fn sweep_connections(&self) {
         self.client.sweep();
-        self.addresses.borrow_mut().sweep();
+        self.addresses.borrow_mut().sweep(self.now());
         self.floor.borrow_mut().sieve.sweep();
     }
 

@@ -114,6 +114,13 @@ fn retry_or_give_up(
     Verdict::RetryAt { at: now.plus(delay), counts }
 }
 
+/// What a receiver that took a delivery wants besides: with `webhook-delivery: disable` it was the last one. `abort` has nothing
+/// left to abort then.
+#[must_use]
+pub fn farewell(outcome: &Outcome) -> Option<DisabledReason> {
+    (outcome.word.as_deref() == Some("disable")).then_some(DisabledReason::Receiver)
+}
+
 /// `delay` made longer or shorter by up to `jitter` of itself.
 fn jittered(delay: Duration, jitter: f64, chance: f64) -> Duration {
     delay.mul_f64((1.0 + jitter * (2.0 * chance - 1.0)).max(0.0))
@@ -217,6 +224,10 @@ mod tests {
     fn the_receivers_word_is_followed() {
         let abort = Outcome { word: Some("abort".into()), ..status(500) };
         assert!(matches!(decide_first(&abort).verdict, Verdict::Dead(_)));
+        let last = Outcome { word: Some("disable".into()), ..status(200) };
+        assert_eq!((decide_first(&last).verdict, farewell(&last)), (Verdict::Settled, Some(DisabledReason::Receiver)));
+        let late = Outcome { word: Some("abort".into()), ..status(200) };
+        assert_eq!((decide_first(&late).verdict, farewell(&late)), (Verdict::Settled, None));
         let disable = Outcome { word: Some("disable".into()), ..status(500) };
         assert_eq!(decide_first(&disable).verdict, Verdict::Disable(DisabledReason::Receiver));
     }

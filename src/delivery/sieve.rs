@@ -60,8 +60,7 @@ impl Sieve {
     /// Forgets filters that are no longer asked for and hands the counts over.
     pub fn sweep(&mut self) {
         self.filters.sweep();
-        for (count, name) in
-            [(&mut self.filtered, "hookcast_filtered_total"), (&mut self.errors, "hookcast_filter_errors_total")]
+        for (count, name) in [(&mut self.filtered, "hookcast_filtered_total"), (&mut self.errors, "hookcast_filter_errors_total")]
         {
             if *count > 0 {
                 counter!(name).increment(std::mem::take(count));

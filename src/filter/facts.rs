@@ -2,10 +2,10 @@
 
 use std::sync::OnceLock;
 
+use cel::ExecutionError;
 use cel::common::traits::{Comparer, Subtractor};
 use cel::common::types::{CelString, CelTimestamp, Type};
 use cel::common::value::{CowVal, Val};
-use cel::ExecutionError;
 
 use super::json::{Document, Map, Node};
 use super::library::ENVIRONMENT;

@@ -63,8 +63,7 @@ pub(super) const METHODS: &[Signature] = &[
 ];
 
 /// Names of types, to compare `type(…)` with.
-pub(super) const TYPES: &[&str] =
-    &["bool", "bytes", "double", "int", "list", "map", "null_type", "string", "type", "uint"];
+pub(super) const TYPES: &[&str] = &["bool", "bytes", "double", "int", "list", "map", "null_type", "string", "type", "uint"];
 
 /// The environment that every filter is compiled and evaluated in.
 pub(super) static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| {
@@ -117,11 +116,8 @@ impl Pattern {
             let bytes = text.len();
             return Err(format!("the regular expression has {bytes} bytes; allowed: at most {PATTERN_BYTES_MAX}"));
         }
-        let built = RegexBuilder::new(text)
-            .size_limit(PATTERN_MEMORY_MAX)
-            .dfa_size_limit(PATTERN_MEMORY_MAX)
-            .nest_limit(16)
-            .build();
+        let built =
+            RegexBuilder::new(text).size_limit(PATTERN_MEMORY_MAX).dfa_size_limit(PATTERN_MEMORY_MAX).nest_limit(16).build();
         built.map(Self).map_err(|error| match error {
             regex::Error::CompiledTooBig(_) => "the regular expression is too large; use fewer repetitions".to_owned(),
             error => {

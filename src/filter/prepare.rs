@@ -4,9 +4,7 @@
 //! Loops may stand inside each other twice; what grows (lists of lists, lists made in loops) is refused, because no count of
 //! steps bounds what doubles in each of them.
 
-use cel::common::ast::{
-    CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedExpr, ListExpr, LiteralValue, MapExpr, operators,
-};
+use cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedExpr, ListExpr, LiteralValue, MapExpr, operators};
 
 use super::facts::VARIABLES;
 use super::library::{ADD, FUNCTIONS, MATCHES, METHODS, Pattern, Signature, TYPES};
@@ -126,8 +124,7 @@ impl Walk {
         if call.func_name == operators::ADD {
             ADD.clone_into(&mut call.func_name);
         }
-        if matches!(call.func_name.as_str(), operators::EQUALS | operators::NOT_EQUALS)
-            && call.args.first().is_some_and(is_made)
+        if matches!(call.func_name.as_str(), operators::EQUALS | operators::NOT_EQUALS) && call.args.first().is_some_and(is_made)
         {
             // What came with the event compares itself with what was made, not the other way round.
             call.args.reverse();

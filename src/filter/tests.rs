@@ -142,7 +142,10 @@ fn data_that_is_not_json_is_a_text_or_cannot_be_looked_into() {
 fn objects_with_many_keys_are_found_in() {
     let members: Vec<String> = (0..100).map(|n| format!("\"k{n}\": {n}")).collect();
     let event = json_event(&format!("{{{}, \"k7\": 70}}", members.join(",")));
-    assert_eq!(judge("data.k0 == 0 && data.k99 == 99 && data.k7 == 70 && !has(data.k100) && !has(data.a)", &event), Verdict::Wanted);
+    assert_eq!(
+        judge("data.k0 == 0 && data.k99 == 99 && data.k7 == 70 && !has(data.k100) && !has(data.a)", &event),
+        Verdict::Wanted
+    );
 }
 
 #[test]
@@ -183,9 +186,8 @@ fn long_conditions_are_taken() {
 #[test]
 fn the_deepest_expressions_fit_on_an_ordinary_stack() {
     let event = json_event("{\"a\": true, \"s\": \"x\", \"l\": [[1]]}");
-    let wrap = |open: &str, inner: &str, close: &str, times: usize| {
-        format!("{}{inner}{}", open.repeat(times), close.repeat(times))
-    };
+    let wrap =
+        |open: &str, inner: &str, close: &str, times: usize| format!("{}{inner}{}", open.repeat(times), close.repeat(times));
     for expression in [
         wrap("(", "data.a", ")", 24),
         wrap("!(", "data.a", ")", 20),
@@ -265,9 +267,26 @@ fn every_function_that_is_allowed_is_there() {
 
 fn piece() -> impl Strategy<Value = String> {
     prop_oneof![
-        Just("data"), Just("data.a"), Just("data.l"), Just("data.m.x"), Just("id"), Just("time"), Just("subject"), Just("1"),
-        Just("-1"), Just("2u"), Just("1.5"), Just("'a'"), Just("b'a'"), Just("true"), Just("null"), Just("[1, 'a']"),
-        Just("{'a': 1}"), Just("duration('1h')"), Just("9223372036854775807"), Just("timestamp('9999-12-31T23:59:59Z')"),
+        Just("data"),
+        Just("data.a"),
+        Just("data.l"),
+        Just("data.m.x"),
+        Just("id"),
+        Just("time"),
+        Just("subject"),
+        Just("1"),
+        Just("-1"),
+        Just("2u"),
+        Just("1.5"),
+        Just("'a'"),
+        Just("b'a'"),
+        Just("true"),
+        Just("null"),
+        Just("[1, 'a']"),
+        Just("{'a': 1}"),
+        Just("duration('1h')"),
+        Just("9223372036854775807"),
+        Just("timestamp('9999-12-31T23:59:59Z')"),
     ]
     .prop_map(str::to_owned)
 }

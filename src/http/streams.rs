@@ -36,6 +36,9 @@ async fn stream(state: Data<HttpState>, request: HttpRequest) -> Result<HttpResp
     let worker = request.app_data::<Worker>().expect("invariant: every worker has its streams");
     let ask = read(&request)?;
     caller.follow(&ask.patterns)?;
+    if let Some(usage) = caller.usage() {
+        egress::hold(&request, usage.seat()?);
+    }
     Ok(egress::respond(&request, worker, ask).await?)
 }
 
@@ -177,7 +180,10 @@ mod tests {
 
     #[test]
     fn every_parameter_is_read() {
-        let ask = read_query("format=sse&since=7&types=x,y&limit=3&max_duration=1m&heartbeat=5s&envelope=cloudevents&filter=data.n%3E1").unwrap();
+        let ask = read_query(
+            "format=sse&since=7&types=x,y&limit=3&max_duration=1m&heartbeat=5s&envelope=cloudevents&filter=data.n%3E1",
+        )
+        .unwrap();
         assert_eq!(ask.patterns.to_string(), "a.*,b");
         assert_eq!(ask.types, ["x", "y"]);
         assert_eq!((ask.format.name, ask.envelope), ("sse", Envelope::CloudEvents));

@@ -9,7 +9,7 @@ use crate::delivery::question::SubscriptionStatus;
 use crate::model::source::parse::source_form;
 use crate::model::source::{SourceGap, SourceRecord};
 use crate::model::subscription::parse::form::Keys;
-use crate::model::subscription::parse::rest_form;
+use crate::model::subscription::parse::{rest_form, whole_form};
 use crate::model::subscription::{Activity, SubscriptionRecord};
 use crate::model::{Attempt, Exception, ExceptionState};
 
@@ -27,6 +27,15 @@ pub(super) fn state(activity: Activity, is_failing: bool) -> (&'static str, Opti
 pub(super) fn subscription(record: &SubscriptionRecord, keys: Keys, is_failing: bool) -> Value {
     let mut value = rest_form(record, keys);
     let (state, reason) = state(record.activity, is_failing);
+    value["state"] = json!(state);
+    value["reason"] = json!(reason);
+    value
+}
+
+/// A subscription with everything that a definition needs to make it again, secrets included.
+pub(super) fn with_secrets(record: &SubscriptionRecord) -> Value {
+    let mut value = whole_form(record);
+    let (state, reason) = state(record.activity, false);
     value["state"] = json!(state);
     value["reason"] = json!(reason);
     value

@@ -45,6 +45,8 @@ pub enum ErrorKind {
     Protocol,
     /// The whole attempt took too long.
     Timeout,
+    /// There was no token to show: its endpoint refused or failed. The delivery itself was not sent.
+    Auth,
     /// The relay could not read the event.
     Storage,
     /// The event could not be filled into the subscription's template; nothing was sent.
@@ -72,6 +74,7 @@ impl ErrorKind {
             Self::Eof => "eof",
             Self::Protocol => "protocol",
             Self::Timeout => "timeout",
+            Self::Auth => "auth",
             Self::Storage => "storage",
             Self::Template => "template",
         }
@@ -89,7 +92,7 @@ pub struct Outcome {
     pub latency_ms: u32,
     /// `Retry-After` as sent, when it came with 429 or 503.
     pub retry_after: Option<String>,
-    /// `webhook-delivery` of the receiver, lower-case.
+    /// `webhook-delivery` of the receiver, lower-case; `disable` counts whatever the status.
     pub word: Option<String>,
     /// First bytes of the answer's body, kept for failures.
     pub body_head: Vec<u8>,

@@ -51,15 +51,24 @@ fn refused(body: &str) -> String {
 #[test]
 fn an_event_is_filled_in() {
     for (body, expected) in [
-        ("{{ type }} {{ topic }} {{ seq }} {{ id }} {{ source }} {{ time }}", "order.created orders.eu 7 o-1 /shop 2026-03-01T12:30:00Z"),
+        (
+            "{{ type }} {{ topic }} {{ seq }} {{ id }} {{ source }} {{ time }}",
+            "order.created orders.eu 7 o-1 /shop 2026-03-01T12:30:00Z",
+        ),
         ("{{ data.amount }}|{{ data.on }}|{{ subject }}|{{ data.missing }}", "120|true||"),
         ("{{ extensions.region }} {{ datacontenttype }}", "north application/json"),
         ("{% for item in data['items'] %}{{ loop.index }}:{{ item.n }}{% if not loop.last %},{% endif %}{% endfor %}", "1:1,2:2"),
         ("{% if data.amount > 100 and subject is not defined %}big{% elif true %}small{% else %}none{% endif %}", "big"),
         ("{{ data['items']|map(attribute='n')|join('+') }} = {{ data['items']|map(attribute='n')|sum }}", "1+2 = 3"),
         ("{{ (data.amount / 100)|round(2) }} {{ data.missing|default('-') }}", "1.2 -"),
-        ("{{ 'Order ' ~ data.amount }} {{ 'abcdef'|truncate(4) }} {{ data.customer|upper|replace('\"', '') }}", "Order 120 abc… ANN A <O'NEIL>"),
-        ("{# a {% set x = 1 %} comment #}{% raw %}{{ x }}{% set y %}{% endraw %}{{ \"}}\" }}{{ {'a': {'b': 1}}.a.b }}", "{{ x }}{% set y %}}}1"),
+        (
+            "{{ 'Order ' ~ data.amount }} {{ 'abcdef'|truncate(4) }} {{ data.customer|upper|replace('\"', '') }}",
+            "Order 120 abc… ANN A <O'NEIL>",
+        ),
+        (
+            "{# a {% set x = 1 %} comment #}{% raw %}{{ x }}{% set y %}{% endraw %}{{ \"}}\" }}{{ {'a': {'b': 1}}.a.b }}",
+            "{{ x }}{% set y %}}}1",
+        ),
         ("{{- range(3)|join(',') -}}", "0,1,2"),
     ] {
         assert_eq!(render(body), expected, "{body}");

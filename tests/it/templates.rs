@@ -16,7 +16,8 @@ fn with_template(body: &str) -> Value {
 async fn the_body_is_what_the_template_makes_and_is_signed_and_repeated_as_it_is() {
     let relay = Relay::start().await;
     let receiver = Receiver::with(|_, before| if before == 0 { Answer::status(500) } else { Answer::ok() }).await;
-    let mut more = with_template("{{ type }} {{ seq }}: {{ data.customer|upper }}{% for l in data.lines %} {{ l.n }}{% endfor %}");
+    let mut more =
+        with_template("{{ type }} {{ seq }}: {{ data.customer|upper }}{% for l in data.lines %} {{ l.n }}{% endfor %}");
     more["retry"] = json!({"schedule": ["50ms"]});
     relay.subscribe("a", receiver.url(), "t", more).await;
     relay.publish("t", ORDER).await;
@@ -60,7 +61,7 @@ async fn what_grows_without_bound_or_loads_anything_is_refused_or_dies() {
     let (relay, receiver) = (Relay::start().await, Receiver::start().await);
     for body in ["{% include '/etc/passwd' %}", "{% set x = 'a' %}{{ x }}", "{{ amount }}", "{{ data", "{{ data|shell }}"] {
         let mut definition = with_template(body);
-        definition["url"] = json!("http://127.0.0.1:9/");
+        definition["url"] = json!("http://127.0.0.1:8999/");
         definition["topics"] = json!(["t"]);
         let (status, problem) = relay.ask("POST", "/v1/subscriptions", Some(&definition)).await;
         assert_eq!(status, 422, "{body}: {problem}");

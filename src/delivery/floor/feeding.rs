@@ -142,9 +142,7 @@ impl Floor {
         if is_behind || !(desk.record.spec.types.is_empty() || desk.wants_type(event.fields().kind)) {
             return true;
         }
-        if desk.record.spec.filter.is_some()
-            && !self.sieve.passes(desk, shared.facts.get_or_insert_with(|| Facts::of(event)))
-        {
+        if desk.record.spec.filter.is_some() && !self.sieve.passes(desk, shared.facts.get_or_insert_with(|| Facts::of(event))) {
             return true;
         }
         if !desk.has_room(self.waiting_bytes) {
@@ -160,6 +158,9 @@ impl Floor {
     }
 
     fn note_gap(&mut self, place: Place, at: Seq, first: Seq) {
+        // Nothing stood in the hole that a restored log begins anew behind; in front of it retention may have taken some.
+        let is_hole = first.0.saturating_sub(at.0) >= Seq::RESTORE_JUMP;
+        let first = if is_hole { Seq(first.0 - (Seq::RESTORE_JUMP - 1)) } else { first };
         if first > at.next() {
             self.expire(place, at.next(), first.prev());
         }
