@@ -32,6 +32,7 @@ mod stage;
 mod stream;
 mod subscriptions;
 mod table;
+mod tenants;
 mod wire;
 
 use experiment::{Experiment, Subject, Terms};
@@ -46,6 +47,7 @@ const EXPERIMENTS: &[Experiment] = &[
     latency::CALM,
     latency::BUSY,
     latency::SLOW_DISK,
+    tenants::NOISE,
     publish::BATCHES,
     publish::SINGLES,
     stream::SINGLE,
