@@ -170,6 +170,7 @@ impl App {
                 catalog: Arc::clone(&ground.store.catalog),
             }),
             urls: url_judge(config),
+            texts: Arc::new(config.texts()),
             protocols: feeds::protocols(),
             defaults: DefinitionDefaults { timeout: config.delivery.timeout, max_in_flight: config.delivery.max_in_flight },
             metrics,

@@ -16,6 +16,7 @@ use crate::model::SourceSpec;
 use crate::model::subscription::parse::Definition;
 use crate::model::topic::TopicPattern;
 use crate::net::{AllowEntry, EgressRules, ResolverChoice};
+use crate::registry::Texts;
 use crate::seal::{MasterKey, Seals};
 use crate::storage::Durability;
 
@@ -311,6 +312,12 @@ impl Config {
     #[must_use]
     pub fn limit_settings(&self) -> LimitSettings {
         LimitSettings { per_host: limits::per_host(&self.delivery), groups: self.limit_groups.clone() }
+    }
+
+    /// What judges the texts of definitions; it knows the groups of limits.
+    #[must_use]
+    pub fn texts(&self) -> Texts {
+        Texts::new(self.limit_groups.keys().cloned().collect())
     }
 
     /// Settings that weaken a promise; to be said at every start.

@@ -17,6 +17,7 @@ mod deliver;
 mod down;
 mod experiment;
 mod failures;
+mod filter;
 mod gathering;
 mod history;
 mod latency;
@@ -62,6 +63,7 @@ const EXPERIMENTS: &[Experiment] = &[
     backlog::LAGGING,
     subscriptions::CROWD,
     bytes::BYTES,
+    filter::FILTER,
 ];
 
 /// Arguments of `bench`.

@@ -16,7 +16,7 @@ use super::auth::{Caller, Scope};
 use super::definition::{CHANGE_TRIES, Precondition, declared, random, read_json, refuse};
 use super::problem::{self, Problem};
 use super::query::Query;
-use super::{HttpState, at, get, quota, views};
+use super::{DefinitionDefaults, HttpState, at, get, quota, views};
 use crate::model::Seq;
 use crate::model::subscription::parse::form::Keys;
 use crate::model::subscription::parse::keys::generate_id;
@@ -229,7 +229,8 @@ fn contended() -> Problem {
 }
 
 fn rules(state: &HttpState) -> Rules<'_> {
-    Rules { timeout: state.defaults.timeout, max_in_flight: state.defaults.max_in_flight, ..Rules::new(&*state.urls) }
+    let DefinitionDefaults { timeout, max_in_flight, .. } = state.defaults;
+    Rules { timeout, max_in_flight, texts: &*state.texts, ..Rules::new(&*state.urls) }
 }
 
 fn read_definition(state: &HttpState, caller: &Caller, body: &Value, id: Option<&str>) -> Result<Definition, Problem> {
