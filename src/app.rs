@@ -129,7 +129,7 @@ impl App {
             Ingest::start(Arc::clone(&ground.store.log), Arc::clone(&ground.tail), Arc::clone(&ground.clock), dedupe).await?;
         declared::apply_early(config, &ground, &registry).await?;
         let (notices, heard) = mpsc::channel(NOTICES_MAX);
-        let lanes = Lanes::start(lane_count(config), ground.lane_context(&registry, notices), &ground.gate).await?;
+        let lanes = Lanes::start(lane_count(config), ground.lane_context(&registry, notices, origin(config)), &ground.gate).await?;
         let notices_end = CancellationToken::new();
         tokio::spawn(feeds::take_notices(ingest.clone(), Arc::clone(&ground.clock), heard, notices_end.clone()));
         declared::apply(config, &ground, &registry, &source_registry, &lanes).await?;
@@ -201,13 +201,14 @@ impl Ground {
         Ok(Self { store, clock: Arc::new(SystemClock), tail, follow, gate, tls, closing: CancellationToken::new() })
     }
 
-    fn lane_context(&self, registry: &Registry, notices: mpsc::Sender<Notice>) -> LaneContext {
+    fn lane_context(&self, registry: &Registry, notices: mpsc::Sender<Notice>, origin: Arc<str>) -> LaneContext {
         LaneContext {
             follow: self.follow.clone(),
             ledger: Arc::clone(&self.store.ledger),
             registry: registry.clone(),
             clock: Arc::clone(&self.clock),
             tls: self.tls.clone(),
+            origin,
             notices,
             cancel: CancellationToken::new(),
         }
@@ -282,6 +283,13 @@ fn listen(address: SocketAddr) -> std::io::Result<(TcpListener, SocketAddr)> {
 
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// The name under which the relay asks endpoints for their consent: its first own one, without a port.
+fn origin(config: &Config) -> Arc<str> {
+    let host = config.server.hosts.first().map_or("localhost", String::as_str);
+    let port_at = host.rfind(':').filter(|colon| host[colon + 1..].bytes().all(|b| b.is_ascii_digit()));
+    host[..port_at.unwrap_or(host.len())].into()
 }
 
 fn lane_count(config: &Config) -> usize {

@@ -90,7 +90,7 @@ impl Desk {
     /// A desk for a subscription that stands at `position`.
     #[must_use]
     pub fn new(record: Arc<SubscriptionRecord>, position: Position) -> Self {
-        let limiter = record.spec.rate_limit.map(Limiter::new).map(Box::new);
+        let limiter = record.effective_rate_limit().map(Limiter::new).map(Box::new);
         Self {
             record,
             window: Window::at(position),
@@ -189,8 +189,9 @@ impl Desk {
     pub fn redefine(&mut self, record: Arc<SubscriptionRecord>) -> bool {
         let before = std::mem::replace(&mut self.record, record);
         let (old, new) = (&before.spec, &self.record.spec);
-        if old.rate_limit != new.rate_limit {
-            self.limiter = new.rate_limit.map(Limiter::new).map(Box::new);
+        let limit = self.record.effective_rate_limit();
+        if before.effective_rate_limit() != limit {
+            self.limiter = limit.map(Limiter::new).map(Box::new);
         }
         if old.url != new.url || before.activity != self.record.activity {
             // Another endpoint, or one that was said to be well again, starts without its past.

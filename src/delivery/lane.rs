@@ -45,6 +45,8 @@ pub struct LaneContext {
     pub clock: Arc<dyn Clock>,
     /// Trust for https endpoints.
     pub tls: Tls,
+    /// The name under which the relay asks endpoints for their consent.
+    pub origin: Arc<str>,
     /// Where notices go.
     pub notices: mpsc::Sender<Notice>,
     /// Stops the lane.

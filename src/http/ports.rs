@@ -9,6 +9,7 @@ use async_trait::async_trait;
 
 use crate::clock::Timestamp;
 use crate::delivery::Lanes;
+use crate::delivery::consent::Verification;
 use crate::delivery::inspect::{DeliveryView, Redrive};
 use crate::delivery::question::SubscriptionStatus;
 use crate::model::source::SourceGap;
@@ -33,6 +34,16 @@ pub trait Deliveries: Send + Sync {
 
     /// Sends one signed test event now and gives what came of it.
     async fn ping(&self, record: &Arc<SubscriptionRecord>) -> Option<Attempt>;
+
+    /// Asks the endpoint now whether it wants deliveries, and gives what came of it.
+    async fn verify(&self, _: &Arc<SubscriptionRecord>) -> Option<Attempt> {
+        None
+    }
+
+    /// How the asking for its consent stands.
+    fn verification(&self, _: &SubscriptionRecord) -> Verification {
+        Verification::default()
+    }
 
     /// Moves the cursor: everything behind `after` is its duty from now on.
     async fn seek(&self, record: &Arc<SubscriptionRecord>, after: Seq) -> bool;
@@ -78,6 +89,14 @@ impl Deliveries for Lanes {
 
     async fn ping(&self, record: &Arc<SubscriptionRecord>) -> Option<Attempt> {
         Lanes::ping(self, record).await
+    }
+
+    async fn verify(&self, record: &Arc<SubscriptionRecord>) -> Option<Attempt> {
+        Some(self.consents().ask(record).await)
+    }
+
+    fn verification(&self, record: &SubscriptionRecord) -> Verification {
+        self.consents().verification(record)
     }
 
     async fn seek(&self, record: &Arc<SubscriptionRecord>, after: Seq) -> bool {

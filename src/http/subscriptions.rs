@@ -45,6 +45,7 @@ pub(super) fn configure(config: &mut ServiceConfig) {
         .service(post("pause").route(web::post().to(operations::pause)))
         .service(post("resume").route(web::post().to(operations::resume)))
         .service(post("ping").route(web::post().to(operations::ping)))
+        .service(post("verify").route(web::post().to(operations::verify)))
         .service(post("seek").route(web::post().to(operations::seek)))
         .service(post("secret/rotate").route(web::post().to(secrets::rotate)))
         .service(post("dead-letters/redrive").route(web::post().to(operations::redrive)))

@@ -17,7 +17,7 @@ use crate::http::{HttpState, views};
 use crate::model::fields::{Errors, Fields, child};
 use crate::model::subscription::parse::form::Keys;
 use crate::model::subscription::parse::parse_seek;
-use crate::model::subscription::{Activity, SubscriptionRecord};
+use crate::model::subscription::{Activity, SubscriptionRecord, Verify};
 use crate::model::{ExceptionState, Seq};
 use crate::storage::PageRequest;
 
@@ -52,6 +52,17 @@ pub(super) async fn ping(state: Data<HttpState>, request: HttpRequest) -> Result
     Ok(HttpResponse::Ok().json(views::attempt(&attempt)))
 }
 
+/// Asks the endpoint now whether it wants deliveries and shows what came of it.
+pub(super) async fn verify(state: Data<HttpState>, request: HttpRequest) -> Result<HttpResponse, Problem> {
+    let (_, record) = find(&state, &request, Scope::Manage)?;
+    if record.spec.verify == Verify::None {
+        return Err(Problem::of_slug("verify", 422, "it asks for no proof; set `verify` to `challenge` or `cloudevents` first"));
+    }
+    let attempt = state.deliveries.verify(&record).await.ok_or_else(Problem::not_found)?;
+    state.deliveries.caught_up(&record).await;
+    Ok(HttpResponse::Ok().json(views::attempt(&attempt)))
+}
+
 /// How things stand.
 pub(super) async fn status(state: Data<HttpState>, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let (_, record) = find(&state, &request, Scope::Read)?;
@@ -61,7 +72,8 @@ pub(super) async fn status(state: Data<HttpState>, request: HttpRequest) -> Resu
 async fn answer_status(state: &HttpState, record: &Arc<SubscriptionRecord>) -> Result<HttpResponse, Problem> {
     let (status, oldest) = state.deliveries.status(record).await?.ok_or_else(Problem::not_found)?;
     let age_s = oldest.map(|at| state.clock.now().since(at).as_secs());
-    Ok(HttpResponse::Ok().json(views::status(record, &status, age_s)))
+    let asked = state.deliveries.verification(record);
+    Ok(HttpResponse::Ok().json(views::status(record, &status, age_s, &asked)))
 }
 
 /// Moves the cursor; answers the new status.

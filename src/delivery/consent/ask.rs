@@ -1,0 +1,283 @@
+//! One question to one endpoint: does it want deliveries? Sends what `verify` says, judges the answer, decides nothing more.
+//!
+//! `challenge`: a signed GET with a random challenge in its query, to be echoed; who does not know GET gets a signed POST.
+//! `cloudevents`: OPTIONS as in CloudEvents "HTTP 1.1 Web Hooks for Event Delivery" 1.0, section 4. Everything goes through the
+//! one gate out, inside the subscription's `timeout`; redirects are never followed.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use subtle::ConstantTimeEq as _;
+
+use crate::clock::Timestamp;
+use crate::delivery::attempt::AGENT;
+use crate::model::subscription::{Auth, SubscriptionSpec, Verify};
+use crate::model::{Attempt, Seq};
+use crate::net::dial::Gate;
+use crate::net::fetch::{FetchError, FetchRequest, Fetcher, HeaderMap, HeaderName, HeaderValue, Method};
+use crate::net::target::Target;
+use crate::net::tls::Tls;
+use crate::signature::{Message, Signer};
+
+/// Read of an answer; a longer one is no echo.
+pub const ANSWER_BYTES_MAX: usize = 4 * 1024;
+/// Random bytes of a challenge.
+const CHALLENGE_BYTES: usize = 32;
+
+const REQUEST_ORIGIN: &str = "webhook-request-origin";
+const REQUEST_RATE: &str = "webhook-request-rate";
+const ALLOWED_ORIGIN: &str = "webhook-allowed-origin";
+const ALLOWED_RATE: &str = "webhook-allowed-rate";
+
+/// What questions are asked with.
+#[derive(Clone, Debug)]
+pub struct Asker {
+    /// The way out.
+    pub gate: Gate,
+    /// Trust for https endpoints.
+    pub tls: Tls,
+    /// The name under which the relay asks.
+    pub origin: Arc<str>,
+}
+
+/// Why there is no consent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// No answer; the word of the failure.
+    Wire(&'static str),
+    /// A status other than 2xx.
+    Status(u16),
+    /// The challenge did not come back.
+    WrongEcho,
+    /// No `WebHook-Allowed-Origin`, or another one.
+    OriginNotAllowed,
+    /// A `WebHook-Allowed-Rate` that allows nothing, or is no number.
+    NoRate,
+    /// The definition cannot be put into a request.
+    Unusable,
+}
+
+impl Refusal {
+    /// The word of attempts and of `status`.
+    #[must_use]
+    pub fn word(&self) -> String {
+        match self {
+            Self::Wire(word) => (*word).to_owned(),
+            Self::Status(status @ (300..=303 | 305..=399)) => format!("redirect_not_followed ({status})"),
+            Self::Status(status) => format!("status_{status}"),
+            Self::WrongEcho => "wrong_echo".to_owned(),
+            Self::OriginNotAllowed => "origin_not_allowed".to_owned(),
+            Self::NoRate => "rate_not_allowed".to_owned(),
+            Self::Unusable => "protocol".to_owned(),
+        }
+    }
+}
+
+/// What came of a question.
+#[derive(Debug)]
+pub struct Asked {
+    /// Deliveries a minute that are allowed (`None` = any number), or why none is.
+    pub verdict: Result<Option<u32>, Refusal>,
+    /// The attempt as it is shown.
+    pub attempt: Attempt,
+}
+
+/// A random text that only its receiver can know.
+///
+/// # Panics
+/// When the system has no random bytes.
+#[must_use]
+pub fn challenge() -> String {
+    let mut bytes = [0; CHALLENGE_BYTES];
+    getrandom::fill(&mut bytes).expect("invariant: the system has random bytes");
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// Whether two texts are the same, in a time that does not tell where they differ.
+#[must_use]
+pub fn is_same(given: &[u8], wanted: &str) -> bool {
+    given.ct_eq(wanted.as_bytes()).into()
+}
+
+impl Asker {
+    /// Asks once, inside the subscription's `timeout`.
+    ///
+    /// # Cancellation
+    /// Dropping the future closes the connection in use.
+    pub async fn ask(&self, spec: &SubscriptionSpec, now: Timestamp) -> Asked {
+        let began = Instant::now();
+        let mut answer = Answer::default();
+        let asking = async {
+            match spec.verify {
+                Verify::Challenge => self.challenge(spec, now, &mut answer).await.map(|()| None),
+                Verify::Cloudevents => self.cloudevents(spec, now, &mut answer).await,
+                Verify::None => Ok(None),
+            }
+        };
+        let verdict = tokio::time::timeout(spec.timeout, asking).await.unwrap_or(Err(Refusal::Wire("timeout")));
+        let error = verdict.as_ref().err().map(Refusal::word);
+        let attempt = Attempt {
+            seq: Seq::ZERO,
+            n: 1,
+            at: now,
+            outcome: if error.is_some() { "failure" } else { "success" }.to_owned(),
+            status: answer.status,
+            latency_ms: u32::try_from(began.elapsed().as_millis()).unwrap_or(u32::MAX),
+            response: (error.is_some() && !answer.body.is_empty()).then(|| String::from_utf8_lossy(&answer.body).into_owned()),
+            error,
+        };
+        Asked { verdict, attempt }
+    }
+
+    async fn challenge(&self, spec: &SubscriptionSpec, now: Timestamp, answer: &mut Answer) -> Result<(), Refusal> {
+        let target = Target::parse(&spec.url).map_err(|_| Refusal::Unusable)?;
+        let wanted = challenge();
+        let with_challenge = target.with_query(&[("challenge", &wanted)]);
+        let headers = headers(spec, &[], now)?;
+        let request = request(Method::GET, &with_challenge, headers, Bytes::new(), spec);
+        self.send(spec, request, answer).await?;
+        if !matches!(answer.status, Some(404 | 405 | 501)) {
+            return answer.echoes(&wanted);
+        }
+        let wanted = challenge();
+        let body = serde_json::json!({ "type": "hookcast.verification", "challenge": wanted }).to_string();
+        let mut headers = self::headers(spec, body.as_bytes(), now)?;
+        headers.insert("content-type", HeaderValue::from_static("application/json"));
+        let request = self::request(Method::POST, &target, headers, Bytes::from(body), spec);
+        *answer = Answer::default();
+        self.send(spec, request, answer).await?;
+        answer.echoes(&wanted)
+    }
+
+    async fn cloudevents(&self, spec: &SubscriptionSpec, now: Timestamp, answer: &mut Answer) -> Result<Option<u32>, Refusal> {
+        let target = Target::parse(&spec.url).map_err(|_| Refusal::Unusable)?;
+        let mut headers = headers(spec, &[], now)?;
+        headers.insert(REQUEST_ORIGIN, HeaderValue::from_str(&self.origin).map_err(|_| Refusal::Unusable)?);
+        if let Some(limit) = spec.rate_limit {
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "positive and at most a million a second")]
+            let per_minute = (limit.per_second * 60.0).max(1.0) as u32;
+            headers.insert(REQUEST_RATE, HeaderValue::from(per_minute));
+        }
+        self.send(spec, request(Method::OPTIONS, &target, headers, Bytes::new(), spec), answer).await?;
+        answer.succeeded()?;
+        allowed(&answer.headers, &self.origin)
+    }
+
+    /// Sends one request and reads the head of its answer's body.
+    async fn send(&self, spec: &SubscriptionSpec, request: FetchRequest<'_>, answer: &mut Answer) -> Result<(), Refusal> {
+        let fetcher = Fetcher::new(self.gate.clone(), self.trust(spec)?);
+        let mut response = fetcher.fetch(request).await.map_err(|error: FetchError| Refusal::Wire(error.slug()))?;
+        answer.status = Some(response.status);
+        answer.headers = std::mem::take(&mut response.headers);
+        let gathered = response.body.gather(ANSWER_BYTES_MAX, &mut answer.body).await;
+        answer.is_whole = matches!(gathered, Ok(true));
+        Ok(())
+    }
+
+    /// Certificates for this endpoint.
+    fn trust(&self, spec: &SubscriptionSpec) -> Result<Tls, Refusal> {
+        let identity = match spec.auth.as_deref() {
+            Some(Auth::Mtls { cert_pem, key_pem }) => Some((cert_pem.as_str(), key_pem.expose())),
+            _ => None,
+        };
+        if spec.ca_pem.is_none() && identity.is_none() {
+            return Ok(self.tls.clone());
+        }
+        self.tls.with(spec.ca_pem.as_deref(), identity).map_err(|_| Refusal::Wire("tls"))
+    }
+}
+
+/// An answer as far as it came.
+#[derive(Debug, Default)]
+struct Answer {
+    status: Option<u16>,
+    headers: HeaderMap,
+    body: Vec<u8>,
+    is_whole: bool,
+}
+
+impl Answer {
+    fn succeeded(&self) -> Result<(), Refusal> {
+        match self.status {
+            Some(200..300) => Ok(()),
+            Some(status) => Err(Refusal::Status(status)),
+            None => Err(Refusal::Wire("eof")),
+        }
+    }
+
+    /// 2xx with the challenge as the body, or as the member `challenge` of a JSON object.
+    fn echoes(&self, wanted: &str) -> Result<(), Refusal> {
+        self.succeeded()?;
+        let body = self.body.trim_ascii();
+        let inside = serde_json::from_slice::<serde_json::Value>(body).ok();
+        let inside = inside.as_ref().and_then(|value| value.get("challenge")?.as_str());
+        let is_echo = is_same(body, wanted) || inside.is_some_and(|given| is_same(given.as_bytes(), wanted));
+        if self.is_whole && is_echo { Ok(()) } else { Err(Refusal::WrongEcho) }
+    }
+}
+
+/// What a 2xx answer to OPTIONS allows.
+fn allowed(headers: &HeaderMap, origin: &str) -> Result<Option<u32>, Refusal> {
+    let texts = |name| headers.get_all(name).iter().filter_map(|value: &HeaderValue| value.to_str().ok()).map(str::trim);
+    if !texts(ALLOWED_ORIGIN).any(|given| given == "*" || given.eq_ignore_ascii_case(origin)) {
+        return Err(Refusal::OriginNotAllowed);
+    }
+    match texts(ALLOWED_RATE).next() {
+        None | Some("*") => Ok(None),
+        Some(rate) => {
+            let digits = !rate.is_empty() && rate.bytes().all(|b| b.is_ascii_digit());
+            // More than fits is no limit that anybody feels.
+            let rate = digits.then(|| rate.parse().unwrap_or(u32::MAX)).filter(|rate| *rate > 0);
+            rate.map(Some).ok_or(Refusal::NoRate)
+        }
+    }
+}
+
+fn request<'a>(
+    method: Method,
+    target: &'a Target,
+    headers: HeaderMap,
+    body: Bytes,
+    spec: &SubscriptionSpec,
+) -> FetchRequest<'a> {
+    FetchRequest { method, target, headers, body, head_timeout: spec.timeout }
+}
+
+/// The headers of a question: the operator's own, who asks, and the signatures over its body.
+fn headers(spec: &SubscriptionSpec, body: &[u8], now: Timestamp) -> Result<HeaderMap, Refusal> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in &spec.headers {
+        put(&mut headers, name, value)?;
+    }
+    if let Some(Auth::Basic { username, password }) = spec.auth.as_deref() {
+        let pair = base64::engine::general_purpose::STANDARD.encode(format!("{username}:{}", password.expose()));
+        let mut value = HeaderValue::from_str(&format!("Basic {pair}")).map_err(|_| Refusal::Unusable)?;
+        value.set_sensitive(true);
+        headers.insert("authorization", value);
+    }
+    put(&mut headers, "user-agent", AGENT)?;
+    put(&mut headers, "hookcast-subscription", spec.id.as_str())?;
+    let id = format!("verify_{}", uuid::Uuid::now_v7().simple());
+    put(&mut headers, "webhook-id", &id)?;
+    put(&mut headers, "webhook-timestamp", &now.as_secs().to_string())?;
+    for signature in &spec.signatures {
+        let signer = Signer::prepare(signature).map_err(|_| Refusal::Unusable)?;
+        let mut line = Vec::new();
+        if let Some(name) = signer.sign(&Message { id: &id, at: now, body }, &mut line) {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_bytes(&line).map_err(|_| Refusal::Unusable)?);
+        }
+    }
+    Ok(headers)
+}
+
+fn put(headers: &mut HeaderMap, name: &str, value: &str) -> Result<(), Refusal> {
+    let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| Refusal::Unusable)?;
+    headers.insert(name, HeaderValue::from_str(value).map_err(|_| Refusal::Unusable)?);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
