@@ -19,6 +19,7 @@ use crate::delivery::notice::{NOTICES_MAX, Notice};
 use crate::egress::{Egress, EgressSettings};
 use crate::follow::Follow;
 use crate::http::auth::{Auth, AuthSettings, Scope, TokenEntry};
+use crate::http::websub::Door;
 use crate::http::{DefinitionDefaults, HttpLimits, HttpState, ServerSettings};
 use crate::ingest::{DedupeSettings, Ingest};
 use crate::model::subscription::Ordinal;
@@ -34,6 +35,7 @@ use crate::tail::{Tail, TailSettings};
 
 mod declared;
 mod feeds;
+mod hub;
 mod numbers;
 
 /// Time for what is in flight when the relay stops.
@@ -129,7 +131,8 @@ impl App {
             Ingest::start(Arc::clone(&ground.store.log), Arc::clone(&ground.tail), Arc::clone(&ground.clock), dedupe).await?;
         declared::apply_early(config, &ground, &registry).await?;
         let (notices, heard) = mpsc::channel(NOTICES_MAX);
-        let lanes = Lanes::start(lane_count(config), ground.lane_context(&registry, notices, origin(config)), &ground.gate).await?;
+        let lanes =
+            Lanes::start(lane_count(config), ground.lane_context(&registry, notices, hub::origin(config)), &ground.gate).await?;
         let notices_end = CancellationToken::new();
         tokio::spawn(feeds::take_notices(ingest.clone(), Arc::clone(&ground.clock), heard, notices_end.clone()));
         declared::apply(config, &ground, &registry, &source_registry, &lanes).await?;
@@ -138,6 +141,7 @@ impl App {
         let egress =
             Egress::new(ground.follow.clone(), Arc::clone(&ground.clock), ground.closing.clone(), egress_settings(config));
         let metrics = numbers::recorder(egress.clone(), ground.follow.clone(), registry.clone());
+        let hub = Some(Door::new(hub::start(config, &ground, &registry)));
         let state = Arc::new(HttpState {
             auth: Arc::new(Auth::new(auth_settings(config), Arc::clone(&ground.clock))),
             registry,
@@ -150,6 +154,7 @@ impl App {
                 sources: Arc::clone(&sources),
                 catalog: Arc::clone(&ground.store.catalog),
             }),
+            hub,
             urls: url_judge(config),
             protocols: feeds::protocols(),
             defaults: DefinitionDefaults { timeout: config.delivery.timeout, max_in_flight: config.delivery.max_in_flight },
@@ -283,13 +288,6 @@ fn listen(address: SocketAddr) -> std::io::Result<(TcpListener, SocketAddr)> {
 
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
-}
-
-/// The name under which the relay asks endpoints for their consent: its first own one, without a port.
-fn origin(config: &Config) -> Arc<str> {
-    let host = config.server.hosts.first().map_or("localhost", String::as_str);
-    let port_at = host.rfind(':').filter(|colon| host[colon + 1..].bytes().all(|b| b.is_ascii_digit()));
-    host[..port_at.unwrap_or(host.len())].into()
 }
 
 fn lane_count(config: &Config) -> usize {

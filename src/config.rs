@@ -22,6 +22,7 @@ mod error;
 mod file;
 mod read;
 mod tokens;
+mod websub;
 
 /// Where the configuration is looked for when no path is given.
 pub const CONFIG_PATH_DEFAULT: &str = "config.toml";
@@ -51,6 +52,8 @@ pub struct Config {
     pub network: Network,
     /// `[delivery]`
     pub delivery: Delivery,
+    /// `[websub]`
+    pub websub: WebSub,
     /// `[auth]`
     pub auth: Auth,
     /// `[[sources]]`, names unique.
@@ -157,6 +160,19 @@ pub struct Delivery {
     pub lanes: u32,
 }
 
+/// What callbacks may subscribe themselves to, by the `WebSub` hub at `POST /websub`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WebSub {
+    /// Patterns of the topics; none = no hub.
+    pub topics: Vec<TopicPattern>,
+    /// Lease of a subscriber that names none.
+    pub lease_default: Duration,
+    /// Longest lease; a longer one is cut to it.
+    pub lease_max: Duration,
+    /// URL under which the relay is reached from outside, without a slash at its end; empty = as each request says.
+    pub public_url: String,
+}
+
 /// Who may do what.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Auth {
@@ -217,6 +233,13 @@ impl Default for Limits {
 impl Default for Delivery {
     fn default() -> Self {
         Self { timeout: Duration::from_secs(15), max_in_flight: 16, lanes: 0 }
+    }
+}
+
+impl Default for WebSub {
+    fn default() -> Self {
+        let days = |days: u64| Duration::from_hours(24 * days);
+        Self { topics: Vec::new(), lease_default: days(10), lease_max: days(30), public_url: String::new() }
     }
 }
 

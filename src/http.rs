@@ -43,6 +43,7 @@ mod sources;
 mod streams;
 mod subscriptions;
 mod views;
+pub mod websub;
 
 use auth::Auth;
 use body::BodyLimits;
@@ -119,6 +120,8 @@ pub struct HttpState {
     pub deliveries: Arc<dyn Deliveries>,
     /// The running sources.
     pub source_control: Arc<dyn SourceControl>,
+    /// The `WebSub` hub, if there is one.
+    pub hub: Option<websub::Door>,
     /// Decides whether a URL may be dialled.
     pub urls: Arc<dyn UrlJudge + Send + Sync>,
     /// Protocols that sources may have.
@@ -247,6 +250,7 @@ fn configure(config: &mut ServiceConfig) {
         .service(at("/metrics", "GET, HEAD").route(get().to(health::metrics)))
         .service(at("/problems/{slug}", "GET, HEAD").route(get().to(problem::explain)))
         .configure(streams::routes)
+        .configure(websub::routes)
         .configure(subscriptions::configure)
         .configure(sources::configure);
 }

@@ -8,6 +8,7 @@ use bytes::BufMut;
 use crate::clock::Timestamp;
 use crate::model::subscription::{Signature, SignatureScheme};
 
+pub mod hub;
 pub mod standard;
 
 /// What is signed: one attempt.
@@ -40,6 +41,7 @@ pub struct Scheme {
 /// Every scheme there is.
 pub const SCHEMES: &[Scheme] = &[
     Scheme { name: "standard", kind: SignatureScheme::Standard, prepare: standard::prepare },
+    Scheme { name: "hub", kind: SignatureScheme::Hub, prepare: hub::prepare },
     Scheme { name: "none", kind: SignatureScheme::None, prepare: |_| Ok(Signer::None) },
 ];
 
@@ -48,6 +50,8 @@ pub const SCHEMES: &[Scheme] = &[
 pub enum Signer {
     /// Standard Webhooks 1.0.
     Standard(standard::Keys),
+    /// `X-Hub-Signature-256`.
+    Hub(hub::Key),
     /// Nothing is signed.
     None,
 }
@@ -69,6 +73,7 @@ impl Signer {
     pub fn header(&self) -> Option<&'static str> {
         match self {
             Self::Standard(_) => Some(standard::HEADER),
+            Self::Hub(_) => Some(hub::HEADER),
             Self::None => None,
         }
     }
@@ -79,6 +84,10 @@ impl Signer {
     pub fn sign(&self, message: &Message<'_>, out: &mut impl BufMut) -> Option<&'static str> {
         match self {
             Self::Standard(keys) => keys.sign(message, out).then_some(standard::HEADER),
+            Self::Hub(key) => {
+                key.sign(message.body, out);
+                Some(hub::HEADER)
+            }
             Self::None => None,
         }
     }

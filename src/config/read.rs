@@ -7,7 +7,9 @@ use serde_json::Value;
 
 use super::document::Document;
 use super::error::ConfigError;
-use super::{Auth, Config, Dedupe, Delivery, History, HistoryAttempts, Limits, Network, Retention, Server, Storage, tokens};
+use super::{
+    Auth, Config, Dedupe, Delivery, History, HistoryAttempts, Limits, Network, Retention, Server, Storage, tokens, websub,
+};
 use crate::model::SourceSpec;
 use crate::model::fields::{Errors, FieldError, Fields, child, quoted, text};
 use crate::model::source::parse::{SourceRules, parse_source};
@@ -25,6 +27,7 @@ pub(super) const KEYS: &[(&str, &[&str])] = &[
     ("limits", &["event_bytes", "batch_events", "subscriptions", "streams"]),
     ("network", &["allow", "allow_http", "resolver"]),
     ("delivery", &["timeout", "max_in_flight", "lanes"]),
+    ("websub", &["topics", "lease_default", "lease_max", "public_url"]),
     ("auth", &["tokens"]),
 ];
 
@@ -60,6 +63,7 @@ fn read(value: &Value, env: &[(String, String)], protocols: &[&str], errors: &Er
         limits: limits(&section("limits")?),
         network: network(&section("network")?),
         delivery: delivery(&section("delivery")?),
+        websub: websub::read(&section("websub")?, AGE),
         auth: Auth { tokens: tokens::read(&section("auth")?, env) },
         sources: Vec::new(),
         subscriptions: Vec::new(),

@@ -13,7 +13,7 @@ use crate::model::{ErrorKind, Outcome};
 use crate::net::client::{HeaderLines, PostRequest, PreparedTarget, WireAnswer, WireClient, WireFailure};
 use crate::net::target::Target;
 use crate::net::tls::Tls;
-use crate::signature::{Message, Signer};
+use crate::signature::{Message, Signer, hub};
 
 /// The `user-agent` of every delivery.
 pub const AGENT: &str = concat!("hookcast/", env!("CARGO_PKG_VERSION"));
@@ -57,6 +57,12 @@ impl Address {
             }
         }
         Ok(Self { target, headers, signers, timeout: spec.timeout, payload: spec.payload })
+    }
+
+    /// Puts the `hub` signature also under the name that `WebSub` gives it.
+    pub fn sign_for_websub(&mut self) {
+        let hub = self.signers.iter().find(|(name, _)| *name == hub::HEADER).map(|(_, signer)| signer.clone());
+        self.signers.extend(hub.map(|signer| (HeaderName::from_static(hub::WEBSUB_HEADER), signer)));
     }
 
     /// The lines that are new each attempt: time, signature, number.

@@ -152,7 +152,7 @@ impl Inner {
             && let Err(error) = self.grant(record, per_minute, now).await
         {
             tracing::error!(subscription.id = %record.spec.id, %error, "the consent of an endpoint is not stored");
-            asked.attempt.outcome = "failure".to_owned();
+            "failure".clone_into(&mut asked.attempt.outcome);
             asked.attempt.error = Some("storage".to_owned());
         }
         asked

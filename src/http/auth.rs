@@ -15,7 +15,7 @@ use super::problem::{self, Problem};
 use crate::clock::{Clock, Timestamp};
 use crate::model::{PatternList, Topic, TopicPattern};
 
-mod guesses;
+pub(super) mod guesses;
 pub(super) mod origin;
 
 use guesses::Guesses;

@@ -12,7 +12,7 @@ use url::form_urlencoded;
 
 use super::auth::Scope;
 use super::problem::Problem;
-use super::{HttpState, at, get};
+use super::{HttpState, at, get, websub};
 
 use crate::egress::format::{self, Envelope, Format};
 use crate::egress::start::Start;
@@ -35,7 +35,12 @@ async fn stream(state: Data<HttpState>, request: HttpRequest) -> Result<HttpResp
     let worker = request.app_data::<Worker>().expect("invariant: every worker has its streams");
     let ask = read(&request)?;
     caller.follow(&ask.patterns)?;
-    Ok(egress::respond(&request, worker, ask).await?)
+    let link = websub::discovery(&state, &request, &ask.patterns);
+    let mut response = egress::respond(&request, worker, ask).await?;
+    if let Some(link) = link {
+        response.headers_mut().insert(header::LINK, link);
+    }
+    Ok(response)
 }
 
 impl From<StreamError> for Problem {

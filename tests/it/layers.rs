@@ -39,10 +39,14 @@ const LAYERS: &[Layer] = &[
     layer(3, "ingest", &["clock", "units", "model", "codec", "json", "storage", "tail", "source", "registry"]),
     layer(3, "delivery", &["clock", "units", "model", "codec", "json", "net", "signature", "storage", "follow", "registry"]),
     layer(3, "egress", &["clock", "units", "model", "codec", "json", "follow"]),
+    layer(3, "websub", &["clock", "model", "net", "storage", "follow", "registry", "delivery"]),
     layer(
         4,
         "http",
-        &["clock", "units", "model", "codec", "json", "storage", "follow", "registry", "source", "ingest", "delivery", "egress"],
+        &[
+            "clock", "units", "model", "codec", "json", "storage", "follow", "registry", "source", "ingest", "delivery",
+            "egress", "websub",
+        ],
     ),
     layer(5, "config", &["clock", "units", "model", "json", "net", "storage", "registry", "ingest", "delivery", "http"]),
     layer(5, "telemetry", &[]),

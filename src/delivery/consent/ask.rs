@@ -236,13 +236,7 @@ fn allowed(headers: &HeaderMap, origin: &str) -> Result<Option<u32>, Refusal> {
     }
 }
 
-fn request<'a>(
-    method: Method,
-    target: &'a Target,
-    headers: HeaderMap,
-    body: Bytes,
-    spec: &SubscriptionSpec,
-) -> FetchRequest<'a> {
+fn request<'a>(method: Method, target: &'a Target, headers: HeaderMap, body: Bytes, spec: &SubscriptionSpec) -> FetchRequest<'a> {
     FetchRequest { method, target, headers, body, head_timeout: spec.timeout }
 }
 

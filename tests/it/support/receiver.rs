@@ -18,6 +18,7 @@ use super::{SECRET, eventually};
 #[derive(Clone, Debug)]
 pub(crate) struct Delivery {
     pub(crate) at: Instant,
+    pub(crate) method: String,
     pub(crate) path: String,
     /// Names in lower case; a repeated header is joined by `, `.
     pub(crate) headers: BTreeMap<String, String>,
@@ -79,6 +80,7 @@ impl Delivery {
 pub(crate) struct Answer {
     status: u16,
     headers: String,
+    body: String,
     delay: Option<Duration>,
     hangs: bool,
     waits: bool,
@@ -86,7 +88,7 @@ pub(crate) struct Answer {
 
 impl Answer {
     pub(crate) fn status(status: u16) -> Self {
-        Self { status, headers: String::new(), delay: None, hangs: false, waits: false }
+        Self { status, headers: String::new(), body: String::new(), delay: None, hangs: false, waits: false }
     }
 
     pub(crate) fn ok() -> Self {
@@ -95,6 +97,11 @@ impl Answer {
 
     pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
         self.headers.push_str(&format!("{name}: {value}\r\n"));
+        self
+    }
+
+    pub(crate) fn body(mut self, text: impl Into<String>) -> Self {
+        self.body = text.into();
         self
     }
 
@@ -271,8 +278,9 @@ async fn answer_with(stream: &mut TcpStream, answer: &Answer, permits: &Semaphor
     }
     // Before the answer is out: the other side may send its next request at once.
     state.lock().unwrap().open -= 1;
-    let head = format!("HTTP/1.1 {} Scripted\r\ncontent-length: 0\r\n{}\r\n", answer.status, answer.headers);
-    stream.write_all(head.as_bytes()).await.is_ok()
+    let (status, headers, body) = (answer.status, &answer.headers, &answer.body);
+    let text = format!("HTTP/1.1 {status} Scripted\r\ncontent-length: {}\r\n{headers}\r\n{body}", body.len());
+    stream.write_all(text.as_bytes()).await.is_ok()
 }
 
 async fn read_request(stream: &mut TcpStream, buffered: &mut Vec<u8>) -> Option<Delivery> {
@@ -284,8 +292,9 @@ async fn read_request(stream: &mut TcpStream, buffered: &mut Vec<u8>) -> Option<
             if buffered.len() >= end + 4 + length {
                 let body = buffered[end + 4..end + 4 + length].to_vec();
                 buffered.drain(..end + 4 + length);
-                let path = head.split(' ').nth(1).unwrap().to_owned();
-                return Some(Delivery { at: Instant::now(), path, headers, body });
+                let mut start = head.split(' ').map(str::to_owned);
+                let (method, path) = (start.next().unwrap(), start.next().unwrap());
+                return Some(Delivery { at: Instant::now(), method, path, headers, body });
             }
         }
         let mut bytes = [0; 16 * 1024];

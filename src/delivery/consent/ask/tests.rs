@@ -16,7 +16,9 @@ fn only_the_whole_challenge_is_an_echo() {
         let cut = Answer { is_whole: false, ..answer(200, echo) };
         assert_eq!(cut.echoes("abc"), Err(Refusal::WrongEcho));
     }
-    for other in ["", "ab", "abcd", "\"abc\"", "challenge=abc", r#"{"challenge":"abd"}"#, r#"["abc"]"#, r#"{"challenge":["abc"]}"#] {
+    for other in
+        ["", "ab", "abcd", "\"abc\"", "challenge=abc", r#"{"challenge":"abd"}"#, r#"["abc"]"#, r#"{"challenge":["abc"]}"#]
+    {
         assert_eq!(answer(200, other).echoes("abc"), Err(Refusal::WrongEcho), "{other}");
     }
 }
