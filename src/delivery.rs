@@ -17,12 +17,14 @@ use crate::storage::{Lease, StorageError, StorageErrorKind};
 
 pub mod addresses;
 pub mod attempt;
+pub mod batch;
 pub mod checkpoint;
 pub mod circuit;
 pub mod consent;
 pub mod crew;
 pub mod desk;
 pub mod floor;
+mod gathering;
 pub mod inspect;
 pub mod job;
 pub mod journal;
@@ -31,11 +33,13 @@ pub mod limiter;
 pub mod matcher;
 pub mod metrics;
 pub mod notice;
+pub mod order;
 pub mod parcel;
 pub mod policy;
 pub mod question;
 mod reading;
 mod saving;
+mod sorting;
 mod start;
 pub mod window;
 

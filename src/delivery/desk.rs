@@ -7,16 +7,24 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::batch::Batching;
 use super::circuit::{Circuit, Permit};
 use super::floor::LANE_QUEUE_BYTES_MAX;
 use super::job::{Effect, Errand, Job, Next, attempt_of};
 use super::limiter::Limiter;
+use super::order::Order;
 use super::parcel::Parcel;
-use super::policy::{self, Before, Verdict};
+use super::policy::{self, Before, Decision, Verdict};
 use super::window::{Position, Window};
 use crate::clock::Timestamp;
 use crate::model::subscription::{OnFull, Ordinal, SubscriptionRecord};
 use crate::model::{Attempt, ErrorKind, Exception, ExceptionState, Outcome, Seq};
+
+mod batching;
+mod ordering;
+mod retries;
+
+use batching::NewWork;
 
 /// A delivery that waits for its next attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +40,8 @@ pub struct Retry {
     /// The last failure.
     pub reason: String,
     in_flight: bool,
+    /// The failed batch that it is of, by its first event.
+    group: Seq,
 }
 
 /// Running totals since the start of the process.
@@ -84,6 +94,8 @@ pub struct Desk {
     limiter: Option<Box<Limiter>>,
     hold_until: Timestamp,
     retry_went_last: bool,
+    order: Option<Box<Order>>,
+    batching: Option<Box<Batching>>,
 }
 
 impl Desk {
@@ -91,6 +103,7 @@ impl Desk {
     #[must_use]
     pub fn new(record: Arc<SubscriptionRecord>, position: Position) -> Self {
         let limiter = record.effective_rate_limit().map(Limiter::new).map(Box::new);
+        let (order, batching) = (Order::of(&record.spec), record.spec.batch.map(Batching::new));
         Self {
             record,
             window: Window::at(position),
@@ -107,6 +120,8 @@ impl Desk {
             limiter,
             hold_until: Timestamp(0),
             retry_went_last: false,
+            order,
+            batching,
         }
     }
 
@@ -128,7 +143,7 @@ impl Desk {
         matches!(self.window.position(), Position::Lagging(_))
             && self.is_active()
             && !(self.circuit.is_open() && self.window.waiting() > 0)
-            && self.window.waiting() <= super::window::QUEUE_MAX / 2
+            && self.window.waiting() <= self.queue_max().0 / 2
     }
 
     /// Whether another event may wait here while `lane_bytes` wait in the whole lane. An endpoint that only probes reach
@@ -139,7 +154,8 @@ impl Desk {
         if self.circuit.is_open() {
             return self.window.waiting() == 0;
         }
-        self.window.has_room() && (lane_bytes < LANE_QUEUE_BYTES_MAX || self.window.waiting() < ALWAYS)
+        let (events, bytes) = self.queue_max();
+        self.window.has_room_up_to(events, bytes) && (lane_bytes < LANE_QUEUE_BYTES_MAX || self.window.waiting() < ALWAYS)
     }
 
     /// Whether new events of this type are for it.
@@ -152,6 +168,9 @@ impl Desk {
     /// Attempts in flight.
     #[must_use]
     pub fn in_flight(&self) -> u32 {
+        if let Some(batching) = &self.batching {
+            return batching.flights;
+        }
         u32::try_from(self.window.in_flight()).unwrap_or(u32::MAX).saturating_add(self.retries_in_flight)
     }
 
@@ -198,34 +217,15 @@ impl Desk {
             self.circuit = Circuit::default();
             self.hold_until = Timestamp(0);
         }
+        let reorders = (&old.ordering, old.on_dead) != (&new.ordering, new.on_dead);
+        if old.batch != new.batch {
+            self.batching = new.batch.map(Batching::new);
+        }
+        if reorders {
+            self.reorder();
+        }
+        let (old, new) = (&before.spec, &self.record.spec);
         old.topics != new.topics || old.types != new.types
-    }
-
-    /// Lets a stored retry wait.
-    pub fn resume_retry(&mut self, exception: &Exception) {
-        let retry = Retry {
-            attempts: exception.attempts,
-            sent: exception.sent,
-            since: exception.since,
-            due_at: exception.due_at,
-            reason: exception.reason.clone(),
-            in_flight: false,
-        };
-        if let Some(old) = self.retries.insert(exception.seq, retry) {
-            self.due.remove(&(old.due_at, exception.seq));
-            self.retries_in_flight -= u32::from(old.in_flight);
-        }
-        self.due.insert((exception.due_at, exception.seq));
-    }
-
-    /// Forgets retries of events behind `to`, which will come again; gives which.
-    pub fn forget_retries_after(&mut self, to: Seq) -> Vec<Seq> {
-        let forgotten = self.retries.split_off(&to.next());
-        for (seq, retry) in &forgotten {
-            self.due.remove(&(retry.due_at, *seq));
-            self.retries_in_flight = self.retries_in_flight.saturating_sub(u32::from(retry.in_flight));
-        }
-        forgotten.into_keys().collect()
     }
 
     /// Drops what waits in memory and stands still at the cursor.
@@ -248,13 +248,17 @@ impl Desk {
             Permit::ProbeAt(at) if at > now => return Next::WaitUntil(at),
             Permit::ProbeAt(_) => true,
         };
+        if self.order.as_ref().is_some_and(|order| order.is_unsorted()) {
+            return Next::Nothing;
+        }
         let retry = self.retry_to_make(now, probing);
-        let new_allowed = self.window.waiting() > 0 && self.may_start_new();
-        let as_retry = match (retry, new_allowed) {
-            (Some(_), true) => !self.retry_went_last,
-            (Some(_), false) => true,
-            (None, true) => false,
-            (None, false) => return self.due.first().map_or(Next::Nothing, |(at, _)| Next::WaitUntil(*at)),
+        let new = self.new_work(now, probing);
+        let as_retry = match (retry, new) {
+            (Some(_), NewWork::Now) => !self.retry_went_last,
+            (Some(_), _) => true,
+            (None, NewWork::Now) => false,
+            (None, NewWork::At(at)) => return Next::WaitUntil(self.due.first().map_or(at, |(due, _)| at.min(*due))),
+            (None, NewWork::None) => return self.due.first().map_or(Next::Nothing, |(at, _)| Next::WaitUntil(*at)),
         };
         if let Some(limiter) = &self.limiter
             && let Err(wait) = limiter.spend()
@@ -263,117 +267,89 @@ impl Desk {
         }
         self.retry_went_last = as_retry;
         match retry {
+            Some(seq) if as_retry && self.batching.is_some() => self.take_failed_batch(seq),
             Some(seq) if as_retry => self.take_retry(seq),
+            _ if self.batching.is_some() => self.take_batch(),
             _ => self.take_new(),
-        }
-    }
-
-    /// The retry to make now: the earliest due; for a probe the oldest, due or not.
-    fn retry_to_make(&self, now: Timestamp, probing: bool) -> Option<Seq> {
-        if probing {
-            return self.retries.iter().find(|(_, retry)| !retry.in_flight).map(|(seq, _)| *seq);
-        }
-        self.due.first().filter(|(at, _)| *at <= now).map(|(_, seq)| *seq)
-    }
-
-    /// Every attempt in flight may come back as a retry, so those count as if they had.
-    fn may_start_new(&self) -> bool {
-        let held = self.retrying() + u32::try_from(self.window.in_flight()).unwrap_or(u32::MAX);
-        self.record.spec.on_full == OnFull::Dead || held < self.record.spec.max_retrying
-    }
-
-    fn take_retry(&mut self, seq: Seq) -> Next {
-        let Some(retry) = self.retries.get_mut(&seq) else { return Next::Nothing };
-        retry.in_flight = true;
-        self.retries_in_flight += 1;
-        self.due.remove(&(retry.due_at, seq));
-        Next::Job(Job { seq, parcel: None, attempt: retry.sent + 1, errand: Errand::Retry })
-    }
-
-    fn take_new(&mut self) -> Next {
-        match self.window.take() {
-            Some((seq, parcel)) => Next::Job(Job { seq, parcel: Some(parcel), attempt: 1, errand: Errand::First }),
-            None => Next::Nothing,
         }
     }
 
     /// Takes in the outcome of an attempt that began at `began`. `chance` is uniform in `0.0..1.0`.
     pub fn settle(&mut self, job: &Job, outcome: &Outcome, began: Timestamp, now: Timestamp, chance: f64) -> Effect {
+        if let Some(batch) = &job.batch {
+            return self.settle_batch(job, batch, outcome, (began, now), chance);
+        }
         let attempt = attempt_of(job, outcome, began);
         let failure = (!outcome.is_success()).then(|| attempt.clone());
         self.last_attempt = Some(attempt);
-        let before = match self.end_flight(job) {
-            Flight::CalledOff => return Effect::default(),
-            Flight::First => None,
-            Flight::Again(retry) => Some(retry),
-        };
+        let flight = self.end_flight(job.errand, job.seq);
+        let Some(history) = flight.history(now) else { return Effect::default() };
+        let decision = self.judge(outcome, history, now, chance);
+        let mut effect = self.conclude(job.seq, job.attempt, &flight, outcome, &decision.verdict, now);
+        effect.failure = failure;
+        effect
+    }
+
+    /// What follows from an outcome for its event; what the endpoint has done is taken in.
+    fn judge(&mut self, outcome: &Outcome, history: Before, now: Timestamp, chance: f64) -> Decision {
         // An event that could not be read says nothing of the endpoint.
         if outcome.error != Some(ErrorKind::Storage) {
             self.circuit.record(policy::blames_endpoint(outcome), now, chance);
         }
-        let history = Before {
-            attempts: before.as_ref().map_or(0, |retry| retry.attempts),
-            since: before.as_ref().map_or(now, |retry| retry.since),
-        };
         let decision = policy::decide(outcome, history, &self.record.spec.retry, now, chance);
         if let Some(until) = decision.hold_until {
             self.hold_until = self.hold_until.max(until);
         }
+        decision
+    }
+
+    /// Does what was decided about one event whose flight ended.
+    fn conclude(&mut self, seq: Seq, sent: u32, flight: &Flight, outcome: &Outcome, verdict: &Verdict, now: Timestamp) -> Effect {
+        let Some(history) = flight.history(now) else { return Effect::default() };
+        let was_retry = matches!(flight, Flight::Again(_));
         let mut effect = Effect::default();
         if outcome.is_success() {
             self.totals.delivered += 1;
         } else {
             self.totals.failed_attempts += 1;
-            effect.failure = failure;
         }
-        let was_retry = before.is_some();
-        let remembered = |state, attempts, due_at, reason| Exception {
-            ordinal: self.record.ordinal,
-            seq: job.seq,
-            state,
-            attempts,
-            sent: job.attempt,
-            due_at,
-            since: history.since,
-            reason,
+        let remembered = |state, attempts, due_at, reason| {
+            let ordinal = self.record.ordinal;
+            Some(Exception { ordinal, seq, state, attempts, sent, due_at, since: history.since, reason })
         };
-        match decision.verdict {
-            Verdict::Settled => effect.clear = was_retry.then_some(job.seq),
+        match verdict {
+            Verdict::Settled => effect.clear = was_retry.then_some(seq),
             Verdict::RetryAt { .. } if !was_retry && self.is_full() && self.record.spec.on_full == OnFull::Dead => {
-                effect.put = Some(remembered(ExceptionState::Dead, history.attempts + 1, now, outcome.describe()));
+                effect.put = remembered(ExceptionState::Dead, history.attempts + 1, now, outcome.describe());
             }
             Verdict::RetryAt { at, counts } => {
-                let attempts = history.attempts + u32::from(counts);
-                effect.put = Some(remembered(ExceptionState::Retry, attempts, at, outcome.describe()));
+                let attempts = history.attempts + u32::from(*counts);
+                effect.put = remembered(ExceptionState::Retry, attempts, *at, outcome.describe());
+            }
+            // Before its first attempt, retention took it from a cursor that stood still, as it takes what was never read.
+            Verdict::Dead(_) if !was_retry && outcome.word.as_deref() == Some(policy::NO_LONGER_KEPT) => {
+                effect.expired = Some(seq);
             }
             Verdict::Dead(reason) => {
-                effect.put = Some(remembered(ExceptionState::Dead, history.attempts + 1, now, reason));
+                effect.put = remembered(ExceptionState::Dead, history.attempts + 1, now, reason.clone());
             }
             Verdict::Disable(reason) => {
-                effect.disable = Some(reason);
-                effect.put = Some(remembered(ExceptionState::Retry, history.attempts, now, outcome.describe()));
+                effect.disable = Some(*reason);
+                effect.put = remembered(ExceptionState::Retry, history.attempts, now, outcome.describe());
             }
         }
-        self.apply(effect.put.as_ref());
+        self.apply(seq, effect.put.as_ref());
         effect
     }
 
-    fn apply(&mut self, put: Option<&Exception>) {
-        match put {
-            Some(exception) if exception.state == ExceptionState::Retry => self.resume_retry(exception),
-            Some(_) => self.totals.dead += 1,
-            None => {}
+    /// Ends the flight of an event.
+    fn end_flight(&mut self, errand: Errand, seq: Seq) -> Flight {
+        if errand == Errand::First {
+            return if self.window.settle(seq) { Flight::First } else { Flight::CalledOff };
         }
-    }
-
-    /// Ends the flight of a job.
-    fn end_flight(&mut self, job: &Job) -> Flight {
-        if job.errand == Errand::First {
-            return if self.window.settle(job.seq) { Flight::First } else { Flight::CalledOff };
-        }
-        let Some(retry) = self.retries.remove(&job.seq) else { return Flight::CalledOff };
+        let Some(retry) = self.retries.remove(&seq) else { return Flight::CalledOff };
         self.retries_in_flight = self.retries_in_flight.saturating_sub(u32::from(retry.in_flight));
-        self.due.remove(&(retry.due_at, job.seq));
+        self.due.remove(&(retry.due_at, seq));
         Flight::Again(retry)
     }
 }
@@ -387,3 +363,17 @@ enum Flight {
     /// A retry.
     Again(Retry),
 }
+
+impl Flight {
+    /// What is known of the delivery from before this attempt; `None` when nobody waits for it.
+    fn history(&self, now: Timestamp) -> Option<Before> {
+        match self {
+            Self::CalledOff => None,
+            Self::First => Some(Before { attempts: 0, since: now }),
+            Self::Again(retry) => Some(Before { attempts: retry.attempts, since: retry.since }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -15,9 +15,10 @@ use super::parcel::Parcel;
 use super::window::{Position, Progress};
 use crate::clock::Timestamp;
 use crate::model::subscription::{Ordinal, SubscriptionRecord};
-use crate::model::{Event, ExceptionState, Outcome, Page, Seq};
+use crate::model::{Event, Outcome, Page, Seq};
 use crate::storage::Lease;
 
+mod effects;
 mod feeding;
 mod timing;
 
@@ -63,6 +64,10 @@ pub struct Floor {
     pub journal: Journal,
     /// What is to be said of deliveries.
     pub notices: Vec<Notice>,
+    /// Desks whose order needs keys that have to be read.
+    pub unsorted: Vec<Ordinal>,
+    /// Whether a desk let events stand aside, or waits to be sorted, since this was taken.
+    pub has_moved: bool,
     /// Where the lane's reader stands.
     pub scanned: Seq,
     /// Attempts that ended so far.
@@ -88,6 +93,8 @@ impl Floor {
             suspects_max: (slots / SUSPECT_SHARE).max(1),
             journal: Journal::default(),
             notices: Vec::new(),
+            unsorted: Vec::new(),
+            has_moved: false,
             scanned,
             settled: 0,
         }
@@ -275,9 +282,14 @@ impl Floor {
                 continue;
             }
             let bytes_before = desk.window.waiting_bytes();
-            match desk.next(now) {
+            let next = desk.next(now);
+            self.waiting_bytes -= bytes_before - desk.window.waiting_bytes();
+            if desk.keeps_order() {
+                self.attend(place);
+            }
+            let Some(desk) = self.desks[place].as_deref_mut() else { continue };
+            match next {
                 Next::Job(job) => {
-                    self.waiting_bytes -= bytes_before - desk.window.waiting_bytes();
                     let (ordinal, record) = (desk.ordinal(), Arc::clone(&desk.record));
                     self.suspects_in_flight += u32::from(is_suspect);
                     self.make_ready(place);
@@ -312,18 +324,10 @@ impl Floor {
             // Another endpoint than the one in force said so; the event goes out again, to the new one.
             effect.disable = None;
         }
-        if let Some(exception) = effect.put.take() {
-            if exception.state == ExceptionState::Dead {
-                self.notices.extend(Notice::dead(&desk.record, exception.seq, event.as_ref(), &exception.reason));
-            }
-            self.journal.put(exception, event);
+        for (mut of_member, event) in std::mem::take(&mut effect.rest) {
+            self.remember(assignment, &mut of_member, event);
         }
-        if let Some(seq) = effect.clear {
-            self.journal.clear(assignment.ordinal, seq);
-        }
-        if let Some(attempt) = effect.failure.take() {
-            self.journal.failure(assignment.ordinal, attempt);
-        }
+        self.remember(assignment, &mut effect, event);
         self.journal.touch(assignment.ordinal);
         if opened {
             // What waits is in the log as well; an endpoint that takes nothing must not keep the lane's memory.

@@ -2,10 +2,11 @@
 
 use std::rc::Rc;
 
+use super::batch::Gathered;
 use super::parcel::Parcel;
 use crate::clock::Timestamp;
 use crate::model::subscription::DisabledReason;
-use crate::model::{Attempt, Exception, Outcome, Seq};
+use crate::model::{Attempt, Event, Exception, Outcome, Seq};
 
 /// Why an attempt is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +28,8 @@ pub struct Job {
     pub attempt: u32,
     /// Why it is made.
     pub errand: Errand,
+    /// The events that go out together, `seq` the first of them, where the subscription gathers.
+    pub batch: Option<Rc<Gathered>>,
 }
 
 /// What a subscription wants now.
@@ -49,8 +52,12 @@ pub struct Effect {
     pub clear: Option<Seq>,
     /// The failure.
     pub failure: Option<Attempt>,
+    /// The event that retention took before its first attempt.
+    pub expired: Option<Seq>,
     /// The subscription must be disabled.
     pub disable: Option<DisabledReason>,
+    /// The same of further events of a batch, each with its event where that is known.
+    pub rest: Vec<(Effect, Option<Event>)>,
 }
 
 /// How an attempt is remembered.

@@ -20,6 +20,7 @@ use super::metrics::LaneCounts;
 use super::notice::Notice;
 use super::parcel::Parcel;
 use super::policy;
+use super::{gathering, sorting};
 use crate::clock::{Clock, Timestamp};
 use crate::follow::Follow;
 use crate::model::subscription::{Activity, Ordinal, PayloadForm, SubscriptionRecord};
@@ -159,7 +160,7 @@ impl Lane {
     }
 
     /// The next attempt to make, if there is one; none once the lane stops.
-    fn next(&self, now: Timestamp) -> Option<Assignment> {
+    fn next(self: &Rc<Self>, now: Timestamp) -> Option<Assignment> {
         if self.context.cancel.is_cancelled() {
             return None;
         }
@@ -168,6 +169,11 @@ impl Lane {
         let assignment = floor.next(now);
         if floor.next_timer() != timer_before {
             self.alarm.notify_one();
+        }
+        if std::mem::take(&mut floor.has_moved) {
+            self.hunger.notify_one();
+            drop(floor);
+            sorting::begin(self);
         }
         assignment
     }
@@ -194,14 +200,14 @@ impl Lane {
     }
 
     async fn attempt(&self, assignment: &Assignment, began: Timestamp) -> (Outcome, Option<Event>) {
+        if let Some(batch) = &assignment.job.batch {
+            return (gathering::post(self, assignment, batch, began).await, None);
+        }
         let parcel = match &assignment.job.parcel {
             Some(parcel) => Rc::clone(parcel),
             None => match self.context.follow.get(assignment.job.seq).await {
                 Ok(Some(event)) => Rc::new(Parcel::new(event)),
-                Ok(None) => {
-                    let word = Some(policy::NO_LONGER_KEPT.to_owned());
-                    return (Outcome { word, ..attempt::failed(ErrorKind::Storage, 0) }, None);
-                }
+                Ok(None) => return (policy::gone(), None),
                 Err(_) => return (attempt::failed(ErrorKind::Storage, 0), None),
             },
         };

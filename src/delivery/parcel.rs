@@ -27,13 +27,14 @@ pub struct Parcel {
     event: Event,
     binary: OnceCell<Content>,
     structured: OnceCell<Content>,
+    json: OnceCell<Bytes>,
 }
 
 impl Parcel {
     /// Wraps an event; nothing is encoded yet.
     #[must_use]
     pub fn new(event: Event) -> Self {
-        Self { event, binary: OnceCell::new(), structured: OnceCell::new() }
+        Self { event, binary: OnceCell::new(), structured: OnceCell::new(), json: OnceCell::new() }
     }
 
     /// The event.
@@ -54,9 +55,14 @@ impl Parcel {
         self.binary.get_or_init(|| binary(&self.event, log_id))
     }
 
-    /// The JSON form.
+    /// The JSON form as a request.
     pub fn structured(&self, log_id: &str) -> &Content {
-        self.structured.get_or_init(|| structured(&self.event, log_id))
+        self.structured.get_or_init(|| structured(&self.event, self.json(), log_id))
+    }
+
+    /// The JSON form, made once.
+    pub fn json(&self) -> Bytes {
+        self.json.get_or_init(|| json(&self.event)).clone()
     }
 }
 
@@ -120,16 +126,20 @@ fn binary(event: &Event, log_id: &str) -> Content {
     Content { body: event.data(), headers, webhook_id }
 }
 
-fn structured(event: &Event, log_id: &str) -> Content {
-    let fields = event.fields();
+fn structured(event: &Event, body: Bytes, log_id: &str) -> Content {
     let webhook_id = webhook_id(event, log_id);
-    let mut body = bytes::BytesMut::with_capacity(fields.data.len() + 512);
-    cloudevents::write_event(&mut body, event);
-    let headers = common(fields.hops, &webhook_id, cloudevents::STRUCTURED_TYPE);
-    Content { body: body.freeze(), headers, webhook_id }
+    let headers = common(event.fields().hops, &webhook_id, cloudevents::STRUCTURED_TYPE);
+    Content { body, headers, webhook_id }
 }
 
-fn common(hops: u8, webhook_id: &str, content_type: &str) -> HeaderLines {
+fn json(event: &Event) -> Bytes {
+    let mut body = bytes::BytesMut::with_capacity(event.fields().data.len() + 512);
+    cloudevents::write_event(&mut body, event);
+    body.freeze()
+}
+
+/// The lines that every delivery has: type, identity, and how many relays it went through with this one.
+pub(super) fn common(hops: u8, webhook_id: &str, content_type: &str) -> HeaderLines {
     let mut headers = HeaderLines::with_capacity(LINES_BYTES);
     headers.push(&CONTENT_TYPE, content_type);
     headers.push(&WEBHOOK_ID, webhook_id);

@@ -15,6 +15,21 @@ pub const RETRY_AFTER_MAX: Duration = Duration::from_hours(24);
 const STORAGE_AGAIN: Duration = Duration::from_secs(30);
 /// The word of an attempt that could not be made because the event is gone.
 pub const NO_LONGER_KEPT: &str = "no_longer_kept";
+/// Why such an event is dead.
+pub const NO_LONGER_KEPT_REASON: &str = "the event is no longer kept";
+
+/// The outcome of an attempt that could not be made because the event is gone.
+#[must_use]
+pub fn gone() -> Outcome {
+    Outcome {
+        status: None,
+        error: Some(ErrorKind::Storage),
+        latency_ms: 0,
+        retry_after: None,
+        word: Some(NO_LONGER_KEPT.to_owned()),
+        body_head: Vec::new(),
+    }
+}
 
 /// What is decided about one delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,7 +97,7 @@ fn retry_or_give_up(
     // A receiver that says when it can take more has not failed; but it cannot say so for ever.
     if outcome.error == Some(ErrorKind::Storage) {
         return match outcome.word.as_deref() {
-            Some(NO_LONGER_KEPT) => Verdict::Dead("the event is no longer kept".to_owned()),
+            Some(NO_LONGER_KEPT) => Verdict::Dead(NO_LONGER_KEPT_REASON.to_owned()),
             _ => Verdict::RetryAt { at: now.plus(jittered(STORAGE_AGAIN, 0.2, chance)), counts: false },
         };
     }

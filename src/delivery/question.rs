@@ -138,8 +138,16 @@ pub fn answer(lane: &Rc<Lane>, record: &Arc<SubscriptionRecord>, question: Quest
             });
         }
         Question::Buried(count) => {
-            if let Some(desk) = lane.floor.borrow_mut().desk(record.ordinal) {
+            let mut floor = lane.floor.borrow_mut();
+            if let Some(desk) = floor.desk(record.ordinal) {
                 desk.totals.dead = desk.totals.dead.saturating_sub(count);
+                if let Some(order) = desk.order() {
+                    // A letter that nobody can redrive any more holds nothing up.
+                    order.doubt_dead();
+                    floor.nudge(record.ordinal);
+                    drop(floor);
+                    lane.stir();
+                }
             }
         }
     }
@@ -216,7 +224,7 @@ fn redrive(lane: &Rc<Lane>, record: &SubscriptionRecord, dead: &[Exception]) -> 
 /// One signed test event, posted now, outside the log.
 async fn ping(lane: &Rc<Lane>, record: &SubscriptionRecord) -> Attempt {
     let now = lane.now();
-    let job = Job { seq: Seq::ZERO, parcel: None, attempt: 1, errand: Errand::First };
+    let job = Job { seq: Seq::ZERO, parcel: None, attempt: 1, errand: Errand::First, batch: None };
     let id = format!("ping_{}", uuid::Uuid::now_v7().simple());
     let body = serde_json::json!({"type": "hookcast.ping", "subscription": record.spec.id, "time": now.to_string()});
     let mut headers = HeaderLines::default();

@@ -60,7 +60,8 @@ async fn run(start: LaneStart) {
         for record in partition.records {
             let progress = partition.progress.of(record.ordinal, record.starts_after);
             let place = floor.add(Arc::clone(&record), &progress);
-            if !progress.holes.is_empty() {
+            let stands_aside = floor.desk(record.ordinal).is_some_and(|desk| desk.reopen_aside(&progress.holes));
+            if !progress.holes.is_empty() && !stands_aside {
                 reopen.push((place, record.ordinal, progress.holes));
             }
         }

@@ -1,16 +1,23 @@
 //! How far one subscription has come: what waits, what is in flight, and the cursor that follows from it. Pure.
 //!
 //! Matched events queue in order; those taken are open until they are settled. An attempt that failed is settled too: its
-//! exception carries the duty on. So the holes behind a cursor are at most what is in flight.
+//! exception carries the duty on. So the holes behind a cursor are at most what is in flight, and what stands aside: events
+//! of an ordered subscription that must wait for others, so that those behind them can pass.
 
 use std::collections::VecDeque;
 
 use crate::model::Seq;
 
+mod aside;
+
+use aside::Aside;
+
 /// Most events that wait in memory for one subscription; more stay in the log.
 pub const QUEUE_MAX: usize = 256;
 /// Most bytes that wait in memory for one subscription, but for a single larger event.
 pub const QUEUE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Most positions of one subscription that are open at once past its cursor, where it orders or gathers events.
+pub const OPEN_MAX: usize = 4_096;
 
 /// Where the matching of a subscription stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,13 +49,14 @@ pub struct Window<T> {
     queue: VecDeque<(Seq, T, usize)>,
     queue_bytes: usize,
     open: Vec<Seq>,
+    aside: Option<Box<Aside<T>>>,
 }
 
 impl<T> Window<T> {
     /// A window with nothing in it.
     #[must_use]
     pub fn at(position: Position) -> Self {
-        Self { position, reopened: VecDeque::new(), queue: VecDeque::new(), queue_bytes: 0, open: Vec::new() }
+        Self { position, reopened: VecDeque::new(), queue: VecDeque::new(), queue_bytes: 0, open: Vec::new(), aside: None }
     }
 
     /// Where matching stands.
@@ -77,13 +85,19 @@ impl<T> Window<T> {
     /// Bytes of the events that wait, reopened ones left out.
     #[must_use]
     pub fn waiting_bytes(&self) -> usize {
-        self.queue_bytes
+        self.queue_bytes + self.aside.as_ref().map_or(0, |aside| aside.bytes)
     }
 
     /// Whether another event may wait here; an empty queue takes any.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.queue.is_empty() || (self.queue.len() < QUEUE_MAX && self.queue_bytes < QUEUE_BYTES_MAX)
+        self.has_room_up_to(QUEUE_MAX, QUEUE_BYTES_MAX)
+    }
+
+    /// Whether another event may wait here where `events` of `bytes` may; an empty queue takes any.
+    #[must_use]
+    pub fn has_room_up_to(&self, events: usize, bytes: usize) -> bool {
+        self.queue.is_empty() || (self.queue.len() < events && self.queue_bytes < bytes)
     }
 
     /// Lets a matched event of `bytes` bytes wait; positions must rise.
@@ -109,6 +123,18 @@ impl<T> Window<T> {
         };
         self.open.push(seq);
         Some((seq, item))
+    }
+
+    /// The waiting events in the order in which they are taken.
+    pub fn waiting_events(&self) -> impl Iterator<Item = (Seq, &T)> {
+        let reopened = self.reopened.iter().map(|(seq, item)| (*seq, item));
+        reopened.chain(self.queue.iter().map(|(seq, item, _)| (*seq, item)))
+    }
+
+    /// Positions in flight.
+    #[must_use]
+    pub fn open(&self) -> &[Seq] {
+        &self.open
     }
 
     /// Ends an attempt; `false` when the position was not in flight (after a seek, say).
@@ -166,14 +192,15 @@ impl<T> Window<T> {
 
     /// Unsettled positions before the queue.
     fn holes(&self) -> impl Iterator<Item = Seq> + '_ {
-        self.open.iter().copied().chain(self.reopened.iter().map(|(seq, _)| *seq))
+        self.open.iter().copied().chain(self.reopened.iter().map(|(seq, _)| *seq)).chain(self.aside())
     }
 
-    /// Forgets the queue and stands still before it; what is in flight or reopened stays.
+    /// Forgets the queue and stands still before it; what is in flight, reopened or aside stays, the latter without items.
     pub fn rewind(&mut self, lane: Seq) {
         self.position = Position::Lagging(self.base(lane));
         self.queue.clear();
         self.queue_bytes = 0;
+        self.drop_aside_items();
     }
 
     /// Goes to another place; attempts in flight end without effect on the cursor.
@@ -182,126 +209,10 @@ impl<T> Window<T> {
         self.queue.clear();
         self.queue_bytes = 0;
         self.open.clear();
+        self.aside = None;
         self.position = Position::Lagging(scanned_to);
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-    use std::collections::BTreeSet;
-
-    #[derive(Clone, Debug)]
-    enum Step {
-        Event(bool),
-        Take,
-        Settle(usize),
-        Rewind,
-    }
-
-    fn step() -> impl Strategy<Value = Step> {
-        prop_oneof![
-            4 => any::<bool>().prop_map(Step::Event),
-            3 => Just(Step::Take),
-            3 => (0usize..8).prop_map(Step::Settle),
-            1 => Just(Step::Rewind),
-        ]
-    }
-
-    proptest! {
-        /// Whatever happens, a restart from the saved progress delivers every matched event that was not settled.
-        #[test]
-        fn a_checkpoint_never_skips_an_unsettled_event(steps in prop::collection::vec(step(), 1..200)) {
-            let mut window = Window::at(Position::Riding { not_before: Seq(0) });
-            let mut head = Seq(0);
-            let mut unsettled = BTreeSet::new();
-            let mut matched = BTreeSet::new();
-            for step in steps {
-                match step {
-                    Step::Event(matches) => {
-                        head = head.next();
-                        if matches {
-                            matched.insert(head);
-                            unsettled.insert(head);
-                        }
-                        if let Position::Riding { .. } = window.position() && matches {
-                            window.offer(head, (), 1);
-                        }
-                    }
-                    Step::Take => { window.take(); }
-                    Step::Settle(index) => {
-                        if let Some(seq) = window.open.get(index).copied() {
-                            prop_assert!(window.settle(seq));
-                            unsettled.remove(&seq);
-                        }
-                    }
-                    Step::Rewind => {
-                        window.rewind(head);
-                        // Catching up again: everything behind the position that matches is offered anew.
-                        let Position::Lagging(from) = window.position() else { unreachable!() };
-                        for seq in matched.range(from.next()..) { window.offer(*seq, (), 1); }
-                        window.set_position(Position::Riding { not_before: Seq(0) });
-                    }
-                }
-                let covered: BTreeSet<Seq> = match window.progress(head) {
-                    None => BTreeSet::new(),
-                    Some(Progress { base, holes }) => {
-                        prop_assert!(holes.iter().all(|hole| *hole <= base));
-                        holes.into_iter().chain(matched.range(base.next()..).copied()).collect()
-                    }
-                };
-                prop_assert!(unsettled.is_subset(&covered), "unsettled {unsettled:?} not in {covered:?}");
-                prop_assert!(unsettled.iter().all(|seq| *seq > window.cursor(head)));
-            }
-        }
-    }
-
-    #[test]
-    fn one_hanging_attempt_leaves_one_hole() {
-        let mut window = Window::at(Position::Riding { not_before: Seq(0) });
-        for seq in 1..=1000 {
-            window.offer(Seq(seq), (), 1);
-            window.take();
-            if seq != 3 {
-                window.settle(Seq(seq));
-            }
-        }
-        assert_eq!(window.progress(Seq(1000)), Some(Progress { base: Seq(1000), holes: vec![Seq(3)] }));
-        assert_eq!(window.cursor(Seq(1000)), Seq(2));
-        window.settle(Seq(3));
-        assert_eq!(window.progress(Seq(1000)), None);
-    }
-
-    #[test]
-    fn what_is_reopened_stays_a_hole_and_does_not_pull_the_base_back() {
-        let mut window = Window::at(Position::Riding { not_before: Seq(100) });
-        window.offer_again(Seq(5), ());
-        window.offer_again(Seq(8), ());
-        window.offer(Seq(101), (), 1);
-        let holes = vec![Seq(5), Seq(8)];
-        assert_eq!(window.progress(Seq(101)), Some(Progress { base: Seq(100), holes: holes.clone() }));
-        assert_eq!(window.cursor(Seq(101)), Seq(4));
-        window.rewind(Seq(101));
-        assert_eq!(window.position(), Position::Lagging(Seq(100)));
-        assert_eq!(window.progress(Seq(101)), Some(Progress { base: Seq(100), holes }));
-        assert_eq!(window.take().unwrap().0, Seq(5));
-        assert!(window.settle(Seq(5)) && window.holds(Seq(8)));
-    }
-
-    #[test]
-    fn a_burst_is_given_back_only_when_nothing_is_left_of_it() {
-        let mut window = Window::at(Position::Riding { not_before: Seq(0) });
-        for seq in 1..=100 {
-            window.offer(Seq(seq), (), 1);
-        }
-        while let Some((seq, ())) = window.take() {
-            window.rest();
-            assert!(window.holds(seq), "what is in flight stays");
-            window.settle(seq);
-        }
-        window.rest();
-        assert_eq!((window.queue.capacity(), window.open.capacity()), (0, 0));
-        assert_eq!(window.progress(Seq(100)), None);
-    }
-}
+mod tests;

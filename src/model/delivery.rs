@@ -162,6 +162,17 @@ pub struct Exception {
     pub reason: String,
 }
 
+impl Exception {
+    /// How the reason of a dead letter begins that was skipped past: where order is kept, it holds nothing up any more.
+    pub const SKIPPED: &str = "skipped: ";
+
+    /// Whether it was skipped past.
+    #[must_use]
+    pub fn is_skipped(&self) -> bool {
+        self.reason.starts_with(Self::SKIPPED)
+    }
+}
+
 /// An exception together with the event it is about, so that the event can outlive retention.
 #[derive(Clone, Debug)]
 pub struct KeptException {

@@ -95,6 +95,9 @@ const PURE: &[&str] = &[
     "delivery/circuit.rs",
     "delivery/matcher.rs",
     "delivery/checkpoint.rs",
+    "delivery/order.rs",
+    "delivery/order",
+    "delivery/batch.rs",
 ];
 
 /// What pure files never name.

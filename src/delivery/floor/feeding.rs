@@ -9,6 +9,7 @@ use crate::delivery::notice::Notice;
 use crate::delivery::parcel::Parcel;
 use crate::delivery::window::Position;
 use crate::model::delivery::ExpiredRange;
+use crate::model::subscription::Ordinal;
 use crate::model::{Event, Page, Seq};
 
 impl Floor {
@@ -160,6 +161,13 @@ impl Floor {
                 "events expired before they were delivered");
             self.notices.extend(Notice::expired(&desk.record, range.from, range.to));
             self.journal.expired(range);
+        }
+    }
+
+    /// The same of one event of a subscription that is here.
+    pub fn expire_of(&mut self, ordinal: Ordinal, seq: Seq) {
+        if let Some(place) = self.by_ordinal.get(&ordinal).copied() {
+            self.expire(place, seq, seq);
         }
     }
 

@@ -1,0 +1,221 @@
+//! A desk that gathers: when a batch goes out, what it takes along, what comes back of it.
+
+use std::rc::Rc;
+
+use super::{Desk, Effect};
+use crate::clock::Timestamp;
+use crate::delivery::batch::{Gathered, Member, Sent};
+use crate::delivery::job::{Errand, Job, Next, attempt_of};
+use crate::delivery::order::{Fate, Order};
+use crate::delivery::policy::{self, Verdict};
+use crate::delivery::window::{Position, QUEUE_BYTES_MAX, QUEUE_MAX};
+use crate::model::subscription::OnFull;
+use crate::model::{Outcome, Seq};
+
+/// Whether a first attempt may begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NewWork {
+    /// Yes.
+    Now,
+    /// When company does not come sooner.
+    At(Timestamp),
+    /// No.
+    None,
+}
+
+impl Desk {
+    /// Events and bytes that may wait in memory.
+    pub(super) fn queue_max(&self) -> (usize, usize) {
+        self.batching.as_ref().map_or((QUEUE_MAX, QUEUE_BYTES_MAX), |batching| batching.queue_max())
+    }
+
+    /// Whether a first attempt may begin.
+    pub(super) fn new_work(&mut self, now: Timestamp, probing: bool) -> NewWork {
+        let room = self.new_room();
+        let waits = if self.order.is_none() {
+            self.window.waiting() > 0
+        } else {
+            let is_free = self.pass_by().is_some();
+            is_free || self.order.as_ref().is_some_and(|order| order.ready().is_some())
+        };
+        if !waits || room == 0 {
+            return NewWork::None;
+        }
+        let Some(batching) = &mut self.batching else { return NewWork::Now };
+        // In order, one batch at a time: what is behind it may be of the same keys.
+        if self.order.is_some() && batching.flights > 0 {
+            return NewWork::None;
+        }
+        let has_come = matches!(self.window.position(), Position::Riding { .. });
+        let counted = batching.count(self.window.waiting(), self.window.waiting_events(), has_come, now);
+        let is_held_up = self.order.as_ref().is_some_and(|order| order.ready().is_some());
+        match counted {
+            Some((events, _)) if batching.flights > 0 && events > room => NewWork::None,
+            Some((_, due)) if due > now && !probing && !is_held_up => NewWork::At(due),
+            _ => NewWork::Now,
+        }
+    }
+
+    /// First attempts that may begin. Every attempt in flight may come back as a retry, so those count as if they had.
+    fn new_room(&self) -> usize {
+        let held = self.retries.len() + self.window.in_flight();
+        let retrying = match self.record.spec.on_full {
+            OnFull::Dead => usize::MAX,
+            OnFull::Wait => (self.record.spec.max_retrying as usize).saturating_sub(held),
+        };
+        if self.batching.is_some() { retrying.min(self.window.open_room()) } else { retrying }
+    }
+
+    /// The next batch, in flight now.
+    pub(super) fn take_batch(&mut self) -> Next {
+        let Some(terms) = self.batching.as_ref().map(|batching| batching.terms) else { return Next::Nothing };
+        let most = self.new_room().min(terms.max_events as usize);
+        let (mut members, mut bytes) = (Vec::new(), 1);
+        while members.len() < most {
+            let aside = self.order.as_ref().and_then(|order| order.ready());
+            let free = if aside.is_none() && self.order.is_some() { self.pass_by() } else { None };
+            let next = match aside {
+                Some(seq) => self.window.peek_aside(seq).map_or(0, |parcel| parcel.json().len()),
+                None if self.order.is_some() && free.is_none() => break,
+                None => match self.window.waiting_events().next() {
+                    Some((_, parcel)) => parcel.json().len(),
+                    None => break,
+                },
+            };
+            bytes += next + 1;
+            if !members.is_empty() && bytes > terms.max_bytes as usize {
+                break;
+            }
+            members.extend(match (aside, &mut self.order) {
+                (Some(seq), Some(order)) => {
+                    order.take_ready(true);
+                    Some(Member::new(seq, self.window.take_aside(seq)))
+                }
+                (_, order) => {
+                    if let (Some((seq, line)), Some(order)) = (free, order) {
+                        order.start(seq, line, true);
+                    }
+                    self.window.take().map(|(seq, parcel)| Member::new(seq, Some(parcel)))
+                }
+            });
+        }
+        members.sort_unstable_by_key(|member| member.seq);
+        self.send(members, 1, Errand::First)
+    }
+
+    /// The failed batch of a retry, in flight now.
+    pub(super) fn take_failed_batch(&mut self, seq: Seq) -> Next {
+        let group = self.retries.get(&seq).map_or(Seq::ZERO, |retry| retry.group);
+        let Some(batching) = &mut self.batching else { return Next::Nothing };
+        batching.close();
+        let (mut members, mut left, mut attempt) = (Vec::new(), Vec::new(), 1);
+        for other in batching.take(group, seq) {
+            let waits = self.retries.get(&other).is_some_and(|retry| !retry.in_flight && (retry.group == group || other == seq));
+            if !waits {
+                continue;
+            }
+            if self.order.as_ref().is_some_and(|order| !order.lets_retry(other)) {
+                left.push(other);
+            } else if let Some(number) = self.lift_off(other, true) {
+                attempt = if members.is_empty() { number } else { attempt };
+                members.push(Member::new(other, None));
+            }
+        }
+        self.regroup(left);
+        self.send(members, attempt, Errand::Retry)
+    }
+
+    fn regroup(&mut self, left: Vec<Seq>) {
+        let Some(batching) = &mut self.batching else { return };
+        let Some(name) = batching.keep(left.clone()) else { return };
+        for seq in left {
+            if let Some(retry) = self.retries.get_mut(&seq) {
+                retry.group = name;
+            }
+        }
+    }
+
+    fn send(&mut self, members: Vec<Member>, attempt: u32, errand: Errand) -> Next {
+        if let Some(order) = &mut self.order {
+            order.close_batch(members.iter().map(|member| member.seq));
+        }
+        let (Some(batching), Some(seq)) = (&mut self.batching, members.first().map(|member| member.seq)) else {
+            return Next::Nothing;
+        };
+        batching.flights += 1;
+        let batch = Some(Rc::new(Gathered { terms: batching.terms, members }));
+        Next::Job(Job { seq, parcel: None, attempt, errand, batch })
+    }
+
+    /// Takes in the outcome of a batch: one word for all events of it that were sent.
+    pub(super) fn settle_batch(
+        &mut self,
+        job: &Job,
+        batch: &Gathered,
+        outcome: &Outcome,
+        (began, now): (Timestamp, Timestamp),
+        chance: f64,
+    ) -> Effect {
+        self.take_back(job.errand, batch);
+        let mut flights = Vec::with_capacity(batch.members.len());
+        for member in batch.with(Sent::Posted) {
+            flights.push((member, self.end_flight(job.errand, member.seq)));
+        }
+        let mut effects = Vec::with_capacity(batch.members.len());
+        if let Some(history) = flights.iter().find_map(|(_, flight)| flight.history(now)) {
+            let attempt = attempt_of(job, outcome, began);
+            let decision = self.judge(outcome, history, now, chance);
+            for (member, flight) in flights {
+                if flight.history(now).is_none() {
+                    continue;
+                }
+                let mut effect = self.conclude(member.seq, job.attempt, &flight, outcome, &decision.verdict, now);
+                if !outcome.is_success() {
+                    // What was answered is kept once.
+                    let response = attempt.response.clone().filter(|_| effects.is_empty());
+                    effect.failure = Some(crate::model::Attempt { seq: member.seq, response, ..attempt.clone() });
+                }
+                effects.push((effect, (!outcome.is_success()).then(|| member.event()).flatten()));
+            }
+            self.last_attempt = Some(attempt);
+        }
+        let gone = policy::gone();
+        for member in batch.with(Sent::Gone) {
+            let flight = self.end_flight(job.errand, member.seq);
+            let verdict = Verdict::Dead(policy::NO_LONGER_KEPT_REASON.to_owned());
+            effects.push((self.conclude(member.seq, job.attempt, &flight, &gone, &verdict, now), None));
+        }
+        if let Some(batching) = &mut self.batching {
+            batching.flights = batching.flights.saturating_sub(1);
+            batching.close();
+        }
+        let disable = effects.iter().find_map(|(effect, _)| effect.disable);
+        Effect { disable, rest: effects, ..Effect::default() }
+    }
+
+    /// Events that did not fit go on waiting, as if they had not been taken.
+    fn take_back(&mut self, errand: Errand, batch: &Gathered) {
+        if let Some(batching) = &mut self.batching {
+            batching.close();
+        }
+        let mut left = Vec::new();
+        for member in batch.with(Sent::Left).rev() {
+            if errand == Errand::First {
+                if self.window.put_back(member.seq) {
+                    self.order.get_or_insert_with(Order::free).settle(member.seq, Fate::Back);
+                }
+                continue;
+            }
+            let Some(retry) = self.retries.get_mut(&member.seq).filter(|retry| retry.in_flight) else { continue };
+            retry.in_flight = false;
+            self.due.insert((retry.due_at, member.seq));
+            self.retries_in_flight -= 1;
+            left.push(member.seq);
+            if let Some(order) = &mut self.order {
+                order.settle(member.seq, Fate::Waits);
+            }
+        }
+        left.reverse();
+        self.regroup(left);
+    }
+}

@@ -1,0 +1,380 @@
+//! Which events of an ordered subscription may go out: one line a key, one event of a line at a time. Pure.
+//!
+//! A line is held up by what is in flight of it, by a retry that waits and, with `on_dead: block`, by a dead letter. Events
+//! behind it stand aside as open positions ([`super::window`] keeps them), so that other keys pass. What is known by its
+//! position only (after a restart, say) is *unsorted* until somebody has read its key; nothing begins until then.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use foldhash::{HashMap, fast::RandomState};
+
+use crate::model::subscription::{OnDead, SubscriptionSpec};
+use crate::model::{Event, Seq};
+
+mod rule;
+
+use rule::{Rule, THE_LINE};
+
+/// Dead letters that may hold lines up at once; then nothing new begins.
+pub const BLOCKING_DEAD_MAX: usize = 4_096;
+
+/// A line's name: the hash of its key, by a seed of this process. Keys that collide are ordered together.
+pub type Line = u64;
+
+/// What becomes of an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// The event is done with.
+    Done,
+    /// It waits for another attempt.
+    Waits,
+    /// It is a dead letter.
+    Dead,
+    /// It was not sent after all, and stands aside again, first of its line.
+    Back,
+}
+
+/// What is known of an event whose key is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// It stands aside.
+    Aside,
+    /// A retry that waits.
+    Retry,
+    /// In flight.
+    Flying,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    flying: u32,
+    /// Whether those in flight belong to the batch that is being gathered.
+    gathers: bool,
+    retries: BTreeSet<Seq>,
+    dead: BTreeSet<Seq>,
+    behind: VecDeque<Seq>,
+}
+
+impl State {
+    fn is_over(&self) -> bool {
+        self.flying == 0 && self.retries.is_empty() && self.dead.is_empty() && self.behind.is_empty()
+    }
+
+    fn has_runner(&self) -> bool {
+        self.flying > 0 && !self.gathers
+    }
+
+    /// Whether a first attempt of `seq` may begin, as far as those before it go.
+    fn lets_pass(&self, seq: Seq) -> bool {
+        !self.has_runner() && self.retries.is_empty() && self.dead.first().is_none_or(|dead| *dead >= seq)
+    }
+}
+
+/// The order of one subscription.
+#[derive(Debug)]
+pub struct Order {
+    rule: Rule,
+    on_dead: OnDead,
+    lines: HashMap<Line, State>,
+    /// The lines of what is in flight, waits as a retry or holds its line up as a dead letter.
+    known: HashMap<Seq, Line>,
+    /// Firsts of their lines that stand aside and may go; without a line, what has no key.
+    ready: BTreeMap<Seq, Option<Line>>,
+    unsorted: BTreeMap<Seq, Found>,
+    /// Whether dead letters have to be looked up.
+    dead_unknown: bool,
+    /// Whether somebody is at it.
+    is_attended: bool,
+    dead: usize,
+    hasher: RandomState,
+}
+
+impl Order {
+    /// The order that a definition asks for; `None` when it asks for none.
+    #[must_use]
+    pub fn of(spec: &SubscriptionSpec) -> Option<Box<Self>> {
+        Some(Self::by(Rule::of(&spec.ordering)?, spec.on_dead))
+    }
+
+    /// No order, for what an earlier one left standing aside.
+    #[must_use]
+    pub fn free() -> Box<Self> {
+        Self::by(Rule::Free, OnDead::Skip)
+    }
+
+    fn by(rule: Rule, on_dead: OnDead) -> Box<Self> {
+        Box::new(Self {
+            rule,
+            on_dead,
+            lines: HashMap::default(),
+            known: HashMap::default(),
+            ready: BTreeMap::new(),
+            unsorted: BTreeMap::new(),
+            dead_unknown: on_dead == OnDead::Block,
+            is_attended: false,
+            dead: 0,
+            hasher: RandomState::default(),
+        })
+    }
+
+    /// The line of an event; `None` when it has no key.
+    #[must_use]
+    pub fn line_of(&self, event: &Event) -> Option<Line> {
+        self.rule.line_of(event, &self.hasher)
+    }
+
+    /// Whether keys have to be read before anything begins.
+    #[must_use]
+    pub fn is_unsorted(&self) -> bool {
+        self.dead_unknown || !self.unsorted.is_empty()
+    }
+
+    /// Whether so many dead letters hold lines up that nothing new begins.
+    #[must_use]
+    pub fn is_choked(&self) -> bool {
+        self.dead >= BLOCKING_DEAD_MAX
+    }
+
+    /// Whether the first attempt of `seq` may begin.
+    #[must_use]
+    pub fn lets_pass(&self, seq: Seq, line: Option<Line>) -> bool {
+        let state = line.and_then(|line| self.lines.get(&line));
+        state.is_none_or(|state| state.behind.is_empty() && state.lets_pass(seq))
+    }
+
+    /// Whether a retry that waits may go: it is the first of those in its line, and none is in flight.
+    #[must_use]
+    pub fn lets_retry(&self, seq: Seq) -> bool {
+        let state = self.known.get(&seq).and_then(|line| self.lines.get(line));
+        state.is_none_or(|state| !state.has_runner() && state.retries.first().is_none_or(|first| *first >= seq))
+    }
+
+    /// The first attempt of `seq` begins; `gathers` when it is part of a batch, which takes more of the same line.
+    pub fn start(&mut self, seq: Seq, line: Option<Line>, gathers: bool) {
+        if let Some(line) = line {
+            self.known.insert(seq, line);
+            let state = self.lines.entry(line).or_default();
+            state.flying += 1;
+            state.gathers = gathers;
+        }
+    }
+
+    /// A retry begins.
+    pub fn start_retry(&mut self, seq: Seq, gathers: bool) {
+        let Some(state) = self.known.get(&seq).and_then(|line| self.lines.get_mut(line)) else { return };
+        state.retries.remove(&seq);
+        state.flying += 1;
+        state.gathers = gathers;
+    }
+
+    /// The batch is whole: what is behind its events waits for it.
+    pub fn close_batch(&mut self, members: impl Iterator<Item = Seq>) {
+        for seq in members {
+            let Some(line) = self.known.get(&seq).copied() else { continue };
+            if let Some(state) = self.lines.get_mut(&line) {
+                state.gathers = false;
+            }
+            self.refresh(line);
+        }
+    }
+
+    /// `seq` stands aside behind the others of its line; positions must rise.
+    pub fn stand_aside(&mut self, seq: Seq, line: Option<Line>) {
+        let Some(line) = line else {
+            self.ready.insert(seq, None);
+            return;
+        };
+        self.lines.entry(line).or_default().behind.push_back(seq);
+        self.refresh(line);
+    }
+
+    /// The oldest event that stands aside and may go.
+    #[must_use]
+    pub fn ready(&self) -> Option<Seq> {
+        if self.is_choked() { None } else { self.ready.keys().next().copied() }
+    }
+
+    /// Takes the oldest event that stands aside and may go, now in flight.
+    pub fn take_ready(&mut self, gathers: bool) -> Option<Seq> {
+        self.ready()?;
+        let (seq, line) = self.ready.pop_first()?;
+        if let Some(line) = line {
+            if let Some(state) = self.lines.get_mut(&line) {
+                state.behind.pop_front();
+            }
+            self.start(seq, Some(line), gathers);
+            self.refresh(line);
+        }
+        Some(seq)
+    }
+
+    /// An attempt ended; gives the retry that may go now, if one waits in its line.
+    pub fn settle(&mut self, seq: Seq, fate: Fate) -> Option<Seq> {
+        if self.unsorted.contains_key(&seq) {
+            self.dead_unknown |= fate == Fate::Dead && self.on_dead == OnDead::Block;
+            match fate {
+                Fate::Done | Fate::Dead => self.unsorted.remove(&seq),
+                Fate::Waits => self.unsorted.insert(seq, Found::Retry),
+                Fate::Back => self.unsorted.insert(seq, Found::Aside),
+            };
+            return None;
+        }
+        let Some(line) = self.known.remove(&seq) else {
+            if fate == Fate::Back {
+                self.ready.insert(seq, None);
+            }
+            return None;
+        };
+        let state = self.lines.entry(line).or_default();
+        state.flying = state.flying.saturating_sub(1);
+        match fate {
+            Fate::Done => self.dead -= usize::from(state.dead.remove(&seq)),
+            Fate::Waits => {
+                self.known.insert(seq, line);
+                state.retries.insert(seq);
+            }
+            Fate::Dead if self.on_dead == OnDead::Block => {
+                self.known.insert(seq, line);
+                self.dead += usize::from(state.dead.insert(seq));
+            }
+            Fate::Dead => {}
+            Fate::Back => {
+                // Whoever stood first of the line does so no longer.
+                if let Some(first) = state.behind.front() {
+                    self.ready.remove(first);
+                }
+                state.behind.push_front(seq);
+            }
+        }
+        self.refresh(line)
+    }
+
+    /// Keeps `ready` right for a line; gives its first retry if that may go.
+    fn refresh(&mut self, line: Line) -> Option<Seq> {
+        let state = self.lines.get(&line)?;
+        if state.is_over() {
+            self.lines.remove(&line);
+            return None;
+        }
+        if let Some(first) = state.behind.front() {
+            if state.lets_pass(*first) {
+                self.ready.insert(*first, Some(line));
+            } else {
+                self.ready.remove(first);
+            }
+        }
+        if state.has_runner() { None } else { state.retries.first().copied() }
+    }
+
+    /// An event of which only the position is known, and what it does.
+    pub fn find(&mut self, seq: Seq, found: Found) {
+        self.unsorted.insert(seq, found);
+        if let Some(line) = self.known.get(&seq).copied() {
+            self.sort(seq, Some(line));
+        } else if matches!(self.rule, Rule::Strict) {
+            self.sort(seq, Some(THE_LINE));
+        } else if matches!(self.rule, Rule::Free) {
+            self.sort(seq, None);
+        }
+    }
+
+    /// The line of an event that was unsorted; those that stand aside in rising order. Gives the retry that may go now.
+    pub fn sort(&mut self, seq: Seq, line: Option<Line>) -> Option<Seq> {
+        let found = self.unsorted.remove(&seq)?;
+        let Some(line) = line else {
+            if found == Found::Aside {
+                self.ready.insert(seq, None);
+            }
+            return None;
+        };
+        let state = self.lines.entry(line).or_default();
+        match found {
+            Found::Aside => state.behind.push_back(seq),
+            Found::Retry => {
+                self.dead -= usize::from(state.dead.remove(&seq));
+                state.retries.insert(seq);
+                self.known.insert(seq, line);
+            }
+            Found::Flying => {
+                state.flying += 1;
+                self.known.insert(seq, line);
+            }
+        }
+        self.refresh(line)
+    }
+
+    /// An event that does not stand aside any more, or a retry that is given up: nothing waits for it. Gives the retry that
+    /// may go now.
+    pub fn forget(&mut self, seq: Seq) -> Option<Seq> {
+        self.unsorted.remove(&seq);
+        let line = self.known.remove(&seq)?;
+        if let Some(state) = self.lines.get_mut(&line) {
+            state.retries.remove(&seq);
+            self.dead -= usize::from(state.dead.remove(&seq));
+        }
+        self.refresh(line)
+    }
+
+    /// A dead letter that holds its line up.
+    pub fn blocks(&mut self, seq: Seq, line: Option<Line>) {
+        let Some(line) = line else { return };
+        let state = self.lines.entry(line).or_default();
+        if state.retries.contains(&seq) {
+            return;
+        }
+        self.known.insert(seq, line);
+        self.dead += usize::from(state.dead.insert(seq));
+        self.refresh(line);
+    }
+
+    /// Whether `seq` is a dead letter that holds its line up.
+    #[must_use]
+    pub fn is_blocking(&self, seq: Seq) -> bool {
+        let state = self.known.get(&seq).and_then(|line| self.lines.get(line));
+        state.is_some_and(|state| state.dead.contains(&seq))
+    }
+
+    /// Dead letters up to `to` hold nothing up any more; gives which did.
+    pub fn release(&mut self, to: Seq) -> Vec<Seq> {
+        let blocking: Vec<Seq> = self.known.keys().copied().filter(|seq| *seq <= to && self.is_blocking(*seq)).collect();
+        for seq in &blocking {
+            self.forget(*seq);
+        }
+        blocking
+    }
+
+    /// Dead letters have to be looked up again: storage forgot some.
+    pub fn doubt_dead(&mut self) {
+        if self.on_dead == OnDead::Block {
+            self.release(Seq(u64::MAX));
+            self.dead_unknown = true;
+        }
+    }
+
+    /// What has to be read, when nobody is at it: whoever takes this sees it through to [`Order::rest`].
+    pub fn attend(&mut self) -> bool {
+        self.is_unsorted() && !std::mem::replace(&mut self.is_attended, true)
+    }
+
+    /// The next positions to be read, at most `count`, rising; then whether dead letters are to be listed.
+    #[must_use]
+    pub fn unread(&self, count: usize) -> (Vec<Seq>, bool) {
+        (self.unsorted.keys().copied().take(count).collect(), self.dead_unknown)
+    }
+
+    /// All dead letters were looked up.
+    pub fn dead_known(&mut self) {
+        self.dead_unknown = false;
+    }
+
+    /// Whoever attended is done.
+    pub fn rest(&mut self) {
+        self.is_attended = false;
+    }
+
+    /// Lines that something is in flight of, waits in or holds up.
+    #[must_use]
+    pub fn lines(&self) -> usize {
+        self.lines.len()
+    }
+}

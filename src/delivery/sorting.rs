@@ -1,0 +1,95 @@
+//! How a lane learns the keys of events that a desk knows by their position only: after a restart, a redrive, or a change of
+//! the order. Nothing of the desk goes out until it is done.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::lane::Lane;
+use super::saving;
+use crate::model::subscription::Ordinal;
+use crate::model::{Event, ExceptionState, Seq};
+use crate::storage::{PageRequest, StorageError};
+
+/// Positions read before the desk is told.
+const READ_MAX: usize = 64;
+/// Dead letters listed at a time.
+const PAGE_ROWS: u32 = 256;
+/// Pause while storage does not answer.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Begins for every desk that asked for it.
+pub(super) fn begin(lane: &Rc<Lane>) {
+    let unsorted = std::mem::take(&mut lane.floor.borrow_mut().unsorted);
+    for ordinal in unsorted {
+        let lane = Rc::clone(lane);
+        actix_rt::spawn(async move {
+            sort(&lane, ordinal).await;
+            let mut floor = lane.floor.borrow_mut();
+            if let Some(order) = floor.desk(ordinal).and_then(|desk| desk.order()) {
+                order.rest();
+            }
+            floor.nudge(ordinal);
+            drop(floor);
+            lane.stir();
+            lane.hunger.notify_one();
+        });
+    }
+}
+
+async fn sort(lane: &Rc<Lane>, ordinal: Ordinal) {
+    loop {
+        let unread = lane.floor.borrow_mut().desk(ordinal).and_then(|desk| desk.order()).map(|order| order.unread(READ_MAX));
+        let done = match unread {
+            None => return,
+            Some((seqs, _)) if !seqs.is_empty() => read(lane, ordinal, seqs).await,
+            Some((_, true)) => list_dead(lane, ordinal).await,
+            Some((_, false)) => return,
+        };
+        if let Err(error) = done {
+            tracing::error!(%error, "the order of a subscription could not be read; trying again");
+            tokio::select! {
+                () = tokio::time::sleep(AGAIN) => {}
+                () = lane.context.cancel.cancelled() => return,
+            }
+        }
+    }
+}
+
+async fn read(lane: &Rc<Lane>, ordinal: Ordinal, seqs: Vec<Seq>) -> Result<(), StorageError> {
+    for seq in seqs {
+        let event: Option<Event> = lane.context.follow.get(seq).await?;
+        let mut floor = lane.floor.borrow_mut();
+        let Some(desk) = floor.desk(ordinal) else { return Ok(()) };
+        if desk.sort(seq, event.as_ref()) {
+            floor.expire_of(ordinal, seq);
+        }
+    }
+    Ok(())
+}
+
+/// Finds the dead letters that hold their keys up.
+async fn list_dead(lane: &Rc<Lane>, ordinal: Ordinal) -> Result<(), StorageError> {
+    // Letters that are not stored yet would not be found.
+    saving::save(lane).await;
+    let mut after = Seq::ZERO;
+    loop {
+        let page = lane.context.ledger.list(ordinal, ExceptionState::Dead, PageRequest { after, limit: PAGE_ROWS }).await?;
+        let Some(last) = page.last().map(|dead| dead.seq) else { break };
+        after = last;
+        for dead in page.into_iter().filter(|dead| !dead.is_skipped()) {
+            let event = lane.context.follow.get(dead.seq).await?;
+            let mut floor = lane.floor.borrow_mut();
+            let Some(order) = floor.desk(ordinal).and_then(|desk| desk.order()) else { return Ok(()) };
+            if order.is_choked() {
+                order.dead_known();
+                return Ok(());
+            }
+            let line = event.and_then(|event| order.line_of(&event));
+            order.blocks(dead.seq, line);
+        }
+    }
+    if let Some(order) = lane.floor.borrow_mut().desk(ordinal).and_then(|desk| desk.order()) {
+        order.dead_known();
+    }
+    Ok(())
+}
