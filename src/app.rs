@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::delivery::Lanes;
+use crate::delivery::consent::ask::Identity;
 use crate::delivery::lane::LaneContext;
 use crate::delivery::notice::{NOTICES_MAX, Notice};
 use crate::egress::{Egress, EgressSettings};
@@ -132,7 +133,8 @@ impl App {
         declared::apply_early(config, &ground, &registry).await?;
         let (notices, heard) = mpsc::channel(NOTICES_MAX);
         let lanes =
-            Lanes::start(lane_count(config), ground.lane_context(&registry, notices, hub::origin(config)), &ground.gate).await?;
+            Lanes::start(lane_count(config), ground.lane_context(&registry, notices, hub::identity(config)), &ground.gate)
+                .await?;
         let notices_end = CancellationToken::new();
         tokio::spawn(feeds::take_notices(ingest.clone(), Arc::clone(&ground.clock), heard, notices_end.clone()));
         declared::apply(config, &ground, &registry, &source_registry, &lanes).await?;
@@ -206,14 +208,14 @@ impl Ground {
         Ok(Self { store, clock: Arc::new(SystemClock), tail, follow, gate, tls, closing: CancellationToken::new() })
     }
 
-    fn lane_context(&self, registry: &Registry, notices: mpsc::Sender<Notice>, origin: Arc<str>) -> LaneContext {
+    fn lane_context(&self, registry: &Registry, notices: mpsc::Sender<Notice>, identity: Identity) -> LaneContext {
         LaneContext {
             follow: self.follow.clone(),
             ledger: Arc::clone(&self.store.ledger),
             registry: registry.clone(),
             clock: Arc::clone(&self.clock),
             tls: self.tls.clone(),
-            origin,
+            identity,
             notices,
             cancel: CancellationToken::new(),
         }

@@ -101,7 +101,7 @@ impl Lanes {
             lanes.push(commands);
         }
         let (told, routed) = watch::channel(announced);
-        let asker = Asker { gate: gate.clone(), tls: context.tls.clone(), origin: Arc::clone(&context.origin) };
+        let asker = Asker { gate: gate.clone(), tls: context.tls.clone(), identity: context.identity.clone() };
         let consents = Consents::start(&context.registry, asker, Arc::clone(&context.clock), context.cancel.clone());
         let lanes = Self { inboxes: lanes.into(), context, routed, consents };
         tokio::spawn(lanes.clone().route(changes, told));

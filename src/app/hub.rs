@@ -6,6 +6,7 @@ use url::Url;
 
 use super::{Ground, http_limits, url_judge};
 use crate::config::Config;
+use crate::delivery::consent::ask::Identity;
 use crate::registry::Registry;
 use crate::websub::{Hub, HubContext, HubSettings};
 
@@ -31,8 +32,14 @@ pub(super) fn start(config: &Config, ground: &Ground, registry: &Registry) -> Ar
     Hub::start(settings, context)
 }
 
+/// How the relay calls itself towards endpoints.
+pub(super) fn identity(config: &Config) -> Identity {
+    let public_url = config.websub.public_url.as_str();
+    Identity { origin: origin(config), public_url: (!public_url.is_empty()).then(|| public_url.into()) }
+}
+
 /// The host of the public URL, else the first of `server.hosts` without its port, else `localhost`.
-pub(super) fn origin(config: &Config) -> Arc<str> {
+fn origin(config: &Config) -> Arc<str> {
     if let Some(host) = Url::parse(&config.websub.public_url).ok().as_ref().and_then(Url::host_str) {
         return host.into();
     }

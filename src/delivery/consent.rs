@@ -2,7 +2,7 @@
 //!
 //! One task for all of them, beside the lanes: a subscription that need not be asked costs nothing here. What an endpoint
 //! agreed to is stored in its record through the registry, and the lane hears of it from there. `plan` says who is due, `ask`
-//! sends one question.
+//! sends one question, `callback` is the way to agree later.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -15,8 +15,10 @@ use crate::clock::{Clock, Timestamp};
 use crate::model::Attempt;
 use crate::model::subscription::{Consent, SubscriptionRecord};
 use crate::registry::{Registry, RegistryChange};
+use crate::storage::StorageError;
 
 pub mod ask;
+pub mod callback;
 pub mod plan;
 
 use ask::{Asked, Asker};
@@ -87,6 +89,14 @@ impl Consents {
         asked.attempt
     }
 
+    /// Takes the consent of an endpoint that gave it by [`callback`]: so many deliveries a minute, or any number.
+    ///
+    /// # Errors
+    /// As the catalog fails.
+    pub async fn agree(&self, record: &Arc<SubscriptionRecord>, per_minute: Option<u32>) -> Result<(), StorageError> {
+        self.0.grant(record, per_minute, self.0.clock.now()).await
+    }
+
     async fn keep_asking(self, mut changes: UnboundedReceiver<RegistryChange>) {
         let inner = &self.0;
         loop {
@@ -147,7 +157,7 @@ impl Inner {
     /// Asks, and stores what was agreed to; what cannot be stored was not agreed to.
     async fn ask(&self, record: &Arc<SubscriptionRecord>) -> Asked {
         let now = self.clock.now();
-        let mut asked = self.asker.ask(&record.spec, now).await;
+        let mut asked = self.asker.ask(record, now).await;
         if let Ok(per_minute) = asked.verdict
             && let Err(error) = self.grant(record, per_minute, now).await
         {
@@ -158,12 +168,7 @@ impl Inner {
         asked
     }
 
-    async fn grant(
-        &self,
-        record: &Arc<SubscriptionRecord>,
-        per_minute: Option<u32>,
-        now: Timestamp,
-    ) -> Result<(), crate::storage::StorageError> {
+    async fn grant(&self, record: &Arc<SubscriptionRecord>, per_minute: Option<u32>, now: Timestamp) -> Result<(), StorageError> {
         let (ordinal, spec) = (record.ordinal, &record.spec);
         let consent = Consent { url: spec.url.clone(), verify: spec.verify, at: now, per_minute };
         let agreed = self.registry.change(&spec.id, move |present: &SubscriptionRecord| {

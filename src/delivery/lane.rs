@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::addresses::Addresses;
 use super::attempt::{self, Address};
+use super::consent::ask::Identity;
 use super::crew::{Crew, Taken};
 use super::floor::{Assignment, Floor};
 use super::metrics::LaneCounts;
@@ -46,8 +47,8 @@ pub struct LaneContext {
     pub clock: Arc<dyn Clock>,
     /// Trust for https endpoints.
     pub tls: Tls,
-    /// The name under which the relay asks endpoints for their consent.
-    pub origin: Arc<str>,
+    /// How the relay calls itself when it asks endpoints for their consent.
+    pub identity: Identity,
     /// Where notices go.
     pub notices: mpsc::Sender<Notice>,
     /// Stops the lane.

@@ -40,6 +40,14 @@ pub trait Deliveries: Send + Sync {
         None
     }
 
+    /// Takes the consent of its endpoint: so many deliveries a minute, or any number.
+    ///
+    /// # Errors
+    /// As storage fails.
+    async fn agree(&self, _: &Arc<SubscriptionRecord>, _per_minute: Option<u32>) -> Result<(), StorageError> {
+        Ok(())
+    }
+
     /// How the asking for its consent stands.
     fn verification(&self, _: &SubscriptionRecord) -> Verification {
         Verification::default()
@@ -93,6 +101,10 @@ impl Deliveries for Lanes {
 
     async fn verify(&self, record: &Arc<SubscriptionRecord>) -> Option<Attempt> {
         Some(self.consents().ask(record).await)
+    }
+
+    async fn agree(&self, record: &Arc<SubscriptionRecord>, per_minute: Option<u32>) -> Result<(), StorageError> {
+        self.consents().agree(record, per_minute).await
     }
 
     fn verification(&self, record: &SubscriptionRecord) -> Verification {

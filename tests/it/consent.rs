@@ -208,6 +208,7 @@ async fn a_cloudevents_endpoint_allows_an_origin_and_a_rate() {
     assert_eq!((&*question.method, &*question.path), ("OPTIONS", "/hook"));
     assert_eq!(question.header("webhook-request-origin"), "relay.example");
     assert_eq!(question.header("webhook-request-rate"), "6000");
+    assert!(question.header("webhook-request-callback").starts_with("https://relay.example:8443/v1/subscriptions/a/consent/"));
     relay.publish_numbers("t", 0..6).await;
     let status = eventually("a refused origin", async || {
         let status = relay.status("a").await;
@@ -234,4 +235,30 @@ async fn a_cloudevents_endpoint_allows_an_origin_and_a_rate() {
     let seen = receiver.sees(first + 6).await;
     assert!(seen[first + 5].at - seen[first].at >= Duration::from_millis(450));
     assert!(seen[0].is_signed_with(SECRET));
+}
+
+#[tokio::test]
+async fn a_cloudevents_endpoint_may_agree_later() {
+    let mut relay = Relay::start_with("[websub]\npublic_url = \"https://relay.example\"\n").await;
+    let receiver = Receiver::start().await;
+    relay.subscribe("a", receiver.url(), "t", json!({"verify": "cloudevents"})).await;
+    relay.publish("t", "{}").await;
+    let callback = receiver.sees(1).await[0].header("webhook-request-callback").to_owned();
+    let path = callback.strip_prefix("https://relay.example").unwrap();
+    assert_eq!(relay.terminate().await, Some(0));
+    relay.restart().await;
+    for wrong in [format!("{path}x"), path[..path.len() - 1].to_owned(), path.replace("/a/", "/b/")] {
+        assert_eq!(relay.ask("GET", &wrong, None).await.0, 404, "{wrong}");
+    }
+    let agree =
+        |rate: &'static str| relay.client.post(format!("{}{path}", relay.url)).header("webhook-allowed-rate", rate).send();
+    assert_eq!(agree("none").await.unwrap().status().as_u16(), 422);
+    assert_eq!(state(&relay, "a").await, "unverified");
+    assert_eq!(agree("120").await.unwrap().status().as_u16(), 200);
+    let status = relay.status_becomes("a", json!({"state": "active", "lag": 0})).await;
+    assert_eq!(status["verification"]["allowed_per_minute"], 120);
+    assert_eq!(relay.ask("GET", path, None).await.0, 200);
+    // Agreed to deliveries to this endpoint, not to another one.
+    relay.must("PATCH", "/v1/subscriptions/a", json!({"url": format!("{}/other", receiver.url())})).await;
+    assert_eq!(relay.ask("GET", path, None).await.0, 404);
 }

@@ -12,9 +12,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use subtle::ConstantTimeEq as _;
 
+use super::callback;
 use crate::clock::Timestamp;
 use crate::delivery::attempt::AGENT;
-use crate::model::subscription::{Auth, SubscriptionSpec, Verify};
+use crate::model::subscription::{Auth, SubscriptionRecord, SubscriptionSpec, Verify};
 use crate::model::{Attempt, Seq};
 use crate::net::dial::Gate;
 use crate::net::fetch::{FetchError, FetchRequest, Fetcher, HeaderMap, HeaderName, HeaderValue, Method};
@@ -29,8 +30,10 @@ const CHALLENGE_BYTES: usize = 32;
 
 const REQUEST_ORIGIN: &str = "webhook-request-origin";
 const REQUEST_RATE: &str = "webhook-request-rate";
+const REQUEST_CALLBACK: &str = "webhook-request-callback";
 const ALLOWED_ORIGIN: &str = "webhook-allowed-origin";
-const ALLOWED_RATE: &str = "webhook-allowed-rate";
+/// The header of answers, and of a later consent.
+pub const ALLOWED_RATE: &str = "webhook-allowed-rate";
 
 /// What questions are asked with.
 #[derive(Clone, Debug)]
@@ -39,8 +42,17 @@ pub struct Asker {
     pub gate: Gate,
     /// Trust for https endpoints.
     pub tls: Tls,
-    /// The name under which the relay asks.
+    /// Under which name.
+    pub identity: Identity,
+}
+
+/// How the relay calls itself.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// The name under which it asks.
     pub origin: Arc<str>,
+    /// Where it is reached from outside, without a slash at its end, if that is known.
+    pub public_url: Option<Arc<str>>,
 }
 
 /// Why there is no consent.
@@ -107,13 +119,14 @@ impl Asker {
     ///
     /// # Cancellation
     /// Dropping the future closes the connection in use.
-    pub async fn ask(&self, spec: &SubscriptionSpec, now: Timestamp) -> Asked {
+    pub async fn ask(&self, record: &SubscriptionRecord, now: Timestamp) -> Asked {
+        let spec = &record.spec;
         let began = Instant::now();
         let mut answer = Answer::default();
         let asking = async {
             match spec.verify {
                 Verify::Challenge => self.challenge(spec, now, &mut answer).await.map(|()| None),
-                Verify::Cloudevents => self.cloudevents(spec, now, &mut answer).await,
+                Verify::Cloudevents => self.cloudevents(record, now, &mut answer).await,
                 Verify::None => Ok(None),
             }
         };
@@ -152,10 +165,19 @@ impl Asker {
         answer.echoes(&wanted)
     }
 
-    async fn cloudevents(&self, spec: &SubscriptionSpec, now: Timestamp, answer: &mut Answer) -> Result<Option<u32>, Refusal> {
+    async fn cloudevents(
+        &self,
+        record: &SubscriptionRecord,
+        now: Timestamp,
+        answer: &mut Answer,
+    ) -> Result<Option<u32>, Refusal> {
+        let (spec, Identity { origin, public_url }) = (&record.spec, &self.identity);
         let target = Target::parse(&spec.url).map_err(|_| Refusal::Unusable)?;
         let mut headers = headers(spec, &[], now)?;
-        headers.insert(REQUEST_ORIGIN, HeaderValue::from_str(&self.origin).map_err(|_| Refusal::Unusable)?);
+        headers.insert(REQUEST_ORIGIN, HeaderValue::from_str(origin).map_err(|_| Refusal::Unusable)?);
+        if let Some((base, path)) = public_url.as_deref().zip(callback::path(record)) {
+            put(&mut headers, REQUEST_CALLBACK, &format!("{base}{path}"))?;
+        }
         if let Some(limit) = spec.rate_limit {
             #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "positive and at most a million a second")]
             let per_minute = (limit.per_second * 60.0).max(1.0) as u32;
@@ -163,7 +185,7 @@ impl Asker {
         }
         self.send(spec, request(Method::OPTIONS, &target, headers, Bytes::new(), spec), answer).await?;
         answer.succeeded()?;
-        allowed(&answer.headers, &self.origin)
+        allowed(&answer.headers, origin)
     }
 
     /// Sends one request and reads the head of its answer's body.
@@ -225,15 +247,21 @@ fn allowed(headers: &HeaderMap, origin: &str) -> Result<Option<u32>, Refusal> {
     if !texts(ALLOWED_ORIGIN).any(|given| given == "*" || given.eq_ignore_ascii_case(origin)) {
         return Err(Refusal::OriginNotAllowed);
     }
-    match texts(ALLOWED_RATE).next() {
-        None | Some("*") => Ok(None),
-        Some(rate) => {
-            let digits = !rate.is_empty() && rate.bytes().all(|b| b.is_ascii_digit());
-            // More than fits is no limit that anybody feels.
-            let rate = digits.then(|| rate.parse().unwrap_or(u32::MAX)).filter(|rate| *rate > 0);
-            rate.map(Some).ok_or(Refusal::NoRate)
-        }
+    texts(ALLOWED_RATE).next().map_or(Ok(None), read_rate)
+}
+
+/// Reads `WebHook-Allowed-Rate`: deliveries a minute; `None` for `*`, any number.
+///
+/// # Errors
+/// [`Refusal::NoRate`] when it allows none, or is no number.
+pub fn read_rate(text: &str) -> Result<Option<u32>, Refusal> {
+    if text == "*" {
+        return Ok(None);
     }
+    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    // More than fits is no limit that anybody feels.
+    let rate = digits.then(|| text.parse().unwrap_or(u32::MAX)).filter(|rate| *rate > 0);
+    rate.map(Some).ok_or(Refusal::NoRate)
 }
 
 fn request<'a>(method: Method, target: &'a Target, headers: HeaderMap, body: Bytes, spec: &SubscriptionSpec) -> FetchRequest<'a> {

@@ -17,7 +17,7 @@ use crate::http::{HttpState, views};
 use crate::model::fields::{Errors, Fields, child};
 use crate::model::subscription::parse::form::Keys;
 use crate::model::subscription::parse::parse_seek;
-use crate::model::subscription::{Activity, SubscriptionRecord, Verify};
+use crate::model::subscription::{Activity, SubscriptionRecord};
 use crate::model::{ExceptionState, Seq};
 use crate::storage::PageRequest;
 
@@ -49,17 +49,6 @@ async fn set_activity(state: &HttpState, request: &HttpRequest, activity: Activi
 pub(super) async fn ping(state: Data<HttpState>, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let (_, record) = find(&state, &request, Scope::Manage)?;
     let attempt = state.deliveries.ping(&record).await.ok_or_else(Problem::not_found)?;
-    Ok(HttpResponse::Ok().json(views::attempt(&attempt)))
-}
-
-/// Asks the endpoint now whether it wants deliveries and shows what came of it.
-pub(super) async fn verify(state: Data<HttpState>, request: HttpRequest) -> Result<HttpResponse, Problem> {
-    let (_, record) = find(&state, &request, Scope::Manage)?;
-    if record.spec.verify == Verify::None {
-        return Err(Problem::of_slug("verify", 422, "it asks for no proof; set `verify` to `challenge` or `cloudevents` first"));
-    }
-    let attempt = state.deliveries.verify(&record).await.ok_or_else(Problem::not_found)?;
-    state.deliveries.caught_up(&record).await;
     Ok(HttpResponse::Ok().json(views::attempt(&attempt)))
 }
 
