@@ -5,9 +5,10 @@ IMAGE ?= hookcast
 CONTAINER ?= $(firstword $(shell command -v docker podman buildah) docker)
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-# What build and tests need besides Rust: a C compiler for SQLite and the cryptography, Python for an upstream that is not
-# ours, and the roots that TLS trusts.
+# What build and tests need besides Rust: a C compiler for SQLite and the cryptography, Python with virtual environments for
+# an upstream and judges that are not ours, and the roots that TLS trusts.
 missing = $(if $(shell command -v cc),,gcc libc6-dev) $(if $(shell command -v python3),,python3) \
+	$(if $(shell python3 -c 'import ensurepip, venv; print(1)' 2>/dev/null),,python3-venv) \
 	$(if $(wildcard /etc/ssl/certs/ca-certificates.crt),,ca-certificates)
 
 export CARGO_INCREMENTAL ?= 0
@@ -17,10 +18,11 @@ GUNGRAUN = $(shell sed -n '/^name = "gungraun"$$/{n;s/version = "\(.*\)"/\1/p}' 
 TOOLS := $(CURDIR)/target/tools
 counting = $(if $(shell command -v valgrind),,valgrind libc6-dbg)
 
-.PHONY: help needs fmt clippy doc deny lint counts test bench image
+.PHONY: help needs tools fmt clippy doc deny lint counts test bench image
 
 help:
 	@echo "make test    everything that must pass before a change is merged"
+	@echo "make tools   the Python libraries that tests ask for a judgement, under target/tools"
 	@echo "make counts  instruction counts of the hot functions, each against the most that it may cost"
 	@echo "make lint    formatting, clippy, documentation links; licences and advisories where cargo-deny is there"
 	@echo "make bench   what the relay costs on this machine, beside the limits measured in the same run"
@@ -30,6 +32,14 @@ needs:
 	@if [ -n "$(strip $(missing))" ]; then \
 		$(SUDO) apt-get update && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $(missing); \
 	fi
+
+# Libraries that are not ours, for the tests that ask them: standardwebhooks, stripe, cryptography, cloudevents.
+tools: needs $(TOOLS)/py/installed
+
+$(TOOLS)/py/installed: tests/tools/requirements.txt
+	python3 -m venv $(TOOLS)/py
+	$(TOOLS)/py/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
 
 fmt:
 	@if $(CARGO) fmt --version >/dev/null 2>&1; then $(CARGO) fmt --check; else echo "rustfmt is not there: skipped"; fi
@@ -58,7 +68,7 @@ counts: needs $(TOOLS)/gungraun-$(GUNGRAUN)
 	GUNGRAUN_RUNNER=$(TOOLS)/bin/gungraun-runner $(CARGO) bench --locked --bench counts
 
 # One profile throughout, so that the dependencies are built once. The runner's summary is the last thing printed.
-test: needs fmt clippy counts
+test: needs tools fmt clippy counts
 	$(CARGO) test --locked --release --test it layers:: -- --quiet
 	$(CARGO) test --locked --release --doc --quiet
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \

@@ -19,10 +19,13 @@ use crate::delivery::lane::LaneContext;
 use crate::delivery::notice::{NOTICES_MAX, Notice};
 use crate::egress::{Egress, EgressSettings};
 use crate::follow::Follow;
+use crate::http::audit::Audit;
 use crate::http::auth::{Auth, AuthSettings, Scope, TokenEntry};
+use crate::http::tokens::Tokens;
 use crate::http::websub::Door;
 use crate::http::{DefinitionDefaults, HttpLimits, HttpState, ServerSettings};
 use crate::ingest::{DedupeSettings, Ingest};
+use crate::model::administration::TokenLimits;
 use crate::model::subscription::Ordinal;
 use crate::net::dial::Gate;
 use crate::net::fetch::Fetcher;
@@ -68,12 +71,19 @@ impl AppError {
         match self {
             Self::Listen { .. } => 71,
             Self::Setting(_) => 78,
-            Self::Storage(error) => match error.kind {
-                StorageErrorKind::CannotOpen => 73,
-                StorageErrorKind::InUse => 75,
-                _ => 74,
-            },
+            Self::Storage(error) => storage_exit_code(error.kind),
         }
+    }
+}
+
+/// The exit code that tells a failure of storage.
+#[must_use]
+pub fn storage_exit_code(kind: StorageErrorKind) -> u8 {
+    match kind {
+        StorageErrorKind::CannotOpen => 73,
+        StorageErrorKind::InUse => 75,
+        StorageErrorKind::Sealed => 78,
+        _ => 74,
     }
 }
 
@@ -142,10 +152,17 @@ impl App {
         ground.start_retention(config, &registry, &lanes, ingest.clone());
         let egress =
             Egress::new(ground.follow.clone(), Arc::clone(&ground.clock), ground.closing.clone(), egress_settings(config));
+        let declared = auth_settings(config);
+        let auth = Arc::new(Auth::new(declared.clone(), Arc::clone(&ground.clock)));
+        let administration = &ground.store.administration;
+        let tokens = Tokens::open(Arc::clone(administration), Arc::clone(&auth), declared.tokens).await?;
+        let audit = Arc::new(Audit::new(Arc::clone(administration), Arc::clone(&ground.clock)));
         let metrics = numbers::recorder(egress.clone(), ground.follow.clone(), registry.clone());
         let hub = Some(Door::new(hub::start(config, &ground, &registry)));
         let state = Arc::new(HttpState {
-            auth: Arc::new(Auth::new(auth_settings(config), Arc::clone(&ground.clock))),
+            auth,
+            tokens,
+            audit,
             registry,
             sources: source_registry,
             follow: ground.follow.clone(),
@@ -273,6 +290,7 @@ async fn open_store(config: &Config) -> Result<Store, AppError> {
         durability: config.storage.durability,
         reserve_bytes: None,
         flush_delay: config.storage.flush_delay,
+        seals: config.secrets.seals(),
     };
     Ok((backend.open)(settings).await?)
 }
@@ -298,6 +316,8 @@ fn lane_count(config: &Config) -> usize {
 
 fn auth_settings(config: &Config) -> AuthSettings {
     let tokens = config.auth.tokens.iter().map(|token| TokenEntry {
+        id: None,
+        limits: TokenLimits::default(),
         name: token.name.clone(),
         sha256: token.sha256,
         scopes: token.scopes.iter().filter_map(|scope| Scope::parse(scope)).collect(),

@@ -7,12 +7,14 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::SourceSpec;
 use crate::model::subscription::parse::Definition;
 use crate::model::topic::TopicPattern;
 use crate::net::{AllowEntry, EgressRules, ResolverChoice};
+use crate::seal::{MasterKey, Seals};
 use crate::storage::Durability;
 
 pub use error::{ConfigError, ConfigErrors};
@@ -21,6 +23,7 @@ mod document;
 mod error;
 mod file;
 mod read;
+mod secrets;
 mod tokens;
 mod websub;
 
@@ -56,6 +59,8 @@ pub struct Config {
     pub websub: WebSub,
     /// `[auth]`
     pub auth: Auth,
+    /// `[secrets]`
+    pub secrets: Secrets,
     /// `[[sources]]`, names unique.
     pub sources: Vec<SourceSpec>,
     /// `[[subscriptions]]`, each with an id, ids unique.
@@ -180,6 +185,23 @@ pub struct Auth {
     pub tokens: Vec<Token>,
 }
 
+/// The master keys that definitions are sealed with in the database.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Secrets {
+    /// The present key, out of `key` or `key_file`; none = definitions are stored in the clear.
+    pub key: Option<MasterKey>,
+    /// Former keys, which still open what was sealed with them.
+    pub previous_keys: Vec<MasterKey>,
+}
+
+impl Secrets {
+    /// What seals and opens; `None` without a key.
+    #[must_use]
+    pub fn seals(&self) -> Option<Arc<Seals>> {
+        self.key.clone().map(|key| Arc::new(Seals::new(key, self.previous_keys.clone())))
+    }
+}
+
 /// A token as the relay knows it: never the token itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Token {
@@ -298,6 +320,10 @@ impl Config {
             (
                 self.storage.scheme() != "memory" && self.storage.durability == Durability::Normal,
                 "storage.durability is \"normal\": a power failure may lose events that were accepted",
+            ),
+            (
+                self.storage.scheme() != "memory" && self.secrets.key.is_none(),
+                "secrets.key is not set: signing keys and header values are stored in the clear",
             ),
             (self.network.allow_http, "network.allow_http is true: deliveries to http URLs can be read and changed on their way"),
         ];

@@ -23,6 +23,7 @@ pub mod circuit;
 pub mod consent;
 pub mod crew;
 pub mod desk;
+pub mod filled;
 pub mod floor;
 mod gathering;
 pub mod inspect;
@@ -39,8 +40,10 @@ pub mod policy;
 pub mod question;
 mod reading;
 mod saving;
+pub mod sieve;
 mod sorting;
 mod start;
+pub mod tokens;
 pub mod window;
 
 use checkpoint::PartitionProgress;

@@ -12,7 +12,7 @@ use std::time::Duration;
 use actix_web::body::{BoxBody, None as NoBody};
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use actix_web::http::{ConnectionType, Method, Version};
-use actix_web::{HttpRequest, HttpResponse};
+use actix_web::{HttpMessage as _, HttpRequest, HttpResponse};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
@@ -37,7 +37,7 @@ mod writer;
 
 pub use client::StreamBroken;
 pub use counts::StreamCounts;
-use counts::{Counters, Permit};
+use counts::{Counters, Hold, Permit};
 use format::{Envelope, Format, Notice};
 use handover::Connection;
 use ring::{Encoding, Selection};
@@ -217,7 +217,8 @@ pub async fn respond(request: &HttpRequest, worker: &Worker, ask: Ask) -> Result
     if request.method() == Method::HEAD {
         return Ok(head(request, ask.format).set_body(BoxBody::new(NoBody::new())));
     }
-    let permit = worker.0.egress.admit()?;
+    let mut permit = worker.0.egress.admit()?;
+    permit.keep(request.extensions_mut().remove());
     let format = ask.format;
     // Behind a stream that may end another request may follow; the server keeps such a connection.
     let is_endless = ask.limit.is_none() && ask.max_duration.is_none();
@@ -227,6 +228,11 @@ pub async fn respond(request: &HttpRequest, worker: &Worker, ask: Ask) -> Result
         Some(connection) => BoxBody::new(connection.give_to(client)),
         None => BoxBody::new(client),
     }))
+}
+
+/// Leaves something with a request that is to be dropped when its stream ends, or when there is none.
+pub fn hold(request: &HttpRequest, held: impl std::any::Any) {
+    request.extensions_mut().insert(Hold(Box::new(held)));
 }
 
 async fn open(worker: &Worker, mut ask: Ask, permit: Permit) -> Result<client::Client, StorageError> {

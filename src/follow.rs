@@ -119,6 +119,10 @@ impl Follow {
         let mut pages = self.log.read(after, bytes_max).await?;
         // Storage may already show a commit that its writer has not been told of; readers see only told ones.
         pages.retain(|page| page.last() <= head);
+        // A log that was restored has a hole; what lies behind it is read next, with the hole as the gap in front of it.
+        if let Some(end) = pages.windows(2).position(|pair| pair[1].first() != pair[0].last().next()) {
+            pages.truncate(end + 1);
+        }
         self.shared.count();
         Ok(pages)
     }

@@ -28,6 +28,7 @@ use crate::model::subscription::parse::UrlJudge;
 use crate::registry::{Registry, SourceRegistry};
 use crate::storage::EventLog;
 
+pub mod audit;
 pub mod auth;
 pub mod body;
 mod connections;
@@ -39,17 +40,21 @@ pub mod ports;
 pub mod problem;
 mod publish;
 mod query;
+mod quota;
 mod sources;
 mod streams;
 mod subscriptions;
+pub mod tokens;
 mod views;
 pub mod websub;
 
+use audit::Audit;
 use auth::Auth;
 use body::BodyLimits;
 use connections::Connections;
 use ports::{Deliveries, SourceControl};
 use problem::Problem;
+use tokens::Tokens;
 
 /// Largest definition of a subscription or source, in bytes.
 pub const DEFINITION_BYTES_MAX: usize = 256 * 1024;
@@ -106,6 +111,10 @@ pub struct DefinitionDefaults {
 pub struct HttpState {
     /// Who may do what.
     pub auth: Arc<Auth>,
+    /// The tokens that were made.
+    pub tokens: Arc<Tokens>,
+    /// Who did what.
+    pub audit: Arc<Audit>,
     /// The subscriptions.
     pub registry: Registry,
     /// The sources.
@@ -221,7 +230,7 @@ fn application(
         .app_data(egress.worker())
         .configure(configure)
         .default_service(web::to(problem::nothing_here))
-        .wrap(gate::Gate(Arc::clone(&state.auth)))
+        .wrap(gate::Gate { auth: Arc::clone(&state.auth), audit: Arc::clone(&state.audit) })
         .wrap(Condition::new(!state.cors_origins.is_empty(), cors(&state.cors_origins)))
 }
 
@@ -249,6 +258,8 @@ fn configure(config: &mut ServiceConfig) {
         .service(at("/readyz", "GET, HEAD").route(get().to(health::ready)))
         .service(at("/metrics", "GET, HEAD").route(get().to(health::metrics)))
         .service(at("/problems/{slug}", "GET, HEAD").route(get().to(problem::explain)))
+        .configure(audit::configure)
+        .configure(tokens::configure)
         .configure(streams::routes)
         .configure(websub::routes)
         .configure(subscriptions::configure)

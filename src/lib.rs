@@ -9,9 +9,12 @@ pub mod model;
 pub mod units;
 // Level 1: mechanisms
 pub mod codec;
+pub mod filter;
 pub mod json;
 pub mod net;
+pub mod seal;
 pub mod signature;
+pub mod template;
 // Level 2: storage
 pub mod storage;
 pub mod tail;

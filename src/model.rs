@@ -1,5 +1,6 @@
 //! The words of the product as types: pure data, no I/O, no clock, nothing asynchronous.
 
+pub mod administration;
 pub mod delivery;
 pub mod event;
 pub mod fields;

@@ -2,7 +2,7 @@
 //!
 //! `address` says which addresses are not public, `rules` what the operator opened, `target` parses and judges a URL,
 //! `resolve` asks the DNS, `dial` connects to vetted addresses only, `tls` holds the certificate rules, `socket` joins the two,
-//! `client` delivers webhooks and `fetch` reads upstreams. Nothing in here knows subscriptions, storage or signatures, and nothing outside
+//! `client` delivers webhooks, `fetch` reads upstreams and `token` asks for bearer tokens. Nothing in here knows subscriptions, storage or signatures, and nothing outside
 //! of here opens a connection.
 
 pub mod address;
@@ -14,6 +14,7 @@ pub mod rules;
 pub mod socket;
 pub mod target;
 pub mod tls;
+pub mod token;
 
 pub use rules::{AllowEntry, EgressRules, ResolverChoice};
 pub use target::{Target, TargetError};

@@ -141,6 +141,11 @@ impl Registry {
         self.0.len() == 0
     }
 
+    /// How many there are for which this holds.
+    pub fn count(&self, is_counted: impl Fn(&SubscriptionRecord) -> bool) -> usize {
+        self.0.count(is_counted)
+    }
+
     /// At most `limit` of them by id, behind `after`.
     #[must_use]
     pub fn list(&self, after: Option<&str>, limit: usize) -> Vec<Arc<SubscriptionRecord>> {
@@ -248,6 +253,11 @@ impl SourceRegistry {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.len() == 0
+    }
+
+    /// How many there are for which this holds.
+    pub fn count(&self, is_counted: impl Fn(&SourceRecord) -> bool) -> usize {
+        self.0.count(is_counted)
     }
 
     /// At most `limit` of them by name, behind `after`.

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use crate::clock::Timestamp;
 use crate::model::{Event, Page, PageBuilder, Seq};
 
+mod administration;
 mod catalog;
 mod error;
 mod ledger;
@@ -20,12 +21,13 @@ mod log;
 pub mod memory;
 pub mod sqlite;
 
+pub use administration::{ACTS_MAX, Administration, StoredTokens};
 pub use catalog::Catalog;
 pub use error::{Result, StorageError, StorageErrorKind};
 pub use ledger::{Checkpoint, Lease, Ledger, LedgerChange, PageRequest};
 pub use log::{Append, Bounds, EventLog, FingerprintChunk, LateAppend, TopicSummary};
 
-/// The three together, as one backend gives them.
+/// The four together, as one backend gives them.
 #[derive(Clone)]
 pub struct Store {
     /// The events.
@@ -34,6 +36,8 @@ pub struct Store {
     pub ledger: Arc<dyn Ledger>,
     /// The definitions.
     pub catalog: Arc<dyn Catalog>,
+    /// The tokens, and who did what.
+    pub administration: Arc<dyn Administration>,
     closer: Arc<dyn Fn() -> Closing + Send + Sync>,
 }
 
@@ -46,9 +50,10 @@ impl Store {
         log: Arc<dyn EventLog>,
         ledger: Arc<dyn Ledger>,
         catalog: Arc<dyn Catalog>,
+        administration: Arc<dyn Administration>,
         closer: impl Fn() -> Closing + Send + Sync + 'static,
     ) -> Self {
-        Self { log, ledger, catalog, closer: Arc::new(closer) }
+        Self { log, ledger, catalog, administration, closer: Arc::new(closer) }
     }
 
     /// Finishes what is queued and closes the backend.
@@ -84,6 +89,8 @@ pub struct StorageSettings {
     pub reserve_bytes: Option<u64>,
     /// Time that every flush is held up, to measure how a slow disk is borne; zero otherwise.
     pub flush_delay: std::time::Duration,
+    /// What definitions are sealed with, for backends on disk; absent = they are stored in the clear.
+    pub seals: Option<Arc<crate::seal::Seals>>,
 }
 
 type Opening = Pin<Box<dyn Future<Output = Result<Store>> + Send>>;

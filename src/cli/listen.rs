@@ -13,7 +13,7 @@ use super::client::{Place, failed};
 use super::upstream::serve_http;
 use super::{Exit, output};
 use crate::clock::{Clock as _, SystemClock};
-use crate::signature::standard::{PreparedKey, Received, VerifyError, verify};
+use crate::signature::verify::{Verifier, VerifyError};
 use crate::telemetry::Foreign;
 
 /// Largest delivery, in bytes.
@@ -30,7 +30,8 @@ pub(super) struct ListenArgs {
     /// Port on 127.0.0.1; 0 takes any free port.
     #[arg(long, default_value_t = 0)]
     port: u16,
-    /// Secret of the subscription (whsec_…), several during a rotation; without it nothing is verified.
+    /// Secret of the subscription (whsec_…, whsk_…, whpk_… or the text of `hub` and `stripe`), several during a rotation; without
+    /// it nothing is verified.
     #[arg(long)]
     secret: Vec<String>,
     /// Hand each good delivery on to this URL and answer with its status.
@@ -41,7 +42,7 @@ pub(super) struct ListenArgs {
 /// What all deliveries share.
 #[derive(Debug)]
 struct Receiver {
-    keys: Vec<PreparedKey>,
+    keys: Verifier,
     forward: Option<Place>,
     seen: Mutex<Seen>,
 }
@@ -72,8 +73,10 @@ impl Seen {
 }
 
 pub(super) async fn run(args: ListenArgs) -> Result<(), Exit> {
-    let keys = args.secret.iter().map(|secret| PreparedKey::parse(secret)).collect::<Result<Vec<_>, _>>();
-    let keys = keys.map_err(|error| failed(format!("--secret: {error}")))?;
+    let mut keys = Verifier::default();
+    for secret in &args.secret {
+        keys.add(secret).map_err(|error| failed(format!("--secret: {error}")))?;
+    }
     let forward = args.forward.as_deref().map(Place::new).transpose()?;
     let receiver = Arc::new(Receiver { keys, forward, seen: Mutex::default() });
     serve_http(SocketAddr::from((Ipv4Addr::LOCALHOST, args.port)), "listening on", move |config| {
@@ -112,13 +115,7 @@ impl Receiver {
         if self.keys.is_empty() {
             return Ok(());
         }
-        let received = Received {
-            id: header("webhook-id"),
-            timestamp: header("webhook-timestamp"),
-            signatures: header("webhook-signature"),
-            body,
-        };
-        verify(&self.keys, &received, SystemClock.now())
+        self.keys.verify(header, body, SystemClock.now())
     }
 
     /// The first word of a line; remembers the id of an accepted delivery.

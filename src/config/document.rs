@@ -91,6 +91,10 @@ impl Document {
         };
         let section_pointer = child("", section);
         let pointer = child(&section_pointer, key);
+        // Of two keys one would be taken silently, and what the other had sealed could not be read.
+        if pointer == "/secrets/key" && members.get(key).and_then(Value::as_str).is_some_and(|given| !given.is_empty()) {
+            return fail("conflict", "is set, and `secrets.key` stands in the file too; allowed: one of them");
+        }
         if !self.lines.contains_key(&section_pointer) {
             self.variables.insert(section_pointer, variable.to_owned());
         }

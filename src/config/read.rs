@@ -8,7 +8,8 @@ use serde_json::Value;
 use super::document::Document;
 use super::error::ConfigError;
 use super::{
-    Auth, Config, Dedupe, Delivery, History, HistoryAttempts, Limits, Network, Retention, Server, Storage, tokens, websub,
+    Auth, Config, Dedupe, Delivery, History, HistoryAttempts, Limits, Network, Retention, Server, Storage, secrets, tokens,
+    websub,
 };
 use crate::model::SourceSpec;
 use crate::model::fields::{Errors, FieldError, Fields, child, quoted, text};
@@ -29,6 +30,7 @@ pub(super) const KEYS: &[(&str, &[&str])] = &[
     ("delivery", &["timeout", "max_in_flight", "lanes"]),
     ("websub", &["topics", "lease_default", "lease_max", "public_url"]),
     ("auth", &["tokens"]),
+    ("secrets", &["key", "key_file", "previous_keys", "any_permissions"]),
 ];
 
 /// Most entries of any list in the configuration.
@@ -65,6 +67,7 @@ fn read(value: &Value, env: &[(String, String)], protocols: &[&str], errors: &Er
         delivery: delivery(&section("delivery")?),
         websub: websub::read(&section("websub")?, AGE),
         auth: Auth { tokens: tokens::read(&section("auth")?, env) },
+        secrets: secrets::read(&section("secrets")?),
         sources: Vec::new(),
         subscriptions: Vec::new(),
     };

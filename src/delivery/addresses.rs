@@ -6,6 +6,8 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use super::attempt::Address;
+use super::tokens::Tokens;
+use crate::clock::Timestamp;
 use crate::model::subscription::{Ordinal, SubscriptionRecord};
 use crate::net::tls::Tls;
 
@@ -17,27 +19,30 @@ struct Prepared {
     used: bool,
 }
 
-/// The prepared addresses of a lane.
+/// The prepared addresses of a lane, and the tokens that they show.
 #[derive(Debug, Default)]
-pub struct Addresses(HashMap<Ordinal, Prepared>);
+pub struct Addresses {
+    prepared: HashMap<Ordinal, Prepared>,
+    tokens: Tokens,
+}
 
 impl Addresses {
     /// The address of a definition, made again when the definition changed; `None` when a stored one does not read any more.
     pub fn get(&mut self, record: &SubscriptionRecord, tls: &Tls) -> Option<Rc<Address>> {
-        if let Some(known) = self.0.get_mut(&record.ordinal)
+        if let Some(known) = self.prepared.get_mut(&record.ordinal)
             && known.revision == record.revision
         {
             known.used = true;
             return Some(Rc::clone(&known.address));
         }
-        match Address::of(&record.spec, tls) {
+        match Address::of(&record.spec, tls, &mut self.tokens) {
             Ok(mut address) => {
                 if record.websub.is_some() {
                     address.sign_for_websub();
                 }
                 let address = Rc::new(address);
                 let prepared = Prepared { revision: record.revision, address: Rc::clone(&address), used: true };
-                self.0.insert(record.ordinal, prepared);
+                self.prepared.insert(record.ordinal, prepared);
                 Some(address)
             }
             Err(error) => {
@@ -49,14 +54,15 @@ impl Addresses {
 
     /// Forgets a subscription.
     pub fn forget(&mut self, ordinal: Ordinal) {
-        self.0.remove(&ordinal);
+        self.prepared.remove(&ordinal);
     }
 
-    /// Forgets what was not asked for since the last sweep.
-    pub fn sweep(&mut self) {
-        self.0.retain(|_, prepared| std::mem::take(&mut prepared.used));
-        if self.0.capacity() > 4 * self.0.len().max(64) {
-            self.0.shrink_to_fit();
+    /// Forgets what was not asked for since the last sweep; a token that is good is kept.
+    pub fn sweep(&mut self, now: Timestamp) {
+        self.prepared.retain(|_, prepared| std::mem::take(&mut prepared.used));
+        if self.prepared.capacity() > 4 * self.prepared.len().max(64) {
+            self.prepared.shrink_to_fit();
         }
+        self.tokens.sweep(now);
     }
 }

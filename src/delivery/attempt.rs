@@ -2,17 +2,21 @@
 //!
 //! What does not change between attempts of a subscription is prepared once. It does not decide what follows.
 
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use actix_http::header::{HeaderName, HeaderValue, USER_AGENT};
+use actix_http::header::{AUTHORIZATION, HeaderName, HeaderValue, USER_AGENT};
 
+use super::filled::Filled;
 use super::parcel::Content;
+use super::tokens::{TokenSource, Tokens};
 use crate::clock::Timestamp;
-use crate::model::subscription::{PayloadForm, SubscriptionSpec};
+use crate::model::subscription::{Auth, PayloadForm, SubscriptionSpec};
 use crate::model::{ErrorKind, Outcome};
-use crate::net::client::{HeaderLines, PostRequest, PreparedTarget, WireAnswer, WireClient, WireFailure};
+use crate::net::client::{AuthKey, HeaderLines, PostRequest, PreparedTarget, WireAnswer, WireClient, WireFailure};
 use crate::net::target::Target;
 use crate::net::tls::Tls;
+use crate::net::token::{TokenEndpoint, TokenError, basic};
 use crate::signature::{Message, Signer, hub};
 
 /// The `user-agent` of every delivery.
@@ -20,35 +24,36 @@ pub const AGENT: &str = concat!("hookcast/", env!("CARGO_PKG_VERSION"));
 
 const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
 const HOOKCAST_ATTEMPT: HeaderName = HeaderName::from_static("hookcast-attempt");
+/// What `WebSub` calls the header of the scheme `hub`.
+const X_HUB_SIGNATURE: HeaderName = HeaderName::from_static("x-hub-signature");
 const HOOKCAST_SUBSCRIPTION: HeaderName = HeaderName::from_static("hookcast-subscription");
-/// Room for the lines of one attempt with one signature.
-const STAMP_BYTES: usize = 160;
+/// Room for the lines of one attempt besides the values of signatures.
+const STAMP_BYTES: usize = 112;
 
 /// What all attempts of one subscription share.
 #[derive(Debug)]
 pub struct Address {
     target: PreparedTarget,
     headers: HeaderLines,
+    /// Those that share a header stand side by side.
     signers: Vec<(HeaderName, Signer)>,
+    stamp_bytes: usize,
+    /// Where the token comes from that is shown, if one is.
+    tokens: Option<Rc<TokenSource>>,
     /// Longest whole attempt.
     pub timeout: Duration,
     /// What the body is.
     pub payload: PayloadForm,
+    /// The body's template, in that form.
+    pub filled: Option<Box<Filled>>,
 }
 
 impl Address {
-    /// Prepares a checked definition.
+    /// Prepares a checked definition; `tokens` are those of the lane.
     ///
     /// # Errors
-    /// When the stored URL or a key is no longer one; the attempt then fails as `protocol`.
-    pub fn of(spec: &SubscriptionSpec, tls: &Tls) -> Result<Self, Box<dyn std::error::Error>> {
-        let target = PreparedTarget::new(Target::parse(&spec.url)?, tls)?;
-        let mut headers = HeaderLines::default();
-        headers.push(&USER_AGENT, AGENT);
-        headers.push(&HOOKCAST_SUBSCRIPTION, HeaderValue::from_str(spec.id.as_str())?);
-        for (name, value) in &spec.headers {
-            headers.push(&HeaderName::from_bytes(name.as_bytes())?, HeaderValue::from_str(value)?);
-        }
+    /// When the stored URL, a key or a certificate is no longer one; the attempt then fails as `protocol`.
+    pub fn of(spec: &SubscriptionSpec, tls: &Tls, tokens: &mut Tokens) -> Result<Self, Box<dyn std::error::Error>> {
         let mut signers = Vec::with_capacity(spec.signatures.len());
         for signature in &spec.signatures {
             let signer = Signer::prepare(signature)?;
@@ -56,23 +61,66 @@ impl Address {
                 signers.push((HeaderName::from_static(name), signer));
             }
         }
-        Ok(Self { target, headers, signers, timeout: spec.timeout, payload: spec.payload })
+        signers.sort_by(|a, b| a.0.as_str().cmp(b.0.as_str()));
+        let mut headers = HeaderLines::default();
+        headers.push(&USER_AGENT, AGENT);
+        headers.push(&HOOKCAST_SUBSCRIPTION, HeaderValue::from_str(spec.id.as_str())?);
+        for (name, value) in &spec.headers {
+            let name = HeaderName::from_bytes(name.as_bytes())?;
+            // No name may stand there twice: the signature comes instead of a header that only looks like one.
+            if !signers.iter().any(|(signed, _)| *signed == name) {
+                headers.push(&name, HeaderValue::from_str(value)?);
+            }
+        }
+        let own_tls = own_tls(spec, tls)?;
+        let mut target = PreparedTarget::new(Target::parse(&spec.url)?, own_tls.as_ref().unwrap_or(tls))?;
+        let mut source = None;
+        match spec.auth.as_deref() {
+            None | Some(Auth::Mtls { .. }) => {}
+            Some(Auth::Basic { username, password }) => {
+                headers.push(&AUTHORIZATION, basic(username, password.expose()));
+                target = target.for_credentials(AuthKey::of(&["basic", username, password.expose()]));
+            }
+            Some(Auth::Oauth2 { token_url, client_id, client_secret, scopes }) => {
+                // The secret is part of the key: who knows a client's name only is not shown its token.
+                let ca = spec.ca_pem.as_deref();
+                let client = (client_id.as_str(), client_secret.expose());
+                let key = AuthKey::of(&["oauth2", token_url, client.0, client.1, &scopes.join(" "), ca.unwrap_or_default()]);
+                let make = || -> Result<TokenEndpoint, Box<dyn std::error::Error>> {
+                    // Often it is somebody else's than the endpoint, with a certificate that everybody trusts.
+                    let tls = ca.map_or_else(|| Ok(tls.clone()), |ca| tls.also(ca))?;
+                    Ok(TokenEndpoint::new(token_url, tls, client, scopes)?)
+                };
+                source = Some(tokens.source(&key, make)?);
+                target = target.for_credentials(key);
+            }
+        }
+        let stamp_bytes = STAMP_BYTES + signers.iter().map(|(_, signer)| signer.value_bytes()).sum::<usize>();
+        let filled = spec.template.as_deref().map(|template| Box::new(Filled::of(template)));
+        let (timeout, payload) = (spec.timeout, spec.payload);
+        Ok(Self { target, headers, signers, stamp_bytes, tokens: source, timeout, payload, filled })
     }
 
     /// Puts the `hub` signature also under the name that `WebSub` gives it.
     pub fn sign_for_websub(&mut self) {
-        let hub = self.signers.iter().find(|(name, _)| *name == hub::HEADER).map(|(_, signer)| signer.clone());
-        self.signers.extend(hub.map(|signer| (HeaderName::from_static(hub::WEBSUB_HEADER), signer)));
+        let signer = self.signers.iter().find(|(name, _)| *name == hub::HEADER).map(|(_, signer)| signer.clone());
+        self.stamp_bytes += signer.as_ref().map_or(0, Signer::value_bytes);
+        self.signers.extend(signer.map(|signer| (X_HUB_SIGNATURE, signer)));
     }
 
-    /// The lines that are new each attempt: time, signature, number.
+    /// The lines that are new each attempt: time, signatures, number.
     fn stamp(&self, content: &Content, attempt: u32, now: Timestamp) -> HeaderLines {
-        let mut stamp = HeaderLines::with_capacity(STAMP_BYTES);
+        let mut stamp = HeaderLines::with_capacity(self.stamp_bytes);
         stamp.push_number(&WEBHOOK_TIMESTAMP, now.as_secs());
-        for (name, signer) in &self.signers {
-            let message = Message { id: &content.webhook_id, at: now, body: &content.body };
-            stamp.push_written(name, |line| {
-                signer.sign(&message, line);
+        let message = Message { id: &content.webhook_id, at: now, body: &content.body };
+        for line in self.signers.chunk_by(|a, b| a.0 == b.0) {
+            stamp.push_written(&line[0].0, |value| {
+                for (index, (_, signer)) in line.iter().enumerate() {
+                    if index > 0 {
+                        value.push(b' ');
+                    }
+                    signer.sign(&message, value);
+                }
             });
         }
         stamp.push_number(&HOOKCAST_ATTEMPT, attempt);
@@ -80,12 +128,68 @@ impl Address {
     }
 }
 
+/// Trust and identity of the subscription's own, if it has any.
+pub(super) fn own_tls(spec: &SubscriptionSpec, tls: &Tls) -> Result<Option<Tls>, Box<dyn std::error::Error>> {
+    let identity = match spec.auth.as_deref() {
+        Some(Auth::Mtls { cert_pem, key_pem }) => Some((cert_pem.as_str(), key_pem.expose())),
+        _ => None,
+    };
+    if spec.ca_pem.is_none() && identity.is_none() {
+        return Ok(None);
+    }
+    Ok(Some(tls.with(spec.ca_pem.as_deref(), identity)?))
+}
+
 /// Posts `content` once. `attempt` is 1 for the first.
 pub async fn post(client: &WireClient, address: &Address, content: &Content, attempt: u32, now: Timestamp) -> Outcome {
+    let began = Instant::now();
     let stamp = address.stamp(content, attempt, now);
-    let lines = [&address.headers, &content.headers, &stamp];
+    match &address.tokens {
+        None => send(client, address, content, &stamp, began).await,
+        // In a box, so that those without a token need no room for it.
+        Some(tokens) => Box::pin(post_with_token(client, address, tokens, content, stamp, (began, now))).await,
+    }
+}
+
+/// Posts with a token; once more with a new one if the endpoint says 401, inside the same timeout.
+async fn post_with_token(
+    client: &WireClient,
+    address: &Address,
+    tokens: &TokenSource,
+    content: &Content,
+    stamp: HeaderLines,
+    (began, now): (Instant, Timestamp),
+) -> Outcome {
+    let gate = client.gate();
+    let mut is_again = false;
+    loop {
+        let token = match tokens.token(&gate, now, address.timeout.saturating_sub(began.elapsed())).await {
+            Ok(token) => token,
+            Err(error) => return without_token(&error, began),
+        };
+        let mut stamp = stamp.clone();
+        stamp.push_written(&AUTHORIZATION, |value| {
+            value.extend_from_slice(b"Bearer ");
+            value.extend_from_slice(token.as_bytes());
+        });
+        let outcome = send(client, address, content, &stamp, began).await;
+        if outcome.status != Some(401) || is_again {
+            return outcome;
+        }
+        tokens.refuse(&token);
+        is_again = true;
+    }
+}
+
+fn without_token(error: &TokenError, began: Instant) -> Outcome {
+    let latency_ms = u32::try_from(began.elapsed().as_millis()).unwrap_or(u32::MAX);
+    Outcome { body_head: error.to_string().into_bytes(), ..failed(ErrorKind::Auth, latency_ms) }
+}
+
+async fn send(client: &WireClient, address: &Address, content: &Content, stamp: &HeaderLines, began: Instant) -> Outcome {
+    let lines = [&address.headers, &content.headers, stamp];
     let request = PostRequest { target: &address.target, lines: &lines, body: &content.body };
-    let (answer, took) = client.post(request, Instant::now(), address.timeout).await;
+    let (answer, took) = client.post(request, began, address.timeout).await;
     let latency_ms = u32::try_from(took.as_millis()).unwrap_or(u32::MAX);
     match answer {
         Ok(answer) => outcome_of(answer, latency_ms),
@@ -99,13 +203,12 @@ fn outcome_of(answer: WireAnswer, latency_ms: u32) -> Outcome {
         300..400 if answer.status != 304 => Some(ErrorKind::RedirectNotFollowed),
         _ => Some(ErrorKind::Status),
     };
-    let outcome =
-        Outcome { status: Some(answer.status), error, latency_ms, retry_after: None, word: None, body_head: Vec::new() };
+    let word = answer.webhook_delivery.map(|word| word.trim().to_ascii_lowercase());
+    let outcome = Outcome { status: Some(answer.status), error, latency_ms, retry_after: None, word, body_head: Vec::new() };
     if error.is_none() {
         return outcome;
     }
-    let word = answer.webhook_delivery.map(|word| word.trim().to_ascii_lowercase());
-    Outcome { retry_after: answer.retry_after, word, body_head: answer.body_head, ..outcome }
+    Outcome { retry_after: answer.retry_after, body_head: answer.body_head, ..outcome }
 }
 
 /// An outcome without an answer.

@@ -15,6 +15,7 @@ use super::limiter::Limiter;
 use super::order::Order;
 use super::parcel::Parcel;
 use super::policy::{self, Before, Decision, Verdict};
+use super::sieve::Filtering;
 use super::window::{Position, Window};
 use crate::clock::Timestamp;
 use crate::model::subscription::{OnFull, Ordinal, SubscriptionRecord};
@@ -77,6 +78,8 @@ pub struct Desk {
     pub window: Window<Rc<Parcel>>,
     /// Totals.
     pub totals: Totals,
+    /// What its filter did, once it did something.
+    pub filtering: Option<Box<Filtering>>,
     /// The newest attempt.
     pub last_attempt: Option<Attempt>,
     /// Whether it stands in the lane's ready queue.
@@ -108,6 +111,7 @@ impl Desk {
             record,
             window: Window::at(position),
             totals: Totals::default(),
+            filtering: None,
             last_attempt: None,
             is_ready: false,
             is_busy: false,
@@ -225,7 +229,7 @@ impl Desk {
             self.reorder();
         }
         let (old, new) = (&before.spec, &self.record.spec);
-        old.topics != new.topics || old.types != new.types
+        old.topics != new.topics || old.types != new.types || old.filter != new.filter
     }
 
     /// Drops what waits in memory and stands still at the cursor.
@@ -292,8 +296,8 @@ impl Desk {
 
     /// What follows from an outcome for its event; what the endpoint has done is taken in.
     fn judge(&mut self, outcome: &Outcome, history: Before, now: Timestamp, chance: f64) -> Decision {
-        // An event that could not be read says nothing of the endpoint.
-        if outcome.error != Some(ErrorKind::Storage) {
+        // An event that could not be read or filled in says nothing of the endpoint.
+        if !matches!(outcome.error, Some(ErrorKind::Storage | ErrorKind::Template)) {
             self.circuit.record(policy::blames_endpoint(outcome), now, chance);
         }
         let decision = policy::decide(outcome, history, &self.record.spec.retry, now, chance);
@@ -318,7 +322,10 @@ impl Desk {
             Some(Exception { ordinal, seq, state, attempts, sent, due_at, since: history.since, reason })
         };
         match verdict {
-            Verdict::Settled => effect.clear = was_retry.then_some(seq),
+            Verdict::Settled => {
+                effect.clear = was_retry.then_some(seq);
+                effect.disable = policy::farewell(outcome);
+            }
             Verdict::RetryAt { .. } if !was_retry && self.is_full() && self.record.spec.on_full == OnFull::Dead => {
                 effect.put = remembered(ExceptionState::Dead, history.attempts + 1, now, outcome.describe());
             }

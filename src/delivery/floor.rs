@@ -12,8 +12,10 @@ use super::journal::Journal;
 use super::matcher::{Matcher, Place};
 use super::notice::Notice;
 use super::parcel::Parcel;
+use super::sieve::Sieve;
 use super::window::{Position, Progress};
 use crate::clock::Timestamp;
+use crate::filter::Facts;
 use crate::model::subscription::{Ordinal, SubscriptionRecord};
 use crate::model::{Event, Outcome, Page, Seq};
 use crate::storage::Lease;
@@ -60,6 +62,8 @@ pub struct Floor {
     waiting_bytes: usize,
     suspects_in_flight: u32,
     suspects_max: u32,
+    /// What desks want by the content of events.
+    pub sieve: Sieve,
     /// Unsaved changes.
     pub journal: Journal,
     /// What is to be said of deliveries.
@@ -91,6 +95,7 @@ impl Floor {
             waiting_bytes: 0,
             suspects_in_flight: 0,
             suspects_max: (slots / SUSPECT_SHARE).max(1),
+            sieve: Sieve::default(),
             journal: Journal::default(),
             notices: Vec::new(),
             unsorted: Vec::new(),
@@ -241,6 +246,7 @@ impl Floor {
         // Most events wait nowhere when those they are for lag.
         let mut parcel: Option<Rc<Parcel>> = None;
         let mut kind = None;
+        let mut facts = None;
         for &place in places {
             let Some(desk) = self.desks[place].as_deref_mut() else { continue };
             let Position::Riding { not_before } = desk.window.position() else { continue };
@@ -248,6 +254,9 @@ impl Floor {
                 continue;
             }
             if !desk.record.spec.types.is_empty() && !desk.wants_type(kind.get_or_insert_with(|| event.fields().kind)) {
+                continue;
+            }
+            if desk.record.spec.filter.is_some() && !self.sieve.passes(desk, facts.get_or_insert_with(|| Facts::of(event))) {
                 continue;
             }
             if !desk.is_active() || !desk.has_room(self.waiting_bytes) {

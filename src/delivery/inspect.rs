@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::Lanes;
 use super::question::{Fresh, Question, Standing, SubscriptionStatus};
+use super::sieve;
 use crate::clock::Timestamp;
 use crate::model::subscription::SubscriptionRecord;
 use crate::model::{Attempt, Exception, ExceptionState, Seq};
@@ -215,6 +216,9 @@ impl Lanes {
             let kind = event.fields().kind;
             if !revision.types.is_empty() && !revision.types.iter().any(|wanted| wanted == kind) {
                 return Ok(view(DeliveryState::Filtered, Some(format!("the type {kind:?} is not among the types"))));
+            }
+            if let Some(reason) = revision.filter.as_deref().and_then(|filter| sieve::refusal(filter, &event)) {
+                return Ok(view(DeliveryState::Filtered, Some(reason)));
             }
         }
         Ok(match standing {

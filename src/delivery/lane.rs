@@ -116,7 +116,8 @@ impl Lane {
     /// Forgets the connections of origins that are no longer posted to, and what was prepared for subscriptions that are not.
     pub fn sweep_connections(&self) {
         self.client.sweep();
-        self.addresses.borrow_mut().sweep();
+        self.addresses.borrow_mut().sweep(self.now());
+        self.floor.borrow_mut().sieve.sweep();
     }
 
     /// Sees to it that somebody takes what is ready, and that timers, feeder and saver know what changed.
@@ -216,9 +217,17 @@ impl Lane {
             return (attempt::failed(ErrorKind::Protocol, 0), Some(parcel.event().clone()));
         };
         let log_id = self.context.follow.log_id();
-        let content = match address.payload {
-            PayloadForm::Binary => parcel.binary(log_id),
-            PayloadForm::Structured | PayloadForm::Template => parcel.structured(log_id),
+        let filled;
+        let content = match (address.payload, &address.filled) {
+            (PayloadForm::Binary, _) => parcel.binary(log_id),
+            (PayloadForm::Template, Some(template)) => match template.content(parcel.event(), log_id).await {
+                Ok(content) => {
+                    filled = content;
+                    &filled
+                }
+                Err(outcome) => return (outcome, Some(parcel.event().clone())),
+            },
+            (PayloadForm::Structured | PayloadForm::Template, _) => parcel.structured(log_id),
         };
         let outcome = attempt::post(&self.client, &address, content, assignment.job.attempt, began).await;
         // Only what is remembered of a failure needs the event.

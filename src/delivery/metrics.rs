@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use metrics::counter;
 
-use crate::model::Outcome;
+use crate::model::{ErrorKind, Outcome};
 
 /// Counts of one lane since the last hand-over.
 #[derive(Debug, Default)]
@@ -12,6 +12,7 @@ pub struct LaneCounts {
     delivered: Cell<u64>,
     refused: Cell<u64>,
     unanswered: Cell<u64>,
+    unmade: Cell<u64>,
 }
 
 impl LaneCounts {
@@ -20,6 +21,7 @@ impl LaneCounts {
         let cell = match (outcome.is_success(), outcome.status) {
             (true, _) => &self.delivered,
             (false, Some(_)) => &self.refused,
+            (false, None) if outcome.error == Some(ErrorKind::Template) => &self.unmade,
             (false, None) => &self.unanswered,
         };
         cell.set(cell.get() + 1);
@@ -27,7 +29,13 @@ impl LaneCounts {
 
     /// Hands the counts over.
     pub fn flush(&self) {
-        for (cell, outcome) in [(&self.delivered, "success"), (&self.refused, "status"), (&self.unanswered, "transport")] {
+        let cells = [
+            (&self.delivered, "success"),
+            (&self.refused, "status"),
+            (&self.unanswered, "transport"),
+            (&self.unmade, "template"),
+        ];
+        for (cell, outcome) in cells {
             let count = cell.replace(0);
             if count > 0 {
                 counter!("hookcast_attempts_total", "outcome" => outcome).increment(count);

@@ -138,6 +138,14 @@ fn json(event: &Event) -> Bytes {
     body.freeze()
 }
 
+/// A body of its own, with the lines that all bodies of an event share.
+#[must_use]
+pub fn headed(event: &Event, log_id: &str, content_type: &str, body: Bytes) -> Content {
+    let webhook_id = webhook_id(event, log_id);
+    let headers = common(event.fields().hops, &webhook_id, content_type);
+    Content { body, headers, webhook_id }
+}
+
 /// The lines that every delivery has: type, identity, and how many relays it went through with this one.
 pub(super) fn common(hops: u8, webhook_id: &str, content_type: &str) -> HeaderLines {
     let mut headers = HeaderLines::with_capacity(LINES_BYTES);

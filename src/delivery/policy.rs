@@ -76,6 +76,9 @@ pub fn decide(outcome: &Outcome, before: Before, policy: &RetryPolicy, now: Time
         Verdict::Settled
     } else if outcome.status == Some(410) {
         Verdict::Disable(DisabledReason::Gone)
+    } else if outcome.error == Some(ErrorKind::Template) {
+        // The next attempt would make the same text.
+        Verdict::Dead(outcome.describe())
     } else if outcome.word.as_deref() == Some("disable") {
         Verdict::Disable(DisabledReason::Receiver)
     } else if outcome.word.as_deref() == Some("abort") {
@@ -111,6 +114,13 @@ fn retry_or_give_up(
     Verdict::RetryAt { at: now.plus(delay), counts }
 }
 
+/// What a receiver that took a delivery wants besides: with `webhook-delivery: disable` it was the last one. `abort` has nothing
+/// left to abort then.
+#[must_use]
+pub fn farewell(outcome: &Outcome) -> Option<DisabledReason> {
+    (outcome.word.as_deref() == Some("disable")).then_some(DisabledReason::Receiver)
+}
+
 /// `delay` made longer or shorter by up to `jitter` of itself.
 fn jittered(delay: Duration, jitter: f64, chance: f64) -> Duration {
     delay.mul_f64((1.0 + jitter * (2.0 * chance - 1.0)).max(0.0))
@@ -137,7 +147,7 @@ pub fn asked_delay(outcome: &Outcome, now: Timestamp) -> Option<Duration> {
 #[must_use]
 pub fn blames_endpoint(outcome: &Outcome) -> bool {
     match (outcome.error, outcome.status) {
-        (None | Some(ErrorKind::RedirectNotFollowed | ErrorKind::Storage), _) => false,
+        (None | Some(ErrorKind::RedirectNotFollowed | ErrorKind::Storage | ErrorKind::Template), _) => false,
         (Some(ErrorKind::Status), Some(status)) => matches!(status, 401 | 403 | 404 | 408 | 429 | 500..),
         (Some(_), _) => true,
     }
@@ -204,9 +214,20 @@ mod tests {
     }
 
     #[test]
+    fn a_template_that_fails_is_a_dead_letter_at_once_and_nobodys_fault() {
+        let failed = Outcome { status: None, error: Some(ErrorKind::Template), word: Some("template: x".into()), ..status(500) };
+        assert_eq!(decide_first(&failed).verdict, Verdict::Dead("template: x".to_owned()));
+        assert!(!blames_endpoint(&failed));
+    }
+
+    #[test]
     fn the_receivers_word_is_followed() {
         let abort = Outcome { word: Some("abort".into()), ..status(500) };
         assert!(matches!(decide_first(&abort).verdict, Verdict::Dead(_)));
+        let last = Outcome { word: Some("disable".into()), ..status(200) };
+        assert_eq!((decide_first(&last).verdict, farewell(&last)), (Verdict::Settled, Some(DisabledReason::Receiver)));
+        let late = Outcome { word: Some("abort".into()), ..status(200) };
+        assert_eq!((decide_first(&late).verdict, farewell(&late)), (Verdict::Settled, None));
         let disable = Outcome { word: Some("disable".into()), ..status(500) };
         assert_eq!(decide_first(&disable).verdict, Verdict::Disable(DisabledReason::Receiver));
     }

@@ -11,6 +11,7 @@ use super::attempt;
 use super::job::{Errand, Job, attempt_of};
 use super::lane::Lane;
 use super::parcel::Content;
+use super::sieve::Filtering;
 use crate::clock::Timestamp;
 use crate::model::subscription::SubscriptionRecord;
 use crate::model::{Attempt, ErrorKind, Exception, ExceptionState, Seq};
@@ -41,6 +42,8 @@ pub struct SubscriptionStatus {
     pub delivered_total: u64,
     /// Attempts that failed since the start.
     pub failed_attempts_total: u64,
+    /// What its filter did since the start.
+    pub filtering: Filtering,
     /// The newest attempt since the start.
     pub last_attempt: Option<Attempt>,
     /// Whether the cursor stands still because too many retries wait or the circuit is open.
@@ -172,6 +175,7 @@ fn status(lane: &Rc<Lane>, record: &SubscriptionRecord) -> Option<SubscriptionSt
         circuit: desk.circuit().word(),
         delivered_total: desk.totals.delivered,
         failed_attempts_total: desk.totals.failed_attempts,
+        filtering: desk.filtering.as_deref().cloned().unwrap_or_default(),
         last_attempt: desk.last_attempt.clone(),
         is_failing: desk.is_full() || desk.circuit().is_open(),
     })

@@ -1,5 +1,6 @@
 //! How many streams there are and may be, and what went out: numbers shared by all workers.
 
+use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -35,7 +36,11 @@ pub(super) struct Counters {
 
 /// The right to be one of the open streams; given back when dropped.
 #[derive(Debug)]
-pub(super) struct Permit(Arc<Counters>);
+pub(super) struct Permit(Arc<Counters>, Option<Hold>);
+
+/// Something that is dropped with a stream.
+#[derive(Debug)]
+pub(super) struct Hold(#[allow(dead_code, reason = "its drop is what it is for")] pub(super) Box<dyn Any>);
 
 impl Counters {
     /// Counts one more stream, unless `open_max` are open.
@@ -46,7 +51,7 @@ impl Counters {
             return None;
         }
         self.opened.fetch_add(1, Relaxed);
-        Some(Permit(Arc::clone(self)))
+        Some(Permit(Arc::clone(self), None))
     }
 
     pub(super) fn add_sent(&self, events: u64, bytes: u64) {
@@ -68,6 +73,11 @@ impl Counters {
 }
 
 impl Permit {
+    /// Keeps something for as long as the stream lives.
+    pub(super) fn keep(&mut self, hold: Option<Hold>) {
+        self.1 = hold;
+    }
+
     pub(super) fn count_gap(&self) {
         self.0.gaps.fetch_add(1, Relaxed);
     }

@@ -2,23 +2,27 @@
 //!
 //! Tokens are known by their SHA-256 only and are read from the `Authorization` header only. Without tokens the relay trusts
 //! its own machine: only a `Host` that means this relay is answered, and pages of other sites are refused (DNS rebinding,
-//! cross-site requests). Proxy headers are never believed. Knows no endpoint.
+//! cross-site requests). Proxy headers are never believed. Knows no endpoint. What a token has in use is counted in [`usage`].
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use actix_web::HttpRequest;
 use actix_web::http::header::{self, HeaderMap, HeaderValue};
+use actix_web::{HttpMessage as _, HttpRequest};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::problem::{self, Problem};
 use crate::clock::{Clock, Timestamp};
+use crate::model::administration::TokenLimits;
 use crate::model::{PatternList, Topic, TopicPattern};
 
 pub(super) mod guesses;
 pub(super) mod origin;
+pub mod usage;
 
 use guesses::Guesses;
+use usage::Usage;
 
 /// Longest token that is looked at; a longer one is refused unread.
 pub const TOKEN_BYTES_MAX: usize = 512;
@@ -62,6 +66,8 @@ impl Scope {
 /// One token as the relay knows it.
 #[derive(Clone, Debug)]
 pub struct TokenEntry {
+    /// Its id when it was made over REST; one of the configuration has none.
+    pub id: Option<String>,
     /// For people and logs.
     pub name: String,
     /// SHA-256 of the token.
@@ -72,7 +78,23 @@ pub struct TokenEntry {
     pub topics: Vec<TopicPattern>,
     /// Not valid from then on.
     pub expires_at: Option<Timestamp>,
+    /// What it may have in use.
+    pub limits: TokenLimits,
 }
+
+/// A token in force and what it has in use.
+#[derive(Debug)]
+struct Held {
+    entry: TokenEntry,
+    usage: Arc<Usage>,
+}
+
+/// Who does something that administration is asked to remember; left with the request by [`Auth::require`].
+#[derive(Clone, Debug)]
+pub(super) struct Actor(pub(super) String);
+
+/// Who acts on a relay that asks for no tokens.
+pub(super) const LOCAL: &str = "local";
 
 impl TokenEntry {
     /// The digest under which a token is known.
@@ -94,8 +116,9 @@ pub struct AuthSettings {
 /// The judge of requests.
 #[derive(Debug)]
 pub struct Auth {
-    // `None` once and for all when the relay runs without tokens: taking the last token away must not open it.
-    tokens: Option<RwLock<Arc<[Arc<TokenEntry>]>>>,
+    /// Whether tokens are asked for; never taken back, so that taking the last token away does not open the relay.
+    is_guarded: AtomicBool,
+    tokens: RwLock<Arc<[Arc<Held>]>>,
     hosts: Vec<String>,
     guesses: Guesses,
     clock: Arc<dyn Clock>,
@@ -103,27 +126,35 @@ pub struct Auth {
 
 /// Who asks; only made by [`Auth::require`].
 #[derive(Clone, Debug)]
-pub struct Caller(Option<Arc<TokenEntry>>);
+pub struct Caller(Option<Arc<Held>>);
 
 impl Auth {
     /// Takes the settings.
     #[must_use]
     pub fn new(settings: AuthSettings, clock: Arc<dyn Clock>) -> Self {
-        let tokens = (!settings.tokens.is_empty()).then(|| RwLock::new(shared(settings.tokens)));
-        Self { tokens, hosts: settings.hosts, guesses: Guesses::default(), clock }
+        let is_guarded = AtomicBool::new(!settings.tokens.is_empty());
+        let tokens = RwLock::new(settings.tokens.into_iter().map(|entry| held(entry, &[])).collect());
+        Self { is_guarded, tokens, hosts: settings.hosts, guesses: Guesses::default(), clock }
     }
 
     /// Whether tokens are asked for.
     #[must_use]
     pub fn has_tokens(&self) -> bool {
-        self.tokens.is_some()
+        self.is_guarded.load(Ordering::Acquire)
     }
 
     /// Puts other tokens in force at once; without effect on a relay that runs without tokens.
     pub fn replace_tokens(&self, tokens: Vec<TokenEntry>) {
-        if let Some(present) = &self.tokens {
-            *present.write().unwrap_or_else(PoisonError::into_inner) = shared(tokens);
+        if self.has_tokens() {
+            let mut present = self.tokens.write().unwrap_or_else(PoisonError::into_inner);
+            *present = tokens.into_iter().map(|entry| held(entry, &present)).collect();
         }
+    }
+
+    /// Puts these tokens in force and asks for tokens from now on.
+    pub fn guard(&self, tokens: Vec<TokenEntry>) {
+        self.is_guarded.store(true, Ordering::Release);
+        self.replace_tokens(tokens);
     }
 
     /// Refuses what a relay without tokens must not answer: a foreign `Host`, a page of another site.
@@ -139,11 +170,16 @@ impl Auth {
     /// # Errors
     /// `unauthorized`, `too_many_requests` after too many bad tokens from one address, `scope`.
     pub fn require(&self, request: &HttpRequest, scope: Scope) -> Result<Caller, Problem> {
-        let Some(tokens) = &self.tokens else { return Ok(Caller(None)) };
+        if !self.has_tokens() {
+            if scope == Scope::Manage {
+                request.extensions_mut().insert(Actor(LOCAL.to_owned()));
+            }
+            return Ok(Caller(None));
+        }
         let entry = match bearer(request.headers()) {
             None => return Err(unauthorized("send `Authorization: Bearer <token>`")),
             Some(token) => {
-                let known = Arc::clone(&tokens.read().unwrap_or_else(PoisonError::into_inner));
+                let known = Arc::clone(&self.tokens.read().unwrap_or_else(PoisonError::into_inner));
                 find(token, &known, self.clock.now())
             }
         };
@@ -156,16 +192,29 @@ impl Auth {
                 None => unauthorized("the token is not known, or no longer valid"),
             });
         };
-        if !entry.scopes.contains(&scope) {
-            let detail = format!("the token `{}` lacks the scope `{}`", entry.name, scope.word());
+        remember(request, scope, &entry.entry);
+        if !entry.entry.scopes.contains(&scope) {
+            let detail = format!("the token `{}` lacks the scope `{}`", entry.entry.name, scope.word());
             return Err(Problem::new(problem::SCOPE, detail));
         }
         Ok(Caller(Some(entry)))
     }
 }
 
-fn shared(tokens: Vec<TokenEntry>) -> Arc<[Arc<TokenEntry>]> {
-    tokens.into_iter().map(Arc::new).collect()
+/// A token in force, with what it has in use already if it was in force before.
+fn held(entry: TokenEntry, present: &[Arc<Held>]) -> Arc<Held> {
+    let before = present.iter().find(|held| held.entry.sha256 == entry.sha256 && held.entry.limits == entry.limits);
+    let usage = before.map_or_else(|| Arc::new(Usage::new(entry.limits)), |held| Arc::clone(&held.usage));
+    Arc::new(Held { entry, usage })
+}
+
+/// Leaves with a request who acts, if it is about administration.
+fn remember(request: &HttpRequest, scope: Scope, token: &TokenEntry) {
+    if scope == Scope::Manage {
+        // Names of tokens that were made need not be the only ones of their kind.
+        let name = token.id.as_ref().map_or_else(|| token.name.clone(), |id| format!("{}/{id}", token.name));
+        request.extensions_mut().insert(Actor(name));
+    }
 }
 
 fn unauthorized(detail: &'static str) -> Problem {
@@ -184,29 +233,41 @@ fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
 }
 
 /// Looks at every entry, so that the time taken says nothing about which one matched.
-fn find(token: &[u8], known: &[Arc<TokenEntry>], now: Timestamp) -> Option<Arc<TokenEntry>> {
+fn find(token: &[u8], known: &[Arc<Held>], now: Timestamp) -> Option<Arc<Held>> {
     if token.is_empty() || token.len() > TOKEN_BYTES_MAX {
         return None;
     }
     let digest: [u8; 32] = Sha256::digest(token).into();
     let mut found = None;
-    for entry in known {
-        if bool::from(entry.sha256.ct_eq(&digest)) {
-            found = Some(entry);
+    for held in known {
+        if bool::from(held.entry.sha256.ct_eq(&digest)) {
+            found = Some(held);
         }
     }
-    found.filter(|entry| entry.expires_at.is_none_or(|end| now < end)).cloned()
+    found.filter(|held| held.entry.expires_at.is_none_or(|end| now < end)).cloned()
 }
 
 impl Caller {
     /// Whether only some topics are theirs.
     #[must_use]
     pub fn is_limited(&self) -> bool {
-        self.0.as_ref().is_some_and(|entry| !entry.topics.is_empty())
+        self.0.as_ref().is_some_and(|held| !held.entry.topics.is_empty())
+    }
+
+    /// The token, if tokens are asked for.
+    #[must_use]
+    pub fn token(&self) -> Option<&TokenEntry> {
+        self.0.as_ref().map(|held| &held.entry)
+    }
+
+    /// What it has in use, when there is a limit to that.
+    #[must_use]
+    pub fn usage(&self) -> Option<&Arc<Usage>> {
+        self.0.as_ref().filter(|held| held.entry.limits != TokenLimits::default()).map(|held| &held.usage)
     }
 
     fn topics(&self) -> &[TopicPattern] {
-        self.0.as_ref().map_or(&[], |entry| &entry.topics)
+        self.0.as_ref().map_or(&[], |held| &held.entry.topics)
     }
 
     /// Whether a topic is theirs.

@@ -19,7 +19,9 @@ pub(super) async fn read_json(state: &HttpState, request: &HttpRequest, payload:
     refuse_encoding(request)?;
     let limits = BodyLimits { bytes_max: DEFINITION_BYTES_MAX, timeout: state.limits.body_timeout };
     let body = read_body(request, payload, limits).await?;
-    parse_strict(&body).map_err(|error| Problem::of_slug(error.slug(), 400, error.to_string()))
+    let body = parse_strict(&body).map_err(|error| Problem::of_slug(error.slug(), 400, error.to_string()))?;
+    super::audit::given(request, &body);
+    Ok(body)
 }
 
 /// The JSON body of a request that may have none, which means an empty object.

@@ -19,6 +19,7 @@ use actix_web::{Error, HttpMessage as _};
 use bytes::Bytes;
 use futures_core::Stream;
 
+use super::audit::{self, Audit};
 use super::auth::Auth;
 use super::problem::{self, Problem};
 
@@ -26,12 +27,15 @@ use super::problem::{self, Problem};
 pub(super) const TARGET_BYTES_MAX: usize = 8 * 1024;
 
 /// Makes the gate of one worker.
-pub(super) struct Gate(pub(super) Arc<Auth>);
+pub(super) struct Gate {
+    pub(super) auth: Arc<Auth>,
+    pub(super) audit: Arc<Audit>,
+}
 
 impl<S, B> Transform<S, ServiceRequest> for Gate
 where
     S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error>,
-    S::Future: Unpin,
+    S::Future: Unpin + 'static,
     B: MessageBody + 'static,
 {
     type Response = ServiceResponse<EitherBody<B, BoxBody>>;
@@ -41,7 +45,7 @@ where
     type Future = Ready<Result<Guarded<S>, ()>>;
 
     fn new_transform(&self, service: S) -> Self::Future {
-        ready(Ok(Guarded { service, auth: Arc::clone(&self.0) }))
+        ready(Ok(Guarded { service, auth: Arc::clone(&self.auth), audit: Arc::clone(&self.audit) }))
     }
 }
 
@@ -49,23 +53,28 @@ where
 pub(super) struct Guarded<S> {
     service: S,
     auth: Arc<Auth>,
+    audit: Arc<Audit>,
 }
 
 /// A request on its way.
-pub(super) enum Passage<F> {
+pub(super) enum Passage<F, B> {
     Refused(Option<ServiceResponse<BoxBody>>),
     Inside(F, Option<Held>),
+    /// To be remembered before it is answered.
+    Act(Pin<Box<dyn Future<Output = Result<Answer<B>, Error>>>>),
 }
+
+type Answer<B> = ServiceResponse<EitherBody<B, BoxBody>>;
 
 impl<S, B> Service<ServiceRequest> for Guarded<S>
 where
     S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error>,
-    S::Future: Unpin,
+    S::Future: Unpin + 'static,
     B: MessageBody + 'static,
 {
     type Response = ServiceResponse<EitherBody<B, BoxBody>>;
     type Error = Error;
-    type Future = Passage<S::Future>;
+    type Future = Passage<S::Future, B>;
 
     fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         self.service.poll_ready(cx)
@@ -74,6 +83,14 @@ where
     fn call(&self, mut request: ServiceRequest) -> Self::Future {
         let held = Held::of(&mut request);
         match check(&request, &self.auth) {
+            Ok(()) if audit::may_be_act(request.head()) => {
+                let (inside, audit) = (Passage::Inside(self.service.call(request), held), Arc::clone(&self.audit));
+                Passage::Act(Box::pin(async move {
+                    let answer = inside.await?;
+                    audit.answered(answer.request(), answer.status(), answer.headers()).await;
+                    Ok(answer)
+                }))
+            }
             Ok(()) => Passage::Inside(self.service.call(request), held),
             Err(problem) => {
                 let response = request.into_response(problem.response());
@@ -86,7 +103,7 @@ where
     }
 }
 
-impl<F, B> Future for Passage<F>
+impl<F, B> Future for Passage<F, B>
 where
     F: Future<Output = Result<ServiceResponse<B>, Error>> + Unpin,
     B: MessageBody + 'static,
@@ -99,6 +116,7 @@ where
                 let response = response.take().expect("invariant: a finished future is not polled");
                 Poll::Ready(Ok(response.map_into_right_body()))
             }
+            Self::Act(act) => act.as_mut().poll(cx),
             Self::Inside(inner, held) => {
                 if let Ok(poll) = catch_unwind(AssertUnwindSafe(|| Pin::new(inner).poll(cx))) {
                     poll.map_ok(|response| match held.take() {

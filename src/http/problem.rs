@@ -71,6 +71,7 @@ kinds! {
     UNKNOWN_PARAMETER = "unknown_parameter", 422, "A query parameter is not known.";
     TOO_MANY_REQUESTS = "too_many_requests", 429, "Too many requests.";
     TOO_MANY_SUBSCRIPTIONS = "too_many_subscriptions", 429, "There are as many subscriptions as allowed.";
+    TOKEN_LIMIT = "token_limit", 429, "The token has as much as it may have.";
     TOO_MANY_KEYS = "too_many_keys", 429, "As many signing keys as allowed are in use.";
     HEADERS_TOO_LARGE = "headers_too_large", 431, "The request headers are too large.";
     INTERNAL = "internal", 500, "Something broke inside the relay.";

@@ -43,6 +43,9 @@ pub(super) async fn publish(
     let wanted = Request { headers: request.headers(), topic: &topic, now: state.clock.now(), limits };
     let mut offer = Offer::with_capacity(1, body.len());
     decode::events(&wanted, form, body, &mut |event| offer.push(event))?;
+    if let Some(usage) = caller.usage() {
+        usage.publish(offer.len())?;
+    }
     let offer = Arc::new(offer);
     let placed = state.ingest.publish_offer(Arc::clone(&offer)).await.map_err(|error| refused(&error))?;
     Ok(accepted(offer.ids(), &placed))

@@ -46,6 +46,15 @@ impl<'a> Query<'a> {
         self.0.iter().find(|(other, _)| other == name).map(|(_, value)| &**value)
     }
 
+    /// A parameter that is `true` or `false`; absent = `false`.
+    pub(super) fn flag(&self, name: &'static str) -> Result<bool, Problem> {
+        match self.get(name) {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(_) => Err(Problem::of_slug(name, 422, format!("`{name}` is `true` or `false`"))),
+        }
+    }
+
     /// `limit`, 1 to [`LIMIT_MAX`].
     pub(super) fn limit(&self) -> Result<u32, Problem> {
         let Some(text) = self.get("limit") else { return Ok(LIMIT_DEFAULT) };

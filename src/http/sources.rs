@@ -14,7 +14,7 @@ use super::auth::{Caller, Scope};
 use super::definition::{CHANGE_TRIES, Precondition, declared, random, read_json, refuse};
 use super::problem::{self, Problem};
 use super::query::Query;
-use super::{HttpState, at, get, views};
+use super::{HttpState, at, get, quota, views};
 use crate::model::SourceSpec;
 use crate::model::source::SourceRecord;
 use crate::model::source::parse::{SourceRules, merge_source, parse_source};
@@ -71,6 +71,7 @@ async fn create(state: Data<HttpState>, request: HttpRequest, payload: Payload) 
     if state.sources.get(&name).is_some() {
         return Err(exists());
     }
+    let _turn = quota::source(&state, &caller).await?;
     match state.sources.put(new_record(&state, spec), 0).await {
         Ok(record) => answer(&state, StatusCode::CREATED, &record).await,
         Err(error) if error.kind == StorageErrorKind::Conflict => Err(exists()),
@@ -87,6 +88,8 @@ async fn replace(state: Data<HttpState>, request: HttpRequest, payload: Payload)
     let body = read_json(&state, &request, payload).await?;
     let spec = parse_source(&body, Some(name), &rules(&state), &mut random).map_err(refuse)?;
     caller.touch(&spec.topic)?;
+    let is_new = visible(&state, &caller, name)?.is_none();
+    let _turn = if is_new { quota::source(&state, &caller).await? } else { None };
     for _ in 0..CHANGE_TRIES {
         let present = visible(&state, &caller, name)?;
         precondition.check(present.as_deref().map(tag).as_deref())?;

@@ -16,7 +16,7 @@ use super::auth::{Caller, Scope};
 use super::definition::{CHANGE_TRIES, Precondition, declared, random, read_json, refuse};
 use super::problem::{self, Problem};
 use super::query::Query;
-use super::{HttpState, at, get, views};
+use super::{HttpState, at, get, quota, views};
 use crate::model::Seq;
 use crate::model::subscription::parse::form::Keys;
 use crate::model::subscription::parse::keys::generate_id;
@@ -82,7 +82,13 @@ async fn list(state: Data<HttpState>, request: HttpRequest) -> Result<HttpRespon
 }
 
 async fn show_one(state: Data<HttpState>, request: HttpRequest) -> Result<HttpResponse, Problem> {
-    let (_, record) = find(&state, &request, Scope::Read)?;
+    let shows_secrets = Query::read(&request, &["secrets"])?.flag("secrets")?;
+    let (_, record) = find(&state, &request, if shows_secrets { Scope::Manage } else { Scope::Read })?;
+    if shows_secrets {
+        let mut response = HttpResponse::Ok();
+        response.insert_header((header::CACHE_CONTROL, HeaderValue::from_static("no-store")));
+        return Ok(response.insert_header((header::ETAG, tag(&record))).json(views::with_secrets(&record)));
+    }
     let is_failing = record.activity == Activity::Active && is_failing(&state, &record).await;
     Ok(answer(HttpResponse::Ok(), &record, Keys::Hidden, is_failing))
 }
@@ -100,6 +106,7 @@ async fn create(state: Data<HttpState>, request: HttpRequest, payload: Payload) 
     if state.registry.get(id.as_str()).is_some() {
         return Err(exists());
     }
+    let _turn = quota::subscription(&state, &caller).await?;
     let (record, keys) = new_record(&state, definition, id.clone()).await?;
     match state.registry.put(record, 0).await {
         Ok(record) => Ok(created(&record, keys)),
@@ -112,9 +119,11 @@ async fn replace(state: Data<HttpState>, request: HttpRequest, payload: Payload)
     let caller = state.auth.require(&request, Scope::Manage)?;
     let id = path_id(&request).ok_or_else(bad_path_id)?;
     let precondition = Precondition::of(request.headers())?;
-    visible(&state, &caller, &id)?;
+    let is_new = visible(&state, &caller, &id)?.is_none();
+    let is_dry = Query::read(&request, &["dry_run"])?.flag("dry_run")?;
     let body = read_json(&state, &request, payload).await?;
     let definition = read_definition(&state, &caller, &body, Some(id.as_str()))?;
+    let _turn = if is_new { quota::subscription(&state, &caller).await? } else { None };
     for _ in 0..CHANGE_TRIES {
         let present = visible(&state, &caller, &id)?;
         precondition.check(present.as_deref().map(tag).as_deref())?;
@@ -129,6 +138,9 @@ async fn replace(state: Data<HttpState>, request: HttpRequest, payload: Payload)
                 (record, keys, present.revision)
             }
         };
+        if is_dry {
+            return Ok(dry(&record, expected == 0));
+        }
         match state.registry.put(record, expected).await {
             Ok(record) => {
                 state.deliveries.caught_up(&record).await;
@@ -145,6 +157,7 @@ async fn replace(state: Data<HttpState>, request: HttpRequest, payload: Payload)
 async fn patch(state: Data<HttpState>, request: HttpRequest, payload: Payload) -> Result<HttpResponse, Problem> {
     let (caller, found) = find(&state, &request, Scope::Manage)?;
     let precondition = Precondition::of(request.headers())?;
+    let is_dry = Query::read(&request, &["dry_run"])?.flag("dry_run")?;
     let body = read_json(&state, &request, payload).await?;
     for _ in 0..CHANGE_TRIES {
         let present = visible(&state, &caller, &found.spec.id)?.ok_or_else(Problem::not_found)?;
@@ -157,6 +170,9 @@ async fn patch(state: Data<HttpState>, request: HttpRequest, payload: Payload) -
         let definition = merge_patch(&present, &body, &rules(&state)).map_err(refuse)?;
         caller.follow(&definition.topics)?;
         let (record, keys) = changed_record(&state, &present, definition).await?;
+        if is_dry {
+            return Ok(dry(&record, false));
+        }
         match state.registry.put(record, present.revision).await {
             Ok(record) => {
                 state.deliveries.caught_up(&record).await;
@@ -271,6 +287,13 @@ async fn position(state: &HttpState, from: StartFrom, pointer: &str) -> Result<S
 
 fn tag(record: &SubscriptionRecord) -> String {
     format!("\"{}-{}\"", record.ordinal.0, record.revision)
+}
+
+/// What a change would make; nothing was stored.
+fn dry(record: &SubscriptionRecord, is_new: bool) -> HttpResponse {
+    let mut shown = views::subscription(record, Keys::Hidden, false);
+    shown["dry_run"] = Value::from(if is_new { "create" } else { "change" });
+    HttpResponse::Ok().json(shown)
 }
 
 fn created(record: &SubscriptionRecord, keys: Keys) -> HttpResponse {

@@ -10,7 +10,7 @@ use crate::delivery::question::SubscriptionStatus;
 use crate::model::source::parse::source_form;
 use crate::model::source::{SourceGap, SourceRecord};
 use crate::model::subscription::parse::form::Keys;
-use crate::model::subscription::parse::rest_form;
+use crate::model::subscription::parse::{rest_form, whole_form};
 use crate::model::subscription::{Activity, SubscriptionRecord, Verify};
 use crate::model::{Attempt, Exception, ExceptionState};
 
@@ -37,6 +37,15 @@ pub(super) fn subscription(record: &SubscriptionRecord, keys: Keys, is_failing: 
     value
 }
 
+/// A subscription with everything that a definition needs to make it again, secrets included.
+pub(super) fn with_secrets(record: &SubscriptionRecord) -> Value {
+    let mut value = whole_form(record);
+    let (state, reason) = state(record, false);
+    value["state"] = json!(state);
+    value["reason"] = json!(reason);
+    value
+}
+
 /// `GET …/status`; `oldest_age_s` is the age of the oldest undelivered event.
 pub(super) fn status(
     record: &SubscriptionRecord,
@@ -59,6 +68,9 @@ pub(super) fn status(
         "circuit": status.circuit,
         "delivered_total": status.delivered_total,
         "failed_attempts_total": status.failed_attempts_total,
+        "filtered_total": status.filtering.filtered,
+        "filter_errors_total": status.filtering.errors,
+        "last_filter_error": status.filtering.last_error.as_ref().map(|(seq, reason)| format!("event {seq}: {reason}")),
         "last_attempt": status.last_attempt.as_ref().map(attempt),
         "verification": (record.spec.verify != Verify::None).then(|| verification(record, asked)),
     })

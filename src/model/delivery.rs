@@ -45,8 +45,12 @@ pub enum ErrorKind {
     Protocol,
     /// The whole attempt took too long.
     Timeout,
+    /// There was no token to show: its endpoint refused or failed. The delivery itself was not sent.
+    Auth,
     /// The relay could not read the event.
     Storage,
+    /// The event could not be filled into the subscription's template; nothing was sent.
+    Template,
 }
 
 impl ErrorKind {
@@ -70,7 +74,9 @@ impl ErrorKind {
             Self::Eof => "eof",
             Self::Protocol => "protocol",
             Self::Timeout => "timeout",
+            Self::Auth => "auth",
             Self::Storage => "storage",
+            Self::Template => "template",
         }
     }
 }
@@ -86,7 +92,7 @@ pub struct Outcome {
     pub latency_ms: u32,
     /// `Retry-After` as sent, when it came with 429 or 503.
     pub retry_after: Option<String>,
-    /// `webhook-delivery` of the receiver, lower-case.
+    /// `webhook-delivery` of the receiver, lower-case; `disable` counts whatever the status.
     pub word: Option<String>,
     /// First bytes of the answer's body, kept for failures.
     pub body_head: Vec<u8>,
@@ -99,12 +105,13 @@ impl Outcome {
         self.error.is_none()
     }
 
-    /// The word for lists and logs: `success`, `status_500`, `timeout`, …
+    /// The word for lists and logs: `success`, `status_500`, `timeout`, …; for a template also what is wrong.
     #[must_use]
     pub fn describe(&self) -> String {
         match (self.error, self.status) {
             (None, _) => "success".to_owned(),
             (Some(ErrorKind::Status), Some(status)) => format!("status_{status}"),
+            (Some(ErrorKind::Template), _) => self.word.clone().unwrap_or_else(|| ErrorKind::Template.word().to_owned()),
             (Some(kind), _) => kind.word().to_owned(),
         }
     }

@@ -34,6 +34,10 @@ impl Seq {
     /// Before the first event.
     pub const ZERO: Self = Self(0);
 
+    /// How far a log goes on behind its head when a copy of it was put back: what was accepted after the copy was made had
+    /// positions there, and no position is given twice.
+    pub const RESTORE_JUMP: u64 = 1 << 32;
+
     /// The position after this one.
     #[must_use]
     pub const fn next(self) -> Self {

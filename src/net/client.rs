@@ -14,6 +14,7 @@ mod request;
 
 pub use actix_http::header::{HeaderName, HeaderValue};
 pub use answer::{WireAnswer, WireFailure};
+pub use origin::AuthKey;
 pub use request::{HeaderLines, PostRequest, is_value};
 
 use super::dial::Gate;
@@ -74,6 +75,12 @@ impl PreparedTarget {
             .map_err(|_| UnusableTarget)?;
         let key = OriginKey::new(&target, tls);
         Ok(Self { target: Arc::new(target), tls: tls.clone(), uri, start: start.into_bytes().into(), key })
+    }
+
+    /// The same with connections of its own, shared only with those of the same credentials.
+    pub fn for_credentials(mut self, auth: AuthKey) -> Self {
+        self.key.auth = Some(Box::new(auth));
+        self
     }
 
     /// The URL this was made from.
@@ -145,6 +152,11 @@ impl WireClient {
     /// Drops the connections of origins without a request since the last sweep; call it every few seconds.
     pub fn sweep(&self) {
         self.origins.borrow_mut().sweep();
+    }
+
+    /// The way out that it uses.
+    pub fn gate(&self) -> Gate {
+        self.origins.borrow().gate.clone()
     }
 
     /// How many origins are kept warm.

@@ -84,6 +84,10 @@ impl<R: Kept> Shelf<R> {
         self.0.read().records.len()
     }
 
+    pub(super) fn count(&self, is_counted: impl Fn(&R) -> bool) -> usize {
+        self.0.read().records.values().filter(|record| is_counted(record)).count()
+    }
+
     pub(super) fn list(&self, after: Option<&str>, limit: usize) -> Vec<Arc<R>> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         self.0.read().records.range::<str, _>((from, Bound::Unbounded)).take(limit).map(|(_, record)| record.clone()).collect()

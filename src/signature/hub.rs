@@ -1,67 +1,90 @@
-//! `X-Hub-Signature-256`: `sha256=` and the hexadecimal HMAC-SHA256 over the body, as `WebSub` and GitHub have it.
-
-use std::fmt;
+//! `X-Hub-Signature-256: sha256=<hex>`, HMAC-SHA256 over the body alone: what WebSub hubs and GitHub send.
+//!
+//! The whole text of the secret is the key. A header holds one signature, so after a rotation the newest key signs and no other.
+//! Spec: W3C WebSub, section 7.1.
 
 use bytes::BufMut;
-use hmac::{Hmac, KeyInit as _, Mac as _};
-use sha2::Sha256;
+use hmac::Mac as _;
 
-use super::{KeyError, Signer};
+use super::keys::Keys;
+use super::standard::PreparedKey;
+use super::verify::{VerifyError, decode_hex};
+use super::{KeyError, Message, Signer};
 use crate::model::subscription::Signature;
 
 /// Name of the header.
 pub const HEADER: &str = "x-hub-signature-256";
-/// Name of the header in `WebSub`, with the same value.
-pub const WEBSUB_HEADER: &str = "x-hub-signature";
+/// Length of a signature: `sha256=` and 64 digits.
+pub const SIGNATURE_BYTES: usize = METHOD.len() + 64;
 
-/// The newest key of one subscription; the scheme has room for one signature.
-#[derive(Clone)]
-pub struct Key(Hmac<Sha256>);
+const METHOD: &str = "sha256=";
 
-impl fmt::Debug for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Key(…)")
-    }
-}
-
-impl Key {
-    /// Appends the signature of `body`.
-    pub fn sign(&self, body: &[u8], out: &mut impl BufMut) {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let mut mac = self.0.clone();
-        mac.update(body);
-        out.put_slice(b"sha256=");
-        for byte in mac.finalize().into_bytes() {
-            out.put_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
-        }
-    }
-}
-
-/// Prepares the key of a subscription.
+/// Prepares the keys of a subscription.
 ///
 /// # Errors
-/// [`KeyError`] when there is none.
-///
-/// # Panics
-/// Never: HMAC takes a key of any length.
+/// [`KeyError`] when there is no key.
 pub fn prepare(signature: &Signature) -> Result<Signer, KeyError> {
-    let newest = signature.newest().ok_or(KeyError("is missing"))?;
-    let key = Hmac::new_from_slice(newest.expose().as_bytes()).expect("invariant: HMAC takes a key of any length");
-    Ok(Signer::Hub(Key(key)))
+    Keys::prepare(signature, |secret| Ok(PreparedKey::from_bytes(secret.expose().as_bytes()))).map(Signer::Hub)
+}
+
+/// Appends the signature of the newest key.
+pub(super) fn sign_into(keys: &Keys<PreparedKey>, message: &Message<'_>, out: &mut impl BufMut) {
+    let Some(key) = keys.in_force(message.at).next() else { return };
+    out.put_slice(METHOD.as_bytes());
+    put_hex(&key.mac_of(&[message.body]).finalize().into_bytes(), out);
+}
+
+/// Appends bytes as lower-case digits.
+pub(super) fn put_hex(bytes: &[u8], out: &mut impl BufMut) {
+    for byte in bytes {
+        let digit = |nibble: u8| b"0123456789abcdef"[usize::from(nibble)];
+        out.put_slice(&[digit(byte >> 4), digit(byte & 15)]);
+    }
+}
+
+/// Verifies the value of the header; compares in constant time. It says nothing of when the message was made.
+///
+/// # Errors
+/// [`VerifyError`]; do not tell the sender which.
+pub fn verify(keys: &[PreparedKey], value: &str, body: &[u8]) -> Result<(), VerifyError> {
+    let digits = value.trim().strip_prefix(METHOD).ok_or(VerifyError::NoSignature)?;
+    let mac = decode_hex(digits).ok_or(VerifyError::Mismatch)?;
+    let fits = |key: &PreparedKey| key.mac_of(&[body]).verify_slice(&mac).is_ok();
+    keys.iter().any(fits).then_some(()).ok_or(VerifyError::Mismatch)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::subscription::{Secret, SignatureScheme, SigningKey};
 
     #[test]
-    fn the_body_alone_is_signed() {
-        // RFC 4231, test case 2.
-        let keys = vec![SigningKey { secret: Secret::trusted("Jefe".to_owned()), expires_at: None }];
-        let Ok(Signer::Hub(key)) = prepare(&Signature { scheme: SignatureScheme::Hub, keys }) else { panic!("a key") };
-        let mut out = Vec::new();
-        key.sign(b"what do ya want for nothing?", &mut out);
-        assert_eq!(out, b"sha256=5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
+    fn published_signatures_are_made_and_judged_as_published() {
+        let file = include_str!("../../tests/data/signatures/hub.json");
+        let vectors: serde_json::Value = serde_json::from_str(file).unwrap();
+        let vectors = vectors["vectors"].as_array().unwrap();
+        assert!(vectors.len() > 2);
+        for vector in vectors {
+            let field = |name: &str| vector[name].as_str().unwrap();
+            let key = PreparedKey::from_bytes(field("secret").as_bytes());
+            let body = field("payload").as_bytes();
+            assert_eq!(
+                verify(std::slice::from_ref(&key), field("signature"), body).is_ok(),
+                vector["valid"] == true,
+                "{}",
+                field("name")
+            );
+            let mut made = METHOD.as_bytes().to_vec();
+            put_hex(&key.mac_of(&[body]).finalize().into_bytes(), &mut made);
+            assert_eq!(made == field("signature").as_bytes(), vector["valid"] == true);
+            assert_eq!(made.len(), SIGNATURE_BYTES);
+        }
+    }
+
+    #[test]
+    fn what_is_no_whole_signature_is_refused() {
+        let key = [PreparedKey::from_bytes(b"secret")];
+        for value in ["", "sha1=00", "sha256=", "sha256=0", "sha256=zz", "sha256=00", "757107ea"] {
+            assert!(verify(&key, value, b"").is_err(), "{value:?}");
+        }
     }
 }

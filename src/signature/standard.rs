@@ -4,7 +4,6 @@
 //! into the caller's buffer. Verifying is for receivers (`hookcast listen`) and tests.
 
 use std::fmt;
-use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -12,7 +11,9 @@ use bytes::BufMut;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
-use super::{KeyError, Message, Signer};
+use super::keys::Keys;
+use super::verify::{SIGNATURES_MAX, VerifyError, check_time};
+use super::{KeyError, Signer};
 use crate::clock::Timestamp;
 use crate::model::subscription::parse::decode_secret;
 use crate::model::subscription::{Secret, Signature};
@@ -21,10 +22,6 @@ use crate::model::subscription::{Secret, Signature};
 pub const HEADER: &str = "webhook-signature";
 /// Length of one signature: `v1,` and 44 characters of base64.
 pub const SIGNATURE_BYTES: usize = VERSION.len() + MAC_CHARS;
-/// How far the clocks of sender and receiver may differ.
-pub const TOLERANCE: Duration = Duration::from_mins(5);
-/// Most signatures of one header that are looked at.
-pub const SIGNATURES_MAX: usize = 32;
 
 const VERSION: &str = "v1,";
 const MAC_BYTES: usize = 32;
@@ -51,8 +48,18 @@ impl PreparedKey {
         Ok(Self::from_bytes(&decode_secret(secret).map_err(KeyError)?))
     }
 
-    fn from_bytes(key: &[u8]) -> Self {
+    /// Expands a key of any bytes.
+    pub(super) fn from_bytes(key: &[u8]) -> Self {
         Self(Hmac::new_from_slice(key).expect("invariant: HMAC takes a key of any length"))
+    }
+
+    /// The MAC over all parts, one behind the other.
+    pub(super) fn mac_of(&self, parts: &[&[u8]]) -> Hmac<Sha256> {
+        let mut mac = self.0.clone();
+        for part in parts {
+            mac.update(part);
+        }
+        mac
     }
 
     fn mac(&self, id: &[u8], timestamp: &[u8], body: &[u8]) -> Hmac<Sha256> {
@@ -69,22 +76,6 @@ impl PreparedKey {
 impl fmt::Debug for PreparedKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("PreparedKey(…)")
-    }
-}
-
-/// The keys of one subscription, newest first, each with the time it stops signing.
-#[derive(Clone, Debug)]
-pub struct Keys(Vec<(PreparedKey, Option<Timestamp>)>);
-
-impl Keys {
-    /// Appends one signature a key that is in force at `message.at`, newest key first, separated by spaces.
-    ///
-    /// The newest key signs whatever its end says: a delivery is never unsigned. False only when there is no key at all.
-    pub fn sign(&self, message: &Message<'_>, out: &mut impl BufMut) -> bool {
-        let Some(((newest, _), others)) = self.0.split_first() else { return false };
-        let in_force = others.iter().filter(|(_, expires_at)| expires_at.is_none_or(|end| message.at < end)).map(|(key, _)| key);
-        sign_into(std::iter::once(newest).chain(in_force), message.id, message.at.as_secs(), message.body, out);
-        true
     }
 }
 
@@ -118,34 +109,7 @@ pub fn sign_into<'k>(
 /// # Errors
 /// [`KeyError`] when there is no key, or a malformed one.
 pub fn prepare(signature: &Signature) -> Result<Signer, KeyError> {
-    if signature.keys.is_empty() {
-        return Err(KeyError("is missing"));
-    }
-    let prepared = signature.keys.iter().map(|key| Ok((PreparedKey::new(&key.secret)?, key.expires_at)));
-    Ok(Signer::Standard(Keys(prepared.collect::<Result<_, KeyError>>()?)))
-}
-
-/// Why a message is not to be believed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum VerifyError {
-    /// `webhook-id` is not there.
-    #[error("the message has no id")]
-    MissingId,
-    /// `webhook-timestamp` is not a number.
-    #[error("the timestamp is not a number of seconds")]
-    MalformedTimestamp,
-    /// More than [`TOLERANCE`] ago.
-    #[error("the timestamp is more than 5 minutes old")]
-    TooOld,
-    /// More than [`TOLERANCE`] ahead.
-    #[error("the timestamp is more than 5 minutes in the future")]
-    TooNew,
-    /// No `v1` signature is there.
-    #[error("there is no v1 signature")]
-    NoSignature,
-    /// None of them fits any key.
-    #[error("no signature fits the secret")]
-    Mismatch,
+    Keys::prepare(signature, PreparedKey::new).map(Signer::Standard)
 }
 
 /// The headers of a received message, as they came.
@@ -170,16 +134,7 @@ pub fn verify(keys: &[PreparedKey], received: &Received<'_>, now: Timestamp) -> 
         return Err(VerifyError::MissingId);
     }
     let text = received.timestamp;
-    // Only plain digits: `+5`, ` 5` and the like would be signed as something else than they read.
-    let is_plain = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    let seconds: i64 = text.parse().ok().filter(|_| is_plain).ok_or(VerifyError::MalformedTimestamp)?;
-    let tolerance = i64::try_from(TOLERANCE.as_secs()).unwrap_or(i64::MAX);
-    if seconds < now.as_secs().saturating_sub(tolerance) {
-        return Err(VerifyError::TooOld);
-    }
-    if seconds > now.as_secs().saturating_add(tolerance) {
-        return Err(VerifyError::TooNew);
-    }
+    check_time(text, now)?;
     let mut error = VerifyError::NoSignature;
     for encoded in received.signatures.split(' ').filter_map(|part| part.strip_prefix(VERSION)).take(SIGNATURES_MAX) {
         error = VerifyError::Mismatch;

@@ -18,6 +18,8 @@ pub enum StorageErrorKind {
     InUse,
     /// It cannot be made or opened at all.
     CannotOpen,
+    /// What is in it is sealed with a key that is not configured.
+    Sealed,
 }
 
 /// A storage failure.

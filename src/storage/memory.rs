@@ -6,11 +6,13 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Backend, Bounds, Checkpoint, FingerprintChunk, Result, StorageError, StorageErrorKind, Store, fresh_log_id};
+use crate::model::administration::{Act, TokenRecord};
 use crate::model::delivery::ExpiredRange;
 use crate::model::source::{SourceGap, SourceRecord};
 use crate::model::subscription::{Ordinal, SubscriptionRecord};
 use crate::model::{Attempt, Event, Exception, Page, Seq};
 
+mod administration;
 mod catalog;
 mod ledger;
 mod log;
@@ -24,7 +26,7 @@ pub const BACKEND: Backend = Backend { scheme: "memory", open: |_| Box::pin(asyn
 /// `CannotOpen` when the system gives no random bytes for the log id.
 pub fn open() -> Result<Store> {
     let memory = Arc::new(Memory { log_id: fresh_log_id()?, state: Mutex::default() });
-    Ok(Store::new(memory.clone(), memory.clone(), memory, || Box::pin(async {})))
+    Ok(Store::new(memory.clone(), memory.clone(), memory.clone(), memory, || Box::pin(async {})))
 }
 
 struct Memory {
@@ -48,6 +50,10 @@ struct State {
     subscriptions: BTreeMap<String, SubscriptionRecord>,
     sources: BTreeMap<String, SourceRecord>,
     gaps: Vec<SourceGap>,
+    tokens: BTreeMap<String, TokenRecord>,
+    is_guarded: bool,
+    acts: VecDeque<Act>,
+    acts_noted: u64,
 }
 
 impl Memory {

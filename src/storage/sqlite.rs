@@ -12,9 +12,12 @@ use tokio::sync::{Mutex as TurnMutex, mpsc, oneshot};
 use self::job::{Answer, Job, Slice, SliceJob, Work};
 use self::place::Place;
 use self::readers::Readers;
+use self::sealing::Sealing;
 use self::space::Space;
 use super::{Backend, Bounds, Result, StorageError, StorageErrorKind, StorageSettings, Store};
 
+mod administration;
+pub mod backup;
 pub mod bare;
 mod batch;
 mod catalog;
@@ -27,6 +30,7 @@ mod place;
 mod readers;
 mod rows;
 mod script;
+mod sealing;
 mod slices;
 mod space;
 mod state;
@@ -54,7 +58,9 @@ pub async fn open(settings: StorageSettings) -> Result<Store> {
     let space = Arc::new(Space::new(place.path(), settings.reserve_bytes));
     let mut conn = connect::writer(place.path(), settings.durability).await?;
     connect::bring_up_to_date(&mut conn).await?;
-    let state = state::State::load(&mut conn).await?;
+    let sealing = Sealing::new(settings.seals.clone());
+    sealing.prepare(&mut conn).await?;
+    let state = state::State::load(&mut conn, sealing.clone()).await?;
     let free: i64 = connect::scalar(&mut conn, "PRAGMA freelist_count").await?;
     space.set_reusable(unsigned(free) * connect::DATABASE_PAGE_BYTES);
     connect::hold_up_commits(&mut conn, settings.flush_delay).await?;
@@ -68,9 +74,9 @@ pub async fn open(settings: StorageSettings) -> Result<Store> {
     let queues = writer::Queues { jobs: jobs_queue, slices: slices_queue };
     let home = writer::start(writer::Writer::new(conn, wal, state, Arc::clone(&bounds), Arc::clone(&space), place), queues)?;
 
-    let sqlite = Arc::new(Sqlite { log_id, readers, jobs, slices, bounds, space, trimming: TurnMutex::new(()), home });
+    let sqlite = Arc::new(Sqlite { log_id, sealing, readers, jobs, slices, bounds, space, trimming: TurnMutex::new(()), home });
     let closing = Arc::clone(&sqlite);
-    Ok(Store::new(sqlite.clone(), sqlite.clone(), sqlite, move || {
+    Ok(Store::new(sqlite.clone(), sqlite.clone(), sqlite.clone(), sqlite, move || {
         let sqlite = Arc::clone(&closing);
         Box::pin(async move { sqlite.close().await })
     }))
@@ -79,6 +85,7 @@ pub async fn open(settings: StorageSettings) -> Result<Store> {
 /// What callers hold.
 struct Sqlite {
     log_id: String,
+    sealing: Sealing,
     readers: Readers,
     jobs: mpsc::Sender<Job>,
     slices: mpsc::Sender<SliceJob>,

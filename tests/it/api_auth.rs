@@ -2,6 +2,7 @@
 
 use hookcast::http::auth::{AuthSettings, Scope, TokenEntry};
 use hookcast::model::TopicPattern;
+use hookcast::model::administration::TokenLimits;
 use serde_json::json;
 
 use crate::api::{Seen, see};
@@ -15,6 +16,8 @@ const EP: &str = "https://example.com/hook";
 
 fn token(token: &str, scopes: &[Scope], topics: &[&str]) -> TokenEntry {
     TokenEntry {
+        id: None,
+        limits: TokenLimits::default(),
         name: token[3..8].to_owned(),
         sha256: TokenEntry::digest(token),
         scopes: scopes.to_vec(),

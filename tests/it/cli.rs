@@ -18,13 +18,13 @@ const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A command that runs until it is dropped.
-struct Running {
+pub(crate) struct Running {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
 }
 
 impl Running {
-    fn start(arguments: &[&str]) -> Self {
+    pub(crate) fn start(arguments: &[&str]) -> Self {
         Self::start_in(&std::env::temp_dir(), &[], arguments)
     }
 
@@ -45,12 +45,12 @@ impl Running {
         Self { child, lines }
     }
 
-    async fn line(&mut self) -> String {
+    pub(crate) async fn line(&mut self) -> String {
         tokio::time::timeout(PATIENCE, self.lines.next_line()).await.unwrap().unwrap().unwrap()
     }
 
     /// The URL in the first line.
-    async fn url(&mut self) -> String {
+    pub(crate) async fn url(&mut self) -> String {
         let line = self.line().await;
         line[line.find("http://").unwrap()..].to_owned()
     }

@@ -10,8 +10,10 @@ use hookcast::delivery::inspect::{DeliveryState, DeliveryView, Redrive};
 use hookcast::delivery::question::SubscriptionStatus;
 use hookcast::egress::{Egress, EgressSettings};
 use hookcast::follow::Follow;
+use hookcast::http::audit::Audit;
 use hookcast::http::auth::{Auth, AuthSettings};
 use hookcast::http::ports::{Deliveries, SourceControl, SourceStatus};
+use hookcast::http::tokens::Tokens;
 use hookcast::http::{DefinitionDefaults, HttpLimits, HttpState, ServerSettings, serve};
 use hookcast::ingest::{DedupeSettings, Ingest};
 use hookcast::model::source::SourceGap;
@@ -73,8 +75,12 @@ pub(crate) async fn state_over(
     let clock = Arc::new(SystemClock);
     let dedupe = DedupeSettings { max_age: Duration::from_hours(1), max_ids: 10_000 };
     let (ingest, _) = Ingest::start(store.log.clone(), tail.clone(), clock.clone(), dedupe).await.unwrap();
+    let declared = auth.tokens.clone();
+    let auth = Arc::new(Auth::new(auth, clock.clone()));
     Arc::new(HttpState {
-        auth: Arc::new(Auth::new(auth, clock.clone())),
+        tokens: Tokens::open(store.administration.clone(), auth.clone(), declared).await.unwrap(),
+        audit: Arc::new(Audit::new(store.administration.clone(), clock.clone())),
+        auth,
         registry: Registry::open(store.catalog.clone()).await.unwrap(),
         sources: SourceRegistry::open(store.catalog.clone()).await.unwrap(),
         follow: Follow::new(store.log.clone(), tail),
@@ -141,6 +147,7 @@ impl Deliveries for Behind {
             circuit: "half_open",
             delivered_total: 6,
             failed_attempts_total: 7,
+            filtering: hookcast::delivery::sieve::Filtering::default(),
             last_attempt: Some(attempt(7)),
             is_failing: true,
         };

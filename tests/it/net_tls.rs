@@ -13,17 +13,18 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_rustls::TlsAcceptor;
 
 const PATIENT: Duration = Duration::from_secs(20);
 
-struct Authority(CertifiedIssuer<'static, KeyPair>);
+pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
@@ -33,7 +34,7 @@ impl Authority {
         self.0.der().clone()
     }
 
-    fn pem(&self) -> String {
+    pub(crate) fn pem(&self) -> String {
         self.0.pem()
     }
 
@@ -42,7 +43,7 @@ impl Authority {
         (params.signed_by(&key, &self.0).unwrap(), key)
     }
 
-    fn server(&self, name: &str) -> ServerConfig {
+    pub(crate) fn server(&self, name: &str) -> ServerConfig {
         self.server_with(&CertificateParams::new(vec![name.to_owned()]).unwrap())
     }
 
@@ -51,7 +52,30 @@ impl Authority {
         config(cert.der().clone(), &key)
     }
 
-    fn expired(&self) -> ServerConfig {
+    /// A server that lets only those in that this authority has issued.
+    pub(crate) fn server_for_clients(&self, name: &str) -> ServerConfig {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(self.root()).unwrap();
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider()).build().unwrap();
+        let (cert, key) = self.issue(&CertificateParams::new(vec![name.to_owned()]).unwrap());
+        ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(vec![cert.der().clone()], private(&key))
+            .unwrap()
+    }
+
+    /// Certificate and key of a client, in PEM.
+    pub(crate) fn client(&self, name: &str) -> (String, String) {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        let (cert, key) = self.issue(&params);
+        (cert.pem(), key.serialize_pem())
+    }
+
+    pub(crate) fn expired(&self) -> ServerConfig {
         let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
         params.not_before = rcgen::date_time_ymd(2001, 1, 1);
         params.not_after = rcgen::date_time_ymd(2002, 1, 1);
@@ -74,6 +98,82 @@ fn config(cert: CertificateDer<'static>, key: &KeyPair) -> ServerConfig {
         .with_no_client_auth()
         .with_single_cert(vec![cert], private(key))
         .unwrap()
+}
+
+/// An endpoint behind TLS that keeps its connections.
+pub(crate) struct TlsEndpoint {
+    address: SocketAddr,
+    handshakes: Arc<AtomicUsize>,
+    served: Arc<Mutex<Vec<String>>>,
+}
+
+impl TlsEndpoint {
+    /// Answers every request with 200.
+    pub(crate) async fn start(config: ServerConfig) -> Self {
+        Self::answering(config, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n".to_owned()).await
+    }
+
+    /// Answers every request with the same text.
+    pub(crate) async fn answering(config: ServerConfig, answer: String) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = Self { address: listener.local_addr().unwrap(), handshakes: Arc::default(), served: Arc::default() };
+        let (handshakes, served) = (Arc::clone(&endpoint.handshakes), Arc::clone(&endpoint.served));
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (acceptor, answer) = (acceptor.clone(), answer.clone());
+                let (handshakes, served) = (Arc::clone(&handshakes), Arc::clone(&served));
+                tokio::spawn(async move {
+                    let Ok(mut stream) = acceptor.accept(stream).await else { return };
+                    handshakes.fetch_add(1, Ordering::SeqCst);
+                    let name = stream.get_ref().1.peer_certificates().map_or_else(String::new, |certs| common_name(&certs[0]));
+                    let mut request = Vec::new();
+                    let mut bytes = [0; 4096];
+                    while let Ok(count @ 1..) = stream.read(&mut bytes).await {
+                        request.extend_from_slice(&bytes[..count]);
+                        if is_whole(&request) {
+                            request.clear();
+                            served.lock().unwrap().push(name.clone());
+                            let _ = stream.write_all(answer.as_bytes()).await;
+                        }
+                    }
+                });
+            }
+        });
+        endpoint
+    }
+
+    pub(crate) fn url(&self, host: &str) -> String {
+        format!("https://{host}:{}/hook", self.address.port())
+    }
+
+    /// Connections whose handshake went well.
+    pub(crate) fn handshakes(&self) -> usize {
+        self.handshakes.load(Ordering::SeqCst)
+    }
+
+    /// The name in the client's certificate for each request, if it showed one.
+    pub(crate) fn served(&self) -> Vec<String> {
+        self.served.lock().unwrap().clone()
+    }
+}
+
+/// Whether head and body of one request are there.
+fn is_whole(request: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(request).to_ascii_lowercase();
+    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).map_or(0, |value| value.parse().unwrap());
+    body.len() >= length
+}
+
+/// `CN=…`: the name stands as a text in the certificate, behind the object identifier 2.5.4.3 and two bytes of type and length.
+fn common_name(certificate: &CertificateDer<'_>) -> String {
+    let bytes: &[u8] = certificate.as_ref();
+    let places = bytes.windows(3).enumerate().filter(|(_, window)| *window == [0x55, 4, 3]).map(|(place, _)| place);
+    // The issuer comes first, the subject last.
+    let at = places.last().unwrap() + 3;
+    let length = usize::from(bytes[at + 1]);
+    format!("CN={}", String::from_utf8_lossy(&bytes[at + 2..at + 2 + length]))
 }
 
 /// Answers 200 once a connection; connection n uses the n-th configuration, the last one repeats.

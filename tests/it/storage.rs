@@ -97,5 +97,6 @@ pub(crate) fn settings(path: &Path) -> StorageSettings {
         durability: Durability::Normal,
         reserve_bytes: Some(0),
         flush_delay: std::time::Duration::ZERO,
+        seals: None,
     }
 }

@@ -5,6 +5,7 @@
 use std::future::Future;
 use std::time::Duration;
 
+pub(crate) mod judge;
 pub(crate) mod receiver;
 pub(crate) mod relay;
 pub(crate) mod upstream;

@@ -14,13 +14,14 @@ use subtle::ConstantTimeEq as _;
 
 use super::callback;
 use crate::clock::Timestamp;
-use crate::delivery::attempt::AGENT;
+use crate::delivery::attempt::{AGENT, own_tls};
 use crate::model::subscription::{Auth, SubscriptionRecord, SubscriptionSpec, Verify};
 use crate::model::{Attempt, Seq};
 use crate::net::dial::Gate;
 use crate::net::fetch::{FetchError, FetchRequest, Fetcher, HeaderMap, HeaderName, HeaderValue, Method};
 use crate::net::target::Target;
 use crate::net::tls::Tls;
+use crate::net::token::{TokenEndpoint, basic};
 use crate::signature::{Message, Signer};
 
 /// Read of an answer; a longer one is no echo.
@@ -149,7 +150,9 @@ impl Asker {
         let target = Target::parse(&spec.url).map_err(|_| Refusal::Unusable)?;
         let wanted = challenge();
         let with_challenge = target.with_query(&[("challenge", &wanted)]);
-        let headers = headers(spec, &[], now)?;
+        let mut headers = headers(spec, &[], now)?;
+        self.authorize(spec, &mut headers).await?;
+        let authorization = headers.get("authorization").cloned();
         let request = request(Method::GET, &with_challenge, headers, Bytes::new(), spec);
         self.send(spec, request, answer).await?;
         if !matches!(answer.status, Some(404 | 405 | 501)) {
@@ -159,6 +162,7 @@ impl Asker {
         let body = serde_json::json!({ "type": "hookcast.verification", "challenge": wanted }).to_string();
         let mut headers = self::headers(spec, body.as_bytes(), now)?;
         headers.insert("content-type", HeaderValue::from_static("application/json"));
+        headers.extend(authorization.map(|value| (HeaderName::from_static("authorization"), value)));
         let request = self::request(Method::POST, &target, headers, Bytes::from(body), spec);
         *answer = Answer::default();
         self.send(spec, request, answer).await?;
@@ -174,6 +178,7 @@ impl Asker {
         let (spec, Identity { origin, public_url }) = (&record.spec, &self.identity);
         let target = Target::parse(&spec.url).map_err(|_| Refusal::Unusable)?;
         let mut headers = headers(spec, &[], now)?;
+        self.authorize(spec, &mut headers).await?;
         headers.insert(REQUEST_ORIGIN, HeaderValue::from_str(origin).map_err(|_| Refusal::Unusable)?);
         if let Some((base, path)) = public_url.as_deref().zip(callback::path(record)) {
             put(&mut headers, REQUEST_CALLBACK, &format!("{base}{path}"))?;
@@ -190,7 +195,8 @@ impl Asker {
 
     /// Sends one request and reads the head of its answer's body.
     async fn send(&self, spec: &SubscriptionSpec, request: FetchRequest<'_>, answer: &mut Answer) -> Result<(), Refusal> {
-        let fetcher = Fetcher::new(self.gate.clone(), self.trust(spec)?);
+        let own = own_tls(spec, &self.tls).map_err(|_| Refusal::Unusable)?;
+        let fetcher = Fetcher::new(self.gate.clone(), own.unwrap_or_else(|| self.tls.clone()));
         let mut response = fetcher.fetch(request).await.map_err(|error: FetchError| Refusal::Wire(error.slug()))?;
         answer.status = Some(response.status);
         answer.headers = std::mem::take(&mut response.headers);
@@ -199,16 +205,26 @@ impl Asker {
         Ok(())
     }
 
-    /// Certificates for this endpoint.
-    fn trust(&self, spec: &SubscriptionSpec) -> Result<Tls, Refusal> {
-        let identity = match spec.auth.as_deref() {
-            Some(Auth::Mtls { cert_pem, key_pem }) => Some((cert_pem.as_str(), key_pem.expose())),
-            _ => None,
+    /// What the relay shows the endpoint besides signatures, as in deliveries.
+    async fn authorize(&self, spec: &SubscriptionSpec, headers: &mut HeaderMap) -> Result<(), Refusal> {
+        let value = match spec.auth.as_deref() {
+            None | Some(Auth::Mtls { .. }) => return Ok(()),
+            Some(Auth::Basic { username, password }) => basic(username, password.expose()),
+            Some(Auth::Oauth2 { token_url, client_id, client_secret, scopes }) => {
+                let tls = match spec.ca_pem.as_deref() {
+                    Some(ca) => self.tls.also(ca).map_err(|_| Refusal::Unusable)?,
+                    None => self.tls.clone(),
+                };
+                let client = (client_id.as_str(), client_secret.expose());
+                let endpoint = TokenEndpoint::new(token_url, tls, client, scopes).map_err(|_| Refusal::Unusable)?;
+                let token = endpoint.fetch(&self.gate, spec.timeout).await.map_err(|_| Refusal::Wire("auth"))?;
+                let mut value = HeaderValue::from_str(&format!("Bearer {}", token.text)).map_err(|_| Refusal::Wire("auth"))?;
+                value.set_sensitive(true);
+                value
+            }
         };
-        if spec.ca_pem.is_none() && identity.is_none() {
-            return Ok(self.tls.clone());
-        }
-        self.tls.with(spec.ca_pem.as_deref(), identity).map_err(|_| Refusal::Wire("tls"))
+        headers.insert("authorization", value);
+        Ok(())
     }
 }
 
@@ -274,23 +290,28 @@ fn headers(spec: &SubscriptionSpec, body: &[u8], now: Timestamp) -> Result<Heade
     for (name, value) in &spec.headers {
         put(&mut headers, name, value)?;
     }
-    if let Some(Auth::Basic { username, password }) = spec.auth.as_deref() {
-        let pair = base64::engine::general_purpose::STANDARD.encode(format!("{username}:{}", password.expose()));
-        let mut value = HeaderValue::from_str(&format!("Basic {pair}")).map_err(|_| Refusal::Unusable)?;
-        value.set_sensitive(true);
-        headers.insert("authorization", value);
-    }
     put(&mut headers, "user-agent", AGENT)?;
     put(&mut headers, "hookcast-subscription", spec.id.as_str())?;
     let id = format!("verify_{}", uuid::Uuid::now_v7().simple());
     put(&mut headers, "webhook-id", &id)?;
     put(&mut headers, "webhook-timestamp", &now.as_secs().to_string())?;
+    let mut lines: Vec<(&'static str, Vec<u8>)> = Vec::new();
     for signature in &spec.signatures {
         let signer = Signer::prepare(signature).map_err(|_| Refusal::Unusable)?;
-        let mut line = Vec::new();
-        if let Some(name) = signer.sign(&Message { id: &id, at: now, body }, &mut line) {
-            headers.append(HeaderName::from_static(name), HeaderValue::from_bytes(&line).map_err(|_| Refusal::Unusable)?);
+        let Some(name) = signer.header() else { continue };
+        // Values of schemes with one header stand in one line.
+        let mut line = match lines.iter().position(|(other, _)| *other == name) {
+            Some(place) => lines.swap_remove(place).1,
+            None => Vec::new(),
+        };
+        if !line.is_empty() {
+            line.push(b' ');
         }
+        signer.sign(&Message { id: &id, at: now, body }, &mut line);
+        lines.push((name, line));
+    }
+    for (name, line) in lines {
+        headers.insert(name, HeaderValue::from_bytes(&line).map_err(|_| Refusal::Unusable)?);
     }
     Ok(headers)
 }

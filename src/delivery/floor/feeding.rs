@@ -8,9 +8,17 @@ use crate::delivery::matcher::Place;
 use crate::delivery::notice::Notice;
 use crate::delivery::parcel::Parcel;
 use crate::delivery::window::Position;
+use crate::filter::Facts;
 use crate::model::delivery::ExpiredRange;
 use crate::model::subscription::Ordinal;
 use crate::model::{Event, Page, Seq};
+
+/// What desks share of an event that is fed to them.
+#[derive(Default)]
+struct Shared<'e> {
+    parcel: Option<Rc<Parcel>>,
+    facts: Option<Facts<'e>>,
+}
 
 impl Floor {
     /// Notes that a desk may want to be fed; whoever changes what [`Desk::is_hungry`] looks at says so here.
@@ -109,15 +117,15 @@ impl Floor {
         for event in page.events_after(Seq::ZERO) {
             let index = u32::try_from(event.seq().0 - page.first().0).unwrap_or(u32::MAX);
             let places = &matching[page.topic_index_at(index)];
-            let mut parcel = None;
+            let mut shared = Shared::default();
             // Whichever list is shorter is gone through.
             if places.len() <= riders.len() {
                 for &place in places.iter() {
-                    *left -= usize::from(!self.feed_event(&event, place, &mut parcel));
+                    *left -= usize::from(!self.feed_event(&event, place, &mut shared));
                 }
             } else {
                 for place in riders.iter().filter(|place| places.binary_search(place).is_ok()) {
-                    *left -= usize::from(!self.feed_event(&event, *place, &mut parcel));
+                    *left -= usize::from(!self.feed_event(&event, *place, &mut shared));
                 }
             }
             if *left == 0 {
@@ -127,11 +135,14 @@ impl Floor {
     }
 
     /// Offers an event to a desk if it rides along; `false` when the desk was full and got off.
-    fn feed_event(&mut self, event: &Event, place: Place, parcel: &mut Option<Rc<Parcel>>) -> bool {
+    fn feed_event<'e>(&mut self, event: &'e Event, place: Place, shared: &mut Shared<'e>) -> bool {
         let seq = event.seq();
         let Some(desk) = self.desks[place].as_deref_mut().filter(|desk| desk.feeding.rides_along) else { return true };
         let is_behind = matches!(desk.window.position(), Position::Lagging(at) if seq <= at);
         if is_behind || !(desk.record.spec.types.is_empty() || desk.wants_type(event.fields().kind)) {
+            return true;
+        }
+        if desk.record.spec.filter.is_some() && !self.sieve.passes(desk, shared.facts.get_or_insert_with(|| Facts::of(event))) {
             return true;
         }
         if !desk.has_room(self.waiting_bytes) {
@@ -139,7 +150,7 @@ impl Floor {
             desk.feeding.rides_along = false;
             return false;
         }
-        let parcel = parcel.get_or_insert_with(|| Rc::new(Parcel::new(event.clone())));
+        let parcel = shared.parcel.get_or_insert_with(|| Rc::new(Parcel::new(event.clone())));
         desk.window.offer(seq, Rc::clone(parcel), parcel.weight());
         self.waiting_bytes += parcel.weight();
         self.make_ready(place);
@@ -147,6 +158,9 @@ impl Floor {
     }
 
     fn note_gap(&mut self, place: Place, at: Seq, first: Seq) {
+        // Nothing stood in the hole that a restored log begins anew behind; in front of it retention may have taken some.
+        let is_hole = first.0.saturating_sub(at.0) >= Seq::RESTORE_JUMP;
+        let first = if is_hole { Seq(first.0 - (Seq::RESTORE_JUMP - 1)) } else { first };
         if first > at.next() {
             self.expire(place, at.next(), first.prev());
         }

@@ -9,6 +9,8 @@ const GOOD: &str = "hc_0123456789abcdef0123456789abcdef";
 
 fn auth(scopes: &[Scope], topics: &[&str], expires_at: Option<Timestamp>) -> Auth {
     let entry = TokenEntry {
+        id: None,
+        limits: TokenLimits::default(),
         name: "t".to_owned(),
         sha256: TokenEntry::digest(GOOD),
         scopes: scopes.to_vec(),

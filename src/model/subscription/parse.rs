@@ -17,11 +17,11 @@ use crate::model::headers::{HeaderUse, lower_names, read_headers};
 use crate::model::topic::{PATTERNS_MAX, PatternList, TopicPattern};
 
 pub use crate::model::fields::FieldError;
-pub use form::{Keys, rest_form};
+pub use form::{Keys, rest_form, whole_form};
 pub use judge::{NoJudge, TextJudge, UrlJudge};
 pub use keys::{
-    Random, SignatureInput, decode_private_key, decode_secret, generate_id, generate_secret, generate_secret_of, parse_secret,
-    parse_secret_of,
+    PRIVATE_KEY_PREFIX, PUBLIC_KEY_PREFIX, Random, SECRET_PREFIX, SignatureInput, decode_private_key, decode_secret, generate_id,
+    generate_secret, generate_secret_of, parse_secret, parse_secret_of, public_key_of,
 };
 
 mod access;

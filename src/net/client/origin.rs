@@ -18,12 +18,14 @@ use actix_tls::connect::{ConnectError, ConnectInfo, Connection};
 use awc::{BoxedSocket, Connect, Connector};
 use foldhash::{HashMap, HashMapExt as _};
 use futures_core::future::LocalBoxFuture;
+use sha2::{Digest as _, Sha256};
 use std::cell::{Cell, RefCell};
-use std::io;
+use std::hash::{Hash, Hasher};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
+use std::{fmt, io};
 
 /// Origins a lane keeps connections to.
 pub(super) const ORIGINS_MAX: usize = 512;
@@ -34,17 +36,50 @@ const KEEP_ALIVE: Duration = Duration::from_secs(4);
 /// awc's own limit on connecting; ours are shorter, this one only must not come first.
 const CONNECTOR_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// What makes two targets share connections: scheme, host, port and certificates.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+/// What makes two targets share connections: scheme, host, port, certificates and credentials.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct OriginKey {
     authority: Arc<str>,
-    tls: Option<usize>,
+    tls: Option<u64>,
+    pub(super) auth: Option<Box<AuthKey>>,
+}
+
+/// Credentials are compared and not hashed: nearly always there are none.
+impl Hash for OriginKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.authority.hash(state);
+        self.tls.hash(state);
+    }
+}
+
+/// Which credentials a connection is for; equal ones share connections, different ones never do.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct AuthKey([u8; 32]);
+
+impl AuthKey {
+    /// The key of credentials, as the texts that they are made of.
+    #[must_use]
+    pub fn of(parts: &[&str]) -> Self {
+        let mut digest = Sha256::new();
+        for part in parts {
+            digest.update(part.len().to_be_bytes());
+            digest.update(part);
+        }
+        Self(digest.finalize().into())
+    }
+}
+
+/// Somebody could try out passwords on it.
+impl fmt::Debug for AuthKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AuthKey(…)")
+    }
 }
 
 impl OriginKey {
     pub(super) fn new(target: &Target, tls: &Tls) -> Self {
-        let tls = (target.scheme() == Scheme::Https).then(|| tls.key());
-        Self { authority: format!("{}:{}", target.host(), target.port()).into(), tls }
+        let tls = (target.scheme() == Scheme::Https).then(|| tls.number());
+        Self { authority: format!("{}:{}", target.host(), target.port()).into(), tls, auth: None }
     }
 }
 
@@ -105,7 +140,7 @@ impl Origin {
 
 /// The origins of a lane, at most [`ORIGINS_MAX`]; the least recently used one makes room.
 pub(super) struct Origins {
-    gate: Gate,
+    pub(super) gate: Gate,
     table: HashMap<OriginKey, Rc<Origin>>,
     tick: u64,
     /// Origins not used since this tick are idle at the next sweep.

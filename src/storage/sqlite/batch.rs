@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::administration::Change;
 use super::job::{Answer, Work};
 use super::state::{Ahead, KnownSource, KnownSubscription, State};
 use crate::clock::Timestamp;
@@ -50,6 +51,7 @@ pub(super) struct Batch<'a> {
     expired: Vec<ExpiredRange>,
     subscriptions: BTreeMap<String, Option<SubscriptionRecord>>,
     sources: BTreeMap<String, Option<SourceRecord>>,
+    administration: Vec<Change>,
     is_probe: bool,
     events: usize,
     bytes: usize,
@@ -74,6 +76,7 @@ impl<'a> Batch<'a> {
             expired: Vec::new(),
             subscriptions: BTreeMap::new(),
             sources: BTreeMap::new(),
+            administration: Vec::new(),
             is_probe: false,
             events: 0,
             bytes: 0,
@@ -119,6 +122,10 @@ impl<'a> Batch<'a> {
             }
             Work::PutSource(record, expected) => self.put_source(record, *expected),
             Work::DeleteSource(name) => Ok(Answer::Removed(self.delete_source(name))),
+            Work::Administer(change) => {
+                self.administration.push(change.clone());
+                Ok(Answer::Done)
+            }
             Work::Probe => {
                 self.is_probe = true;
                 Ok(Answer::Done)

@@ -6,6 +6,7 @@ use sqlx::Row as _;
 
 use super::fault::{damaged, fault};
 use super::job::{Answer, Work};
+use super::sealing::Kind;
 use super::{Sqlite, mismatch, signed, unsigned};
 use crate::clock::Timestamp;
 use crate::model::source::{SourceGap, SourceRecord};
@@ -23,7 +24,7 @@ impl Catalog for Sqlite {
         let mut records = Vec::new();
         while let Some(row) = rows.try_next().await.map_err(reading)? {
             let (id, json): (&str, &str) = (row.try_get(0).map_err(reading)?, row.try_get(3).map_err(reading)?);
-            let record: SubscriptionRecord = read_json(id, json)?;
+            let record: SubscriptionRecord = read_json(id, &self.sealing.decode(Kind::Subscription, id, json)?)?;
             let ordinal = Ordinal(unsigned(row.try_get(1).map_err(reading)?));
             let revision = unsigned(row.try_get(2).map_err(reading)?);
             records.push(SubscriptionRecord { ordinal, revision, ..record.compacted() });
@@ -48,7 +49,7 @@ impl Catalog for Sqlite {
         let rows: Vec<(String, i64, String, Option<String>)> =
             sqlx::query_as(sql).fetch_all(&mut *reader).await.map_err(reading)?;
         let record = |(name, revision, json, token): (String, i64, String, Option<String>)| {
-            let record: SourceRecord = read_json(&name, &json)?;
+            let record: SourceRecord = read_json(&name, &self.sealing.decode(Kind::Source, &name, &json)?)?;
             let resume_token = token.and_then(|token| ResumeToken::parse(&token));
             Ok(SourceRecord { revision: unsigned(revision), resume_token, ..record })
         };

@@ -91,6 +91,11 @@ pub(super) async fn hold_up_commits(conn: &mut SqliteConnection, delay: Duration
     Ok(())
 }
 
+/// A connection that looks at a database beside whoever uses it; the file is opened for reading only.
+pub(super) async fn observer(path: &Path) -> Result<SqliteConnection> {
+    connect(options(path).read_only(true)).await
+}
+
 /// A connection that cannot change anything.
 pub(super) async fn reader(path: &Path) -> Result<SqliteConnection> {
     let options = options(path).pragma("query_only", "1").pragma("cell_size_check", "1").row_buffer_size(ROWS_AHEAD_MAX);

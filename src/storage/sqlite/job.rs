@@ -2,6 +2,7 @@
 
 use tokio::sync::oneshot;
 
+use super::administration;
 use crate::clock::Timestamp;
 use crate::model::source::SourceRecord;
 use crate::model::subscription::{Ordinal, SubscriptionRecord};
@@ -26,6 +27,7 @@ pub(super) enum Work {
     DeleteSubscription(SubscriptionId),
     PutSource(Box<SourceRecord>, u64),
     DeleteSource(String),
+    Administer(administration::Change),
     /// Write something of no meaning if the last write failed.
     Probe,
     /// Finish what waits and close.

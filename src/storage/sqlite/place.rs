@@ -64,7 +64,23 @@ impl Place {
     }
 }
 
-fn lock(path: &Path) -> Result<File> {
+/// Looks at the beginning of a file.
+///
+/// # Errors
+/// `Corrupt` for a file that is no database of ours.
+pub(super) fn check(path: &Path) -> Result<()> {
+    let mut file = File::open(path).map_err(|error| cannot_open(path, "cannot be opened", error))?;
+    if file.metadata().is_ok_and(|metadata| metadata.len() == 0) {
+        return Err(damaged(format_args!("{} is empty", path.display())));
+    }
+    check_header(path, &mut file)
+}
+
+/// Takes the lock of a place, until the file is dropped.
+///
+/// # Errors
+/// `InUse`, `CannotOpen`
+pub(super) fn lock(path: &Path) -> Result<File> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
     let open = OpenOptions::new().write(true).create(true).truncate(false).open(PathBuf::from(name));

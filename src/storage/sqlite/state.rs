@@ -11,6 +11,7 @@ use sqlx::sqlite::SqliteConnection;
 
 use super::connect::scalar;
 use super::fault::{damaged, fault};
+use super::sealing::Sealing;
 use super::{signed, unsigned};
 use crate::clock::Timestamp;
 use crate::model::subscription::Ordinal;
@@ -37,6 +38,7 @@ pub(super) struct KnownSource {
 /// The committed state.
 pub(super) struct State {
     pub(super) log_id: String,
+    pub(super) sealing: Sealing,
     pub(super) bounds: Bounds,
     /// Bytes of all pages ever appended.
     total: u64,
@@ -63,7 +65,7 @@ impl State {
     ///
     /// # Errors
     /// As the database fails; `Corrupt` when what it says cannot be.
-    pub(super) async fn load(conn: &mut SqliteConnection) -> Result<Self> {
+    pub(super) async fn load(conn: &mut SqliteConnection, sealing: Sealing) -> Result<Self> {
         let sql = "INSERT INTO meta (name, value) VALUES ('log_id', ?), ('ordinal', 0) ON CONFLICT DO NOTHING";
         let made = sqlx::query(sql).bind(fresh_log_id()?).execute(&mut *conn).await;
         made.map_err(|error| fault("naming the log", error))?;
@@ -71,6 +73,7 @@ impl State {
         let ordinal: i64 = scalar(conn, "SELECT value FROM meta WHERE name = 'ordinal'").await?;
         let mut state = Self {
             log_id,
+            sealing,
             bounds: Bounds { first: Seq(1), head: Seq::ZERO, bytes: 0 },
             total: 0,
             t_last: None,

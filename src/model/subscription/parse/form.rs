@@ -5,7 +5,10 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::model::subscription::{Activity, Auth, OnFull, Ordering, RateLimit, Signature, SubscriptionRecord, SubscriptionSpec};
+use super::keys::public_key_of;
+use crate::model::subscription::{
+    Activity, Auth, OnFull, Ordering, RateLimit, Signature, SignatureScheme, SigningKey, SubscriptionRecord, SubscriptionSpec,
+};
 use crate::units::format_duration;
 
 /// Whether an answer shows the newest signing key.
@@ -27,6 +30,9 @@ pub fn rest_form(record: &SubscriptionRecord, keys: Keys) -> Value {
         if let (Keys::Shown, Some(secret)) = (keys, signature.newest()) {
             form["secret"] = json!(secret.expose());
         }
+        if signature.scheme == SignatureScheme::StandardEd25519 {
+            add_public_keys(&mut form, &signature.keys);
+        }
         form
     };
     members.insert("signature".to_owned(), one_or_list(&spec.signatures, shown));
@@ -45,6 +51,16 @@ pub fn rest_form(record: &SubscriptionRecord, keys: Keys) -> Value {
     Value::Object(members)
 }
 
+/// The form that makes the same subscription elsewhere: as [`rest_form`], with the newest key of each scheme, header values
+/// and credentials.
+#[must_use]
+pub fn whole_form(record: &SubscriptionRecord) -> Value {
+    let mut form = rest_form(record, Keys::Shown);
+    form["headers"] = json!(record.spec.headers);
+    form["auth"] = record.spec.auth.as_deref().map_or(Value::Null, auth_whole);
+    form
+}
+
 /// The form a merge patch acts on: everything settable, with header values and without keys and `enabled`, whose absence
 /// keeps what is stored.
 pub(super) fn document(record: &SubscriptionRecord) -> Value {
@@ -57,6 +73,15 @@ pub(super) fn document(record: &SubscriptionRecord) -> Value {
         members.insert("auth".to_owned(), auth_whole(auth));
     }
     Value::Object(members)
+}
+
+/// `public_key` of the newest key; after a rotation also `public_keys`, each with the time until which it signs.
+fn add_public_keys(form: &mut Value, keys: &[SigningKey]) {
+    form["public_key"] = json!(keys.first().and_then(|key| public_key_of(&key.secret)));
+    if keys.len() > 1 {
+        let one = |key: &SigningKey| json!({ "public_key": public_key_of(&key.secret), "expires_at": key.expires_at.map(|at| at.to_string()) });
+        form["public_keys"] = keys.iter().map(one).collect();
+    }
 }
 
 /// One scheme as an object, several as a list.

@@ -7,6 +7,7 @@
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use ed25519_dalek as ed25519;
 
 use super::Definition;
 use crate::model::fields::Fields;
@@ -18,6 +19,8 @@ use crate::model::subscription::{
 pub const SECRET_PREFIX: &str = "whsec_";
 /// What every secret of `standard-ed25519` begins with.
 pub const PRIVATE_KEY_PREFIX: &str = "whsk_";
+/// What the public key of such a secret begins with.
+pub const PUBLIC_KEY_PREFIX: &str = "whpk_";
 /// Length of an Ed25519 key, in bytes; what follows them in a text is the public key.
 pub const PRIVATE_KEY_BYTES: usize = 32;
 /// Shortest and longest secret of `hub` and `stripe`, in characters; the longest is that of WebSub.
@@ -69,17 +72,26 @@ pub fn decode_secret(text: &str) -> Result<Vec<u8>, &'static str> {
 ///
 /// # Errors
 /// What is wrong with it, without repeating it.
-///
-/// # Panics
-/// Never: the length is checked.
 pub fn decode_private_key(text: &str) -> Result<[u8; PRIVATE_KEY_BYTES], &'static str> {
     let encoded = text.strip_prefix(PRIVATE_KEY_PREFIX).ok_or("does not begin with `whsk_`")?;
     let key = BASE64.decode(encoded).map_err(|_| "is not base64 after `whsk_`")?;
-    if key.len() == PRIVATE_KEY_BYTES || key.len() == 2 * PRIVATE_KEY_BYTES {
-        Ok(key[..PRIVATE_KEY_BYTES].try_into().expect("invariant: at least 32 bytes"))
-    } else {
-        Err("does not hold 32 bytes, or 64 with the public key")
+    let Some((seed, public)) = key.split_first_chunk::<PRIVATE_KEY_BYTES>() else {
+        return Err("does not hold 32 bytes, or 64 with the public key");
+    };
+    match public.len() {
+        0 => Ok(*seed),
+        PRIVATE_KEY_BYTES if ed25519::SigningKey::from_bytes(seed).verifying_key().as_bytes() == public => Ok(*seed),
+        PRIVATE_KEY_BYTES => Err("holds a public key that is not its own"),
+        _ => Err("does not hold 32 bytes, or 64 with the public key"),
     }
+}
+
+/// What receivers verify the signatures of a `whsk_` secret with: `whpk_` and the base64 of the public key.
+#[must_use]
+pub fn public_key_of(secret: &Secret) -> Option<String> {
+    let seed = decode_private_key(secret.expose()).ok()?;
+    let public = ed25519::SigningKey::from_bytes(&seed).verifying_key();
+    Some(format!("{PUBLIC_KEY_PREFIX}{}", BASE64.encode(public.as_bytes())))
 }
 
 /// Checks and takes a secret of a scheme.
@@ -132,7 +144,7 @@ pub fn generate_id(random: Random<'_>) -> SubscriptionId {
 pub(super) fn read_signature(fields: &Fields<'_>) -> Option<Vec<SignatureInput>> {
     let value = fields.get("signature")?;
     let Some(items) = value.as_array() else {
-        let members = fields.object("signature", &["scheme", "secret", "public_key"])?;
+        let members = fields.object("signature", &["scheme", "secret", "public_key", "public_keys"])?;
         return Some(vec![read_scheme(&members)]);
     };
     if !(1..=SIGNATURES_MAX).contains(&items.len()) {
@@ -142,7 +154,10 @@ pub(super) fn read_signature(fields: &Fields<'_>) -> Option<Vec<SignatureInput>>
     let mut inputs: Vec<SignatureInput> = Vec::with_capacity(items.len());
     for (index, item) in items.iter().enumerate() {
         let pointer = format!("{}/{index}", fields.at("signature"));
-        let Some(members) = Fields::open(item, pointer, &["scheme", "secret", "public_key"], fields.errors()) else { continue };
+        let Some(members) = Fields::open(item, pointer, &["scheme", "secret", "public_key", "public_keys"], fields.errors())
+        else {
+            continue;
+        };
         let input = read_scheme(&members);
         if inputs.iter().any(|other| other.scheme == input.scheme) {
             members.refuse("scheme", "signature", "is listed twice");
@@ -158,8 +173,10 @@ fn read_scheme(members: &Fields<'_>) -> SignatureInput {
     let words = SignatureScheme::ALL.map(SignatureScheme::word);
     let word = members.choice("scheme", &words, "signature");
     let scheme = SignatureScheme::ALL.into_iter().find(|scheme| Some(scheme.word()) == word).unwrap_or(SignatureScheme::Standard);
-    if members.get("public_key").is_some() {
-        members.refuse("public_key", "read_only", "is shown in answers only and cannot be set");
+    for shown in ["public_key", "public_keys"] {
+        if members.get(shown).is_some() {
+            members.refuse(shown, "read_only", "is shown in answers only and cannot be set");
+        }
     }
     let secret = members
         .text("secret")

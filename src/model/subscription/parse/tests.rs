@@ -171,7 +171,9 @@ fn each_way_to_deliver_is_read_and_written_back() {
         "disable_after": "2d",
     });
     let record = record(definition.clone());
-    let shown = rest_form(&record, Keys::Hidden);
+    let mut shown = rest_form(&record, Keys::Hidden);
+    let public = shown["signature"][1].as_object_mut().unwrap().remove("public_key").unwrap();
+    assert!(public.as_str().unwrap().starts_with("whpk_"), "{public}");
     for name in ["filter", "signature", "ordering", "on_dead", "verify", "limit_group", "disable_after"] {
         assert_eq!(shown[name], definition[name], "{name}");
     }

@@ -6,6 +6,7 @@ use super::Batch;
 use crate::model::source::SourceRecord;
 use crate::model::{Exception, Page, Seq};
 use crate::storage::sqlite::script::Script;
+use crate::storage::sqlite::sealing::{Kind, Sealing};
 use crate::storage::sqlite::{rows, signed};
 use crate::storage::{Result, StorageError, StorageErrorKind};
 
@@ -26,6 +27,9 @@ impl Batch<'_> {
         self.write_progress(&mut script);
         self.write_exceptions(&mut script);
         self.write_catalog(&mut script)?;
+        for change in &self.administration {
+            change.write(&mut script);
+        }
         if self.is_probe {
             script.statement("INSERT INTO meta (name, value) VALUES ('probe', 1) ON CONFLICT DO UPDATE SET value = value + 1");
         }
@@ -34,7 +38,11 @@ impl Batch<'_> {
 
     /// About how many frames it adds to the WAL.
     pub(in crate::storage::sqlite) fn frames(&self) -> u64 {
-        let rows = self.exceptions.len() + self.failures.len() + self.subscriptions.len() + self.sources.len();
+        let rows = self.exceptions.len()
+            + self.failures.len()
+            + self.subscriptions.len()
+            + self.sources.len()
+            + self.administration.len();
         (self.bytes / FRAME_BYTES + 2 * self.pages.len() + 2 * self.checkpoints.len() + rows + 4) as u64
     }
 
@@ -100,17 +108,18 @@ impl Batch<'_> {
         let put = self.subscriptions.values().flatten();
         let put =
             put.map(|record| Ok((record, serde_json::to_string(record).map_err(unreadable)?))).collect::<Result<Vec<_>>>()?;
+        let sealing = &self.state.sealing;
         let head = "INSERT OR REPLACE INTO subscriptions (id, ordinal, revision, record)";
         script.rows(head, 4, &put, "", |script, (record, json)| {
             script.bind(record.spec.id.as_str().to_owned()).bind(signed(record.ordinal.0));
-            script.bind(signed(record.revision)).bind(json.clone());
+            script.bind(signed(record.revision)).bind(sealing.encode(Kind::Subscription, record.spec.id.as_str(), json.clone()));
         });
         if self.ahead.ordinal > self.state.ahead().ordinal {
             script.statement("UPDATE meta SET value = ? WHERE name = 'ordinal'").bind(signed(self.ahead.ordinal));
         }
         for (name, record) in &self.sources {
             if let Some(record) = record {
-                put_source(script, record)?;
+                put_source(script, sealing, record)?;
             } else {
                 script.statement("DELETE FROM sources WHERE name = ?").bind(name.clone());
                 script.statement("DELETE FROM gaps WHERE source = ?").bind(name.clone());
@@ -136,11 +145,12 @@ pub(in crate::storage::sqlite) fn release(script: &mut Script, seqs: impl Iterat
     script.keys("DELETE FROM kept WHERE seq", &seqs, unneeded);
 }
 
-fn put_source(script: &mut Script, record: &SourceRecord) -> Result<()> {
+fn put_source(script: &mut Script, sealing: &Sealing, record: &SourceRecord) -> Result<()> {
     let json = serde_json::to_string(&SourceRecord { resume_token: None, ..record.clone() }).map_err(unreadable)?;
     script.statement("INSERT OR REPLACE INTO sources (name, revision, record, resume_token) VALUES (?, ?, ?, ?)");
     let token = record.resume_token.as_ref().map(|token| token.as_str().to_owned());
-    script.bind(record.spec.name.clone()).bind(signed(record.revision)).bind(json).bind(token);
+    script.bind(record.spec.name.clone()).bind(signed(record.revision));
+    script.bind(sealing.encode(Kind::Source, &record.spec.name, json)).bind(token);
     Ok(())
 }
 

@@ -1,0 +1,31 @@
+//! Limits that a token has on definitions: how many lie inside its topics.
+
+use tokio::sync::OwnedMutexGuard;
+
+use super::HttpState;
+use super::auth::Caller;
+use super::auth::usage::reached;
+use super::problem::Problem;
+
+/// The turn to make one more subscription, to be kept until it is stored; `None` when nothing limits the token.
+pub(super) async fn subscription(state: &HttpState, caller: &Caller) -> Result<Option<OwnedMutexGuard<()>>, Problem> {
+    let count = || state.registry.count(|record| caller.covers(&record.spec.topics));
+    turn(caller, |caller| caller.usage()?.limits().subscriptions, "subscriptions", count).await
+}
+
+/// The same for a source.
+pub(super) async fn source(state: &HttpState, caller: &Caller) -> Result<Option<OwnedMutexGuard<()>>, Problem> {
+    let count = || state.sources.count(|record| caller.reaches(record.spec.topic.as_str()));
+    turn(caller, |caller| caller.usage()?.limits().sources, "sources", count).await
+}
+
+async fn turn(
+    caller: &Caller,
+    most: impl Fn(&Caller) -> Option<u32>,
+    what: &str,
+    count: impl Fn() -> usize,
+) -> Result<Option<OwnedMutexGuard<()>>, Problem> {
+    let (Some(usage), Some(most)) = (caller.usage(), most(caller)) else { return Ok(None) };
+    let turn = usage.turn().await;
+    if count() < most as usize { Ok(Some(turn)) } else { Err(reached(most, what)) }
+}

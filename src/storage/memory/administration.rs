@@ -1,0 +1,45 @@
+//! Tokens and acts in memory.
+
+use async_trait::async_trait;
+
+use super::Memory;
+use crate::clock::Timestamp;
+use crate::model::administration::{Act, TokenRecord};
+use crate::storage::{ACTS_MAX, Administration, Result, StoredTokens, limit_of};
+
+#[async_trait]
+impl Administration for Memory {
+    async fn tokens(&self) -> Result<StoredTokens> {
+        let state = self.state();
+        Ok(StoredTokens { tokens: state.tokens.values().cloned().collect(), is_guarded: state.is_guarded })
+    }
+
+    async fn put_token(&self, record: TokenRecord) -> Result<()> {
+        let state = &mut *self.state();
+        state.is_guarded = true;
+        state.tokens.insert(record.id.clone(), record);
+        Ok(())
+    }
+
+    async fn delete_token(&self, id: &str) -> Result<()> {
+        self.state().tokens.remove(id);
+        Ok(())
+    }
+
+    async fn note(&self, acts: Vec<Act>, oldest: Timestamp) -> Result<()> {
+        let state = &mut *self.state();
+        for act in acts {
+            state.acts_noted += 1;
+            state.acts.push_back(Act { id: state.acts_noted, ..act });
+        }
+        while state.acts.len() as u64 > ACTS_MAX || state.acts.front().is_some_and(|act| act.at < oldest) {
+            state.acts.pop_front();
+        }
+        Ok(())
+    }
+
+    async fn acts(&self, after: u64, limit: u32) -> Result<Vec<Act>> {
+        let state = self.state();
+        Ok(state.acts.iter().filter(|act| act.id > after).take(limit_of(limit)).cloned().collect())
+    }
+}
