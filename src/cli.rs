@@ -18,6 +18,7 @@ pub use stop::StopSignal;
 
 pub mod bench;
 mod client;
+mod data;
 mod demo;
 mod directory;
 mod health;
@@ -25,7 +26,9 @@ mod listen;
 mod output;
 mod publish;
 mod stop;
+mod subs;
 mod tail;
+mod token;
 mod upstream;
 
 /// Exit code: cannot bind.
@@ -110,6 +113,16 @@ enum Command {
     Tail(tail::TailArgs),
     /// Publish an event, or one a line of standard input.
     Publish(publish::PublishArgs),
+    /// The subscriptions of a running relay: list, add, show, export, import.
+    Subs(subs::SubsArgs),
+    /// Make a token.
+    Token(token::TokenArgs),
+    /// Copy the database, also while the relay runs.
+    Backup(data::BackupArgs),
+    /// Put a copy of the database back.
+    Restore(data::RestoreArgs),
+    /// Seal every definition with the present master key; the relay must be stopped.
+    Rekey(ConfigArgs),
     /// Measure what the relay costs over the bare POST.
     Bench(bench::BenchArgs),
 }
@@ -165,6 +178,11 @@ impl Cli {
             Command::Listen(args) => listen::run(args).await,
             Command::Tail(args) => tail::run(args).await,
             Command::Publish(args) => publish::run(args).await,
+            Command::Subs(args) => subs::run(args).await,
+            Command::Token(args) => token::run(args).await,
+            Command::Backup(args) => data::back_up(args, &program).await,
+            Command::Restore(args) => data::restore(args, &program).await,
+            Command::Rekey(args) => data::rekey(args, &program).await,
             Command::Bench(args) => bench::run(args).await.map_err(|error| client::failed(format!("{error:#}"))),
         };
         match done {

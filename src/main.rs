@@ -22,6 +22,14 @@ fn main() -> ExitCode {
     actix_web::rt::System::new().block_on(cli.run(program))
 }
 
+/// A core file of this process would hold every key and header value.
+fn leave_no_core() {
+    let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
+    if let Err(error) = rustix::process::setrlimit(rustix::process::Resource::Core, none) {
+        tracing::warn!(%error, "core files cannot be switched off; one would hold secrets");
+    }
+}
+
 async fn start(config: Config) -> Result<Relay, Exit> {
     let app = App::start(&config).await.map_err(|error| Exit::new(error.exit_code(), error.to_string()))?;
     Ok(Relay { address: app.address(), stop: Box::pin(app.stop()) })
@@ -29,6 +37,7 @@ async fn start(config: Config) -> Result<Relay, Exit> {
 
 /// Runs a relay until the first signal; a second one ends the process at once, which loses nothing that was accepted.
 async fn serve(config: Config) -> Result<(), Exit> {
+    leave_no_core();
     let mut stop = StopSignal::listen()?;
     let relay = start(config).await?;
     // Whoever started us with port 0 reads the address here; if nobody reads, there is nobody to tell.

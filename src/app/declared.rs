@@ -5,6 +5,8 @@ use std::collections::HashSet;
 use super::{AppError, Ground};
 use crate::config::Config;
 use crate::delivery::Lanes;
+use crate::http::audit::ACT_AGE_MAX;
+use crate::model::administration::Act;
 use crate::model::source::{SourceRecord, SourceSpec};
 use crate::model::subscription::change::{changed_record, chooses_anew, new_record};
 use crate::model::subscription::parse::Definition;
@@ -40,12 +42,14 @@ pub(super) async fn apply_early(config: &Config, ground: &Ground, registry: &Reg
             records.push((SubscriptionRecord { declared: false, ..SubscriptionRecord::clone(&record) }, record.revision));
         }
     }
+    let acts =
+        records.iter().map(|(record, revision)| act(ground, "subscriptions", record.spec.id.as_str(), *revision)).collect();
     let mut records = records.into_iter().peekable();
     while records.peek().is_some() {
         let some = records.by_ref().take(TOGETHER_MAX).map(|(record, revision)| registry.put(record, revision));
         futures_util::future::try_join_all(some).await?;
     }
-    Ok(())
+    note(ground, acts).await
 }
 
 /// Brings the rest of the stored definitions in line with the declared ones.
@@ -61,7 +65,9 @@ pub(super) async fn apply(
         let Some(present) = present.filter(|present| chooses_anew(present, definition)) else { continue };
         let cursor = lanes.status(&present).await.map_or(present.starts_after, |status| status.cursor);
         if let Some((record, revision)) = changed(ground, &present, definition.clone(), cursor) {
+            let acts = vec![act(ground, "subscriptions", record.spec.id.as_str(), revision)];
             registry.put(record, revision).await?;
+            note(ground, acts).await?;
         }
     }
     for spec in &config.sources {
@@ -105,16 +111,45 @@ async fn start(ground: &Ground, from: StartFrom) -> Result<Seq, AppError> {
 
 async fn source(ground: &Ground, sources: &SourceRegistry, spec: SourceSpec) -> Result<(), AppError> {
     let now = ground.clock.now();
-    match sources.get(&spec.name) {
+    let name = spec.name.clone();
+    let revision = match sources.get(&spec.name) {
         None => {
             let record = SourceRecord { spec, revision: 0, declared: true, resume_token: None, created_at: now, updated_at: now };
             sources.put(record, 0).await?;
+            0
         }
         Some(present) if present.spec != spec || !present.declared => {
             let changed = SourceRecord { spec, declared: true, updated_at: now, ..SourceRecord::clone(&present) };
             sources.put(changed, present.revision).await?;
+            present.revision
         }
-        Some(_) => {}
+        Some(_) => return Ok(()),
+    };
+    note(ground, vec![act(ground, "sources", &name, revision)]).await
+}
+
+/// What the configuration did, as an act.
+fn act(ground: &Ground, resource: &str, target: &str, revision: u64) -> Act {
+    Act {
+        id: 0,
+        at: ground.clock.now(),
+        actor: "config".to_owned(),
+        peer: None,
+        method: "PUT".to_owned(),
+        resource: resource.to_owned(),
+        target: Some(target.to_owned()),
+        action: None,
+        outcome: if revision == 0 { 201 } else { 200 },
+        fields: Vec::new(),
+    }
+}
+
+async fn note(ground: &Ground, mut acts: Vec<Act>) -> Result<(), AppError> {
+    let oldest = ground.clock.now().minus(ACT_AGE_MAX);
+    while !acts.is_empty() {
+        let rest = acts.split_off(acts.len().min(TOGETHER_MAX));
+        ground.store.administration.note(acts, oldest).await?;
+        acts = rest;
     }
     Ok(())
 }

@@ -31,6 +31,7 @@ mod stage;
 mod stream;
 mod subscriptions;
 mod table;
+mod tenants;
 mod wire;
 
 use experiment::{Experiment, Subject, Terms};
@@ -45,6 +46,7 @@ const EXPERIMENTS: &[Experiment] = &[
     latency::CALM,
     latency::BUSY,
     latency::SLOW_DISK,
+    tenants::NOISE,
     publish::BATCHES,
     publish::SINGLES,
     stream::SINGLE,

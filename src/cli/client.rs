@@ -16,7 +16,7 @@ const TOKEN_VARIABLE: &str = "HOOKCAST_TOKEN";
 /// Longest wait for the head of an answer.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// Most of an answer that is kept.
-const ANSWER_BYTES_MAX: usize = 4 << 20;
+const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 /// A place somebody named on the command line: any address, http or https.
 #[derive(Debug)]
@@ -97,9 +97,20 @@ impl Place {
         self.fetcher.fetch(FetchRequest { method, target: &target, headers: all, body, head_timeout: HEAD_TIMEOUT }).await
     }
 
-    /// Posts and reads the answer, at most 4 MiB of it.
+    /// Posts and reads the answer, at most 64 MiB of it.
     pub(super) async fn post(&self, url: &Url, headers: &[(&str, &str)], body: Bytes) -> Result<Answer, FetchError> {
-        let mut response = self.open(Method::POST, url, headers, body).await?;
+        self.send(Method::POST, url, headers, body).await
+    }
+
+    /// Sends a request and reads the answer, at most 64 MiB of it.
+    pub(super) async fn send(
+        &self,
+        method: Method,
+        url: &Url,
+        headers: &[(&str, &str)],
+        body: Bytes,
+    ) -> Result<Answer, FetchError> {
+        let mut response = self.open(method, url, headers, body).await?;
         let mut kept = BytesMut::new();
         let reading = async {
             while let Some(Ok(chunk)) = response.body.next_chunk().await {

@@ -17,7 +17,7 @@ use crate::net::dial::Gate;
 use crate::net::token::{TokenEndpoint, TokenError};
 
 /// Credentials whose tokens a lane keeps; those beyond are asked for by each subscription on its own.
-pub const SOURCES_MAX: usize = 4096;
+pub const TOKEN_SOURCES_MAX: usize = 4096;
 /// A token is not used any more this long before its end, or in the last fifth of a short life.
 const MARGIN: Duration = Duration::from_secs(30);
 
@@ -108,7 +108,7 @@ impl Tokens {
             return Ok(Rc::clone(known));
         }
         let source = Rc::new(TokenSource::new(make()?));
-        if self.0.len() < SOURCES_MAX {
+        if self.0.len() < TOKEN_SOURCES_MAX {
             self.0.insert(key.clone(), Rc::clone(&source));
         }
         Ok(source)

@@ -42,7 +42,7 @@ pub enum DialError {
     /// No answer within [`CONNECT_TIMEOUT`].
     #[error("no connection within {} s", CONNECT_TIMEOUT.as_secs())]
     ConnectTimeout,
-    /// The peer reset the connection during the TLS handshake.
+    /// The peer accepted the connection and reset it before anything was said, or during the TLS handshake.
     #[error("the connection was reset: {0}")]
     Reset(io::Error),
     /// The TLS handshake failed: certificate, version, alert, or no TLS at all.
@@ -155,6 +155,8 @@ async fn connect_any(addresses: &[SocketAddr]) -> Result<TcpStream, DialError> {
 async fn connect_one(address: SocketAddr) -> Result<TcpStream, DialError> {
     let failed = |source: io::Error| match source.kind() {
         io::ErrorKind::TimedOut => DialError::ConnectTimeout,
+        // It was accepted, and reset before we looked.
+        io::ErrorKind::ConnectionReset => DialError::Reset(source),
         _ => DialError::Connect { address, source },
     };
     let stream = TcpStream::connect(address).await.map_err(failed)?;

@@ -72,6 +72,12 @@ const ROUTES: &[(&str, &str, &str)] = &[
     ("PATCH", "/v1/sources/a", ADMIN),
     ("DELETE", "/v1/sources/a", ADMIN),
     ("POST", "/v1/sources/a/restart", ADMIN),
+    ("GET", "/v1/tokens", ADMIN),
+    ("POST", "/v1/tokens", ADMIN),
+    ("GET", "/v1/tokens/a", ADMIN),
+    ("DELETE", "/v1/tokens/a", ADMIN),
+    ("GET", "/v1/audit", ADMIN),
+    ("GET", "/v1/subscriptions/a?secrets=true", ADMIN),
     ("GET", "/metrics", READER),
 ];
 

@@ -43,6 +43,14 @@ impl Peer {
         }
     }
 
+    /// The next bytes as they come; none at the end.
+    pub(crate) fn bytes(&mut self) -> Vec<u8> {
+        let mut bytes = vec![0; 16 * 1024];
+        let count = self.stream.read(&mut bytes).unwrap_or(0);
+        bytes.truncate(count);
+        bytes
+    }
+
     /// Sends; says whether the client still takes bytes.
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
         self.stream.write_all(bytes.as_ref()).is_ok()

@@ -91,7 +91,7 @@ fn private(key: &KeyPair) -> PrivateKeyDer<'static> {
     PrivateKeyDer::try_from(key.serialize_der()).unwrap()
 }
 
-fn config(cert: CertificateDer<'static>, key: &KeyPair) -> ServerConfig {
+pub(crate) fn config(cert: CertificateDer<'static>, key: &KeyPair) -> ServerConfig {
     ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .unwrap()
@@ -143,6 +143,10 @@ impl TlsEndpoint {
         endpoint
     }
 
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     pub(crate) fn url(&self, host: &str) -> String {
         format!("https://{host}:{}/hook", self.address.port())
     }
@@ -177,7 +181,7 @@ fn common_name(certificate: &CertificateDer<'_>) -> String {
 }
 
 /// Answers 200 once a connection; connection n uses the n-th configuration, the last one repeats.
-async fn serve(configs: Vec<ServerConfig>) -> SocketAddr {
+pub(crate) async fn serve(configs: Vec<ServerConfig>) -> SocketAddr {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let configs: Vec<Arc<ServerConfig>> = configs.into_iter().map(Arc::new).collect();

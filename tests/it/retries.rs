@@ -157,6 +157,34 @@ async fn the_receivers_words_abort_and_disable_are_followed() {
 }
 
 #[tokio::test]
+async fn the_receivers_word_counts_whatever_the_status() {
+    let relay = Relay::start().await;
+    for status in [204, 302, 400, 404, 429, 500, 503] {
+        let abort = Receiver::with(move |_, _| Answer::status(status).header("webhook-delivery", " ABORT ")).await;
+        let disable = Receiver::with(move |_, _| Answer::status(status).header("webhook-delivery", "disable")).await;
+        let (a, d) = (format!("abort-{status}"), format!("disable-{status}"));
+        relay.subscribe(&a, abort.url(), "t", quick(5)).await;
+        relay.subscribe(&d, disable.url(), "t", quick(5)).await;
+        let seq = relay.publish("t", "{}").await;
+        // What was taken is delivered: there is nothing left to abort.
+        relay.delivery_becomes(&a, seq, if status == 204 { "delivered" } else { "dead" }).await;
+        relay.status_becomes(&a, json!({"state": "active"})).await;
+        relay.status_becomes(&d, json!({"state": "disabled", "reason": "receiver"})).await;
+        let wanted = if status == 204 { "delivered" } else { "retrying" };
+        let view = relay.delivery(&d, seq).await;
+        assert!(view["state"] == wanted || (status != 204 && view["state"] == "pending"), "{status}: {view}");
+        assert_eq!((abort.count(), disable.count()), (1, 1), "{status}");
+        for id in [a, d] {
+            assert_eq!(relay.ask("DELETE", &format!("/v1/subscriptions/{id}"), None).await.0, 204);
+        }
+    }
+    let gone = Receiver::with(|_, _| Answer::status(410).header("webhook-delivery", "abort")).await;
+    relay.subscribe("gone", gone.url(), "t", quick(5)).await;
+    relay.publish("t", "{}").await;
+    relay.status_becomes("gone", json!({"state": "disabled", "reason": "gone", "dead": 0})).await;
+}
+
+#[tokio::test]
 async fn a_redirect_is_a_failure_and_never_followed() {
     let relay = Relay::start().await;
     let target = Receiver::start().await;

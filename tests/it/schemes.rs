@@ -223,6 +223,25 @@ async fn deliveries_are_cloud_events_to_a_library_that_is_not_ours() {
 }
 
 #[tokio::test]
+async fn batches_are_signed_as_one_and_hold_cloud_events() {
+    let relay = Relay::start().await;
+    let receiver = Receiver::start().await;
+    let more = json!({"batch": {"max_events": 2, "max_wait": "10s", "format": "cloudevents"},
+        "signature": [{"scheme": "standard", "secret": SECRET}, {"scheme": "standard-ed25519"}, {"scheme": "stripe"}]});
+    relay.subscribe("a", receiver.url(), "t", more).await;
+    publish_event(&relay).await;
+    relay.publish("t", "[1, 2]").await;
+    let delivery = receiver.sees(1).await.remove(0);
+    delivery.verify();
+    let (library, key) = known(&relay, "a", "standard-ed25519", "").await;
+    all_judged(&[(question(library, &delivery, &key), true)]).await;
+    let answer = judge(&[question("cloudevents_batch", &delivery, "")]).await.remove(0);
+    assert_eq!(answer["ok"], true, "{answer}");
+    check_event(&answer["events"][0]);
+    assert_eq!((&answer["events"][1]["data"], &answer["events"][2]), (&json!([1, 2]), &Value::Null));
+}
+
+#[tokio::test]
 async fn listen_verifies_every_scheme() {
     let relay = Relay::start().await;
     let mut listeners = Vec::new();

@@ -96,7 +96,7 @@ async fn slow_disk(terms: Terms) -> anyhow::Result<Findings> {
 }
 
 /// Median and 99th percentile at `rate` events a second.
-async fn measure(stage: &Stage, rate: u32, duration: Duration) -> anyhow::Result<(Reading, Reading)> {
+pub(super) async fn measure(stage: &Stage, rate: u32, duration: Duration) -> anyhow::Result<(Reading, Reading)> {
     let mut control = Connection::open(stage.receiver.address).await?;
     load::produce_paced(stage.relay.address, rate, WARM_UP).await?;
     control.call("POST", "/reset?timed", "text/plain", b"").await?;

@@ -15,11 +15,12 @@ use sqlx::Connection as _;
 use sqlx::sqlite::SqliteConnection;
 
 use super::fault::{damaged, fault};
+use super::log::read_pages;
 use super::place::{self, Place};
 use super::script::Script;
 use super::sealing::Sealing;
 use super::state::State;
-use super::{connect, signed};
+use super::{connect, signed, unsigned};
 use crate::clock::Timestamp;
 use crate::model::event::DataForm;
 use crate::model::{NewEvent, PageBuilder, Seq, Topic};
@@ -29,6 +30,9 @@ use crate::storage::{Durability, Result, StorageError, StorageErrorKind};
 /// Topic and type of the event that tells of the jump.
 const TOPIC: &str = "hookcast.ops";
 const KIND: &str = "log.restored";
+
+/// Pages of events that are checked in one go, in bytes.
+const CHECKED_BYTES: usize = 1 << 20;
 
 /// What a restored log goes on with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,7 +166,18 @@ async fn jump(conn: &mut SqliteConnection, now: Timestamp) -> Result<Restored> {
 
 async fn check_whole(conn: &mut SqliteConnection) -> Result<()> {
     let found: String = connect::scalar(conn, "PRAGMA quick_check(1)").await?;
-    if found == "ok" { Ok(()) } else { Err(damaged(found)) }
+    if found != "ok" {
+        return Err(damaged(found));
+    }
+    // The database does not know when a page of events was changed inside; the page does.
+    let newest: i64 = connect::scalar(conn, "SELECT coalesce(max(first + n - 1), 0) FROM log").await?;
+    let oldest: i64 = connect::scalar(conn, "SELECT coalesce(min(first), 1) FROM log").await?;
+    let mut at = Seq(unsigned(oldest)).prev();
+    while at < Seq(unsigned(newest)) {
+        let pages = read_pages(conn, at, CHECKED_BYTES).await?;
+        at = pages.last().map_or(at.next(), |page| page.last());
+    }
+    Ok(())
 }
 
 /// A file that is being made, for its owner only; removed unless it is finished.

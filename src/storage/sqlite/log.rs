@@ -133,20 +133,29 @@ fn chunk((first, last, last_at, bytes): (i64, i64, i64, Vec<u8>)) -> Fingerprint
     FingerprintChunk { first: Seq(unsigned(first)), last: Seq(unsigned(last)), last_at: Timestamp(last_at), bytes }
 }
 
-/// Reads whole pages behind `after` and makes sure that none is missing between them.
-async fn read_pages(conn: &mut SqliteConnection, after: Seq, bytes_max: usize) -> Result<Vec<Arc<Page>>> {
+/// Reads whole pages behind `after` and makes sure that none is missing between them. Nothing is missing in the hole that a
+/// restored log has; the pages end in front of it, so that readers see it as what lies in front of the next ones.
+pub(super) async fn read_pages(conn: &mut SqliteConnection, after: Seq, bytes_max: usize) -> Result<Vec<Arc<Page>>> {
     // One statement sees one state of the log, so the oldest position goes with the pages.
     let sql = "SELECT first, data, (SELECT min(first) FROM log) FROM log \
                WHERE first >= (SELECT coalesce(max(first), 0) FROM log WHERE first <= ?) ORDER BY first LIMIT ?";
     let limit = (bytes_max / PAGE_BYTES_MIN + 2).min(READ_ROWS_MAX);
     let mut rows = sqlx::query(sql).bind(signed(after.next().0)).bind(signed(limit as u64)).fetch(conn);
-    let (mut pages, mut bytes, mut next) = (Vec::new(), 0, after.next());
+    let (mut pages, mut bytes, mut next, mut before) = (Vec::new(), 0, after.next(), None);
     while let Some(row) = rows.try_next().await.map_err(reading)? {
         let page = page(&row)?;
         next = next.max(Seq(unsigned(row.try_get(2).map_err(reading)?)));
         if page.last() < next {
+            before = Some(page.last());
             continue;
         }
+        if before.is_some_and(|last| page.first().0 - last.0 == Seq::RESTORE_JUMP) {
+            if !pages.is_empty() {
+                break;
+            }
+            next = page.first();
+        }
+        before = Some(page.last());
         if page.first() > next {
             return Err(damaged(format_args!("the log misses {next} to {}", page.first().prev())));
         }

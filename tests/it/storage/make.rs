@@ -122,7 +122,8 @@ pub(crate) fn subscription(id: &str) -> SubscriptionRecord {
     serde_json::from_value(json!({
         "spec": {
             "id": id, "url": "https://example.com/hook", "topics": ["orders.*"], "types": [],
-            "signature": {"scheme": "standard", "keys": [{"secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"}]},
+            "signatures": [{"scheme": "standard", "keys": [{"secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"}]}],
+            "disable_after": 432_000_000,
             "headers": {"x-a": "b"}, "payload": "binary", "rate_limit": {"per_second": 2.5, "burst": 4},
             "max_in_flight": 8, "max_retrying": 100, "on_full": "wait",
             "retry": {"max_attempts": 5, "schedule": [1000, 5000], "jitter": 0.2}, "timeout": 15000,

@@ -67,6 +67,27 @@ impl Relay {
         self.child = Some(child);
     }
 
+    /// Another command in its directory: exit code, standard output, standard error.
+    pub(crate) async fn run(&self, arguments: &[&str]) -> (Option<i32>, String, String) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hookcast"));
+        command.args(arguments).current_dir(self.directory.path()).env_clear().stdin(Stdio::null()).kill_on_drop(true);
+        let output = tokio::time::timeout(PATIENCE, command.output()).await.expect("an end in time").unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    }
+
+    /// A request with a token; `Null` for an answer without a body.
+    pub(crate) async fn ask_as(&self, token: &str, method: &str, path: &str, body: Option<&Value>) -> (u16, Value) {
+        let mut request = self.client.request(method.parse().unwrap(), format!("{}{path}", self.url)).bearer_auth(token);
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let response = request.send().await.unwrap();
+        let status = response.status().as_u16();
+        let bytes = response.bytes().await.unwrap();
+        (status, serde_json::from_slice(&bytes).unwrap_or(Value::Null))
+    }
+
     /// Another process on the same data: its exit code.
     pub(crate) async fn second_process(&self) -> Option<i32> {
         let mut child = command(self.directory.path()).spawn().unwrap();
