@@ -22,6 +22,7 @@ use crate::follow::Follow;
 use crate::http::audit::Audit;
 use crate::http::auth::{Auth, AuthSettings, Scope, TokenEntry};
 use crate::http::tokens::Tokens;
+use crate::http::websub::Door;
 use crate::http::{DefinitionDefaults, HttpLimits, HttpState, ServerSettings};
 use crate::ingest::{DedupeSettings, Ingest};
 use crate::model::administration::TokenLimits;
@@ -38,6 +39,7 @@ use crate::tail::{Tail, TailSettings};
 
 mod declared;
 mod feeds;
+mod hub;
 mod numbers;
 
 /// Time for what is in flight when the relay stops.
@@ -155,6 +157,7 @@ impl App {
         let tokens = Tokens::open(Arc::clone(administration), Arc::clone(&auth), declared.tokens).await?;
         let audit = Arc::new(Audit::new(Arc::clone(administration), Arc::clone(&ground.clock)));
         let metrics = numbers::recorder(egress.clone(), ground.follow.clone(), registry.clone());
+        let hub = Some(Door::new(hub::start(config, &ground, &registry)));
         let state = Arc::new(HttpState {
             auth,
             tokens,
@@ -169,6 +172,7 @@ impl App {
                 sources: Arc::clone(&sources),
                 catalog: Arc::clone(&ground.store.catalog),
             }),
+            hub,
             urls: url_judge(config),
             texts: Arc::new(config.texts()),
             protocols: feeds::protocols(),
@@ -230,6 +234,7 @@ impl Ground {
             tls: self.tls.clone(),
             remembers_successes: config.history.attempts == HistoryAttempts::All,
             limits: Arc::new(LimitBook::new(&config.limit_settings())),
+            identity: hub::identity(config),
             notices,
             cancel: CancellationToken::new(),
         }

@@ -29,6 +29,7 @@ mod limits;
 mod read;
 mod secrets;
 mod tokens;
+mod websub;
 
 /// Where the configuration is looked for when no path is given.
 pub const CONFIG_PATH_DEFAULT: &str = "config.toml";
@@ -60,6 +61,8 @@ pub struct Config {
     pub delivery: Delivery,
     /// `[limit_groups]`, by name.
     pub limit_groups: BTreeMap<String, SharedTerms>,
+    /// `[websub]`
+    pub websub: WebSub,
     /// `[auth]`
     pub auth: Auth,
     /// `[secrets]`
@@ -174,6 +177,19 @@ pub struct Delivery {
     pub per_host_in_flight: u32,
 }
 
+/// What callbacks may subscribe themselves to, by the `WebSub` hub at `POST /websub`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WebSub {
+    /// Patterns of the topics; none = no hub.
+    pub topics: Vec<TopicPattern>,
+    /// Lease of a subscriber that names none.
+    pub lease_default: Duration,
+    /// Longest lease; a longer one is cut to it.
+    pub lease_max: Duration,
+    /// URL under which the relay is reached from outside, without a slash at its end; empty = as each request says.
+    pub public_url: String,
+}
+
 /// Who may do what.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Auth {
@@ -258,6 +274,13 @@ impl Default for Delivery {
             per_host_burst: 0,
             per_host_in_flight: 0,
         }
+    }
+}
+
+impl Default for WebSub {
+    fn default() -> Self {
+        let days = |days: u64| Duration::from_hours(24 * days);
+        Self { topics: Vec::new(), lease_default: days(10), lease_max: days(30), public_url: String::new() }
     }
 }
 

@@ -103,7 +103,7 @@ impl LimitBook {
 /// The rate that a subscription keeps by itself.
 #[must_use]
 pub fn own_rate(record: &SubscriptionRecord) -> Option<RateLimit> {
-    record.spec.rate_limit
+    record.effective_rate_limit()
 }
 
 /// One shared limit.
