@@ -212,6 +212,12 @@ pub fn parse_seek(value: &Value) -> Result<StartFrom, Vec<FieldError>> {
     errors.finish(position)
 }
 
+/// Reads a position, as `from` has it, under `name`; `None` when it is absent or wrong.
+#[must_use]
+pub fn read_position(fields: &Fields<'_>, name: &str) -> Option<StartFrom> {
+    parts::read_from(fields, name)
+}
+
 /// Applies a merge patch (RFC 7396) to the REST form of a stored subscription and reads the result.
 ///
 /// Keys and header values that the patch does not name stay; header names meet regardless of case. A URL that the patch does
