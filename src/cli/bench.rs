@@ -17,6 +17,7 @@ mod deliver;
 mod down;
 mod experiment;
 mod failures;
+mod gathering;
 mod history;
 mod latency;
 mod load;
@@ -45,6 +46,8 @@ const EXPERIMENTS: &[Experiment] = &[
     history::HISTORY,
     slow::FIFTY,
     down::REFUSING,
+    gathering::BATCH,
+    gathering::ORDERED,
     latency::CALM,
     latency::BUSY,
     latency::SLOW_DISK,

@@ -310,7 +310,7 @@ impl Desk {
         let flight = self.end_flight(job.errand, job.seq, outcome, now);
         let Some(history) = flight.history(now) else { return Effect { failure, ..Effect::default() } };
         let decision = self.judge(outcome, history, (began, now), chance);
-        let mut effect = self.conclude(job.seq, job.attempt, &flight, outcome, &decision.verdict, now);
+        let mut effect = self.conclude((job.seq, job.attempt), &flight, outcome, &decision.verdict, now);
         effect.failure = failure;
         effect
     }
@@ -329,7 +329,14 @@ impl Desk {
     }
 
     /// Does what was decided about one event whose flight ended.
-    fn conclude(&mut self, seq: Seq, sent: u32, flight: &Flight, outcome: &Outcome, verdict: &Verdict, now: Timestamp) -> Effect {
+    fn conclude(
+        &mut self,
+        (seq, sent): (Seq, u32),
+        flight: &Flight,
+        outcome: &Outcome,
+        verdict: &Verdict,
+        now: Timestamp,
+    ) -> Effect {
         let Some(history) = flight.history(now) else { return Effect::default() };
         let was_retry = matches!(flight, Flight::Again(_) | Flight::Recovered { before: Some(_), .. });
         let mut effect = Effect::default();

@@ -169,7 +169,7 @@ impl Desk {
                 if flight.history(now).is_none() {
                     continue;
                 }
-                let mut effect = self.conclude(member.seq, job.attempt, &flight, outcome, &decision.verdict, now);
+                let mut effect = self.conclude((member.seq, job.attempt), &flight, outcome, &decision.verdict, now);
                 if !outcome.is_success() {
                     // What was answered is kept once.
                     let response = attempt.response.clone().filter(|_| effects.is_empty());
@@ -183,7 +183,7 @@ impl Desk {
         for member in batch.with(Sent::Gone) {
             let flight = self.end_flight(job.errand, member.seq, &gone, now);
             let verdict = Verdict::Dead(policy::NO_LONGER_KEPT_REASON.to_owned());
-            effects.push((self.conclude(member.seq, job.attempt, &flight, &gone, &verdict, now), None));
+            effects.push((self.conclude((member.seq, job.attempt), &flight, &gone, &verdict, now), None));
         }
         if let Some(batching) = &mut self.batching {
             batching.flights = batching.flights.saturating_sub(1);
