@@ -171,8 +171,13 @@ pub(super) fn read_signature(fields: &Fields<'_>) -> Option<Vec<SignatureInput>>
 
 fn read_scheme(members: &Fields<'_>) -> SignatureInput {
     let words = SignatureScheme::ALL.map(SignatureScheme::word);
-    let word = members.choice("scheme", &words, "signature");
-    let scheme = SignatureScheme::ALL.into_iter().find(|scheme| Some(scheme.word()) == word).unwrap_or(SignatureScheme::Standard);
+    let given = members.text("scheme");
+    let scheme = SignatureScheme::ALL.into_iter().find(|scheme| Some(scheme.word()) == given);
+    if given.is_some() && scheme.is_none() {
+        // Not repeated: somebody may have put the secret itself here.
+        members.refuse("scheme", "signature", format!("is not known; allowed: {}", words.join(", ")));
+    }
+    let scheme = scheme.unwrap_or(SignatureScheme::Standard);
     for shown in ["public_key", "public_keys"] {
         if members.get(shown).is_some() {
             members.refuse(shown, "read_only", "is shown in answers only and cannot be set");
