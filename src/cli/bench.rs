@@ -17,6 +17,7 @@ mod deliver;
 mod down;
 mod experiment;
 mod failures;
+mod history;
 mod latency;
 mod load;
 mod many;
@@ -41,6 +42,7 @@ const EXPERIMENTS: &[Experiment] = &[
     deliver::TEN,
     deliver::ONE,
     failures::ONE_PERCENT,
+    history::HISTORY,
     slow::FIFTY,
     down::REFUSING,
     latency::CALM,

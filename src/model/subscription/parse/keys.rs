@@ -169,15 +169,19 @@ pub(super) fn read_signature(fields: &Fields<'_>) -> Option<Vec<SignatureInput>>
     Some(inputs)
 }
 
-fn read_scheme(members: &Fields<'_>) -> SignatureInput {
-    let words = SignatureScheme::ALL.map(SignatureScheme::word);
-    let given = members.text("scheme");
-    let scheme = SignatureScheme::ALL.into_iter().find(|scheme| Some(scheme.word()) == given);
-    if given.is_some() && scheme.is_none() {
-        // Not repeated: somebody may have put the secret itself here.
-        members.refuse("scheme", "signature", format!("is not known; allowed: {}", words.join(", ")));
+/// Reads the member `scheme`. A wrong word is not repeated: it may be a secret that slipped into the wrong member.
+pub fn read_scheme_word(members: &Fields<'_>) -> Option<SignatureScheme> {
+    let given = members.text("scheme")?;
+    let found = SignatureScheme::ALL.into_iter().find(|scheme| scheme.word() == given);
+    if found.is_none() {
+        let words = SignatureScheme::ALL.map(SignatureScheme::word).join(", ");
+        members.refuse("scheme", "signature", format!("is not known; allowed: {words}"));
     }
-    let scheme = scheme.unwrap_or(SignatureScheme::Standard);
+    found
+}
+
+fn read_scheme(members: &Fields<'_>) -> SignatureInput {
+    let scheme = read_scheme_word(members).unwrap_or(SignatureScheme::Standard);
     for shown in ["public_key", "public_keys"] {
         if members.get(shown).is_some() {
             members.refuse(shown, "read_only", "is shown in answers only and cannot be set");
