@@ -15,6 +15,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, HistoryAttempts};
 use crate::delivery::Lanes;
 use crate::delivery::lane::LaneContext;
+use crate::delivery::limits::LimitBook;
 use crate::delivery::notice::{NOTICES_MAX, Notice};
 use crate::egress::{Egress, EgressSettings};
 use crate::follow::Follow;
@@ -139,11 +140,12 @@ impl App {
             Ingest::start(Arc::clone(&ground.store.log), Arc::clone(&ground.tail), Arc::clone(&ground.clock), dedupe).await?;
         declared::apply_early(config, &ground, &registry).await?;
         let (notices, heard) = mpsc::channel(NOTICES_MAX);
-        let lanes = Lanes::start(lane_count(config), ground.lane_context(config, &registry, notices), &ground.gate).await?;
+        let lanes =
+            Lanes::start(lane_count(config), ground.lane_context(config, &registry, notices.clone()), &ground.gate).await?;
         let notices_end = CancellationToken::new();
         tokio::spawn(feeds::take_notices(ingest.clone(), Arc::clone(&ground.clock), heard, notices_end.clone()));
         declared::apply(config, &ground, &registry, &source_registry, &lanes).await?;
-        let sources = feeds::start(&ground, &source_registry, ingest.clone()).await?;
+        let sources = feeds::start(&ground, &source_registry, ingest.clone(), notices).await?;
         ground.start_retention(config, &registry, &lanes, ingest.clone());
         let egress =
             Egress::new(ground.follow.clone(), Arc::clone(&ground.clock), ground.closing.clone(), egress_settings(config));
@@ -226,6 +228,7 @@ impl Ground {
             clock: Arc::clone(&self.clock),
             tls: self.tls.clone(),
             remembers_successes: config.history.attempts == HistoryAttempts::All,
+            limits: Arc::new(LimitBook::new(&config.limit_settings())),
             notices,
             cancel: CancellationToken::new(),
         }

@@ -164,7 +164,7 @@ impl Desk {
         let mut effects = Vec::with_capacity(batch.members.len());
         if let Some(history) = flights.iter().find_map(|(_, flight)| flight.history(now)) {
             let attempt = attempt_of(job, outcome, began);
-            let decision = self.judge(outcome, history, now, chance);
+            let decision = self.judge(outcome, history, (began, now), chance);
             for (member, flight) in flights {
                 if flight.history(now).is_none() {
                     continue;
