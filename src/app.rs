@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, SystemClock};
-use crate::config::Config;
+use crate::config::{Config, HistoryAttempts};
 use crate::delivery::Lanes;
 use crate::delivery::lane::LaneContext;
 use crate::delivery::limits::LimitBook;
@@ -227,6 +227,7 @@ impl Ground {
             registry: registry.clone(),
             clock: Arc::clone(&self.clock),
             tls: self.tls.clone(),
+            remembers_successes: config.history.attempts == HistoryAttempts::All,
             limits: Arc::new(LimitBook::new(&config.limit_settings())),
             notices,
             cancel: CancellationToken::new(),
@@ -242,7 +243,8 @@ impl Ground {
             max_age: config.retention.max_age,
             max_bytes: config.retention.max_bytes,
             dead_letters_max_age: config.retention.dead_letters_max_age,
-            failures_max_age: config.history.max_age,
+            attempts_max_age: config.history.max_age,
+            attempts_max_bytes: config.history.max_bytes,
         };
         let retention = Retention::new(
             self.store.clone(),

@@ -17,9 +17,15 @@ mod deliver;
 mod down;
 mod experiment;
 mod failures;
+mod fanout;
+mod hanging;
+mod gathering;
+mod history;
 mod latency;
+mod limits;
 mod load;
 mod many;
+mod outage;
 mod peer;
 mod process;
 mod publish;
@@ -41,8 +47,13 @@ const EXPERIMENTS: &[Experiment] = &[
     deliver::TEN,
     deliver::ONE,
     failures::ONE_PERCENT,
+    history::HISTORY,
     slow::FIFTY,
     down::REFUSING,
+    limits::LIMITS,
+    hanging::HANGING,
+    gathering::BATCH,
+    gathering::ORDERED,
     latency::CALM,
     latency::BUSY,
     latency::SLOW_DISK,
@@ -55,7 +66,9 @@ const EXPERIMENTS: &[Experiment] = &[
     stream::IDLE,
     backlog::BACKLOG,
     backlog::LAGGING,
+    outage::OUTAGE,
     subscriptions::CROWD,
+    fanout::FANOUT,
     bytes::BYTES,
 ];
 

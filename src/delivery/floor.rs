@@ -25,6 +25,7 @@ use crate::storage::Lease;
 mod effects;
 mod feeding;
 mod health;
+mod recovery;
 mod timing;
 
 /// Bytes of events that may wait in one lane; more stay in the log.
@@ -67,6 +68,10 @@ pub struct Floor {
     waiting_bytes: usize,
     suspects_in_flight: u32,
     suspects_max: u32,
+    /// Subscriptions with recovery jobs.
+    replaying: Vec<Ordinal>,
+    /// Deliveries that succeeded and may have been dead letters.
+    recovered: Vec<(Ordinal, Seq)>,
     /// What desks want by the content of events.
     pub sieve: Sieve,
     /// Unsaved changes.
@@ -102,6 +107,8 @@ impl Floor {
             waiting_bytes: 0,
             suspects_in_flight: 0,
             suspects_max: (slots / SUSPECT_SHARE).max(1),
+            replaying: Vec::new(),
+            recovered: Vec::new(),
             sieve: Sieve::default(),
             journal: Journal::default(),
             notices: Vec::new(),
@@ -204,6 +211,8 @@ impl Floor {
         self.busy.entry(ordinal.partition()).or_default().retain(|other| *other != place);
         self.ready.retain(|other| *other != place);
         self.hungry.retain(|other| *other != place);
+        self.replaying.retain(|other| *other != ordinal);
+        self.recovered.retain(|(other, _)| *other != ordinal);
         self.free.push(place);
         self.journal.forget(ordinal);
     }
@@ -355,6 +364,7 @@ impl Floor {
             self.remember(assignment, &mut of_member, event);
         }
         self.remember(assignment, &mut effect, event);
+        self.note_success(assignment, outcome, times.0);
         self.journal.touch(assignment.ordinal);
         if opened {
             // What waits is in the log as well; an endpoint that takes nothing must not keep the lane's memory.
@@ -364,42 +374,6 @@ impl Floor {
         self.make_ready(assignment.place);
         self.note_hunger(assignment.place);
         effect
-    }
-
-    /// Puts a desk into the ready queue.
-    pub fn make_ready(&mut self, place: Place) {
-        if let Some(desk) = self.desks.get_mut(place).and_then(Option::as_deref_mut)
-            && !desk.is_ready
-        {
-            desk.is_ready = true;
-            self.ready.push_back(place);
-        }
-    }
-
-    /// Puts the desk of a subscription into the ready queue and among those that are saved.
-    pub fn nudge(&mut self, ordinal: Ordinal) {
-        if let Some(place) = self.by_ordinal.get(&ordinal).copied() {
-            self.mark_busy(place);
-            self.make_ready(place);
-            self.note_hunger(place);
-        }
-    }
-
-    /// Whether a desk waits to be asked.
-    #[must_use]
-    pub fn has_ready(&self) -> bool {
-        !self.ready.is_empty()
-    }
-
-    fn mark_busy(&mut self, place: Place) {
-        if let Some(desk) = self.desks[place].as_deref_mut()
-            && !desk.is_busy
-        {
-            desk.is_busy = true;
-            let ordinal = desk.ordinal();
-            self.busy.entry(ordinal.partition()).or_default().push(place);
-            self.journal.touch(ordinal);
-        }
     }
 }
 

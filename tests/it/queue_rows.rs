@@ -210,6 +210,9 @@ async fn a_process_that_was_fenced_changes_nothing() {
         clear: Vec::new(),
         failures: Vec::new(),
         expired: Vec::new(),
+        history: Vec::new(),
+        jobs: Vec::new(),
+        skipped: Vec::new(),
         checkpoint: Some(Checkpoint { frontier: Seq(frontier), state: Vec::new() }),
     };
     store.ledger.commit(vec![change(new, 7)]).await.unwrap();
