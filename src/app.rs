@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, SystemClock};
-use crate::config::Config;
+use crate::config::{Config, HistoryAttempts};
 use crate::delivery::Lanes;
 use crate::delivery::lane::LaneContext;
 use crate::delivery::notice::{NOTICES_MAX, Notice};
@@ -139,7 +139,7 @@ impl App {
             Ingest::start(Arc::clone(&ground.store.log), Arc::clone(&ground.tail), Arc::clone(&ground.clock), dedupe).await?;
         declared::apply_early(config, &ground, &registry).await?;
         let (notices, heard) = mpsc::channel(NOTICES_MAX);
-        let lanes = Lanes::start(lane_count(config), ground.lane_context(&registry, notices), &ground.gate).await?;
+        let lanes = Lanes::start(lane_count(config), ground.lane_context(config, &registry, notices), &ground.gate).await?;
         let notices_end = CancellationToken::new();
         tokio::spawn(feeds::take_notices(ingest.clone(), Arc::clone(&ground.clock), heard, notices_end.clone()));
         declared::apply(config, &ground, &registry, &source_registry, &lanes).await?;
@@ -219,13 +219,14 @@ impl Ground {
         Ok(Self { store, clock: Arc::new(SystemClock), tail, follow, gate, tls, closing: CancellationToken::new() })
     }
 
-    fn lane_context(&self, registry: &Registry, notices: mpsc::Sender<Notice>) -> LaneContext {
+    fn lane_context(&self, config: &Config, registry: &Registry, notices: mpsc::Sender<Notice>) -> LaneContext {
         LaneContext {
             follow: self.follow.clone(),
             ledger: Arc::clone(&self.store.ledger),
             registry: registry.clone(),
             clock: Arc::clone(&self.clock),
             tls: self.tls.clone(),
+            remembers_successes: config.history.attempts == HistoryAttempts::All,
             notices,
             cancel: CancellationToken::new(),
         }
@@ -240,7 +241,8 @@ impl Ground {
             max_age: config.retention.max_age,
             max_bytes: config.retention.max_bytes,
             dead_letters_max_age: config.retention.dead_letters_max_age,
-            failures_max_age: config.history.max_age,
+            attempts_max_age: config.history.max_age,
+            attempts_max_bytes: config.history.max_bytes,
         };
         let retention = Retention::new(
             self.store.clone(),

@@ -18,6 +18,7 @@ mod down;
 mod experiment;
 mod failures;
 mod filter;
+mod history;
 mod latency;
 mod load;
 mod many;
@@ -42,6 +43,7 @@ const EXPERIMENTS: &[Experiment] = &[
     deliver::TEN,
     deliver::ONE,
     failures::ONE_PERCENT,
+    history::HISTORY,
     slow::FIFTY,
     down::REFUSING,
     latency::CALM,

@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use super::window::Progress;
 use crate::model::Seq;
 use crate::model::subscription::Ordinal;
+use crate::model::varint::{put, take};
 use crate::storage::Checkpoint;
 
 const VERSION: u64 = 1;
@@ -82,27 +83,6 @@ impl PartitionProgress {
         }
         Some(Self { frontier: checkpoint.frontier, taken_in, entries })
     }
-}
-
-fn put(bytes: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        bytes.push(0x80 | u8::try_from(value & 0x7f).unwrap_or_default());
-        value >>= 7;
-    }
-    bytes.push(u8::try_from(value).unwrap_or_default());
-}
-
-fn take(rest: &mut &[u8]) -> Option<u64> {
-    let mut value = 0u64;
-    for shift in (0..64).step_by(7) {
-        let (byte, tail) = rest.split_first()?;
-        *rest = tail;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Some(value);
-        }
-    }
-    None
 }
 
 #[cfg(test)]

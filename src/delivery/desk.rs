@@ -10,11 +10,12 @@ use std::time::Duration;
 use super::batch::Batching;
 use super::circuit::{Circuit, Permit};
 use super::floor::LANE_QUEUE_BYTES_MAX;
-use super::job::{Effect, Errand, Job, Next, attempt_of};
+use super::job::{Effect, Job, Next, attempt_of};
 use super::limiter::Limiter;
 use super::order::Order;
 use super::parcel::Parcel;
 use super::policy::{self, Before, Decision, Verdict};
+use super::replays::Replays;
 use super::sieve::Filtering;
 use super::window::{Position, Window};
 use crate::clock::Timestamp;
@@ -22,10 +23,13 @@ use crate::model::subscription::{OnFull, Ordinal, SubscriptionRecord};
 use crate::model::{Attempt, ErrorKind, Exception, ExceptionState, Outcome, Seq};
 
 mod batching;
+mod flight;
 mod ordering;
+mod recovery;
 mod retries;
 
 use batching::NewWork;
+use flight::Flight;
 
 /// A delivery that waits for its next attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,6 +92,8 @@ pub struct Desk {
     pub is_busy: bool,
     /// How it stands with being fed from the log.
     pub feeding: Feeding,
+    /// No dead letter lies behind this, when there are any.
+    pub dead_to: Seq,
     /// The earliest time at which the lane's timer looks at it again.
     pub wakes_at: Option<Timestamp>,
     retries: BTreeMap<Seq, Retry>,
@@ -97,6 +103,7 @@ pub struct Desk {
     limiter: Option<Box<Limiter>>,
     hold_until: Timestamp,
     retry_went_last: bool,
+    replays: Option<Box<Replays>>,
     order: Option<Box<Order>>,
     batching: Option<Box<Batching>>,
 }
@@ -116,6 +123,7 @@ impl Desk {
             is_ready: false,
             is_busy: false,
             feeding: Feeding::default(),
+            dead_to: Seq::ZERO,
             wakes_at: None,
             retries: BTreeMap::new(),
             due: BTreeSet::new(),
@@ -124,6 +132,7 @@ impl Desk {
             limiter,
             hold_until: Timestamp(0),
             retry_went_last: false,
+            replays: None,
             order,
             batching,
         }
@@ -175,7 +184,9 @@ impl Desk {
         if let Some(batching) = &self.batching {
             return batching.flights;
         }
-        u32::try_from(self.window.in_flight()).unwrap_or(u32::MAX).saturating_add(self.retries_in_flight)
+        u32::try_from(self.window.in_flight())
+            .unwrap_or(u32::MAX)
+            .saturating_add(self.retries_in_flight + self.replays_in_flight())
     }
 
     /// Retries that wait or are in flight.
@@ -256,7 +267,9 @@ impl Desk {
         }
         let retry = self.retry_to_make(now, probing);
         let new = self.new_work(now, probing);
+        let as_replay = !probing && self.replay_goes(retry.is_some() || new == NewWork::Now);
         let as_retry = match (retry, new) {
+            _ if as_replay => false,
             (Some(_), NewWork::Now) => !self.retry_went_last,
             (Some(_), _) => true,
             (None, NewWork::Now) => false,
@@ -268,6 +281,10 @@ impl Desk {
         {
             return Next::WaitUntil(now.plus(wait.max(Duration::from_millis(1))));
         }
+        if as_replay {
+            return self.take_replay();
+        }
+        self.note_live();
         self.retry_went_last = as_retry;
         match retry {
             Some(seq) if as_retry && self.batching.is_some() => self.take_failed_batch(seq),
@@ -285,8 +302,8 @@ impl Desk {
         let attempt = attempt_of(job, outcome, began);
         let failure = (!outcome.is_success()).then(|| attempt.clone());
         self.last_attempt = Some(attempt);
-        let flight = self.end_flight(job.errand, job.seq);
-        let Some(history) = flight.history(now) else { return Effect::default() };
+        let flight = self.end_flight(job.errand, job.seq, outcome, now);
+        let Some(history) = flight.history(now) else { return Effect { failure, ..Effect::default() } };
         let decision = self.judge(outcome, history, now, chance);
         let mut effect = self.conclude(job.seq, job.attempt, &flight, outcome, &decision.verdict, now);
         effect.failure = failure;
@@ -309,7 +326,7 @@ impl Desk {
     /// Does what was decided about one event whose flight ended.
     fn conclude(&mut self, seq: Seq, sent: u32, flight: &Flight, outcome: &Outcome, verdict: &Verdict, now: Timestamp) -> Effect {
         let Some(history) = flight.history(now) else { return Effect::default() };
-        let was_retry = matches!(flight, Flight::Again(_));
+        let was_retry = matches!(flight, Flight::Again(_) | Flight::Recovered { before: Some(_), .. });
         let mut effect = Effect::default();
         if outcome.is_success() {
             self.totals.delivered += 1;
@@ -344,40 +361,11 @@ impl Desk {
                 effect.put = remembered(ExceptionState::Retry, history.attempts, now, outcome.describe());
             }
         }
-        self.apply(seq, effect.put.as_ref());
+        match flight {
+            Flight::Recovered { is_kept, .. } => self.apply_recovered(*is_kept, &mut effect),
+            _ => self.apply(seq, effect.put.as_ref()),
+        }
         effect
-    }
-
-    /// Ends the flight of an event.
-    fn end_flight(&mut self, errand: Errand, seq: Seq) -> Flight {
-        if errand == Errand::First {
-            return if self.window.settle(seq) { Flight::First } else { Flight::CalledOff };
-        }
-        let Some(retry) = self.retries.remove(&seq) else { return Flight::CalledOff };
-        self.retries_in_flight = self.retries_in_flight.saturating_sub(u32::from(retry.in_flight));
-        self.due.remove(&(retry.due_at, seq));
-        Flight::Again(retry)
-    }
-}
-
-/// What an attempt turned out to be when it ended.
-enum Flight {
-    /// Nobody waits for it any more, after a seek, say.
-    CalledOff,
-    /// The first attempt of its event.
-    First,
-    /// A retry.
-    Again(Retry),
-}
-
-impl Flight {
-    /// What is known of the delivery from before this attempt; `None` when nobody waits for it.
-    fn history(&self, now: Timestamp) -> Option<Before> {
-        match self {
-            Self::CalledOff => None,
-            Self::First => Some(Before { attempts: 0, since: now }),
-            Self::Again(retry) => Some(Before { attempts: retry.attempts, since: retry.since }),
-        }
     }
 }
 

@@ -22,6 +22,7 @@ use crate::storage::Lease;
 
 mod effects;
 mod feeding;
+mod recovery;
 mod timing;
 
 /// Bytes of events that may wait in one lane; more stay in the log.
@@ -62,6 +63,10 @@ pub struct Floor {
     waiting_bytes: usize,
     suspects_in_flight: u32,
     suspects_max: u32,
+    /// Subscriptions with recovery jobs.
+    replaying: Vec<Ordinal>,
+    /// Deliveries that succeeded and may have been dead letters.
+    recovered: Vec<(Ordinal, Seq)>,
     /// What desks want by the content of events.
     pub sieve: Sieve,
     /// Unsaved changes.
@@ -95,6 +100,8 @@ impl Floor {
             waiting_bytes: 0,
             suspects_in_flight: 0,
             suspects_max: (slots / SUSPECT_SHARE).max(1),
+            replaying: Vec::new(),
+            recovered: Vec::new(),
             sieve: Sieve::default(),
             journal: Journal::default(),
             notices: Vec::new(),
@@ -192,6 +199,8 @@ impl Floor {
         self.busy.entry(ordinal.partition()).or_default().retain(|other| *other != place);
         self.ready.retain(|other| *other != place);
         self.hungry.retain(|other| *other != place);
+        self.replaying.retain(|other| *other != ordinal);
+        self.recovered.retain(|(other, _)| *other != ordinal);
         self.free.push(place);
         self.journal.forget(ordinal);
     }
@@ -337,6 +346,7 @@ impl Floor {
             self.remember(assignment, &mut of_member, event);
         }
         self.remember(assignment, &mut effect, event);
+        self.note_success(assignment, outcome, times.0);
         self.journal.touch(assignment.ordinal);
         if opened {
             // What waits is in the log as well; an endpoint that takes nothing must not keep the lane's memory.

@@ -13,7 +13,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::addresses::Addresses;
-use super::attempt::{self, Address};
+use super::attempt::{self, Address, Mark};
 use super::crew::{Crew, Taken};
 use super::floor::{Assignment, Floor};
 use super::metrics::LaneCounts;
@@ -46,6 +46,8 @@ pub struct LaneContext {
     pub clock: Arc<dyn Clock>,
     /// Trust for https endpoints.
     pub tls: Tls,
+    /// Whether successful attempts are remembered.
+    pub remembers_successes: bool,
     /// Where notices go.
     pub notices: mpsc::Sender<Notice>,
     /// Stops the lane.
@@ -62,6 +64,8 @@ pub struct Lane {
     pub counts: LaneCounts,
     /// Wakes the feeder.
     pub hunger: Notify,
+    /// Wakes whoever brings events to recovery jobs.
+    pub replays: Notify,
     /// Wakes the saver.
     pub dirt: Notify,
     /// Wakes the timer task when an earlier time was set.
@@ -83,6 +87,7 @@ impl Lane {
             floor: RefCell::new(floor),
             counts: LaneCounts::default(),
             hunger: Notify::new(),
+            replays: Notify::new(),
             dirt: Notify::new(),
             alarm: Notify::new(),
             saving: tokio::sync::Mutex::default(),
@@ -214,6 +219,7 @@ impl Lane {
             return (attempt::failed(ErrorKind::Protocol, 0), Some(parcel.event().clone()));
         };
         let log_id = self.context.follow.log_id();
+        let mark = Mark::of(&assignment.job);
         let filled;
         let content = match (address.payload, &address.filled) {
             (PayloadForm::Binary, _) => parcel.binary(log_id),
@@ -226,7 +232,7 @@ impl Lane {
             },
             (PayloadForm::Structured | PayloadForm::Template, _) => parcel.structured(log_id),
         };
-        let outcome = attempt::post(&self.client, &address, content, assignment.job.attempt, began).await;
+        let outcome = attempt::post(&self.client, &address, content, mark, began).await;
         // Only what is remembered of a failure needs the event.
         let event = (!outcome.is_success()).then(|| parcel.event().clone());
         (outcome, event)
@@ -258,6 +264,9 @@ impl Lane {
             drop(floor);
             if hungry {
                 self.hunger.notify_one();
+            }
+            if assignment.job.replay().is_some() {
+                self.replays.notify_one();
             }
             effect
         };

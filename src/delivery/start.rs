@@ -15,10 +15,10 @@ use super::lane::{Lane, LaneContext};
 use super::matcher::Place;
 use super::question;
 use super::window::Progress;
-use super::{reading, saving};
+use super::{reading, replaying, saving};
 use crate::clock::Timestamp;
 use crate::model::subscription::{Ordinal, SubscriptionRecord};
-use crate::model::{Exception, ExceptionState, Seq};
+use crate::model::{Exception, ExceptionState, RecoveryJob, Seq};
 use crate::net::client::WireClient;
 use crate::net::dial::Gate;
 use crate::registry::RegistryChange;
@@ -32,6 +32,7 @@ pub(super) struct PartitionStart {
     pub(super) records: Vec<Arc<SubscriptionRecord>>,
     pub(super) retries: Vec<Exception>,
     pub(super) dead: Vec<(Ordinal, u64)>,
+    pub(super) jobs: Vec<RecoveryJob>,
 }
 
 /// What a lane is started with.
@@ -53,6 +54,9 @@ pub(super) fn spawn(start: LaneStart) {
 async fn run(start: LaneStart) {
     let LaneStart { partitions, context, gate, inbox } = start;
     let mut floor = Floor::new(reader_start(&partitions, context.follow.head()), SLOTS_MAX);
+    if context.remembers_successes {
+        floor.journal.remember_successes();
+    }
     let mut reopen = Vec::new();
     for partition in partitions {
         let partition_number = partition.lease.partition;
@@ -76,8 +80,14 @@ async fn run(start: LaneStart) {
         }
         for (ordinal, count) in partition.dead {
             if let Some(desk) = floor.desk(ordinal) {
-                desk.totals.dead = count;
+                (desk.totals.dead, desk.dead_to) = (count, context.follow.head());
             } else {
+                forget(&context, ordinal);
+            }
+        }
+        for job in partition.jobs {
+            let ordinal = job.ordinal;
+            if !floor.recover(job) {
                 forget(&context, ordinal);
             }
         }
@@ -88,6 +98,7 @@ async fn run(start: LaneStart) {
     }
     actix_rt::spawn(reading::read_head(Rc::clone(&lane)));
     actix_rt::spawn(reading::feed_lagging(Rc::clone(&lane)));
+    actix_rt::spawn(replaying::feed_replays(Rc::clone(&lane)));
     actix_rt::spawn(saving::save_dirty(Rc::clone(&lane)));
     actix_rt::spawn(saving::keep_time(Rc::clone(&lane)));
     actix_rt::spawn(saving::keep_house(Rc::clone(&lane)));

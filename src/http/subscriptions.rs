@@ -1,8 +1,8 @@
 //! Subscriptions: made, replaced, shown, patched, deleted.
 //!
 //! Owns what a request means for a record: who may see it, what a change keeps, when it conflicts. How definitions read is the
-//! model's part, what runs them is behind the ports. Operations on the running side are in [`operations`], secrets in
-//! [`secrets`].
+//! model's part, what runs them is behind the ports. Operations on the running side are in [`operations`] and
+//! [`recovery`], secrets in [`secrets`].
 
 use std::sync::Arc;
 
@@ -25,6 +25,7 @@ use crate::model::subscription::{Activity, StartFrom, SubscriptionId, Subscripti
 use crate::storage::StorageErrorKind;
 
 mod operations;
+mod recovery;
 mod secrets;
 
 const LIST: &str = "/v1/subscriptions";
@@ -47,9 +48,18 @@ pub(super) fn configure(config: &mut ServiceConfig) {
         .service(post("ping").route(web::post().to(operations::ping)))
         .service(post("seek").route(web::post().to(operations::seek)))
         .service(post("secret/rotate").route(web::post().to(secrets::rotate)))
-        .service(post("dead-letters/redrive").route(web::post().to(operations::redrive)))
+        .service(post("dead-letters/redrive").route(web::post().to(recovery::redrive)))
+        .service(post("replay").route(web::post().to(recovery::replay)))
+        .service(post("skip").route(web::post().to(recovery::skip)))
+        .service(show("jobs").route(get().to(recovery::jobs)))
+        .service(
+            at(&format!("{LIST}/{{id}}/jobs/{{job}}"), "GET, HEAD, DELETE")
+                .route(get().to(recovery::job))
+                .route(web::delete().to(recovery::cancel)),
+        )
         .service(show("status").route(get().to(operations::status)))
         .service(show("dead-letters").route(get().to(operations::dead_letters)))
+        .service(show("attempts").route(get().to(operations::attempts)))
         .service(show("undelivered").route(get().to(operations::undelivered)))
         .service(show("deliveries/{seq}").route(get().to(operations::delivery)));
 }

@@ -79,6 +79,7 @@ impl Delivery {
 pub(crate) struct Answer {
     status: u16,
     headers: String,
+    body: String,
     delay: Option<Duration>,
     hangs: bool,
     waits: bool,
@@ -86,7 +87,7 @@ pub(crate) struct Answer {
 
 impl Answer {
     pub(crate) fn status(status: u16) -> Self {
-        Self { status, headers: String::new(), delay: None, hangs: false, waits: false }
+        Self { status, headers: String::new(), body: String::new(), delay: None, hangs: false, waits: false }
     }
 
     pub(crate) fn ok() -> Self {
@@ -95,6 +96,11 @@ impl Answer {
 
     pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
         self.headers.push_str(&format!("{name}: {value}\r\n"));
+        self
+    }
+
+    pub(crate) fn body(mut self, body: impl Into<String>) -> Self {
+        self.body = body.into();
         self
     }
 
@@ -271,8 +277,9 @@ async fn answer_with(stream: &mut TcpStream, answer: &Answer, permits: &Semaphor
     }
     // Before the answer is out: the other side may send its next request at once.
     state.lock().unwrap().open -= 1;
-    let head = format!("HTTP/1.1 {} Scripted\r\ncontent-length: 0\r\n{}\r\n", answer.status, answer.headers);
-    stream.write_all(head.as_bytes()).await.is_ok()
+    let Answer { status, headers, body, .. } = answer;
+    let whole = format!("HTTP/1.1 {status} Scripted\r\ncontent-length: {}\r\n{headers}\r\n{body}", body.len());
+    stream.write_all(whole.as_bytes()).await.is_ok()
 }
 
 async fn read_request(stream: &mut TcpStream, buffered: &mut Vec<u8>) -> Option<Delivery> {
