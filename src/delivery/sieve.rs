@@ -82,7 +82,7 @@ impl<'a> Choice<'a> {
     /// What this definition wants.
     #[must_use]
     pub fn of(spec: &'a SubscriptionSpec) -> Self {
-        Self { spec, filter: spec.filter.as_deref().map(|text| Filter::compile(text)) }
+        Self { spec, filter: spec.filter.as_deref().map(Filter::compile) }
     }
 
     /// Whether an event is wanted.

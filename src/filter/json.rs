@@ -122,7 +122,7 @@ impl<'a> Map<'a> {
     }
 }
 
-fn text_of<'b>(value: &'b dyn Val) -> Option<&'b str> {
+fn text_of(value: &dyn Val) -> Option<&str> {
     value.downcast_ref::<CelString<'_>>().map(CelString::inner)
 }
 

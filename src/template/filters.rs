@@ -233,13 +233,13 @@ fn replace(value: &Value, from: &str, to: &str) -> Result<String, Error> {
 }
 
 /// At most so many characters, the last one a `…` when there were more.
-fn truncate(value: &Value, characters: Option<usize>) -> Result<String, Error> {
+fn truncate(value: &Value, characters: Option<usize>) -> String {
     let most = characters.unwrap_or(255);
     let text = printed(value);
     if text.chars().count() <= most {
-        return Ok(text.into_owned());
+        return text.into_owned();
     }
-    Ok(text.chars().take(most.saturating_sub(1)).chain(std::iter::once('…')).collect())
+    text.chars().take(most.saturating_sub(1)).chain(std::iter::once('…')).collect()
 }
 
 /// Every line but the first moved to the right.

@@ -19,7 +19,7 @@ pub const LOOPS_NESTED_MAX: usize = 3;
 pub(super) fn check(source: &str) -> Result<(), String> {
     let mut scan = Scan { source, at: 0, joins: 0, loops: 0 };
     scan.run().map_err(|problem| {
-        let line = source.as_bytes()[..scan.at.min(source.len())].iter().filter(|b| **b == b'\n').count() + 1;
+        let line = source.get(..scan.at).unwrap_or(source).matches('\n').count() + 1;
         format!("{problem} (line {line})")
     })
 }
