@@ -15,7 +15,7 @@ use actix_web::http::{ConnectionType, Method, Version};
 use actix_web::{HttpMessage as _, HttpRequest, HttpResponse};
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::follow::{Follow, StorageError};
 use crate::model::{PatternList, Seq};
 
@@ -36,7 +36,7 @@ mod worker;
 mod writer;
 
 pub use client::StreamBroken;
-pub use counts::StreamCounts;
+pub use counts::{Allowance, StreamCounts};
 use counts::{Counters, Hold, Permit};
 use format::{Envelope, Format, Notice};
 use handover::Connection;
@@ -167,6 +167,10 @@ impl Egress {
         &self.0.closing
     }
 
+    fn now(&self) -> Timestamp {
+        self.0.clock.now()
+    }
+
     fn is_closing(&self) -> bool {
         self.0.closing.is_cancelled()
     }
@@ -232,9 +236,10 @@ pub async fn respond(request: &HttpRequest, worker: &Worker, ask: Ask) -> Result
     }))
 }
 
-/// Leaves something with a request that is to be dropped when its stream ends, or when there is none.
-pub fn hold(request: &HttpRequest, held: impl std::any::Any) {
-    request.extensions_mut().insert(Hold(Box::new(held)));
+/// Leaves with a request what its stream is allowed by. It is dropped with the stream, or when there is none; once it is over,
+/// the stream ends within a tick.
+pub fn hold(request: &HttpRequest, allowance: impl Allowance + 'static) {
+    request.extensions_mut().insert(Hold(Rc::new(allowance)));
 }
 
 async fn open(worker: &Worker, mut ask: Ask, permit: Permit) -> Result<client::Client, StorageError> {

@@ -36,8 +36,8 @@ async fn stream(state: Data<HttpState>, request: HttpRequest) -> Result<HttpResp
     let worker = request.app_data::<Worker>().expect("invariant: every worker has its streams");
     let ask = read(&request)?;
     caller.follow(&ask.patterns)?;
-    if let Some(usage) = caller.usage() {
-        egress::hold(&request, usage.seat()?);
+    if let Some(seat) = caller.seat()? {
+        egress::hold(&request, seat);
     }
     let link = websub::discovery(&state, &request, &ask.patterns);
     let mut response = egress::respond(&request, worker, ask).await?;
