@@ -3,11 +3,9 @@
 
 use std::collections::BTreeSet;
 
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-
 use crate::filter::Filter;
 use crate::model::subscription::parse::TextJudge;
+use crate::net::tls;
 use crate::template::Template;
 
 /// Judges texts by what will use them.
@@ -34,20 +32,11 @@ impl TextJudge for Texts {
     }
 
     fn certificates(&self, pem: &str) -> Result<(), String> {
-        let certificates = CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<Vec<_>, _>>();
-        match certificates {
-            Ok(certificates) if !certificates.is_empty() => Ok(()),
-            _ => Err("holds no certificate in PEM (-----BEGIN CERTIFICATE-----)".to_owned()),
-        }
+        tls::check_certificates(pem).map_err(|error| error.to_string())
     }
 
     fn client_identity(&self, cert_pem: &str, key_pem: &str) -> Result<(), String> {
-        self.certificates(cert_pem).map_err(|problem| format!("the certificate {problem}"))?;
-        // What is wrong with a key is not repeated: it might repeat the key.
-        match PrivateKeyDer::from_pem_slice(key_pem.as_bytes()) {
-            Ok(_) => Ok(()),
-            Err(_) => Err("the key holds no private key in PEM (-----BEGIN PRIVATE KEY-----)".to_owned()),
-        }
+        tls::check_client_identity(cert_pem, key_pem).map_err(|error| error.to_string())
     }
 
     fn has_limit_group(&self, name: &str) -> bool {
