@@ -60,9 +60,6 @@ fn run(terms: Terms) -> Run {
             stage.receiver.stop().await;
         }
         let ((bare_rate, bare_p99), (rate, p99)) = (found[0], found[1]);
-        Ok(Findings::Measured(vec![
-            Reading::ratio(rate, bare_rate),
-            Reading::ratio(p99, (bare_p99 * 2.0).max(bare_p99 + 100.0)),
-        ]))
+        Ok(Findings::Measured(vec![Reading::ratio(rate, bare_rate), Reading::ratio(p99, (bare_p99 * 2.0).max(bare_p99 + 100.0))]))
     })
 }

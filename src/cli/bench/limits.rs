@@ -44,14 +44,16 @@ fn run(terms: Terms) -> Run {
 
 /// Lets a backlog go out and gives when each first attempt was sent, in milliseconds, rising.
 async fn sent(subscriptions: u64, fields: serde_json::Value, config: &'static str, terms: Terms) -> anyhow::Result<Vec<i64>> {
-    let fixed = serde_json::json!({"max_in_flight": 64, "max_retrying": 100_000, "retry": {"max_attempts": 9, "schedule": ["1h"]}});
+    let fixed =
+        serde_json::json!({"max_in_flight": 64, "max_retrying": 100_000, "retry": {"max_attempts": 9, "schedule": ["1h"]}});
     let mut all = fixed;
     if let (Some(all), Some(fields)) = (all.as_object_mut(), fields.as_object()) {
         all.extend(fields.clone());
     }
     let scene = Scene { fields: all, config, receiver: &["--refuse"], ..Scene::new(subscriptions) };
     let stage = Stage::set(&scene).await?;
-    let (mut intake, mut receiver) = (Connection::open(stage.relay.address).await?, Connection::open(stage.receiver.address).await?);
+    let (mut intake, mut receiver) =
+        (Connection::open(stage.relay.address).await?, Connection::open(stage.receiver.address).await?);
     let wanted = (RATE * terms.duration.as_secs().max(2) + BURST) / subscriptions;
     let (mut published, mut batch) = (0, String::new());
     while published < wanted {

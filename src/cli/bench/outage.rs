@@ -7,9 +7,9 @@
 use std::time::Duration;
 
 use super::experiment::{Experiment, Findings, Reading, Row, Run, Subject, Target, Terms};
+use super::load;
 use super::stage::{Scene, Stage};
 use super::wire::Connection;
-use super::load;
 
 /// Twenty subscriptions to one host that is down.
 pub(super) const OUTAGE: Experiment = Experiment {
