@@ -14,7 +14,6 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::delivery::Lanes;
-use crate::delivery::consent::ask::Identity;
 use crate::delivery::lane::LaneContext;
 use crate::delivery::notice::{NOTICES_MAX, Notice};
 use crate::egress::{Egress, EgressSettings};
@@ -142,9 +141,7 @@ impl App {
             Ingest::start(Arc::clone(&ground.store.log), Arc::clone(&ground.tail), Arc::clone(&ground.clock), dedupe).await?;
         declared::apply_early(config, &ground, &registry).await?;
         let (notices, heard) = mpsc::channel(NOTICES_MAX);
-        let lanes =
-            Lanes::start(lane_count(config), ground.lane_context(&registry, notices, hub::identity(config)), &ground.gate)
-                .await?;
+        let lanes = Lanes::start(lane_count(config), ground.lane_context(config, &registry, notices), &ground.gate).await?;
         let notices_end = CancellationToken::new();
         tokio::spawn(feeds::take_notices(ingest.clone(), Arc::clone(&ground.clock), heard, notices_end.clone()));
         declared::apply(config, &ground, &registry, &source_registry, &lanes).await?;
@@ -158,11 +155,11 @@ impl App {
         let tokens = Tokens::open(Arc::clone(administration), Arc::clone(&auth), declared.tokens).await?;
         let audit = Arc::new(Audit::new(Arc::clone(administration), Arc::clone(&ground.clock)));
         let metrics = numbers::recorder(egress.clone(), ground.follow.clone(), registry.clone());
-        let hub = Some(Door::new(hub::start(config, &ground, &registry)));
         let state = Arc::new(HttpState {
             auth,
             tokens,
             audit,
+            hub: Some(Door::new(hub::start(config, &ground, &registry))),
             registry,
             sources: source_registry,
             follow: ground.follow.clone(),
@@ -173,7 +170,6 @@ impl App {
                 sources: Arc::clone(&sources),
                 catalog: Arc::clone(&ground.store.catalog),
             }),
-            hub,
             urls: url_judge(config),
             protocols: feeds::protocols(),
             defaults: DefinitionDefaults { timeout: config.delivery.timeout, max_in_flight: config.delivery.max_in_flight },
@@ -225,14 +221,14 @@ impl Ground {
         Ok(Self { store, clock: Arc::new(SystemClock), tail, follow, gate, tls, closing: CancellationToken::new() })
     }
 
-    fn lane_context(&self, registry: &Registry, notices: mpsc::Sender<Notice>, identity: Identity) -> LaneContext {
+    fn lane_context(&self, config: &Config, registry: &Registry, notices: mpsc::Sender<Notice>) -> LaneContext {
         LaneContext {
             follow: self.follow.clone(),
             ledger: Arc::clone(&self.store.ledger),
             registry: registry.clone(),
             clock: Arc::clone(&self.clock),
             tls: self.tls.clone(),
-            identity,
+            identity: hub::identity(config),
             notices,
             cancel: CancellationToken::new(),
         }
