@@ -12,9 +12,10 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, SystemClock};
-use crate::config::Config;
+use crate::config::{Config, HistoryAttempts};
 use crate::delivery::Lanes;
 use crate::delivery::lane::LaneContext;
+use crate::delivery::limits::LimitBook;
 use crate::delivery::notice::{NOTICES_MAX, Notice};
 use crate::egress::{Egress, EgressSettings};
 use crate::follow::Follow;
@@ -141,11 +142,12 @@ impl App {
             Ingest::start(Arc::clone(&ground.store.log), Arc::clone(&ground.tail), Arc::clone(&ground.clock), dedupe).await?;
         declared::apply_early(config, &ground, &registry).await?;
         let (notices, heard) = mpsc::channel(NOTICES_MAX);
-        let lanes = Lanes::start(lane_count(config), ground.lane_context(config, &registry, notices), &ground.gate).await?;
+        let lanes =
+            Lanes::start(lane_count(config), ground.lane_context(config, &registry, notices.clone()), &ground.gate).await?;
         let notices_end = CancellationToken::new();
         tokio::spawn(feeds::take_notices(ingest.clone(), Arc::clone(&ground.clock), heard, notices_end.clone()));
         declared::apply(config, &ground, &registry, &source_registry, &lanes).await?;
-        let sources = feeds::start(&ground, &source_registry, ingest.clone()).await?;
+        let sources = feeds::start(&ground, &source_registry, ingest.clone(), notices).await?;
         ground.start_retention(config, &registry, &lanes, ingest.clone());
         let egress =
             Egress::new(ground.follow.clone(), Arc::clone(&ground.clock), ground.closing.clone(), egress_settings(config));
@@ -171,6 +173,7 @@ impl App {
                 catalog: Arc::clone(&ground.store.catalog),
             }),
             urls: url_judge(config),
+            texts: Arc::new(config.texts()),
             protocols: feeds::protocols(),
             defaults: DefinitionDefaults { timeout: config.delivery.timeout, max_in_flight: config.delivery.max_in_flight },
             metrics,
@@ -229,6 +232,8 @@ impl Ground {
             clock: Arc::clone(&self.clock),
             tls: self.tls.clone(),
             identity: hub::identity(config),
+            remembers_successes: config.history.attempts == HistoryAttempts::All,
+            limits: Arc::new(LimitBook::new(&config.limit_settings())),
             notices,
             cancel: CancellationToken::new(),
         }
@@ -243,7 +248,8 @@ impl Ground {
             max_age: config.retention.max_age,
             max_bytes: config.retention.max_bytes,
             dead_letters_max_age: config.retention.dead_letters_max_age,
-            failures_max_age: config.history.max_age,
+            attempts_max_age: config.history.max_age,
+            attempts_max_bytes: config.history.max_bytes,
         };
         let retention = Retention::new(
             self.store.clone(),

@@ -17,7 +17,9 @@ use crate::storage::{Lease, StorageError, StorageErrorKind};
 
 pub mod addresses;
 pub mod attempt;
+pub mod attempts;
 pub mod batch;
+pub mod book;
 pub mod checkpoint;
 pub mod circuit;
 pub mod consent;
@@ -31,19 +33,26 @@ pub mod job;
 pub mod journal;
 pub mod lane;
 pub mod limiter;
+pub mod limits;
 pub mod matcher;
 pub mod metrics;
 pub mod notice;
 pub mod order;
+pub mod pace;
 pub mod parcel;
 pub mod policy;
 pub mod question;
 mod reading;
+pub mod recovery;
+mod replaying;
+pub mod replays;
 mod saving;
 pub mod sieve;
 mod sorting;
 mod start;
+mod steps;
 pub mod tokens;
+pub mod undelivered;
 pub mod window;
 
 use checkpoint::PartitionProgress;
@@ -185,5 +194,6 @@ async fn take_over(
         StorageError::new(StorageErrorKind::Corrupt, format!("the checkpoint of partition {partition} does not read"))
     })?;
     let (retries, dead) = context.ledger.exceptions(partition).await?;
-    Ok(PartitionStart { lease, progress, records, retries, dead })
+    let jobs = context.ledger.running_jobs(partition).await?;
+    Ok(PartitionStart { lease, progress, records, retries, dead, jobs })
 }

@@ -105,6 +105,8 @@ pub struct Ask {
     pub patterns: PatternList,
     /// Which event types, at most [`TYPES_MAX`]; empty = all.
     pub types: Vec<String>,
+    /// Which of them, by their content; a checked expression.
+    pub filter: Option<Box<str>>,
     /// How it is written.
     pub format: &'static Format,
     /// What stands around the data.
@@ -244,7 +246,8 @@ async fn open(worker: &Worker, mut ask: Ask, permit: Permit) -> Result<client::C
     ask.types.sort_unstable();
     ask.types.dedup();
     let envelope = if ask.format.has_envelope { ask.envelope } else { Envelope::Native };
-    let selection = Selection { patterns: ask.patterns, types: ask.types.into(), format: ask.format.name, envelope };
+    let (patterns, types, filter) = (ask.patterns, ask.types.into(), ask.filter.map(Rc::from));
+    let selection = Selection { patterns, types, filter, format: ask.format.name, envelope };
     let settings = state.egress.settings();
     let ticks =
         |time: Duration| u64::try_from(time.as_nanos().div_ceil(settings.tick.as_nanos().max(1))).unwrap_or(u64::MAX).max(1);

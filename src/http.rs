@@ -24,7 +24,7 @@ use crate::egress::handover::Wire;
 use crate::egress::{self, Egress};
 use crate::follow::Follow;
 use crate::ingest::Ingest;
-use crate::model::subscription::parse::UrlJudge;
+use crate::model::subscription::parse::{TextJudge, UrlJudge};
 use crate::registry::{Registry, SourceRegistry};
 use crate::storage::EventLog;
 
@@ -133,6 +133,8 @@ pub struct HttpState {
     pub hub: Option<websub::Door>,
     /// Decides whether a URL may be dialled.
     pub urls: Arc<dyn UrlJudge + Send + Sync>,
+    /// Decides whether filters, templates, certificates and names of groups can be used.
+    pub texts: Arc<dyn TextJudge + Send + Sync>,
     /// Protocols that sources may have.
     pub protocols: &'static [&'static str],
     /// Completes definitions.

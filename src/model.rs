@@ -5,13 +5,18 @@ pub mod delivery;
 pub mod event;
 pub mod fields;
 pub mod headers;
+pub mod history;
+pub mod job;
 pub mod page;
 pub mod source;
 pub mod subscription;
 pub mod topic;
+pub mod varint;
 
 pub use delivery::{Attempt, ErrorKind, Exception, ExceptionState, Outcome};
 pub use event::{Event, EventError, NewEvent, Seq};
+pub use history::{HistoryPage, Success};
+pub use job::{JobId, RecoveryJob};
 pub use page::{Page, PageBuilder, PageError, Record, Records};
 pub use source::{ResumeToken, SourceSpec};
 pub use subscription::{SubscriptionId, SubscriptionSpec};

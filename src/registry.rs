@@ -13,8 +13,10 @@ use crate::model::source::SourceRecord;
 use crate::model::subscription::{Activity, Ordinal, SubscriptionRecord};
 use crate::storage::{Catalog, Result};
 
+mod judge;
 mod shelf;
 
+pub use judge::Texts;
 use shelf::{Kept, Shelf};
 
 /// What happened to a subscription.

@@ -1,4 +1,4 @@
-//! Retention: old pages, dead letters, failures and fingerprints are dropped in small slices, never in front of a commit.
+//! Retention: old pages, dead letters, attempts and fingerprints are dropped in small slices, never in front of a commit.
 //!
 //! It waits for nobody: what a cursor did not reach becomes expired when its lane notices, what an exception needs is kept by
 //! storage. It knows storage and the tail; [`Retention::step`] is one slice, the loop around it only waits.
@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::{Clock, Timestamp};
 use crate::model::Seq;
 use crate::model::subscription::Ordinal;
-use crate::storage::{StorageError, Store};
+use crate::storage::{LedgerTrim, LedgerTrimmed, StorageError, Store};
 use crate::tail::Tail;
 
 /// Pages dropped in one slice.
@@ -33,8 +33,10 @@ pub struct RetentionSettings {
     pub max_bytes: u64,
     /// Dead letters older than this are dropped.
     pub dead_letters_max_age: Duration,
-    /// Failed attempts older than this are forgotten.
-    pub failures_max_age: Duration,
+    /// Attempts older than this are forgotten.
+    pub attempts_max_age: Duration,
+    /// The oldest attempts are forgotten until all take no more than this.
+    pub attempts_max_bytes: u64,
 }
 
 /// Gives the oldest position whose key intake still knows.
@@ -84,16 +86,19 @@ impl Retention {
         let older_than = now.minus(self.settings.max_age);
         let (bounds, more) = self.store.log.trim(older_than, self.settings.max_bytes, SLICE_PAGES).await?;
         self.tail.set_first_kept(bounds.first);
-        let buried = self.bury(now).await?;
+        let trimmed = self.bury(now).await?;
         self.drop_fingerprints().await?;
-        let more = more || buried.len() >= SLICE_ROWS as usize;
-        Ok(Slice { more, buried })
+        Ok(Slice { more: more || trimmed.more, buried: trimmed.dead })
     }
 
-    async fn bury(&self, now: Timestamp) -> Result<Vec<(Ordinal, Seq)>, StorageError> {
-        let dead_before = now.minus(self.settings.dead_letters_max_age);
-        let failures_before = now.minus(self.settings.failures_max_age);
-        self.store.ledger.trim(dead_before, failures_before, SLICE_ROWS).await
+    async fn bury(&self, now: Timestamp) -> Result<LedgerTrimmed, StorageError> {
+        let trim = LedgerTrim {
+            dead_before: now.minus(self.settings.dead_letters_max_age),
+            attempts_before: now.minus(self.settings.attempts_max_age),
+            attempts_bytes_max: self.settings.attempts_max_bytes,
+            rows_max: SLICE_ROWS,
+        };
+        self.store.ledger.trim(trim).await
     }
 
     async fn drop_fingerprints(&self) -> Result<(), StorageError> {

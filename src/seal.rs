@@ -53,7 +53,8 @@ impl MasterKey {
         let mut hash = Sha256::new();
         hash.update(b"hookcast master key id\0");
         hash.update(bytes);
-        let id: String = hash.finalize()[..ID_CHARS / 2].iter().map(|byte| format!("{byte:02x}")).collect();
+        let mut id = <[u8; 32]>::from(hash.finalize()).map(|byte| format!("{byte:02x}")).concat();
+        id.truncate(ID_CHARS);
         let key = Self { bytes: Zeroizing::new(bytes), id };
         bytes.zeroize();
         key

@@ -24,7 +24,9 @@ pub mod sqlite;
 pub use administration::{ACTS_MAX, Administration, StoredTokens};
 pub use catalog::Catalog;
 pub use error::{Result, StorageError, StorageErrorKind};
-pub use ledger::{Checkpoint, Lease, Ledger, LedgerChange, PageRequest};
+pub use ledger::{
+    AttemptKey, Checkpoint, HistoryQuery, JOBS_ENDED_MAX, Lease, Ledger, LedgerChange, LedgerTrim, LedgerTrimmed, PageRequest,
+};
 pub use log::{Append, Bounds, EventLog, FingerprintChunk, LateAppend, TopicSummary};
 
 /// The four together, as one backend gives them.

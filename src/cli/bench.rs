@@ -17,6 +17,9 @@ mod deliver;
 mod down;
 mod experiment;
 mod failures;
+mod filter;
+mod gathering;
+mod history;
 mod latency;
 mod load;
 mod many;
@@ -41,8 +44,11 @@ const EXPERIMENTS: &[Experiment] = &[
     deliver::TEN,
     deliver::ONE,
     failures::ONE_PERCENT,
+    history::HISTORY,
     slow::FIFTY,
     down::REFUSING,
+    gathering::BATCH,
+    gathering::ORDERED,
     latency::CALM,
     latency::BUSY,
     latency::SLOW_DISK,
@@ -57,6 +63,7 @@ const EXPERIMENTS: &[Experiment] = &[
     backlog::LAGGING,
     subscriptions::CROWD,
     bytes::BYTES,
+    filter::FILTER,
 ];
 
 /// Arguments of `bench`.

@@ -58,7 +58,7 @@ fn print(args: &NewArgs) -> Result<(), Exit> {
     let mut bytes = [0; TOKEN_BYTES];
     getrandom::fill(&mut bytes).map_err(|error| failed(format!("the system gives no random bytes: {error}")))?;
     let token = format!("hc_{}", base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes));
-    let sha256: String = TokenEntry::digest(&token).iter().map(|byte| format!("{byte:02x}")).collect();
+    let sha256 = TokenEntry::digest(&token).map(|byte| format!("{byte:02x}")).concat();
     let topics = if args.topics.is_empty() { String::new() } else { format!(", topics = {}", json!(args.topics)) };
     output::say(&token)?;
     output::complain("the token is on standard output, this once; the line for `tokens` in [auth]:");

@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 use actix_http::header::{AUTHORIZATION, HeaderName, HeaderValue, USER_AGENT};
 
 use super::filled::Filled;
+use super::job::Job;
 use super::parcel::Content;
 use super::tokens::{TokenSource, Tokens};
 use crate::clock::Timestamp;
 use crate::model::subscription::{Auth, PayloadForm, SubscriptionSpec};
-use crate::model::{ErrorKind, Outcome};
+use crate::model::{ErrorKind, JobId, Outcome};
 use crate::net::client::{AuthKey, HeaderLines, PostRequest, PreparedTarget, WireAnswer, WireClient, WireFailure};
 use crate::net::target::Target;
 use crate::net::tls::Tls;
@@ -24,6 +25,7 @@ pub const AGENT: &str = concat!("hookcast/", env!("CARGO_PKG_VERSION"));
 
 const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
 const HOOKCAST_ATTEMPT: HeaderName = HeaderName::from_static("hookcast-attempt");
+const HOOKCAST_REPLAY: HeaderName = HeaderName::from_static("hookcast-replay");
 /// What `WebSub` calls the header of the scheme `hub`.
 const X_HUB_SIGNATURE: HeaderName = HeaderName::from_static("x-hub-signature");
 const HOOKCAST_SUBSCRIPTION: HeaderName = HeaderName::from_static("hookcast-subscription");
@@ -128,6 +130,23 @@ impl Address {
     }
 }
 
+/// Which attempt it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Mark {
+    /// 1 for the first.
+    pub attempt: u32,
+    /// The recovery job that wants it.
+    pub replay: Option<JobId>,
+}
+
+impl Mark {
+    /// As a job says.
+    #[must_use]
+    pub fn of(job: &Job) -> Self {
+        Self { attempt: job.attempt, replay: job.replay() }
+    }
+}
+
 /// Trust and identity of the subscription's own, if it has any.
 pub(super) fn own_tls(spec: &SubscriptionSpec, tls: &Tls) -> Result<Option<Tls>, Box<dyn std::error::Error>> {
     let identity = match spec.auth.as_deref() {
@@ -140,10 +159,13 @@ pub(super) fn own_tls(spec: &SubscriptionSpec, tls: &Tls) -> Result<Option<Tls>,
     Ok(Some(tls.with(spec.ca_pem.as_deref(), identity)?))
 }
 
-/// Posts `content` once. `attempt` is 1 for the first.
-pub async fn post(client: &WireClient, address: &Address, content: &Content, attempt: u32, now: Timestamp) -> Outcome {
+/// Posts `content` once.
+pub async fn post(client: &WireClient, address: &Address, content: &Content, mark: Mark, now: Timestamp) -> Outcome {
     let began = Instant::now();
-    let stamp = address.stamp(content, attempt, now);
+    let mut stamp = address.stamp(content, mark.attempt, now);
+    if let Some(job) = mark.replay {
+        stamp.push(&HOOKCAST_REPLAY, job.to_string());
+    }
     match &address.tokens {
         None => send(client, address, content, &stamp, began).await,
         // In a box, so that those without a token need no room for it.

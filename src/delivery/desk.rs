@@ -5,27 +5,32 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::batch::Batching;
 use super::circuit::{Circuit, Permit};
 use super::floor::LANE_QUEUE_BYTES_MAX;
-use super::job::{Effect, Errand, Job, Next, attempt_of};
-use super::limiter::Limiter;
+use super::job::{Effect, Job, Next, attempt_of};
+use super::limits::{Allowance, Leave, Pass};
 use super::order::Order;
+use super::pace::Pace;
 use super::parcel::Parcel;
 use super::policy::{self, Before, Decision, Verdict};
+use super::replays::Replays;
 use super::sieve::Filtering;
 use super::window::{Position, Window};
 use crate::clock::Timestamp;
-use crate::model::subscription::{OnFull, Ordinal, SubscriptionRecord};
+use crate::model::subscription::{Activity, DisabledReason, OnFull, Ordinal, SubscriptionRecord};
 use crate::model::{Attempt, ErrorKind, Exception, ExceptionState, Outcome, Seq};
 
 mod batching;
+mod flight;
+mod health;
 mod ordering;
+mod recovery;
 mod retries;
 
 use batching::NewWork;
+use flight::Flight;
 
 /// A delivery that waits for its next attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,15 +93,22 @@ pub struct Desk {
     pub is_busy: bool,
     /// How it stands with being fed from the log.
     pub feeding: Feeding,
+    /// No dead letter lies behind this, when there are any.
+    pub dead_to: Seq,
     /// The earliest time at which the lane's timer looks at it again.
     pub wakes_at: Option<Timestamp>,
     retries: BTreeMap<Seq, Retry>,
     due: BTreeSet<(Timestamp, Seq)>,
     retries_in_flight: u32,
     circuit: Circuit,
-    limiter: Option<Box<Limiter>>,
+    pace: Option<Box<Pace>>,
+    failing_since: Option<Timestamp>,
+    allowance: Option<Box<Allowance>>,
+    /// What the attempt that was given out last holds of shared limits.
+    pub pass: Option<Box<Pass>>,
     hold_until: Timestamp,
     retry_went_last: bool,
+    replays: Option<Box<Replays>>,
     order: Option<Box<Order>>,
     batching: Option<Box<Batching>>,
 }
@@ -105,7 +117,6 @@ impl Desk {
     /// A desk for a subscription that stands at `position`.
     #[must_use]
     pub fn new(record: Arc<SubscriptionRecord>, position: Position) -> Self {
-        let limiter = record.effective_rate_limit().map(Limiter::new).map(Box::new);
         let (order, batching) = (Order::of(&record.spec), record.spec.batch.map(Batching::new));
         Self {
             record,
@@ -116,14 +127,19 @@ impl Desk {
             is_ready: false,
             is_busy: false,
             feeding: Feeding::default(),
+            dead_to: Seq::ZERO,
             wakes_at: None,
             retries: BTreeMap::new(),
             due: BTreeSet::new(),
             retries_in_flight: 0,
             circuit: Circuit::default(),
-            limiter,
+            pace: None,
+            failing_since: None,
+            allowance: None,
+            pass: None,
             hold_until: Timestamp(0),
             retry_went_last: false,
+            replays: None,
             order,
             batching,
         }
@@ -173,9 +189,11 @@ impl Desk {
     #[must_use]
     pub fn in_flight(&self) -> u32 {
         if let Some(batching) = &self.batching {
-            return batching.flights;
+            return batching.flights.saturating_add(self.replays_in_flight());
         }
-        u32::try_from(self.window.in_flight()).unwrap_or(u32::MAX).saturating_add(self.retries_in_flight)
+        u32::try_from(self.window.in_flight())
+            .unwrap_or(u32::MAX)
+            .saturating_add(self.retries_in_flight + self.replays_in_flight())
     }
 
     /// Retries that wait or are in flight.
@@ -211,16 +229,11 @@ impl Desk {
     /// Takes a changed definition; `true` when it chooses other events than the one before.
     pub fn redefine(&mut self, record: Arc<SubscriptionRecord>) -> bool {
         let before = std::mem::replace(&mut self.record, record);
-        let (old, new) = (&before.spec, &self.record.spec);
-        let limit = self.record.effective_rate_limit();
-        if before.effective_rate_limit() != limit {
-            self.limiter = limit.map(Limiter::new).map(Box::new);
-        }
-        if old.url != new.url || before.activity != self.record.activity {
+        if before.spec.url != self.record.spec.url || before.activity != self.record.activity {
             // Another endpoint, or one that was said to be well again, starts without its past.
-            self.circuit = Circuit::default();
-            self.hold_until = Timestamp(0);
+            self.begin_anew(matches!(before.activity, Activity::Disabled(reason) if reason != DisabledReason::Manual));
         }
+        let (old, new) = (&before.spec, &self.record.spec);
         let reorders = (&old.ordering, old.on_dead) != (&new.ordering, new.on_dead);
         if old.batch != new.batch {
             self.batching = new.batch.map(Batching::new);
@@ -245,7 +258,7 @@ impl Desk {
         if self.hold_until > now {
             return Next::WaitUntil(self.hold_until);
         }
-        let probing = match self.circuit.permit(self.record.spec.max_in_flight) {
+        let probing = match self.circuit.permit(self.in_flight_allowed()) {
             Permit::UpTo(limit) if self.in_flight() >= limit => return Next::Nothing,
             Permit::UpTo(_) => false,
             Permit::ProbeAt(_) if self.in_flight() > 0 => return Next::Nothing,
@@ -257,18 +270,26 @@ impl Desk {
         }
         let retry = self.retry_to_make(now, probing);
         let new = self.new_work(now, probing);
+        let as_replay = !probing && self.replay_goes(retry.is_some() || new == NewWork::Now);
         let as_retry = match (retry, new) {
+            _ if as_replay => false,
             (Some(_), NewWork::Now) => !self.retry_went_last,
             (Some(_), _) => true,
             (None, NewWork::Now) => false,
             (None, NewWork::At(at)) => return Next::WaitUntil(self.due.first().map_or(at, |(due, _)| at.min(*due))),
             (None, NewWork::None) => return self.due.first().map_or(Next::Nothing, |(at, _)| Next::WaitUntil(*at)),
         };
-        if let Some(limiter) = &self.limiter
-            && let Err(wait) = limiter.spend()
-        {
-            return Next::WaitUntil(now.plus(wait.max(Duration::from_millis(1))));
+        if let Some(allowance) = &mut self.allowance {
+            match allowance.ask() {
+                Leave::Go(pass) => self.pass = pass,
+                Leave::In(wait) => return Next::WaitUntil(now.plus(wait)),
+                Leave::WhenCalled => return Next::Nothing,
+            }
         }
+        if as_replay {
+            return self.take_replay();
+        }
+        self.note_live();
         self.retry_went_last = as_retry;
         match retry {
             Some(seq) if as_retry && self.batching.is_some() => self.take_failed_batch(seq),
@@ -286,19 +307,19 @@ impl Desk {
         let attempt = attempt_of(job, outcome, began);
         let failure = (!outcome.is_success()).then(|| attempt.clone());
         self.last_attempt = Some(attempt);
-        let flight = self.end_flight(job.errand, job.seq);
-        let Some(history) = flight.history(now) else { return Effect::default() };
-        let decision = self.judge(outcome, history, now, chance);
-        let mut effect = self.conclude(job.seq, job.attempt, &flight, outcome, &decision.verdict, now);
+        let flight = self.end_flight(job.errand, job.seq, outcome, now);
+        let Some(history) = flight.history(now) else { return Effect { failure, ..Effect::default() } };
+        let decision = self.judge(outcome, history, (began, now), chance);
+        let mut effect = self.conclude((job.seq, job.attempt), &flight, outcome, &decision.verdict, now);
         effect.failure = failure;
         effect
     }
 
     /// What follows from an outcome for its event; what the endpoint has done is taken in.
-    fn judge(&mut self, outcome: &Outcome, history: Before, now: Timestamp, chance: f64) -> Decision {
+    fn judge(&mut self, outcome: &Outcome, history: Before, (began, now): (Timestamp, Timestamp), chance: f64) -> Decision {
         // An event that could not be read or filled in says nothing of the endpoint.
         if !matches!(outcome.error, Some(ErrorKind::Storage | ErrorKind::Template)) {
-            self.circuit.record(policy::blames_endpoint(outcome), now, chance);
+            self.weigh(outcome, began, now, chance);
         }
         let decision = policy::decide(outcome, history, &self.record.spec.retry, now, chance);
         if let Some(until) = decision.hold_until {
@@ -308,9 +329,16 @@ impl Desk {
     }
 
     /// Does what was decided about one event whose flight ended.
-    fn conclude(&mut self, seq: Seq, sent: u32, flight: &Flight, outcome: &Outcome, verdict: &Verdict, now: Timestamp) -> Effect {
+    fn conclude(
+        &mut self,
+        (seq, sent): (Seq, u32),
+        flight: &Flight,
+        outcome: &Outcome,
+        verdict: &Verdict,
+        now: Timestamp,
+    ) -> Effect {
         let Some(history) = flight.history(now) else { return Effect::default() };
-        let was_retry = matches!(flight, Flight::Again(_));
+        let was_retry = matches!(flight, Flight::Again(_) | Flight::Recovered { before: Some(_), .. });
         let mut effect = Effect::default();
         if outcome.is_success() {
             self.totals.delivered += 1;
@@ -345,40 +373,11 @@ impl Desk {
                 effect.put = remembered(ExceptionState::Retry, history.attempts, now, outcome.describe());
             }
         }
-        self.apply(seq, effect.put.as_ref());
+        match flight {
+            Flight::Recovered { is_kept, .. } => self.apply_recovered(*is_kept, &mut effect),
+            _ => self.apply(seq, effect.put.as_ref()),
+        }
         effect
-    }
-
-    /// Ends the flight of an event.
-    fn end_flight(&mut self, errand: Errand, seq: Seq) -> Flight {
-        if errand == Errand::First {
-            return if self.window.settle(seq) { Flight::First } else { Flight::CalledOff };
-        }
-        let Some(retry) = self.retries.remove(&seq) else { return Flight::CalledOff };
-        self.retries_in_flight = self.retries_in_flight.saturating_sub(u32::from(retry.in_flight));
-        self.due.remove(&(retry.due_at, seq));
-        Flight::Again(retry)
-    }
-}
-
-/// What an attempt turned out to be when it ended.
-enum Flight {
-    /// Nobody waits for it any more, after a seek, say.
-    CalledOff,
-    /// The first attempt of its event.
-    First,
-    /// A retry.
-    Again(Retry),
-}
-
-impl Flight {
-    /// What is known of the delivery from before this attempt; `None` when nobody waits for it.
-    fn history(&self, now: Timestamp) -> Option<Before> {
-        match self {
-            Self::CalledOff => None,
-            Self::First => Some(Before { attempts: 0, since: now }),
-            Self::Again(retry) => Some(Before { attempts: retry.attempts, since: retry.since }),
-        }
     }
 }
 

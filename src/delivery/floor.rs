@@ -2,6 +2,7 @@
 //!
 //! Everything here is called from the lane's one thread between two awaits. It does not read the log, post or save.
 
+use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use super::desk::Desk;
 use super::job::{Effect, Job, Next};
 use super::journal::Journal;
+use super::limits::{Bell, LimitBook, Pass};
 use super::matcher::{Matcher, Place};
 use super::notice::Notice;
 use super::parcel::Parcel;
@@ -22,6 +24,8 @@ use crate::storage::Lease;
 
 mod effects;
 mod feeding;
+mod health;
+mod recovery;
 mod timing;
 
 /// Bytes of events that may wait in one lane; more stay in the log.
@@ -42,6 +46,8 @@ pub struct Assignment {
     pub job: Job,
     /// Whether the endpoint was failing when the job was given out.
     pub is_suspect: bool,
+    /// What it holds of shared limits until it ends.
+    pub pass: RefCell<Option<Box<Pass>>>,
 }
 
 /// All desks of a lane.
@@ -62,6 +68,10 @@ pub struct Floor {
     waiting_bytes: usize,
     suspects_in_flight: u32,
     suspects_max: u32,
+    /// Subscriptions with recovery jobs.
+    replaying: Vec<Ordinal>,
+    /// Deliveries that succeeded and may have been dead letters.
+    recovered: Vec<(Ordinal, Seq)>,
     /// What desks want by the content of events.
     pub sieve: Sieve,
     /// Unsaved changes.
@@ -76,6 +86,8 @@ pub struct Floor {
     pub scanned: Seq,
     /// Attempts that ended so far.
     pub settled: u64,
+    book: Arc<LimitBook>,
+    bell: Arc<Bell>,
 }
 
 impl Floor {
@@ -95,6 +107,8 @@ impl Floor {
             waiting_bytes: 0,
             suspects_in_flight: 0,
             suspects_max: (slots / SUSPECT_SHARE).max(1),
+            replaying: Vec::new(),
+            recovered: Vec::new(),
             sieve: Sieve::default(),
             journal: Journal::default(),
             notices: Vec::new(),
@@ -102,6 +116,8 @@ impl Floor {
             has_moved: false,
             scanned,
             settled: 0,
+            book: Arc::default(),
+            bell: Arc::default(),
         }
     }
 
@@ -141,7 +157,9 @@ impl Floor {
             self.desks.len() - 1
         });
         self.matcher.insert(place, &record.spec.topics);
-        self.desks[place] = Some(Box::new(Desk::new(record, position)));
+        let mut desk = Box::new(Desk::new(record, position));
+        desk.limit(&self.book, &self.bell, None);
+        self.desks[place] = Some(desk);
         self.by_ordinal.insert(ordinal, place);
         if let Some((_, taken_in)) = self.leases.get_mut(&ordinal.partition()) {
             *taken_in = (*taken_in).max(ordinal.0);
@@ -165,8 +183,9 @@ impl Floor {
         let Some(place) = self.by_ordinal.get(&record.ordinal).copied() else { return };
         let Some(desk) = self.desks[place].as_deref_mut() else { return };
         let was_active = desk.is_active();
-        let old_topics = desk.record.spec.topics.clone();
+        let (old, old_topics) = (Arc::clone(&desk.record), desk.record.spec.topics.clone());
         let chooses_anew = desk.redefine(Arc::clone(record));
+        desk.limit(&self.book, &self.bell, Some(&old));
         if old_topics != record.spec.topics {
             self.matcher.remove(place, &old_topics);
             self.matcher.insert(place, &record.spec.topics);
@@ -192,6 +211,8 @@ impl Floor {
         self.busy.entry(ordinal.partition()).or_default().retain(|other| *other != place);
         self.ready.retain(|other| *other != place);
         self.hungry.retain(|other| *other != place);
+        self.replaying.retain(|other| *other != ordinal);
+        self.recovered.retain(|(other, _)| *other != ordinal);
         self.free.push(place);
         self.journal.forget(ordinal);
     }
@@ -286,6 +307,7 @@ impl Floor {
             let is_suspect = desk.circuit().is_suspect();
             if is_suspect && suspects_full {
                 // Looked at again soon: other failing endpoints hold the share that such endpoints have together.
+                desk.step_aside();
                 let at = Timestamp(now.0 + 100);
                 self.wake_at(place, at);
                 continue;
@@ -300,12 +322,16 @@ impl Floor {
             match next {
                 Next::Job(job) => {
                     let (ordinal, record) = (desk.ordinal(), Arc::clone(&desk.record));
+                    let pass = RefCell::new(desk.pass.take());
                     self.suspects_in_flight += u32::from(is_suspect);
                     self.make_ready(place);
-                    return Some(Assignment { place, ordinal, record, job, is_suspect });
+                    return Some(Assignment { place, ordinal, record, job, is_suspect, pass });
                 }
-                Next::WaitUntil(at) => self.wake_at(place, at),
-                Next::Nothing => {}
+                Next::WaitUntil(at) => {
+                    desk.step_aside();
+                    self.wake_at(place, at);
+                }
+                Next::Nothing => desk.step_aside(),
             }
         }
         None
@@ -322,21 +348,23 @@ impl Floor {
     ) -> Effect {
         self.suspects_in_flight -= u32::from(assignment.is_suspect);
         self.settled += 1;
+        drop(assignment.pass.take());
         let Some(desk) = self.desks.get_mut(assignment.place).and_then(Option::as_deref_mut) else { return Effect::default() };
         if desk.ordinal() != assignment.ordinal {
             return Effect::default();
         }
         let was_open = desk.circuit().is_open();
-        let mut effect = desk.settle(&assignment.job, outcome, times.0, times.1, chance);
+        let (mut effect, notice) = desk.settle_in_force(assignment, outcome, times, chance);
         let opened = !was_open && desk.circuit().is_open();
-        if desk.record.spec.url != assignment.record.spec.url {
-            // Another endpoint than the one in force said so; the event goes out again, to the new one.
-            effect.disable = None;
+        self.notices.extend(notice);
+        if !outcome.is_success() {
+            self.mark_busy(assignment.place);
         }
         for (mut of_member, event) in std::mem::take(&mut effect.rest) {
             self.remember(assignment, &mut of_member, event);
         }
         self.remember(assignment, &mut effect, event);
+        self.note_success(assignment, outcome, times.0);
         self.journal.touch(assignment.ordinal);
         if opened {
             // What waits is in the log as well; an endpoint that takes nothing must not keep the lane's memory.

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::attempt;
+use super::attempt::{self, Mark};
 use super::batch::{BatchBody, Gathered, Sent};
 use super::floor::Assignment;
 use super::lane::Lane;
@@ -39,7 +39,7 @@ pub(super) async fn post(lane: &Lane, assignment: &Assignment, batch: &Gathered,
         return policy::gone();
     };
     match lane.address(&assignment.record) {
-        Some(address) => attempt::post(lane.client(), &address, &content, assignment.job.attempt, began).await,
+        Some(address) => attempt::post(lane.client(), &address, &content, Mark::of(&assignment.job), began).await,
         None => attempt::failed(ErrorKind::Protocol, 0),
     }
 }

@@ -11,11 +11,6 @@ use crate::model::subscription::SubscriptionRecord;
 use crate::model::{Attempt, Exception, ExceptionState, Seq};
 use crate::storage::{PageRequest, StorageError};
 
-/// Failed attempts shown of one delivery.
-const ATTEMPTS_MAX: u32 = 100;
-/// Dead letters that one redrive reads at a time.
-const REDRIVE_PAGE: u32 = 500;
-
 /// The words for where a delivery stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeliveryState {
@@ -58,19 +53,10 @@ pub struct DeliveryView {
     pub state: DeliveryState,
     /// Why, when there is more to say.
     pub reason: Option<String>,
-    /// Its failed attempts, oldest first.
+    /// Its attempts, oldest first; after very many the newest.
     pub attempts: Vec<Attempt>,
     /// When it is tried next.
     pub next_attempt_at: Option<Timestamp>,
-}
-
-/// Which dead letters to try again.
-#[derive(Clone, Debug)]
-pub enum Redrive {
-    /// All there are now.
-    All,
-    /// These.
-    Seqs(Vec<Seq>),
 }
 
 impl Lanes {
@@ -106,54 +92,6 @@ impl Lanes {
         self.context.ledger.list(record.ordinal, ExceptionState::Dead, page).await
     }
 
-    /// Retries that wait, by position.
-    ///
-    /// # Errors
-    /// As storage fails.
-    pub async fn waiting_retries(&self, record: &SubscriptionRecord, page: PageRequest) -> Result<Vec<Exception>, StorageError> {
-        self.context.ledger.list(record.ordinal, ExceptionState::Retry, page).await
-    }
-
-    /// Tries dead letters again, as many as may wait at once; gives how many it took.
-    ///
-    /// # Errors
-    /// As storage fails.
-    pub async fn redrive(&self, record: &Arc<SubscriptionRecord>, which: Redrive) -> Result<u64, StorageError> {
-        // Letters that are not stored yet would not be found.
-        if self.ask(record, Question::Save).await.is_none() {
-            return Ok(0);
-        }
-        let mut taken = 0;
-        match which {
-            Redrive::Seqs(seqs) => {
-                let mut dead = Vec::with_capacity(seqs.len());
-                for seq in seqs {
-                    let found = self.context.ledger.exception(record.ordinal, seq).await?;
-                    dead.extend(found.filter(|exception| exception.state == ExceptionState::Dead));
-                }
-                taken += self.redrive_page(record, dead).await;
-            }
-            Redrive::All => {
-                let mut after = Seq::ZERO;
-                loop {
-                    let dead = self.dead_letters(record, PageRequest { after, limit: REDRIVE_PAGE }).await?;
-                    let (Some(last), count) = (dead.last().map(|exception| exception.seq), dead.len() as u64) else { break };
-                    after = last;
-                    let took = self.redrive_page(record, dead).await;
-                    taken += took;
-                    if took < count {
-                        break;
-                    }
-                }
-            }
-        }
-        Ok(taken)
-    }
-
-    async fn redrive_page(&self, record: &Arc<SubscriptionRecord>, dead: Vec<Exception>) -> u64 {
-        self.ask(record, |reply| Question::Redrive(dead, reply)).await.unwrap_or(0) as u64
-    }
-
     /// Tells the lane that retention forgot `count` dead letters.
     pub async fn buried(&self, record: &Arc<SubscriptionRecord>, count: u64) {
         let command = super::LaneCommand::Ask(Arc::clone(record), Question::Buried(count));
@@ -176,10 +114,8 @@ impl Lanes {
         };
         // The lane first: what it has not saved then, storage has later, or it is in the answer.
         let Some(fresh) = self.ask(record, |reply| Question::Standing(seq, reply)).await else { return Ok(None) };
-        let Fresh { standing, last_word, failures } = fresh;
-        let mut attempts = self.context.ledger.failures(record.ordinal, Some(seq), ATTEMPTS_MAX).await?;
-        let unsaved: Vec<_> = failures.into_iter().filter(|attempt| !attempts.contains(attempt)).collect();
-        attempts.extend(unsaved);
+        let Fresh { standing, last_word, attempts } = fresh;
+        let attempts = self.attempts_of(record, seq, attempts).await?;
         let stored = match last_word {
             Some(word) => word,
             None => self.context.ledger.exception(record.ordinal, seq).await?,
@@ -193,6 +129,12 @@ impl Lanes {
             _ if seq <= record.starts_after => view(DeliveryState::BeforeStart, None),
             (standing, _) => self.passed_or_pending(record, seq, standing).await?,
         };
+        if found.state == DeliveryState::Delivered
+            && attempts.iter().all(|attempt| attempt.error.is_some())
+            && self.context.ledger.is_skipped(record.ordinal, seq).await?
+        {
+            found = view(DeliveryState::Filtered, Some("skipped"));
+        }
         found.attempts = attempts;
         Ok(Some(found))
     }

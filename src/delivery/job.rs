@@ -5,8 +5,8 @@ use std::rc::Rc;
 use super::batch::Gathered;
 use super::parcel::Parcel;
 use crate::clock::Timestamp;
-use crate::model::subscription::DisabledReason;
-use crate::model::{Attempt, Event, Exception, Outcome, Seq};
+use crate::model::subscription::{DisabledReason, Ordinal};
+use crate::model::{Attempt, Event, Exception, JobId, Outcome, Seq, Success};
 
 /// Why an attempt is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub enum Errand {
     First,
     /// An earlier attempt failed.
     Retry,
+    /// A recovery job wants it posted once more.
+    Replay(JobId),
 }
 
 /// One attempt to make.
@@ -30,6 +32,17 @@ pub struct Job {
     pub errand: Errand,
     /// The events that go out together, `seq` the first of them, where the subscription gathers.
     pub batch: Option<Rc<Gathered>>,
+}
+
+impl Job {
+    /// The recovery job that wants it, for `hookcast-replay`.
+    #[must_use]
+    pub fn replay(&self) -> Option<JobId> {
+        match self.errand {
+            Errand::Replay(id) => Some(id),
+            _ => None,
+        }
+    }
 }
 
 /// What a subscription wants now.
@@ -58,6 +71,12 @@ pub struct Effect {
     pub disable: Option<DisabledReason>,
     /// The same of further events of a batch, each with its event where that is known.
     pub rest: Vec<(Effect, Option<Event>)>,
+}
+
+/// How a successful attempt is remembered in the history.
+#[must_use]
+pub fn success_of(ordinal: Ordinal, seq: Seq, n: u32, outcome: &Outcome, began: Timestamp) -> Success {
+    Success { ordinal, seq, at: began, n, latency_ms: outcome.latency_ms, status: outcome.status.unwrap_or(200) }
 }
 
 /// How an attempt is remembered.

@@ -8,9 +8,10 @@ use std::rc::Rc;
 
 use foldhash::HashMap;
 
+use super::book::Book;
 use crate::model::delivery::{ExpiredRange, KeptException};
 use crate::model::subscription::{Ordinal, PARTITIONS};
-use crate::model::{Attempt, Event, Exception, Seq};
+use crate::model::{Attempt, Event, Exception, HistoryPage, RecoveryJob, Seq, Success};
 use crate::storage::{Checkpoint, Lease, LedgerChange};
 
 /// Exceptions that may wait to be saved in one lane; then no attempt begins until a save went through.
@@ -24,7 +25,9 @@ pub struct Journal {
     partitions: HashMap<u16, Unsaved>,
     /// Changes that were taken and are not known to be saved, oldest first.
     under_way: Vec<Rc<Vec<LedgerChange>>>,
-    failures_left_out: u64,
+    left_out: u64,
+    /// Successful attempts, when they are remembered.
+    book: Option<Box<Book>>,
     /// Exceptions put since the last save, at least.
     unsaved: usize,
 }
@@ -34,9 +37,38 @@ struct Unsaved {
     exceptions: BTreeMap<(Ordinal, Seq), Option<KeptException>>,
     failures: Vec<(Ordinal, Attempt)>,
     expired: Vec<ExpiredRange>,
+    skipped: Vec<ExpiredRange>,
+    jobs: BTreeMap<(Ordinal, u64), RecoveryJob>,
 }
 
 impl Journal {
+    /// Remembers successful attempts as well.
+    pub fn remember_successes(&mut self) {
+        self.book = Some(Box::default());
+    }
+
+    /// Attempts that nobody remembers, because storage took nothing for too long.
+    pub fn take_left_out(&mut self) -> u64 {
+        std::mem::take(&mut self.left_out)
+    }
+
+    /// Notes a successful attempt; whoever does also touches the partition.
+    pub fn success(&mut self, success: impl FnOnce() -> Success) {
+        if let Some(book) = &mut self.book {
+            book.push(success());
+        }
+    }
+
+    /// Notes a range that was skipped.
+    pub fn skipped(&mut self, range: ExpiredRange) {
+        self.of(range.ordinal).skipped.push(range);
+    }
+
+    /// Notes how a job stands.
+    pub fn job(&mut self, job: RecoveryJob) {
+        self.of(job.ordinal).jobs.insert((job.ordinal, job.id.0), job);
+    }
+
     /// Notes an exception made or changed.
     pub fn put(&mut self, exception: Exception, event: Option<Event>) {
         let key = (exception.ordinal, exception.seq);
@@ -58,7 +90,7 @@ impl Journal {
         if failures.len() < FAILURES_MAX {
             failures.push((ordinal, attempt));
         } else {
-            self.failures_left_out += 1;
+            self.left_out += 1;
         }
     }
 
@@ -100,6 +132,11 @@ impl Journal {
             unsaved.exceptions.retain(|(other, _), _| *other != ordinal);
             unsaved.failures.retain(|(other, _)| *other != ordinal);
             unsaved.expired.retain(|range| range.ordinal != ordinal);
+            unsaved.skipped.retain(|range| range.ordinal != ordinal);
+            unsaved.jobs.retain(|(other, _), _| *other != ordinal);
+        }
+        if let Some(book) = &mut self.book {
+            book.forget(ordinal);
         }
     }
 
@@ -110,12 +147,12 @@ impl Journal {
         for (partition, unsaved) in self.partitions.drain() {
             let Some((lease, checkpoint)) = progress(partition) else { continue };
             let mut change = LedgerChange {
-                lease,
-                put: Vec::new(),
-                clear: Vec::new(),
                 failures: unsaved.failures,
                 expired: unsaved.expired,
+                skipped: unsaved.skipped,
+                jobs: unsaved.jobs.into_values().collect(),
                 checkpoint: Some(checkpoint),
+                ..LedgerChange::new(lease)
             };
             for (key, kept) in unsaved.exceptions {
                 match kept {
@@ -124,6 +161,11 @@ impl Journal {
                 }
             }
             changes.push(change);
+        }
+        if let (Some(book), Some(first)) = (&mut self.book, changes.first_mut()) {
+            // One lane holds a partition, so its number tells lanes apart.
+            first.history = book.take(first.lease.partition);
+            self.left_out += book.take_left_out();
         }
         changes
     }
@@ -151,12 +193,39 @@ impl Journal {
         })
     }
 
-    /// Failed attempts of a delivery that storage may not have yet, oldest first.
+    /// The last words on deliveries behind `after` that storage may not have yet.
     #[must_use]
-    pub fn failures(&self, ordinal: Ordinal, seq: Seq) -> Vec<Attempt> {
+    pub fn words(&self, ordinal: Ordinal, after: Seq) -> BTreeMap<Seq, Option<Exception>> {
+        let mut words = BTreeMap::new();
+        for change in self.under_way.iter().flat_map(|changes| changes.iter()) {
+            let put = change.put.iter().map(|kept| &kept.exception).filter(|put| put.ordinal == ordinal && put.seq > after);
+            words.extend(put.map(|put| (put.seq, Some(put.clone()))));
+            let cleared = change.clear.iter().filter(|(other, seq)| *other == ordinal && *seq > after);
+            words.extend(cleared.map(|(_, seq)| (*seq, None)));
+        }
+        let unsaved = self.partitions.get(&ordinal.partition()).into_iter();
+        let unsaved = unsaved.flat_map(|unsaved| unsaved.exceptions.range((ordinal, after.next())..=(ordinal, Seq(u64::MAX))));
+        words.extend(unsaved.map(|((_, seq), kept)| (*seq, kept.as_ref().map(|kept| kept.exception.clone()))));
+        words
+    }
+
+    /// Attempts of a subscription, or of one of its deliveries, that storage may not have yet.
+    #[must_use]
+    pub fn attempts(&self, ordinal: Ordinal, seq: Option<Seq>) -> Vec<Attempt> {
+        let mut attempts = self.failures(ordinal, seq);
+        let pages = self.under_way.iter().flat_map(|changes| changes.iter()).flat_map(|change| &change.history);
+        let taken = pages.filter_map(HistoryPage::decode).flatten();
+        let taken = taken.filter(|success| success.ordinal == ordinal && seq.is_none_or(|seq| success.seq == seq));
+        let unsaved = self.book.iter().flat_map(|book| book.of(ordinal, seq));
+        attempts.extend(taken.chain(unsaved).map(|success| success.attempt()));
+        attempts
+    }
+
+    fn failures(&self, ordinal: Ordinal, seq: Option<Seq>) -> Vec<Attempt> {
         let taken = self.under_way.iter().flat_map(|changes| changes.iter()).flat_map(|change| &change.failures);
         let unsaved = self.partitions.get(&ordinal.partition()).into_iter().flat_map(|unsaved| &unsaved.failures);
-        let all = taken.chain(unsaved).filter(|(other, attempt)| *other == ordinal && attempt.seq == seq);
+        let wanted = |(other, attempt): &&(Ordinal, Attempt)| *other == ordinal && seq.is_none_or(|seq| attempt.seq == seq);
+        let all = taken.chain(unsaved).filter(wanted);
         all.map(|(_, attempt)| attempt.clone()).collect()
     }
 
@@ -178,6 +247,13 @@ impl Journal {
             unsaved.failures.splice(0..0, change.failures);
             unsaved.failures.truncate(FAILURES_MAX);
             unsaved.expired.splice(0..0, change.expired);
+            unsaved.skipped.splice(0..0, change.skipped);
+            for job in change.jobs {
+                unsaved.jobs.entry((job.ordinal, job.id.0)).or_insert(job);
+            }
+            if let Some(book) = &mut self.book {
+                book.give_back(&change.history);
+            }
         }
     }
 

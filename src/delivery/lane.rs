@@ -7,20 +7,22 @@ use std::cell::RefCell;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::addresses::Addresses;
-use super::attempt::{self, Address};
+use super::attempt::{self, Address, Mark};
 use super::consent::ask::Identity;
 use super::crew::{Crew, Taken};
 use super::floor::{Assignment, Floor};
+use super::limits::LimitBook;
 use super::metrics::LaneCounts;
 use super::notice::Notice;
 use super::parcel::Parcel;
 use super::policy;
+use super::steps::Steps;
 use super::{gathering, sorting};
 use crate::clock::{Clock, Timestamp};
 use crate::follow::Follow;
@@ -49,6 +51,10 @@ pub struct LaneContext {
     pub tls: Tls,
     /// How the relay calls itself when it asks endpoints for their consent.
     pub identity: Identity,
+    /// Whether successful attempts are remembered.
+    pub remembers_successes: bool,
+    /// Limits that subscriptions share over all lanes.
+    pub limits: Arc<LimitBook>,
     /// Where notices go.
     pub notices: mpsc::Sender<Notice>,
     /// Stops the lane.
@@ -65,6 +71,8 @@ pub struct Lane {
     pub counts: LaneCounts,
     /// Wakes the feeder.
     pub hunger: Notify,
+    /// Wakes whoever brings events to recovery jobs.
+    pub replays: Notify,
     /// Wakes the saver.
     pub dirt: Notify,
     /// Wakes the timer task when an earlier time was set.
@@ -75,6 +83,8 @@ pub struct Lane {
     addresses: RefCell<Addresses>,
     crew: RefCell<Crew<(Assignment, Timestamp)>>,
     random: RefCell<fastrand::Rng>,
+    begun: Instant,
+    steps: Steps,
 }
 
 impl Lane {
@@ -86,6 +96,7 @@ impl Lane {
             floor: RefCell::new(floor),
             counts: LaneCounts::default(),
             hunger: Notify::new(),
+            replays: Notify::new(),
             dirt: Notify::new(),
             alarm: Notify::new(),
             saving: tokio::sync::Mutex::default(),
@@ -93,13 +104,30 @@ impl Lane {
             addresses: RefCell::default(),
             crew: RefCell::default(),
             random: RefCell::new(fastrand::Rng::new()),
+            begun: Instant::now(),
+            steps: Steps::default(),
         })
     }
 
     /// The present.
     #[must_use]
     pub fn now(&self) -> Timestamp {
-        self.context.clock.now()
+        let now = self.context.clock.now();
+        if !self.steps.is_smooth(now) {
+            self.follow_clock(now);
+        }
+        now
+    }
+
+    /// Moves what is waited for when the wall clock was moved. While the floor is borrowed, the next look does.
+    fn follow_clock(&self, now: Timestamp) {
+        let Ok(mut floor) = self.floor.try_borrow_mut() else { return self.steps.look_again() };
+        let by_ms = self.steps.look(now, self.begun.elapsed());
+        if by_ms != 0 {
+            tracing::warn!(by_ms, "the wall clock was moved; what is waited for moves with it");
+            floor.shift(by_ms);
+            self.alarm.notify_one();
+        }
     }
 
     /// Uniform in `0.0..1.0`.
@@ -217,6 +245,7 @@ impl Lane {
             return (attempt::failed(ErrorKind::Protocol, 0), Some(parcel.event().clone()));
         };
         let log_id = self.context.follow.log_id();
+        let mark = Mark::of(&assignment.job);
         let filled;
         let content = match (address.payload, &address.filled) {
             (PayloadForm::Binary, _) => parcel.binary(log_id),
@@ -229,7 +258,7 @@ impl Lane {
             },
             (PayloadForm::Structured | PayloadForm::Template, _) => parcel.structured(log_id),
         };
-        let outcome = attempt::post(&self.client, &address, content, assignment.job.attempt, began).await;
+        let outcome = attempt::post(&self.client, &address, content, mark, began).await;
         // Only what is remembered of a failure needs the event.
         let event = (!outcome.is_success()).then(|| parcel.event().clone());
         (outcome, event)
@@ -261,6 +290,9 @@ impl Lane {
             drop(floor);
             if hungry {
                 self.hunger.notify_one();
+            }
+            if assignment.job.replay().is_some() {
+                self.replays.notify_one();
             }
             effect
         };

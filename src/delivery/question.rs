@@ -1,5 +1,6 @@
 //! What others may ask a lane about one subscription, and what it answers.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -7,14 +8,14 @@ use actix_http::header::{CONTENT_TYPE, HeaderName};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::attempt;
+use super::attempt::{self, Mark};
 use super::job::{Errand, Job, attempt_of};
 use super::lane::Lane;
 use super::parcel::Content;
 use super::sieve::Filtering;
 use crate::clock::Timestamp;
 use crate::model::subscription::SubscriptionRecord;
-use crate::model::{Attempt, ErrorKind, Exception, ExceptionState, Seq};
+use crate::model::{Attempt, ErrorKind, Exception, JobId, RecoveryJob, Seq};
 use crate::net::client::HeaderLines;
 
 /// How a subscription is doing.
@@ -68,8 +69,21 @@ pub struct Fresh {
     pub standing: Standing,
     /// The last word on its exception; the inner `None` means that it ended.
     pub last_word: Option<Option<Exception>>,
-    /// Its newest failed attempts.
-    pub failures: Vec<Attempt>,
+    /// Its newest attempts.
+    pub attempts: Vec<Attempt>,
+}
+
+/// What waits in memory behind a position.
+#[derive(Debug)]
+pub struct Waiting {
+    /// Retries by position, at most as many as asked for.
+    pub retries: Vec<Exception>,
+    /// The last words on exceptions that storage may not know yet; `None` = ended.
+    pub words: BTreeMap<Seq, Option<Exception>>,
+    /// Events up to `base` that are not settled and no exceptions, rising.
+    pub open: Vec<Seq>,
+    /// Everything behind this is not tried yet.
+    pub base: Seq,
 }
 
 /// A question to a lane.
@@ -81,14 +95,24 @@ pub enum Question {
     Status(oneshot::Sender<SubscriptionStatus>),
     /// Where does this delivery stand?
     Standing(Seq, oneshot::Sender<Fresh>),
+    /// Which attempts are not saved yet?
+    Attempts(oneshot::Sender<Vec<Attempt>>),
+    /// What waits behind this position, at most so many retries?
+    Waiting(Seq, usize, oneshot::Sender<Waiting>),
     /// Save what is not saved.
     Save(oneshot::Sender<()>),
     /// Post a test event now.
     Ping(oneshot::Sender<Attempt>),
     /// Go on behind this position.
     Seek(Seq, oneshot::Sender<()>),
-    /// Try these dead letters again; answers how many it took, in order, until no more retries may wait.
-    Redrive(Vec<Exception>, oneshot::Sender<usize>),
+    /// Settle everything up to this position.
+    Skip(Seq, oneshot::Sender<bool>),
+    /// Do this job; answers whether there is room for it.
+    Recover(Box<RecoveryJob>, oneshot::Sender<bool>),
+    /// Which jobs run?
+    Jobs(oneshot::Sender<Vec<RecoveryJob>>),
+    /// End this job before its end.
+    Cancel(JobId, oneshot::Sender<Option<RecoveryJob>>),
     /// These dead letters are gone.
     Buried(u64),
 }
@@ -109,13 +133,15 @@ pub fn answer(lane: &Rc<Lane>, record: &Arc<SubscriptionRecord>, question: Quest
                 let _ = reply.send(standing);
             }
         }
-        Question::Save(reply) => {
-            let lane = Rc::clone(lane);
-            actix_rt::spawn(async move {
-                super::saving::save(&lane).await;
-                let _ = reply.send(());
-            });
+        Question::Attempts(reply) => {
+            let _ = reply.send(lane.floor.borrow().journal.attempts(record.ordinal, None));
         }
+        Question::Waiting(after, limit, reply) => {
+            if let Some(waiting) = waiting(lane, record, after, limit) {
+                let _ = reply.send(waiting);
+            }
+        }
+        Question::Save(reply) => save_then(lane, reply, ()),
         Question::Ping(reply) => {
             let (lane, record) = (Rc::clone(lane), Arc::clone(record));
             actix_rt::spawn(async move {
@@ -126,19 +152,29 @@ pub fn answer(lane: &Rc<Lane>, record: &Arc<SubscriptionRecord>, question: Quest
             lane.floor.borrow_mut().seek(record.ordinal, to);
             lane.stir();
             lane.hunger.notify_one();
-            let lane = Rc::clone(lane);
+            save_then(lane, reply, ());
+        }
+        Question::Skip(to, reply) => {
+            let (lane, record) = (Rc::clone(lane), Arc::clone(record));
             actix_rt::spawn(async move {
-                super::saving::save(&lane).await;
-                let _ = reply.send(());
+                let _ = reply.send(super::replaying::skip(&lane, &record, to).await.is_ok());
             });
         }
-        Question::Redrive(dead, reply) => {
-            let taken = redrive(lane, record, &dead);
-            let lane = Rc::clone(lane);
-            actix_rt::spawn(async move {
-                super::saving::save(&lane).await;
-                let _ = reply.send(taken);
-            });
+        Question::Recover(job, reply) => {
+            let is_taken = lane.floor.borrow_mut().recover(*job);
+            lane.replays.notify_one();
+            save_then(lane, reply, is_taken);
+        }
+        Question::Jobs(reply) => {
+            let mut floor = lane.floor.borrow_mut();
+            if let Some(desk) = floor.desk(record.ordinal) {
+                let _ = reply.send(desk.jobs());
+            }
+        }
+        Question::Cancel(id, reply) => {
+            let cancelled = lane.floor.borrow_mut().cancel(record.ordinal, id, lane.now());
+            lane.replays.notify_one();
+            save_then(lane, reply, cancelled);
         }
         Question::Buried(count) => {
             let mut floor = lane.floor.borrow_mut();
@@ -154,6 +190,15 @@ pub fn answer(lane: &Rc<Lane>, record: &Arc<SubscriptionRecord>, question: Quest
             }
         }
     }
+}
+
+/// Answers once everything that is decided by now is saved.
+fn save_then<T: 'static>(lane: &Rc<Lane>, reply: oneshot::Sender<T>, answer: T) {
+    let lane = Rc::clone(lane);
+    actix_rt::spawn(async move {
+        super::saving::save(&lane).await;
+        let _ = reply.send(answer);
+    });
 }
 
 fn status(lane: &Rc<Lane>, record: &SubscriptionRecord) -> Option<SubscriptionStatus> {
@@ -193,36 +238,18 @@ fn standing(lane: &Rc<Lane>, record: &SubscriptionRecord, seq: Seq) -> Option<Fr
         Standing::Passed
     };
     let journal = &floor.journal;
-    let (last_word, failures) = (journal.last_word(record.ordinal, seq), journal.failures(record.ordinal, seq));
-    Some(Fresh { standing, last_word, failures })
+    let (last_word, attempts) = (journal.last_word(record.ordinal, seq), journal.attempts(record.ordinal, Some(seq)));
+    Some(Fresh { standing, last_word, attempts })
 }
 
-fn redrive(lane: &Rc<Lane>, record: &SubscriptionRecord, dead: &[Exception]) -> usize {
-    let now = lane.now();
+fn waiting(lane: &Rc<Lane>, record: &SubscriptionRecord, after: Seq, limit: usize) -> Option<Waiting> {
     let mut floor = lane.floor.borrow_mut();
-    let mut taken = 0;
-    for exception in dead {
-        let Some(desk) = floor.desk(record.ordinal) else { break };
-        if desk.is_full() {
-            break;
-        }
-        if desk.retry(exception.seq).is_some() {
-            continue;
-        }
-        let mut again = exception.clone();
-        again.state = ExceptionState::Retry;
-        again.attempts = 0;
-        again.due_at = now;
-        again.since = now;
-        desk.resume_retry(&again);
-        desk.totals.dead = desk.totals.dead.saturating_sub(1);
-        floor.journal.put(again, None);
-        taken += 1;
-    }
-    floor.nudge(record.ordinal);
-    drop(floor);
-    lane.stir();
-    taken
+    let scanned = floor.scanned;
+    let words = floor.journal.words(record.ordinal, after);
+    let desk = floor.desk(record.ordinal)?;
+    let (retries, base) = (desk.retries_after(after, limit), desk.window.base(scanned));
+    let open = desk.window.progress(scanned).map_or_else(Vec::new, |progress| progress.holes);
+    Some(Waiting { retries, words, open: open.into_iter().filter(|seq| *seq > after).collect(), base })
 }
 
 /// One signed test event, posted now, outside the log.
@@ -236,7 +263,7 @@ async fn ping(lane: &Rc<Lane>, record: &SubscriptionRecord) -> Attempt {
     headers.push(&HeaderName::from_static("webhook-id"), &id);
     let content = Content { body: Bytes::from(body.to_string()), headers, webhook_id: id };
     let outcome = match lane.address(record) {
-        Some(address) => attempt::post(lane.client(), &address, &content, 1, now).await,
+        Some(address) => attempt::post(lane.client(), &address, &content, Mark { attempt: 1, replay: None }, now).await,
         None => attempt::failed(ErrorKind::Protocol, 0),
     };
     attempt_of(&job, &outcome, now)

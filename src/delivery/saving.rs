@@ -41,8 +41,10 @@ pub(super) async fn save_dirty(lane: Rc<Lane>) {
         let began = Instant::now();
         let attempts = lane.floor.borrow().settled - std::mem::replace(&mut settled, lane.floor.borrow().settled);
         refused = !save(&lane).await;
+        super::replaying::settle_recovered(&lane).await;
         distance = if refused { SAVE_AGAIN } else { distance_of(began.elapsed(), attempts) };
         lane.counts.flush();
+        tell_left_out(&lane);
         lane.stir();
     }
 }
@@ -69,11 +71,24 @@ fn distance_of(took: Duration, attempts: u64) -> Duration {
     (took * SAVE_SHARE).clamp(by_attempts, SAVE_EVERY_MAX)
 }
 
+/// Attempts for which there was no room while storage took none.
+fn tell_left_out(lane: &Lane) {
+    let left_out = lane.floor.borrow_mut().journal.take_left_out();
+    if left_out > 0 {
+        metrics::counter!("hookcast_attempts_left_out_total").increment(left_out);
+        tracing::warn!(left_out, "attempts are not remembered: storage did not take them in time");
+    }
+}
+
 /// Saves once, after whatever is being saved; `false` when storage refused.
 pub(super) async fn save(lane: &Rc<Lane>) -> bool {
     let _one_at_a_time = lane.saving.lock().await;
     let changes = {
         let mut floor = lane.floor.borrow_mut();
+        if floor.note_jobs(lane.now()) {
+            // One may have ended, and the next wants events.
+            lane.replays.notify_one();
+        }
         let mut journal = std::mem::take(&mut floor.journal);
         let changes = journal.take(|partition| floor.progress(partition));
         floor.journal = journal;
@@ -138,6 +153,8 @@ pub(super) async fn keep_house(lane: Rc<Lane>) {
             _ = ticks.tick() => {
                 lane.sweep_connections();
                 lane.counts.flush();
+                // A clock that was moved is noticed although nothing is delivered.
+                let _ = lane.now();
                 let scanned = lane.floor.borrow().scanned;
                 if scanned != saved && saved_at.elapsed() >= FRONTIERS_EVERY {
                     (saved, saved_at) = (scanned, Instant::now());

@@ -6,6 +6,7 @@ use metrics::counter;
 
 use super::desk::Desk;
 use crate::filter::{Facts, Filter, Filters, Verdict};
+use crate::model::subscription::SubscriptionSpec;
 use crate::model::{Event, Seq};
 
 /// What a desk's filter did since the start of the process.
@@ -66,6 +67,33 @@ impl Sieve {
                 counter!(name).increment(std::mem::take(count));
             }
         }
+    }
+}
+
+/// What a definition wants, where events are chosen beside the deliveries that come up by themselves. Nothing is counted.
+#[derive(Debug)]
+pub struct Choice<'a> {
+    spec: &'a SubscriptionSpec,
+    /// `None` for a filter that does not compile, which wants nothing.
+    filter: Option<Option<Filter>>,
+}
+
+impl<'a> Choice<'a> {
+    /// What this definition wants.
+    #[must_use]
+    pub fn of(spec: &'a SubscriptionSpec) -> Self {
+        Self { spec, filter: spec.filter.as_deref().map(|text| Filter::compile(text).ok()) }
+    }
+
+    /// Whether an event is wanted.
+    #[must_use]
+    pub fn takes(&self, event: &Event) -> bool {
+        self.spec.wants(event.topic().as_str(), event.fields().kind)
+            && match &self.filter {
+                None => true,
+                Some(None) => false,
+                Some(Some(filter)) => filter.judge(&Facts::of(event)) == Verdict::Wanted,
+            }
     }
 }
 

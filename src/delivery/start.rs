@@ -15,10 +15,10 @@ use super::lane::{Lane, LaneContext};
 use super::matcher::Place;
 use super::question;
 use super::window::Progress;
-use super::{reading, saving};
+use super::{reading, replaying, saving};
 use crate::clock::Timestamp;
 use crate::model::subscription::{Ordinal, SubscriptionRecord};
-use crate::model::{Exception, ExceptionState, Seq};
+use crate::model::{Exception, ExceptionState, RecoveryJob, Seq};
 use crate::net::client::WireClient;
 use crate::net::dial::Gate;
 use crate::registry::RegistryChange;
@@ -32,6 +32,7 @@ pub(super) struct PartitionStart {
     pub(super) records: Vec<Arc<SubscriptionRecord>>,
     pub(super) retries: Vec<Exception>,
     pub(super) dead: Vec<(Ordinal, u64)>,
+    pub(super) jobs: Vec<RecoveryJob>,
 }
 
 /// What a lane is started with.
@@ -53,6 +54,11 @@ pub(super) fn spawn(start: LaneStart) {
 async fn run(start: LaneStart) {
     let LaneStart { partitions, context, gate, inbox } = start;
     let mut floor = Floor::new(reader_start(&partitions, context.follow.head()), SLOTS_MAX);
+    if context.remembers_successes {
+        floor.journal.remember_successes();
+    }
+    floor.limit_by(Arc::clone(&context.limits));
+    let now = context.clock.now();
     let mut reopen = Vec::new();
     for partition in partitions {
         let partition_number = partition.lease.partition;
@@ -60,6 +66,9 @@ async fn run(start: LaneStart) {
         for record in partition.records {
             let progress = partition.progress.of(record.ordinal, record.starts_after);
             let place = floor.add(Arc::clone(&record), &progress);
+            if let (Some(since), Some(desk)) = (partition.progress.failing.get(&record.ordinal), floor.desk(record.ordinal)) {
+                desk.resume_failing(*since, now);
+            }
             let stands_aside = floor.desk(record.ordinal).is_some_and(|desk| desk.reopen_aside(&progress.holes));
             if !progress.holes.is_empty() && !stands_aside {
                 reopen.push((place, record.ordinal, progress.holes));
@@ -67,7 +76,7 @@ async fn run(start: LaneStart) {
         }
         for exception in &partition.retries {
             if let Some(desk) = floor.desk(exception.ordinal) {
-                desk.resume_retry(exception);
+                desk.resume_stored(exception, now);
                 floor.nudge(exception.ordinal);
             } else {
                 tracing::info!(partition = partition_number, "forgetting retries of a deleted subscription");
@@ -76,8 +85,14 @@ async fn run(start: LaneStart) {
         }
         for (ordinal, count) in partition.dead {
             if let Some(desk) = floor.desk(ordinal) {
-                desk.totals.dead = count;
+                (desk.totals.dead, desk.dead_to) = (count, context.follow.head());
             } else {
+                forget(&context, ordinal);
+            }
+        }
+        for job in partition.jobs {
+            let ordinal = job.ordinal;
+            if !floor.recover(job) {
                 forget(&context, ordinal);
             }
         }
@@ -88,8 +103,10 @@ async fn run(start: LaneStart) {
     }
     actix_rt::spawn(reading::read_head(Rc::clone(&lane)));
     actix_rt::spawn(reading::feed_lagging(Rc::clone(&lane)));
+    actix_rt::spawn(replaying::feed_replays(Rc::clone(&lane)));
     actix_rt::spawn(saving::save_dirty(Rc::clone(&lane)));
     actix_rt::spawn(saving::keep_time(Rc::clone(&lane)));
+    actix_rt::spawn(hear(Rc::clone(&lane)));
     actix_rt::spawn(saving::keep_house(Rc::clone(&lane)));
     lane.stir();
     obey(&lane, inbox).await;
@@ -132,6 +149,21 @@ async fn reopen_holes(lane: &Rc<Lane>, place: Place, ordinal: Ordinal, holes: Ve
 fn unread(ordinal: Ordinal, seq: Seq, now: Timestamp) -> Exception {
     let reason = "storage".to_owned();
     Exception { ordinal, seq, state: ExceptionState::Retry, attempts: 0, sent: 0, due_at: now, since: now, reason }
+}
+
+/// Tells desks that they were handed a place of a shared limit, until the lane is cancelled.
+async fn hear(lane: Rc<Lane>) {
+    let bell = lane.floor.borrow().bell();
+    loop {
+        let handed = tokio::select! {
+            handed = bell.heard() => handed,
+            () = lane.context.cancel.cancelled() => return,
+        };
+        for (ordinal, limit) in handed {
+            lane.floor.borrow_mut().hand_over(ordinal, &limit);
+        }
+        lane.stir();
+    }
 }
 
 async fn obey(lane: &Rc<Lane>, mut inbox: mpsc::Receiver<LaneCommand>) {

@@ -203,6 +203,38 @@ impl<T> Window<T> {
         self.drop_aside_items();
     }
 
+    /// Settles everything up to `to`; gives what waited or was in flight there. `lane` is where the lane's reader stands.
+    pub fn skip(&mut self, to: Seq, lane: Seq) -> Vec<Seq> {
+        let mut dropped = Vec::new();
+        self.reopened.retain(|(seq, _)| {
+            *seq > to || {
+                dropped.push(*seq);
+                false
+            }
+        });
+        self.open.retain(|seq| {
+            *seq > to || {
+                dropped.push(*seq);
+                false
+            }
+        });
+        for seq in self.aside().take_while(|seq| *seq <= to).collect::<Vec<_>>() {
+            self.leave_aside(seq);
+            dropped.push(seq);
+        }
+        while let Some((seq, _, bytes)) = self.queue.pop_front_if(|(seq, ..)| *seq <= to) {
+            dropped.push(seq);
+            self.queue_bytes -= bytes;
+        }
+        self.position = match self.position {
+            Position::Lagging(at) if at < to && to < lane => Position::Lagging(to),
+            Position::Lagging(at) if at < to => Position::Riding { not_before: to },
+            Position::Riding { not_before } => Position::Riding { not_before: not_before.max(to) },
+            lagging @ Position::Lagging(_) => lagging,
+        };
+        dropped
+    }
+
     /// Goes to another place; attempts in flight end without effect on the cursor.
     pub fn jump(&mut self, scanned_to: Seq) {
         self.reopened.clear();

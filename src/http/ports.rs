@@ -9,12 +9,15 @@ use async_trait::async_trait;
 
 use crate::clock::Timestamp;
 use crate::delivery::Lanes;
+use crate::delivery::attempts::{AttemptsPage, AttemptsQuery};
 use crate::delivery::consent::Verification;
-use crate::delivery::inspect::{DeliveryView, Redrive};
+use crate::delivery::inspect::DeliveryView;
 use crate::delivery::question::SubscriptionStatus;
+use crate::delivery::recovery::{Count, Recovering, Recovery};
+use crate::delivery::undelivered::UndeliveredPage;
 use crate::model::source::SourceGap;
 use crate::model::subscription::SubscriptionRecord;
-use crate::model::{Attempt, Exception, ExceptionState, ResumeToken, Seq};
+use crate::model::{Attempt, Exception, JobId, RecoveryJob, ResumeToken, Seq};
 use crate::storage::{PageRequest, StorageError};
 
 /// The delivery side of subscriptions. `None` and `false` mean that the subscription is gone.
@@ -56,11 +59,29 @@ pub trait Deliveries: Send + Sync {
     /// Moves the cursor: everything behind `after` is its duty from now on.
     async fn seek(&self, record: &Arc<SubscriptionRecord>, after: Seq) -> bool;
 
-    /// Makes dead letters due again and gives how many.
+    /// Has events posted once more.
     ///
     /// # Errors
     /// As storage fails.
-    async fn redrive(&self, record: &Arc<SubscriptionRecord>, which: Redrive) -> Result<u64, StorageError>;
+    async fn recover(&self, record: &Arc<SubscriptionRecord>, what: Recovery) -> Result<Recovering, StorageError>;
+
+    /// How many events that would be.
+    ///
+    /// # Errors
+    /// As storage fails.
+    async fn count(&self, record: &Arc<SubscriptionRecord>, what: &Recovery) -> Result<Count, StorageError>;
+
+    /// Recovery jobs, newest first.
+    ///
+    /// # Errors
+    /// As storage fails.
+    async fn jobs(&self, record: &Arc<SubscriptionRecord>) -> Result<Option<Vec<RecoveryJob>>, StorageError>;
+
+    /// Ends a job that runs; `None` when there is none of this name that does.
+    async fn cancel(&self, record: &Arc<SubscriptionRecord>, id: JobId) -> Option<RecoveryJob>;
+
+    /// Settles everything up to a position.
+    async fn skip(&self, record: &Arc<SubscriptionRecord>, to: Seq) -> bool;
 
     /// How things stand with one event; `None` also when there never was such an event.
     ///
@@ -68,16 +89,31 @@ pub trait Deliveries: Send + Sync {
     /// As storage fails.
     async fn delivery(&self, record: &Arc<SubscriptionRecord>, seq: Seq) -> Result<Option<DeliveryView>, StorageError>;
 
-    /// Waiting retries or dead letters by position.
+    /// Attempts, newest first.
     ///
     /// # Errors
     /// As storage fails.
-    async fn exceptions(
+    async fn attempts(
         &self,
-        record: &SubscriptionRecord,
-        state: ExceptionState,
+        record: &Arc<SubscriptionRecord>,
+        query: AttemptsQuery,
+    ) -> Result<Option<AttemptsPage>, StorageError>;
+
+    /// What is not delivered, by position.
+    ///
+    /// # Errors
+    /// As storage fails.
+    async fn undelivered(
+        &self,
+        record: &Arc<SubscriptionRecord>,
         page: PageRequest,
-    ) -> Result<Vec<Exception>, StorageError>;
+    ) -> Result<Option<UndeliveredPage>, StorageError>;
+
+    /// Dead letters by position.
+    ///
+    /// # Errors
+    /// As storage fails.
+    async fn dead_letters(&self, record: &SubscriptionRecord, page: PageRequest) -> Result<Vec<Exception>, StorageError>;
 }
 
 #[async_trait]
@@ -86,7 +122,10 @@ impl Deliveries for Lanes {
         &self,
         record: &Arc<SubscriptionRecord>,
     ) -> Result<Option<(SubscriptionStatus, Option<Timestamp>)>, StorageError> {
-        let Some(status) = Lanes::status(self, record).await else { return Ok(None) };
+        let Some(mut status) = Lanes::status(self, record).await else { return Ok(None) };
+        if status.last_attempt.is_none() {
+            status.last_attempt = self.last_attempt(record).await?;
+        }
         let oldest = self.oldest_undelivered_at(&status).await?;
         Ok(Some((status, oldest)))
     }
@@ -115,24 +154,48 @@ impl Deliveries for Lanes {
         Lanes::seek(self, record, after).await
     }
 
-    async fn redrive(&self, record: &Arc<SubscriptionRecord>, which: Redrive) -> Result<u64, StorageError> {
-        Lanes::redrive(self, record, which).await
+    async fn recover(&self, record: &Arc<SubscriptionRecord>, what: Recovery) -> Result<Recovering, StorageError> {
+        Lanes::recover(self, record, what).await
+    }
+
+    async fn count(&self, record: &Arc<SubscriptionRecord>, what: &Recovery) -> Result<Count, StorageError> {
+        Lanes::count(self, record, what).await
+    }
+
+    async fn jobs(&self, record: &Arc<SubscriptionRecord>) -> Result<Option<Vec<RecoveryJob>>, StorageError> {
+        Lanes::jobs(self, record).await
+    }
+
+    async fn cancel(&self, record: &Arc<SubscriptionRecord>, id: JobId) -> Option<RecoveryJob> {
+        Lanes::cancel(self, record, id).await
+    }
+
+    async fn skip(&self, record: &Arc<SubscriptionRecord>, to: Seq) -> bool {
+        Lanes::skip(self, record, to).await
     }
 
     async fn delivery(&self, record: &Arc<SubscriptionRecord>, seq: Seq) -> Result<Option<DeliveryView>, StorageError> {
         Lanes::delivery(self, record, seq).await
     }
 
-    async fn exceptions(
+    async fn attempts(
         &self,
-        record: &SubscriptionRecord,
-        state: ExceptionState,
+        record: &Arc<SubscriptionRecord>,
+        query: AttemptsQuery,
+    ) -> Result<Option<AttemptsPage>, StorageError> {
+        Lanes::attempts(self, record, query).await
+    }
+
+    async fn undelivered(
+        &self,
+        record: &Arc<SubscriptionRecord>,
         page: PageRequest,
-    ) -> Result<Vec<Exception>, StorageError> {
-        match state {
-            ExceptionState::Retry => self.waiting_retries(record, page).await,
-            ExceptionState::Dead => self.dead_letters(record, page).await,
-        }
+    ) -> Result<Option<UndeliveredPage>, StorageError> {
+        Lanes::undelivered(self, record, page).await
+    }
+
+    async fn dead_letters(&self, record: &SubscriptionRecord, page: PageRequest) -> Result<Vec<Exception>, StorageError> {
+        Lanes::dead_letters(self, record, page).await
     }
 }
 

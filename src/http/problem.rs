@@ -73,6 +73,7 @@ kinds! {
     TOO_MANY_SUBSCRIPTIONS = "too_many_subscriptions", 429, "There are as many subscriptions as allowed.";
     TOKEN_LIMIT = "token_limit", 429, "The token has as much as it may have.";
     TOO_MANY_KEYS = "too_many_keys", 429, "As many signing keys as allowed are in use.";
+    TOO_MANY_JOBS = "too_many_jobs", 429, "As many recovery jobs as allowed are under way.";
     HEADERS_TOO_LARGE = "headers_too_large", 431, "The request headers are too large.";
     INTERNAL = "internal", 500, "Something broke inside the relay.";
     UNAVAILABLE = "unavailable", 503, "The relay cannot do this right now.";

@@ -8,6 +8,8 @@ use actix_web::HttpRequest;
 use url::form_urlencoded;
 
 use super::problem::{self, Problem};
+use crate::clock::Timestamp;
+use crate::units::parse_duration;
 
 /// Items of a list when `limit` is not given.
 pub(super) const LIMIT_DEFAULT: u32 = 100;
@@ -60,6 +62,15 @@ impl<'a> Query<'a> {
         let Some(text) = self.get("limit") else { return Ok(LIMIT_DEFAULT) };
         let limit = text.parse::<u32>().ok().filter(|limit| (1..=LIMIT_MAX).contains(limit));
         limit.ok_or_else(|| Problem::of_slug("limit", 422, format!("allowed: a whole number from 1 to {LIMIT_MAX}")))
+    }
+
+    /// `since` as a time: RFC 3339, or a duration before `now`.
+    pub(super) fn since(&self, now: Timestamp) -> Result<Option<Timestamp>, Problem> {
+        let Some(text) = self.get("since") else { return Ok(None) };
+        let before = parse_duration(text).ok().map(|before| now.minus(before));
+        let time = before.or_else(|| Timestamp::parse_rfc3339(text).ok());
+        let refusal = || Problem::of_slug("since", 422, "allowed: a time as in RFC 3339, or a duration such as \"10m\"");
+        time.map(Some).ok_or_else(refusal)
     }
 
     /// `after` as a position.

@@ -1,8 +1,8 @@
 //! Subscriptions: made, replaced, shown, patched, deleted.
 //!
 //! Owns what a request means for a record: who may see it, what a change keeps, when it conflicts. How definitions read is the
-//! model's part, what runs them is behind the ports. Operations on the running side are in [`operations`], secrets in
-//! [`secrets`].
+//! model's part, what runs them is behind the ports. Operations on the running side are in [`operations`] and
+//! [`recovery`], secrets in [`secrets`].
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use super::auth::{Caller, Scope};
 use super::definition::{CHANGE_TRIES, Precondition, declared, random, read_json, refuse};
 use super::problem::{self, Problem};
 use super::query::Query;
-use super::{HttpState, at, get, quota, views};
+use super::{DefinitionDefaults, HttpState, at, get, quota, views};
 use crate::model::Seq;
 use crate::model::subscription::parse::form::Keys;
 use crate::model::subscription::parse::keys::generate_id;
@@ -26,6 +26,7 @@ use crate::storage::StorageErrorKind;
 
 mod consent;
 mod operations;
+mod recovery;
 mod secrets;
 
 const LIST: &str = "/v1/subscriptions";
@@ -54,9 +55,18 @@ pub(super) fn configure(config: &mut ServiceConfig) {
         )
         .service(post("seek").route(web::post().to(operations::seek)))
         .service(post("secret/rotate").route(web::post().to(secrets::rotate)))
-        .service(post("dead-letters/redrive").route(web::post().to(operations::redrive)))
+        .service(post("dead-letters/redrive").route(web::post().to(recovery::redrive)))
+        .service(post("replay").route(web::post().to(recovery::replay)))
+        .service(post("skip").route(web::post().to(recovery::skip)))
+        .service(show("jobs").route(get().to(recovery::jobs)))
+        .service(
+            at(&format!("{LIST}/{{id}}/jobs/{{job}}"), "GET, HEAD, DELETE")
+                .route(get().to(recovery::job))
+                .route(web::delete().to(recovery::cancel)),
+        )
         .service(show("status").route(get().to(operations::status)))
         .service(show("dead-letters").route(get().to(operations::dead_letters)))
+        .service(show("attempts").route(get().to(operations::attempts)))
         .service(show("undelivered").route(get().to(operations::undelivered)))
         .service(show("deliveries/{seq}").route(get().to(operations::delivery)));
 }
@@ -226,7 +236,8 @@ fn contended() -> Problem {
 }
 
 fn rules(state: &HttpState) -> Rules<'_> {
-    Rules { timeout: state.defaults.timeout, max_in_flight: state.defaults.max_in_flight, ..Rules::new(&*state.urls) }
+    let DefinitionDefaults { timeout, max_in_flight, .. } = state.defaults;
+    Rules { timeout, max_in_flight, texts: &*state.texts, ..Rules::new(&*state.urls) }
 }
 
 fn read_definition(state: &HttpState, caller: &Caller, body: &Value, id: Option<&str>) -> Result<Definition, Problem> {

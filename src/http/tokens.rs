@@ -58,7 +58,7 @@ impl Tokens {
         let stored = store.tokens().await?;
         let tokens = Self { store, auth, declared, made: Mutex::new(stored.tokens) };
         if stored.is_guarded {
-            tokens.put_in_force(&*tokens.made.lock().await)?;
+            tokens.put_in_force(&tokens.made.lock().await)?;
         }
         Ok(Arc::new(tokens))
     }
@@ -179,7 +179,7 @@ fn record_of(wanted: Wanted, id: String, token: &str, caller: &Caller, now: Time
     TokenRecord {
         id,
         name: wanted.name,
-        sha256: TokenEntry::digest(token).iter().map(|byte| format!("{byte:02x}")).collect(),
+        sha256: TokenEntry::digest(token).map(|byte| format!("{byte:02x}")).concat(),
         scopes: wanted.scopes.iter().map(|scope| scope.word().to_owned()).collect(),
         topics: wanted.topics.iter().map(|pattern| pattern.as_str().to_owned()).collect(),
         limits: wanted.limits,

@@ -7,12 +7,13 @@ use crate::clock::Timestamp;
 use crate::delivery::consent::Verification;
 use crate::delivery::inspect::DeliveryView;
 use crate::delivery::question::SubscriptionStatus;
+use crate::model::job::Selection;
 use crate::model::source::parse::source_form;
 use crate::model::source::{SourceGap, SourceRecord};
 use crate::model::subscription::parse::form::Keys;
 use crate::model::subscription::parse::{rest_form, whole_form};
 use crate::model::subscription::{Activity, SubscriptionRecord, Verify};
-use crate::model::{Attempt, Exception, ExceptionState};
+use crate::model::{Attempt, Exception, ExceptionState, RecoveryJob, Seq};
 
 /// `state` and `reason` of a subscription.
 pub(super) fn state(record: &SubscriptionRecord, is_failing: bool) -> (&'static str, Option<&'static str>) {
@@ -123,8 +124,18 @@ pub(super) fn dead_letter(exception: &Exception) -> Value {
     })
 }
 
-/// One event that failed and is not delivered.
-pub(super) fn undelivered(exception: &Exception) -> Value {
+/// One event that is not delivered; without an exception it waits for its first attempt.
+pub(super) fn undelivered(seq: Seq, exception: Option<&Exception>) -> Value {
+    let Some(exception) = exception else {
+        return json!({
+            "seq": seq,
+            "state": "pending",
+            "reason": null,
+            "attempts": 0,
+            "first_failed_at": null,
+            "next_attempt_at": null,
+        });
+    };
     let (state, next) = match exception.state {
         ExceptionState::Retry => ("retrying", Some(time(exception.due_at))),
         ExceptionState::Dead => ("dead", None),
@@ -136,6 +147,24 @@ pub(super) fn undelivered(exception: &Exception) -> Value {
         "attempts": exception.sent,
         "first_failed_at": time(exception.since),
         "next_attempt_at": next,
+    })
+}
+
+/// A recovery job.
+pub(super) fn job(job: &RecoveryJob) -> Value {
+    json!({
+        "id": job.id.to_string(),
+        "kind": job.kind.word(),
+        "state": job.state.word(),
+        "only": if job.selection == Selection::All { "all" } else { "failed" },
+        "from": job.from,
+        "to": job.to,
+        "position": job.position,
+        "events": job.events,
+        "done": job.done,
+        "failed": job.failed,
+        "created_at": time(job.created_at),
+        "ended_at": job.ended_at.map(time),
     })
 }
 

@@ -6,7 +6,10 @@ use super::Result;
 use crate::clock::Timestamp;
 use crate::model::delivery::{ExpiredRange, KeptException};
 use crate::model::subscription::Ordinal;
-use crate::model::{Attempt, Exception, ExceptionState, Seq};
+use crate::model::{Attempt, Exception, ExceptionState, HistoryPage, RecoveryJob, Seq};
+
+/// Jobs of a subscription that are remembered after their end.
+pub const JOBS_ENDED_MAX: u32 = 32;
 
 /// How far one partition of subscriptions has come; `state` belongs to delivery.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,10 +40,76 @@ pub struct LedgerChange {
     pub clear: Vec<(Ordinal, Seq)>,
     /// Failed attempts to remember.
     pub failures: Vec<(Ordinal, Attempt)>,
+    /// Successful attempts to remember, of whatever partitions.
+    pub history: Vec<HistoryPage>,
     /// Ranges that retention took.
     pub expired: Vec<ExpiredRange>,
+    /// Ranges that were skipped.
+    pub skipped: Vec<ExpiredRange>,
+    /// Jobs made or changed.
+    pub jobs: Vec<RecoveryJob>,
     /// The new progress, when it moved.
     pub checkpoint: Option<Checkpoint>,
+}
+
+impl LedgerChange {
+    /// A change that does nothing yet.
+    #[must_use]
+    pub fn new(lease: Lease) -> Self {
+        Self {
+            lease,
+            put: Vec::new(),
+            clear: Vec::new(),
+            failures: Vec::new(),
+            history: Vec::new(),
+            expired: Vec::new(),
+            skipped: Vec::new(),
+            jobs: Vec::new(),
+            checkpoint: None,
+        }
+    }
+}
+
+/// What of the remembered attempts is looked for.
+#[derive(Clone, Copy, Debug)]
+pub struct HistoryQuery {
+    /// Pages with subscriptions of this partition.
+    pub partition: u16,
+    /// Pages that can hold this position.
+    pub seq: Option<Seq>,
+    /// Pages with attempts that began then or later.
+    pub from: Timestamp,
+    /// Pages with attempts that began then or earlier.
+    pub to: Timestamp,
+    /// Pages behind this one, in the order of the answer: by [`HistoryPage::last_at`] and key, falling.
+    pub before: Option<(Timestamp, u64)>,
+    /// Most pages.
+    pub limit: u32,
+}
+
+/// The place of an attempt in the list of a subscription's attempts: when it began, its event, its number.
+pub type AttemptKey = (Timestamp, Seq, u32);
+
+/// What retention asks of the ledger.
+#[derive(Clone, Copy, Debug)]
+pub struct LedgerTrim {
+    /// Dead letters given up before then go.
+    pub dead_before: Timestamp,
+    /// Attempts from before then go.
+    pub attempts_before: Timestamp,
+    /// The oldest attempts go until all take no more than this; rows are counted with their indexes, roughly.
+    pub attempts_bytes_max: u64,
+    /// Most rows of each kind.
+    pub rows_max: u32,
+}
+
+/// What went.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LedgerTrimmed {
+    /// The dead letters.
+    pub dead: Vec<(Ordinal, Seq)>,
+    /// Whether there may be more to drop.
+    pub more: bool,
 }
 
 /// A page of a list: `after` is the key of the last item seen.
@@ -97,20 +166,55 @@ pub trait Ledger: Send + Sync {
     /// As the backend fails.
     async fn failures(&self, ordinal: Ordinal, seq: Option<Seq>, limit: u32) -> Result<Vec<Attempt>>;
 
+    /// Failed attempts of a subscription that began at `since` or later and come before `before`, newest first.
+    ///
+    /// # Errors
+    /// As the backend fails.
+    async fn failures_before(&self, ordinal: Ordinal, since: Timestamp, before: AttemptKey, limit: u32) -> Result<Vec<Attempt>>;
+
+    /// Pages of successful attempts, by their latest time, newest first.
+    ///
+    /// # Errors
+    /// As the backend fails.
+    async fn history(&self, query: HistoryQuery) -> Result<Vec<HistoryPage>>;
+
+    /// How many dead letters there are between these positions, both inclusive.
+    ///
+    /// # Errors
+    /// As the backend fails.
+    async fn count_dead(&self, ordinal: Ordinal, from: Seq, to: Seq) -> Result<u64>;
+
+    /// Jobs of a partition that run, in the order in which they were made.
+    ///
+    /// # Errors
+    /// As the backend fails.
+    async fn running_jobs(&self, partition: u16) -> Result<Vec<RecoveryJob>>;
+
+    /// Jobs of a subscription, newest first; of those that ended the newest [`JOBS_ENDED_MAX`].
+    ///
+    /// # Errors
+    /// As the backend fails.
+    async fn jobs(&self, ordinal: Ordinal) -> Result<Vec<RecoveryJob>>;
+
+    /// Whether a position was skipped.
+    ///
+    /// # Errors
+    /// As the backend fails.
+    async fn is_skipped(&self, ordinal: Ordinal, seq: Seq) -> Result<bool>;
+
     /// Ranges that retention took from this subscription, oldest first, at most `limit`.
     ///
     /// # Errors
     /// As the backend fails.
     async fn expired(&self, ordinal: Ordinal, limit: u32) -> Result<Vec<ExpiredRange>>;
 
-    /// Forgets dead letters given up before `dead_before` and failed attempts from before `failures_before`, at most
-    /// `rows_max` of each. Gives whose dead letters went.
+    /// Forgets old dead letters and attempts.
     ///
     /// # Errors
     /// As the backend fails.
-    async fn trim(&self, dead_before: Timestamp, failures_before: Timestamp, rows_max: u32) -> Result<Vec<(Ordinal, Seq)>>;
+    async fn trim(&self, trim: LedgerTrim) -> Result<LedgerTrimmed>;
 
-    /// Forgets everything about a deleted subscription. Idempotent.
+    /// Forgets everything about a deleted subscription, but for its successful attempts, which go by age. Idempotent.
     ///
     /// # Errors
     /// As the backend fails.

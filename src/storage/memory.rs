@@ -10,10 +10,11 @@ use crate::model::administration::{Act, TokenRecord};
 use crate::model::delivery::ExpiredRange;
 use crate::model::source::{SourceGap, SourceRecord};
 use crate::model::subscription::{Ordinal, SubscriptionRecord};
-use crate::model::{Attempt, Event, Exception, Page, Seq};
+use crate::model::{Attempt, Event, Exception, HistoryPage, JobId, Page, RecoveryJob, Seq};
 
 mod administration;
 mod catalog;
+mod history;
 mod ledger;
 mod log;
 
@@ -45,7 +46,10 @@ struct State {
     checkpoints: HashMap<u16, Checkpoint>,
     exceptions: BTreeMap<(Ordinal, Seq), Exception>,
     failures: Vec<(Ordinal, Attempt)>,
+    history: BTreeMap<u64, HistoryPage>,
     expired: BTreeMap<Ordinal, Vec<ExpiredRange>>,
+    skipped: BTreeMap<Ordinal, Vec<ExpiredRange>>,
+    jobs: BTreeMap<(Ordinal, JobId), RecoveryJob>,
     ordinal: u64,
     subscriptions: BTreeMap<String, SubscriptionRecord>,
     sources: BTreeMap<String, SourceRecord>,

@@ -241,7 +241,7 @@ async fn operations_reach_the_running_side() {
     ] {
         assert_eq!(edge.call("POST", "/v1/subscriptions/a/dead-letters/redrive", wrong.clone()).await.status, 422, "{wrong}");
     }
-    let expected = ["ping a", "seek a 3", "seek a 0", "seek a 1", "redrive a All", "redrive a Seqs([Seq(3), Seq(4)])"];
+    let expected = ["ping a", "seek a 3", "seek a 0", "seek a 1", "redrive a Failed 1-3", "redrive a Seqs([Seq(3), Seq(4)]) 3-4"];
     assert_eq!(edge.behind.calls(), expected);
 
     let delivery = edge.call("GET", "/v1/subscriptions/a/deliveries/7", None).await.body;

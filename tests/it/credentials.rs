@@ -289,3 +289,32 @@ async fn failing_token_endpoints_open_the_circuit() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_refused_definition_repeats_no_secret() {
+    let relay = Relay::start_strict().await;
+    let authority = Authority::new();
+    let (cert_pem, key_pem) = authority.client("relay");
+    let key_line = key_pem.lines().nth(1).unwrap().to_owned();
+    let oauth2 = |token_url: &str, secret: &str| json!({"auth": {"oauth2": {"token_url": token_url, "client_id": "a", "client_secret": secret}}});
+    for more in [
+        json!({"auth": {"basic": {"username": "a:b", "password": SECRET}}}),
+        json!({"auth": {"basic": {"username": "a", "password": format!("{SECRET}\n")}}}),
+        json!({"auth": {"basic": {"username": "a", "password": [SECRET]}}}),
+        json!({"auth": {"basic": {"username": "a", "password": SECRET}, "mtls": {"cert_pem": cert_pem, "key_pem": key_pem}}}),
+        oauth2("http://10.0.0.1/", SECRET),
+        oauth2("https://id.example.com/", &format!("{SECRET}\u{7f}")),
+        json!({"auth": {"mtls": {"cert_pem": [cert_pem], "key_pem": key_pem}}}),
+        json!({"auth": {"mtls": {"cert_pem": "x".repeat(70_000), "key_pem": key_pem}}}),
+        json!({"signature": {"scheme": "hub", "secret": format!("{SECRET} with spaces")}}),
+        json!({"signature": {"scheme": "standard-ed25519", "secret": SECRET}}),
+    ] {
+        let mut body = json!({"url": "https://hook.example.com/", "topics": ["t"]});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let (status, answer) = relay.ask("POST", "/v1/subscriptions", Some(&body)).await;
+        assert!(matches!(status, 400 | 422), "{body}: {answer}");
+        let text = answer.to_string();
+        assert!(!text.contains("cl1ent") && !text.contains(&key_line), "{text}");
+    }
+    assert!(!relay.log().contains("cl1ent") && !relay.log().contains(&key_line));
+}

@@ -6,8 +6,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use hookcast::clock::{SystemClock, Timestamp};
-use hookcast::delivery::inspect::{DeliveryState, DeliveryView, Redrive};
+use hookcast::delivery::attempts::{AttemptsPage, AttemptsQuery};
+use hookcast::delivery::inspect::{DeliveryState, DeliveryView};
 use hookcast::delivery::question::SubscriptionStatus;
+use hookcast::delivery::recovery::{Count, Recovering, Recovery};
+use hookcast::delivery::undelivered::UndeliveredPage;
 use hookcast::egress::{Egress, EgressSettings};
 use hookcast::follow::Follow;
 use hookcast::http::audit::Audit;
@@ -16,9 +19,10 @@ use hookcast::http::ports::{Deliveries, SourceControl, SourceStatus};
 use hookcast::http::tokens::Tokens;
 use hookcast::http::{DefinitionDefaults, HttpLimits, HttpState, ServerSettings, serve};
 use hookcast::ingest::{DedupeSettings, Ingest};
+use hookcast::model::job::{JobKind, JobState, Selection};
 use hookcast::model::source::SourceGap;
-use hookcast::model::subscription::SubscriptionRecord;
-use hookcast::model::{Attempt, Exception, ExceptionState, Seq};
+use hookcast::model::subscription::{Ordinal, SubscriptionRecord};
+use hookcast::model::{Attempt, Exception, ExceptionState, JobId, RecoveryJob, Seq};
 use hookcast::registry::{Registry, SourceRegistry};
 use hookcast::storage::{PageRequest, StorageError, Store, memory};
 use hookcast::tail::{Tail, TailSettings};
@@ -92,6 +96,7 @@ pub(crate) async fn state_over(
         urls: Arc::new(|url: &str| {
             if url.starts_with("https://") { Ok(url.to_owned()) } else { Err(("https_required", "use https".to_owned())) }
         }),
+        texts: Arc::new(hookcast::registry::Texts::default()),
         protocols: &["ndjson", "sse"],
         defaults: DefinitionDefaults { timeout: Duration::from_secs(15), max_in_flight: 16 },
         metrics: Some(Arc::new(|| "hookcast_up 1\n".to_owned())),
@@ -132,6 +137,25 @@ pub(crate) fn attempt(seq: u64) -> Attempt {
     }
 }
 
+/// A job that is half done.
+fn job(ordinal: Ordinal, kind: JobKind) -> RecoveryJob {
+    RecoveryJob {
+        ordinal,
+        id: JobId(0x1234),
+        kind,
+        selection: Selection::Failed,
+        from: Seq(1),
+        to: Seq(9),
+        state: JobState::Running,
+        position: Seq(4),
+        events: 2,
+        done: 1,
+        failed: 0,
+        created_at: Timestamp(1_700_000_000_000),
+        ended_at: None,
+    }
+}
+
 #[async_trait]
 impl Deliveries for Behind {
     async fn status(&self, _: &Arc<SubscriptionRecord>) -> Result<Option<(SubscriptionStatus, Option<Timestamp>)>, StorageError> {
@@ -165,9 +189,46 @@ impl Deliveries for Behind {
         true
     }
 
-    async fn redrive(&self, record: &Arc<SubscriptionRecord>, which: Redrive) -> Result<u64, StorageError> {
-        self.note(format!("redrive {} {which:?}", record.spec.id));
-        Ok(2)
+    async fn recover(&self, record: &Arc<SubscriptionRecord>, what: Recovery) -> Result<Recovering, StorageError> {
+        let Recovery { kind, selection, from, to } = what;
+        self.note(format!("{} {} {selection:?} {from}-{to}", kind.word(), record.spec.id));
+        Ok(if selection == Selection::All { Recovering::TooMany } else { Recovering::Job(Box::new(job(record.ordinal, kind))) })
+    }
+
+    async fn count(&self, _: &Arc<SubscriptionRecord>, what: &Recovery) -> Result<Count, StorageError> {
+        self.note(format!("count {:?} {}-{}", what.selection, what.from, what.to));
+        Ok(Count { events: 7, is_exact: true })
+    }
+
+    async fn jobs(&self, record: &Arc<SubscriptionRecord>) -> Result<Option<Vec<RecoveryJob>>, StorageError> {
+        Ok(Some(vec![job(record.ordinal, JobKind::Redrive)]))
+    }
+
+    async fn cancel(&self, record: &Arc<SubscriptionRecord>, id: JobId) -> Option<RecoveryJob> {
+        self.note(format!("cancel {} {id}", record.spec.id));
+        None
+    }
+
+    async fn skip(&self, record: &Arc<SubscriptionRecord>, to: Seq) -> bool {
+        self.note(format!("skip {} {to}", record.spec.id));
+        true
+    }
+
+    async fn attempts(&self, _: &Arc<SubscriptionRecord>, query: AttemptsQuery) -> Result<Option<AttemptsPage>, StorageError> {
+        self.note(format!(
+            "attempts {:?} since {} before {:?} limit {}",
+            query.is_success, query.since.0, query.before, query.limit
+        ));
+        Ok(Some(AttemptsPage { items: vec![attempt(7)], next: Some((Timestamp(5), Seq(7), 2)) }))
+    }
+
+    async fn undelivered(&self, _: &Arc<SubscriptionRecord>, page: PageRequest) -> Result<Option<UndeliveredPage>, StorageError> {
+        let all = self.exceptions.lock().unwrap();
+        let mut items: Vec<_> = all.iter().map(|exception| (exception.seq, Some(exception.clone()))).collect();
+        items.push((Seq(9), None));
+        items.truncate(page.limit as usize);
+        let next = items.last().map(|(seq, _)| *seq);
+        Ok(Some(UndeliveredPage { items, next }))
     }
 
     async fn delivery(&self, _: &Arc<SubscriptionRecord>, seq: Seq) -> Result<Option<DeliveryView>, StorageError> {
@@ -180,14 +241,9 @@ impl Deliveries for Behind {
         Ok((seq == Seq(7)).then_some(view))
     }
 
-    async fn exceptions(
-        &self,
-        _: &SubscriptionRecord,
-        state: ExceptionState,
-        page: PageRequest,
-    ) -> Result<Vec<Exception>, StorageError> {
+    async fn dead_letters(&self, _: &SubscriptionRecord, page: PageRequest) -> Result<Vec<Exception>, StorageError> {
         let all = self.exceptions.lock().unwrap();
-        let wanted = all.iter().filter(|exception| exception.state == state && exception.seq > page.after);
+        let wanted = all.iter().filter(|exception| exception.state == ExceptionState::Dead && exception.seq > page.after);
         Ok(wanted.take(page.limit as usize).cloned().collect())
     }
 }

@@ -246,6 +246,8 @@ async fn a_kill_forgets_no_attempt() {
         (items[0]["attempts"] == 2).then_some(())
     })
     .await;
+    // A count begins with a save.
+    relay.must("POST", "/v1/subscriptions/a/replay", json!({"from": "earliest", "dry_run": true})).await;
     relay.kill9().await;
     relay.restart().await;
     let view = relay.delivery("a", seq).await;

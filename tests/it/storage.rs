@@ -5,6 +5,7 @@ use std::path::Path;
 
 mod catalog;
 mod damage;
+mod history;
 mod ledger;
 mod log;
 mod make;
@@ -68,6 +69,15 @@ conformance! {
         old_dead_letters_and_failures_are_forgotten_in_bounds,
         forgetting_a_subscription_takes_all_of_it,
         thousands_of_exceptions_are_counted_right,
+    }
+    history::{
+        pages_are_found_by_what_they_can_hold,
+        a_page_of_a_known_key_replaces_it,
+        old_attempts_go_by_age_and_by_size,
+        failures_are_listed_behind_a_key,
+        jobs_come_back_and_only_so_many_that_ended_stay,
+        skipped_ranges_are_joined_and_forgotten,
+        dead_letters_are_counted_in_a_range,
     }
     catalog::{
         a_subscription_comes_back_as_it_was_put,

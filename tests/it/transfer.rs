@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use serde_json::{Value, json};
 
 use crate::support::{Receiver, Relay, SECRET};
@@ -141,6 +143,5 @@ async fn subscriptions_are_listed_shown_and_added() {
     assert!(code == Some(1) && problem.contains("404"), "{problem}");
     let (code, said, _) = relay.run(&["subs", "export", "--output", "out.json", "--with-secrets", "--url", &relay.url]).await;
     assert_eq!((code, said.as_str()), (Some(0), ""));
-    use std::os::unix::fs::PermissionsExt as _;
     assert_eq!(std::fs::metadata(relay.path("out.json")).unwrap().permissions().mode() & 0o777, 0o600);
 }

@@ -42,8 +42,10 @@ pub(super) fn event(number: u64, sent_us: u64) -> String {
         gates that it has seen on the way, which fills the event up to the size that an edit of an encyclopedia has. The \
         lazy dog, however, has seen all of that before and would rather talk about the weather of the last few days, which was \
         mild for the season, with some rain in the evening hours and a moderate wind from the west that shook the apples off.";
+    // A thousand pages, in no order.
+    let page = (number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) % 1000;
     format!(
-        "{{\"number\":{number},\"sent_us\":{sent_us:016},\"channel\":\"#en.wikipedia\",\"page\":\"Hedgehog\",\
+        "{{\"number\":{number},\"sent_us\":{sent_us:016},\"channel\":\"#en.wikipedia\",\"page\":\"Hedgehog {page:03}\",\
          \"user\":\"Somebody\",\"comment\":\"{COMMENT}\",\"delta\":36,\"isRobot\":false}}"
     )
 }

@@ -36,6 +36,9 @@ pub(super) struct ReceiverArgs {
     /// Answer POSTs after so many milliseconds.
     #[arg(long, default_value_t = 0)]
     delay_ms: u64,
+    /// Count the lines of bodies, for batches of NDJSON.
+    #[arg(long)]
+    lines: bool,
     /// Stand at 127.0.0.1, 127.0.0.2 and so on, at one port.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=254))]
     addresses: u8,
@@ -105,10 +108,11 @@ async fn receive(mut stream: TcpStream, seen: &RefCell<Seen>, behaviour: Receive
         while let Some((head_bytes, body_bytes)) = wire::message_length(&buffer) {
             let whole = head_bytes + body_bytes;
             if buffer.len() < whole {
+                buffer.reserve(whole - buffer.len());
                 break;
             }
             if buffer.starts_with(b"POST /hook") {
-                let fails = note(&mut seen.borrow_mut(), &buffer[..whole], head_bytes, behaviour.fail_every);
+                let fails = note(&mut seen.borrow_mut(), &buffer[..whole], head_bytes, behaviour);
                 buffer.advance(whole);
                 if behaviour.delay_ms > 0 {
                     tokio::time::sleep(Duration::from_millis(behaviour.delay_ms)).await;
@@ -127,13 +131,16 @@ async fn receive(mut stream: TcpStream, seen: &RefCell<Seen>, behaviour: Receive
 }
 
 /// Counts a POST; says whether it is to fail.
-fn note(seen: &mut Seen, request: &[u8], head_bytes: usize, fail_every: u64) -> bool {
+fn note(seen: &mut Seen, request: &[u8], head_bytes: usize, behaviour: ReceiverArgs) -> bool {
+    let ReceiverArgs { fail_every, lines, .. } = behaviour;
     if fail_every > 0 && (seen.received + seen.failed) % fail_every == fail_every - 1 {
         seen.failed += 1;
         return true;
     }
-    seen.received += 1;
-    if seen.received == 1 {
+    let is_first = seen.received == 0;
+    // One after the other, so that the compiler counts many at once.
+    seen.received += if lines { request[head_bytes..].iter().map(|byte| u64::from(*byte == b'\n')).sum() } else { 1 };
+    if is_first {
         seen.newest = request.to_vec();
     }
     if seen.timed && seen.delays_us.len() < DELAYS_MAX {

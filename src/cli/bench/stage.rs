@@ -13,6 +13,8 @@ pub(super) struct Scene {
     pub(super) fields: serde_json::Value,
     /// More lines of the relay's configuration, sections first.
     pub(super) config: &'static str,
+    /// Which attempts the relay remembers.
+    pub(super) attempts: &'static str,
     /// More arguments of the relay.
     pub(super) relay: &'static [&'static str],
     /// More arguments of the receiver.
@@ -22,7 +24,7 @@ pub(super) struct Scene {
 impl Scene {
     /// So many subscriptions, everything else as it comes.
     pub(super) fn new(subscriptions: u64) -> Self {
-        Self { subscriptions, fields: serde_json::json!({}), config: "", relay: &[], receiver: &[] }
+        Self { subscriptions, fields: serde_json::json!({}), config: "", attempts: "failures", relay: &[], receiver: &[] }
     }
 }
 
@@ -45,7 +47,10 @@ impl Stage {
     pub(super) async fn set(scene: &Scene) -> anyhow::Result<Self> {
         let directory = TemporaryDirectory::make("hookcast-bench")?;
         let receiver = Role::start(&[&["bench", "receiver"], scene.receiver].concat(), directory.path()).await?;
-        std::fs::write(directory.path().join("config.toml"), format!("{CONFIG}{}", scene.config))?;
+        std::fs::write(
+            directory.path().join("config.toml"),
+            format!("{}{}", CONFIG.replace("{attempts}", scene.attempts), scene.config),
+        )?;
         let relay = Role::start(&[&["serve", "--config", "config.toml"], scene.relay].concat(), directory.path()).await?;
         let mut control = Connection::open(relay.address).await?;
         for number in 0..scene.subscriptions {
@@ -62,14 +67,14 @@ impl Stage {
     }
 }
 
-/// The relay as it is measured: durable, on disk, remembering failures only, allowed to post to loopback.
+/// The relay as it is measured: durable, on disk, remembering failures only unless the scene says otherwise, allowed to post to loopback.
 pub(super) const CONFIG: &str = r#"
 [server]
 listen = "127.0.0.1:0"
 [storage]
 url = "sqlite://hookcast.db"
 [history]
-attempts = "failures"
+attempts = "{attempts}"
 [network]
 allow = ["127.0.0.0/8"]
 allow_http = true

@@ -58,7 +58,7 @@ impl Desk {
 
     /// First attempts that may begin. Every attempt in flight may come back as a retry, so those count as if they had.
     fn new_room(&self) -> usize {
-        let held = self.retries.len() + self.window.in_flight();
+        let held = self.retries.len() + self.window.in_flight() + self.replays_in_flight() as usize;
         let retrying = match self.record.spec.on_full {
             OnFull::Dead => usize::MAX,
             OnFull::Wait => (self.record.spec.max_retrying as usize).saturating_sub(held),
@@ -135,7 +135,7 @@ impl Desk {
         }
     }
 
-    fn send(&mut self, members: Vec<Member>, attempt: u32, errand: Errand) -> Next {
+    pub(super) fn send(&mut self, members: Vec<Member>, attempt: u32, errand: Errand) -> Next {
         if let Some(order) = &mut self.order {
             order.close_batch(members.iter().map(|member| member.seq));
         }
@@ -159,17 +159,17 @@ impl Desk {
         self.take_back(job.errand, batch);
         let mut flights = Vec::with_capacity(batch.members.len());
         for member in batch.with(Sent::Posted) {
-            flights.push((member, self.end_flight(job.errand, member.seq)));
+            flights.push((member, self.end_flight(job.errand, member.seq, outcome, now)));
         }
         let mut effects = Vec::with_capacity(batch.members.len());
         if let Some(history) = flights.iter().find_map(|(_, flight)| flight.history(now)) {
             let attempt = attempt_of(job, outcome, began);
-            let decision = self.judge(outcome, history, now, chance);
+            let decision = self.judge(outcome, history, (began, now), chance);
             for (member, flight) in flights {
                 if flight.history(now).is_none() {
                     continue;
                 }
-                let mut effect = self.conclude(member.seq, job.attempt, &flight, outcome, &decision.verdict, now);
+                let mut effect = self.conclude((member.seq, job.attempt), &flight, outcome, &decision.verdict, now);
                 if !outcome.is_success() {
                     // What was answered is kept once.
                     let response = attempt.response.clone().filter(|_| effects.is_empty());
@@ -181,9 +181,9 @@ impl Desk {
         }
         let gone = policy::gone();
         for member in batch.with(Sent::Gone) {
-            let flight = self.end_flight(job.errand, member.seq);
+            let flight = self.end_flight(job.errand, member.seq, &gone, now);
             let verdict = Verdict::Dead(policy::NO_LONGER_KEPT_REASON.to_owned());
-            effects.push((self.conclude(member.seq, job.attempt, &flight, &gone, &verdict, now), None));
+            effects.push((self.conclude((member.seq, job.attempt), &flight, &gone, &verdict, now), None));
         }
         if let Some(batching) = &mut self.batching {
             batching.flights = batching.flights.saturating_sub(1);
@@ -200,6 +200,10 @@ impl Desk {
         }
         let mut left = Vec::new();
         for member in batch.with(Sent::Left).rev() {
+            if let Errand::Replay(id) = errand {
+                self.replays_mut().put_back(id, member.seq);
+                continue;
+            }
             if errand == Errand::First {
                 if self.window.put_back(member.seq) {
                     self.order.get_or_insert_with(Order::free).settle(member.seq, Fate::Back);

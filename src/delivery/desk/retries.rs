@@ -114,7 +114,7 @@ impl Desk {
                 Fate::Waits
             }
             Some(_) => {
-                self.totals.dead += 1;
+                self.bury(seq);
                 Fate::Dead
             }
             None => Fate::Done,

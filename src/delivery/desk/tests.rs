@@ -1,5 +1,7 @@
 //! Order and batches under random keys, failures, retries and restarts: nothing is lost, nothing overtakes its key.
 
+#![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small numbers")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 

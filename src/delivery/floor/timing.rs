@@ -1,6 +1,6 @@
 //! When desks are looked at again, and what of their progress is saved.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 use super::Floor;
 use crate::clock::Timestamp;
@@ -50,12 +50,14 @@ impl Floor {
     /// The progress of one partition, to be saved; desks that are at the frontier again are no longer listed.
     pub fn progress(&mut self, partition: u16) -> Option<(Lease, Checkpoint)> {
         let (lease, taken_in) = *self.leases.get(&partition)?;
-        let mut progress = PartitionProgress { frontier: self.scanned, taken_in, entries: HashMap::new() };
+        let mut progress = PartitionProgress { frontier: self.scanned, taken_in, ..PartitionProgress::default() };
         if let Some(places) = self.busy.get_mut(&partition) {
             places.retain(|place| {
                 let Some(desk) = self.desks[*place].as_deref_mut() else { return false };
                 let entry = desk.window.progress(progress.frontier);
-                desk.is_busy = entry.is_some() || matches!(desk.window.position(), Position::Lagging(_));
+                let failing = desk.failing_since();
+                progress.failing.extend(failing.map(|since| (desk.ordinal(), since)));
+                desk.is_busy = entry.is_some() || failing.is_some() || matches!(desk.window.position(), Position::Lagging(_));
                 if let Some(entry) = entry {
                     progress.entries.insert(desk.ordinal(), entry);
                 } else {

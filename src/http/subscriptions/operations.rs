@@ -4,25 +4,22 @@ use std::sync::Arc;
 
 use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{answer, find, position};
-use crate::delivery::inspect::Redrive;
+use crate::clock::Timestamp;
+use crate::delivery::attempts::{AttemptsQuery, NEWEST};
 use crate::http::auth::Scope;
 use crate::http::definition::{read_json, refuse};
 use crate::http::events::path_seq;
 use crate::http::problem::{self, Problem};
 use crate::http::query::Query;
 use crate::http::{HttpState, views};
-use crate::model::fields::{Errors, Fields, child};
+use crate::model::Seq;
 use crate::model::subscription::parse::form::Keys;
 use crate::model::subscription::parse::parse_seek;
 use crate::model::subscription::{Activity, SubscriptionRecord};
-use crate::model::{ExceptionState, Seq};
-use crate::storage::PageRequest;
-
-/// Most events that one redrive may name.
-const REDRIVE_SEQS_MAX: usize = 10_000;
+use crate::storage::{AttemptKey, PageRequest};
 
 /// Holds deliveries; the cursor stays.
 pub(super) async fn pause(state: Data<HttpState>, request: HttpRequest) -> Result<HttpResponse, Problem> {
@@ -58,7 +55,7 @@ pub(super) async fn status(state: Data<HttpState>, request: HttpRequest) -> Resu
     answer_status(&state, &record).await
 }
 
-async fn answer_status(state: &HttpState, record: &Arc<SubscriptionRecord>) -> Result<HttpResponse, Problem> {
+pub(super) async fn answer_status(state: &HttpState, record: &Arc<SubscriptionRecord>) -> Result<HttpResponse, Problem> {
     let (status, oldest) = state.deliveries.status(record).await?.ok_or_else(Problem::not_found)?;
     let age_s = oldest.map(|at| state.clock.now().since(at).as_secs());
     let asked = state.deliveries.verification(record);
@@ -77,58 +74,55 @@ pub(super) async fn seek(state: Data<HttpState>, request: HttpRequest, payload: 
     answer_status(&state, &record).await
 }
 
-/// Makes dead letters due again.
-pub(super) async fn redrive(state: Data<HttpState>, request: HttpRequest, payload: Payload) -> Result<HttpResponse, Problem> {
-    let (_, record) = find(&state, &request, Scope::Manage)?;
-    let body = read_json(&state, &request, payload).await?;
-    let which = read_redrive(&body)?;
-    let events = state.deliveries.redrive(&record, which).await?;
-    Ok(HttpResponse::Accepted().json(json!({ "job": null, "events": events })))
-}
-
-fn read_redrive(body: &Value) -> Result<Redrive, Problem> {
-    let errors = Errors::default();
-    let which = Fields::open(body, "", &["all", "seqs"], &errors).and_then(|fields| {
-        match (fields.flag("all"), fields.list("seqs", REDRIVE_SEQS_MAX)) {
-            (Some(true), None) => Some(Redrive::All),
-            (None | Some(false), Some(items)) => {
-                let seqs = items.iter().enumerate().map(|(index, item)| {
-                    let seq = item.as_u64().filter(|seq| *seq > 0);
-                    if seq.is_none() {
-                        errors.push(child("/seqs", &index.to_string()), "seq", "is no position; allowed: whole numbers from 1");
-                    }
-                    Seq(seq.unwrap_or_default())
-                });
-                Some(Redrive::Seqs(seqs.collect()))
-            }
-            _ if errors.count() > 0 => None,
-            _ => {
-                errors.push("", "redrive", "names no dead letters; allowed: {\"all\": true} or {\"seqs\": […]}");
-                None
-            }
-        }
-    });
-    errors.finish(which).map_err(refuse)
-}
-
 /// Events that were given up.
 pub(super) async fn dead_letters(state: Data<HttpState>, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let (_, record) = find(&state, &request, Scope::Read)?;
     let page = page_request(&request)?;
-    let found = state.deliveries.exceptions(&record, ExceptionState::Dead, one_more(page)).await?;
+    let found = state.deliveries.dead_letters(&record, one_more(page)).await?;
     let items = found.iter().map(|exception| (exception.seq, views::dead_letter(exception)));
     Ok(HttpResponse::Ok().json(cut(items, page)))
 }
 
-/// Events that failed and are not delivered: waiting retries and dead letters together. What was not tried yet lies behind
-/// the cursor and is not listed.
+/// Events that are not delivered: those that wait for their first attempt, waiting retries and dead letters together.
 pub(super) async fn undelivered(state: Data<HttpState>, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let (_, record) = find(&state, &request, Scope::Read)?;
     let page = page_request(&request)?;
-    let mut found = state.deliveries.exceptions(&record, ExceptionState::Retry, one_more(page)).await?;
-    found.extend(state.deliveries.exceptions(&record, ExceptionState::Dead, one_more(page)).await?);
-    found.sort_by_key(|exception| exception.seq);
-    Ok(HttpResponse::Ok().json(cut(found.iter().map(|item| (item.seq, views::undelivered(item))), page)))
+    let found = state.deliveries.undelivered(&record, page).await?.ok_or_else(Problem::not_found)?;
+    let items = found.items.iter().map(|(seq, exception)| views::undelivered(*seq, exception.as_ref())).collect();
+    Ok(HttpResponse::Ok().json(views::page(items, found.next.map(|seq| Value::from(seq.0)))))
+}
+
+/// Attempts, newest first.
+pub(super) async fn attempts(state: Data<HttpState>, request: HttpRequest) -> Result<HttpResponse, Problem> {
+    let (_, record) = find(&state, &request, Scope::Read)?;
+    let query = Query::read(&request, &["outcome", "since", "limit", "after"])?;
+    let is_success = match query.get("outcome") {
+        None => None,
+        Some("success") => Some(true),
+        Some("failure") => Some(false),
+        Some(_) => return Err(Problem::of_slug("outcome", 422, "allowed: success, failure")),
+    };
+    let query = AttemptsQuery {
+        is_success,
+        since: query.since(state.clock.now())?.unwrap_or(Timestamp(i64::MIN)),
+        before: query.get("after").map_or(Ok(NEWEST), read_attempt_key)?,
+        limit: query.limit()? as usize,
+    };
+    let found = state.deliveries.attempts(&record, query).await?.ok_or_else(Problem::not_found)?;
+    let next = found.next.map(|(at, seq, n)| Value::from(format!("{}-{seq}-{n}", at.0)));
+    Ok(HttpResponse::Ok().json(views::page(found.items.iter().map(views::attempt).collect(), next)))
+}
+
+/// Reads the `next` of a page of attempts.
+fn read_attempt_key(text: &str) -> Result<AttemptKey, Problem> {
+    let mut parts = text.splitn(3, '-');
+    let mut part = || parts.next().filter(|part| part.bytes().all(|byte| byte.is_ascii_digit()));
+    let key =
+        (part().and_then(|at| at.parse().ok()), part().and_then(|seq| seq.parse().ok()), part().and_then(|n| n.parse().ok()));
+    match key {
+        (Some(at), Some(seq), Some(n)) => Ok((Timestamp(at), Seq(seq), n)),
+        _ => Err(Problem::of_slug("after", 422, "allowed: the `next` of the page before")),
+    }
 }
 
 /// How things stand with one event.

@@ -14,7 +14,7 @@ use crate::http::definition::{CHANGE_TRIES, Precondition, declared, random, read
 use crate::http::problem::{self, Problem};
 use crate::http::{HttpState, views};
 use crate::model::fields::{Errors, Fields};
-use crate::model::subscription::parse::{generate_secret_of, parse_secret_of};
+use crate::model::subscription::parse::{generate_secret_of, parse_secret_of, read_scheme_word};
 use crate::model::subscription::{SIGNING_KEYS_MAX, Secret, Signature, SignatureScheme, SigningKey, SubscriptionRecord};
 use crate::storage::StorageErrorKind;
 
@@ -82,10 +82,7 @@ fn read(body: &Value) -> Result<Wanted, Problem> {
     let errors = Errors::default();
     let wanted = Fields::open(body, "", &["overlap", "scheme", "secret"], &errors).map(|fields| {
         let overlap = fields.duration("overlap", Duration::ZERO..=OVERLAP_MAX, "overlap").unwrap_or(OVERLAP_DEFAULT);
-        let words = SignatureScheme::ALL.map(SignatureScheme::word);
-        let word = fields.choice("scheme", &words, "signature");
-        let scheme = SignatureScheme::ALL.into_iter().find(|scheme| Some(scheme.word()) == word);
-        Wanted { overlap, scheme, secret: fields.text("secret").map(str::to_owned) }
+        Wanted { overlap, scheme: read_scheme_word(&fields), secret: fields.text("secret").map(str::to_owned) }
     });
     errors.finish(wanted).map_err(refuse)
 }

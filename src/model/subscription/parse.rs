@@ -21,7 +21,7 @@ pub use form::{Keys, rest_form, whole_form};
 pub use judge::{NoJudge, TextJudge, UrlJudge};
 pub use keys::{
     PRIVATE_KEY_PREFIX, PUBLIC_KEY_PREFIX, Random, SECRET_PREFIX, SignatureInput, decode_private_key, decode_secret, generate_id,
-    generate_secret, generate_secret_of, parse_secret, parse_secret_of, public_key_of,
+    generate_secret, generate_secret_of, parse_secret, parse_secret_of, public_key_of, read_scheme_word,
 };
 
 mod access;
@@ -211,6 +211,12 @@ pub fn parse_seek(value: &Value) -> Result<StartFrom, Vec<FieldError>> {
         parts::read_from(&fields, "to")
     });
     errors.finish(position)
+}
+
+/// Reads a position, as `from` has it, under `name`; `None` when it is absent or wrong.
+#[must_use]
+pub fn read_position(fields: &Fields<'_>, name: &str) -> Option<StartFrom> {
+    parts::read_from(fields, name)
 }
 
 /// Applies a merge patch (RFC 7396) to the REST form of a stored subscription and reads the result.

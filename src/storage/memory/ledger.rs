@@ -7,10 +7,12 @@ use async_trait::async_trait;
 use super::{Memory, State};
 use crate::clock::Timestamp;
 use crate::model::delivery::{ExpiredRange, KeptException};
+use crate::model::job::JobState;
 use crate::model::subscription::Ordinal;
-use crate::model::{Attempt, Exception, ExceptionState, Seq};
+use crate::model::{Attempt, Exception, ExceptionState, HistoryPage, JobId, RecoveryJob, Seq};
 use crate::storage::{
-    Checkpoint, Lease, Ledger, LedgerChange, PageRequest, Result, StorageError, StorageErrorKind, kept_apart, limit_of,
+    AttemptKey, Checkpoint, HistoryQuery, Lease, Ledger, LedgerChange, LedgerTrim, LedgerTrimmed, PageRequest, Result,
+    StorageError, StorageErrorKind, kept_apart, limit_of,
 };
 
 #[async_trait]
@@ -72,14 +74,57 @@ impl Ledger for Memory {
         Ok(found.split_off(found.len().saturating_sub(limit_of(limit))))
     }
 
+    async fn failures_before(&self, ordinal: Ordinal, since: Timestamp, before: AttemptKey, limit: u32) -> Result<Vec<Attempt>> {
+        let state = self.state();
+        let key = |attempt: &Attempt| (attempt.at, attempt.seq, attempt.n);
+        let wanted = |(of, attempt): &&(Ordinal, Attempt)| *of == ordinal && attempt.at >= since && key(attempt) < before;
+        let mut found: Vec<_> = state.failures.iter().filter(wanted).map(|(_, attempt)| attempt.clone()).collect();
+        found.sort_by_key(|attempt| std::cmp::Reverse(key(attempt)));
+        found.truncate(limit_of(limit));
+        Ok(found)
+    }
+
+    async fn history(&self, query: HistoryQuery) -> Result<Vec<HistoryPage>> {
+        Ok(self.state().history_pages(query))
+    }
+
+    async fn count_dead(&self, ordinal: Ordinal, from: Seq, to: Seq) -> Result<u64> {
+        if from > to {
+            return Ok(0);
+        }
+        let all = self.state();
+        let inside = all.exceptions.range((ordinal, from)..=(ordinal, to));
+        Ok(inside.filter(|(_, exception)| exception.state == ExceptionState::Dead).count() as u64)
+    }
+
+    async fn running_jobs(&self, partition: u16) -> Result<Vec<RecoveryJob>> {
+        let all = self.state();
+        let runs = |job: &&RecoveryJob| job.state == JobState::Running && job.ordinal.partition() == partition;
+        let mut jobs: Vec<_> = all.jobs.values().filter(runs).cloned().collect();
+        jobs.sort_by_key(|job| job.id);
+        Ok(jobs)
+    }
+
+    async fn jobs(&self, ordinal: Ordinal) -> Result<Vec<RecoveryJob>> {
+        let all = self.state();
+        let of_this = all.jobs.range((ordinal, JobId(0))..=(ordinal, JobId(u64::MAX)));
+        Ok(of_this.rev().map(|(_, job)| job.clone()).collect())
+    }
+
+    async fn is_skipped(&self, ordinal: Ordinal, seq: Seq) -> Result<bool> {
+        let state = self.state();
+        Ok(state.skipped.get(&ordinal).into_iter().flatten().any(|range| (range.from..=range.to).contains(&seq)))
+    }
+
     async fn expired(&self, ordinal: Ordinal, limit: u32) -> Result<Vec<ExpiredRange>> {
         let state = self.state();
         Ok(state.expired.get(&ordinal).into_iter().flatten().take(limit_of(limit)).copied().collect())
     }
 
-    async fn trim(&self, dead_before: Timestamp, failures_before: Timestamp, rows_max: u32) -> Result<Vec<(Ordinal, Seq)>> {
+    async fn trim(&self, trim: LedgerTrim) -> Result<LedgerTrimmed> {
         let state = &mut *self.state();
-        let is_old = |exception: &&Exception| exception.state == ExceptionState::Dead && exception.due_at < dead_before;
+        let rows_max = trim.rows_max;
+        let is_old = |exception: &&Exception| exception.state == ExceptionState::Dead && exception.due_at < trim.dead_before;
         let mut old: Vec<_> = state.exceptions.values().filter(is_old).map(|e| (e.due_at, e.ordinal, e.seq)).collect();
         old.sort_unstable();
         old.truncate(limit_of(rows_max));
@@ -88,13 +133,8 @@ impl Ledger for Memory {
             state.exceptions.remove(key);
             state.release(key.1);
         }
-        let mut room = limit_of(rows_max);
-        state.failures.retain(|(_, attempt)| {
-            let goes = room > 0 && attempt.at < failures_before;
-            room -= usize::from(goes);
-            !goes
-        });
-        Ok(gone)
+        let more = state.trim_attempts(trim) || gone.len() >= limit_of(rows_max);
+        Ok(LedgerTrimmed { dead: gone, more })
     }
 
     async fn forget(&self, ordinal: Ordinal) -> Result<()> {
@@ -106,6 +146,8 @@ impl Ledger for Memory {
         }
         state.failures.retain(|(of, _)| *of != ordinal);
         state.expired.remove(&ordinal);
+        state.skipped.remove(&ordinal);
+        state.jobs.retain(|(of, _), _| *of != ordinal);
         Ok(())
     }
 }
@@ -133,6 +175,13 @@ impl State {
         }
         for range in change.expired {
             merge(self.expired.entry(range.ordinal).or_default(), range);
+        }
+        for range in change.skipped {
+            merge(self.skipped.entry(range.ordinal).or_default(), range);
+        }
+        self.history.extend(change.history.into_iter().map(|page| (page.id, page)));
+        for job in change.jobs {
+            self.put_job(job);
         }
         if let Some(checkpoint) = change.checkpoint {
             self.checkpoints.insert(change.lease.partition, checkpoint);

@@ -6,10 +6,13 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use super::fault::fault;
 use super::script::Script;
-use super::{connect, signed};
+use super::{connect, history, signed};
+use crate::clock::Timestamp;
+use crate::model::subscription::PARTITIONS;
 use crate::model::{Page, Record};
-use crate::storage::{Durability, Result, StorageError};
+use crate::storage::{Durability, HistoryQuery, Result, StorageError};
 
 /// Rows of one statement when an event is a row: as many as the fastest plain program was measured with.
 const EVENT_ROWS_PER_STATEMENT: usize = 256;
@@ -80,4 +83,24 @@ pub async fn commit_over_and_over(path: &Path, rows: BareRows<'_>, duration: Dur
 
 fn failed(error: sqlx::Error) -> StorageError {
     super::fault::fault("the bare append", error)
+}
+
+/// The bytes that the history of successes takes on disk, with its index, and how many successes it holds.
+///
+/// # Errors
+/// As the database fails.
+pub async fn history_size(path: &Path) -> Result<(u64, u64)> {
+    let mut conn = connect::reader(path).await?;
+    let sql = "SELECT coalesce(sum(pgsize), 0) FROM dbstat WHERE name IN ('history', 'history_when')";
+    let bytes: i64 = connect::scalar(&mut conn, sql).await?;
+    let all =
+        HistoryQuery { partition: 0, seq: None, from: Timestamp(0), to: Timestamp(i64::MAX), before: None, limit: u32::MAX };
+    let mut pages = std::collections::BTreeMap::new();
+    for partition in 0..PARTITIONS {
+        let found = history::read(&mut conn, HistoryQuery { partition, ..all }).await;
+        let found = found.map_err(|error| fault("reading the history", error))?;
+        pages.extend(found.into_iter().map(|page| (page.id, page)));
+    }
+    let successes = pages.values().filter_map(crate::model::HistoryPage::decode).map(|attempts| attempts.len() as u64).sum();
+    Ok((super::unsigned(bytes), successes))
 }

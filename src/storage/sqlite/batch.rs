@@ -15,7 +15,7 @@ use crate::clock::Timestamp;
 use crate::model::delivery::{ExpiredRange, KeptException};
 use crate::model::source::{SourceGap, SourceRecord};
 use crate::model::subscription::{Ordinal, SubscriptionRecord};
-use crate::model::{Attempt, Exception, Page, ResumeToken, Seq};
+use crate::model::{Attempt, Exception, HistoryPage, Page, RecoveryJob, ResumeToken, Seq};
 use crate::storage::{
     Append, Checkpoint, FingerprintChunk, Lease, LedgerChange, Result, StorageError, StorageErrorKind, kept_apart, page_time,
     pages_follow,
@@ -48,7 +48,10 @@ pub(super) struct Batch<'a> {
     /// Positions whose event may not be needed any more.
     released: BTreeSet<Seq>,
     failures: Vec<(Ordinal, Attempt)>,
+    history: Vec<HistoryPage>,
     expired: Vec<ExpiredRange>,
+    skipped: Vec<ExpiredRange>,
+    jobs: Vec<RecoveryJob>,
     subscriptions: BTreeMap<String, Option<SubscriptionRecord>>,
     sources: BTreeMap<String, Option<SourceRecord>>,
     administration: Vec<Change>,
@@ -73,7 +76,10 @@ impl<'a> Batch<'a> {
             kept: BTreeMap::new(),
             released: BTreeSet::new(),
             failures: Vec::new(),
+            history: Vec::new(),
             expired: Vec::new(),
+            skipped: Vec::new(),
+            jobs: Vec::new(),
             subscriptions: BTreeMap::new(),
             sources: BTreeMap::new(),
             administration: Vec::new(),
@@ -193,7 +199,11 @@ impl<'a> Batch<'a> {
             }
         }
         self.failures.extend(change.failures.iter().cloned());
+        self.bytes += change.history.iter().map(|page| page.bytes.len()).sum::<usize>();
+        self.history.extend(change.history.iter().cloned());
         self.expired.extend(change.expired.iter().copied());
+        self.skipped.extend(change.skipped.iter().copied());
+        self.jobs.extend(change.jobs.iter().cloned());
         if let Some(checkpoint) = &change.checkpoint {
             self.bytes += checkpoint.state.len();
             self.checkpoints.insert(change.lease.partition, checkpoint.clone());

@@ -7,7 +7,7 @@ use crate::clock::Timestamp;
 use crate::model::source::SourceRecord;
 use crate::model::subscription::{Ordinal, SubscriptionRecord};
 use crate::model::{Seq, SubscriptionId};
-use crate::storage::{Append, Bounds, LateAppend, Lease, LedgerChange, Result};
+use crate::storage::{Append, Bounds, LateAppend, Lease, LedgerChange, LedgerTrim, LedgerTrimmed, Result};
 
 /// Something to be committed soon, together with whatever else waits.
 pub(super) struct Job {
@@ -45,8 +45,8 @@ pub(super) struct SliceJob {
 pub(super) enum Slice {
     /// Drop old pages.
     Log { older_than: Timestamp, bytes_max: u64, pages_max: u32 },
-    /// Drop old dead letters and failures.
-    Ledger { dead_before: Timestamp, failures_before: Timestamp, rows_max: u32 },
+    /// Drop old dead letters and attempts.
+    Ledger(LedgerTrim),
     /// Drop what a subscription left.
     Forget(Ordinal),
 }
@@ -66,11 +66,8 @@ pub(super) enum Answer {
         pages: u32,
         more: bool,
     },
-    /// Dead letters and failures dropped.
-    Forgotten {
-        dead: Vec<(Ordinal, Seq)>,
-        failures: u32,
-    },
+    /// Dead letters dropped.
+    Forgotten(LedgerTrimmed),
     /// Whether there is more of it.
     More(bool),
 }

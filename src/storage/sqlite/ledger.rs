@@ -5,14 +5,18 @@ use sqlx::Row;
 
 use super::fault::fault;
 use super::job::{Answer, Slice, Work};
+use super::recovery::job_columns;
 use super::rows::exception_columns;
 use super::slices::SLICE_ROWS_MAX;
-use super::{Sqlite, mismatch, rows, signed, unsigned};
+use super::{Sqlite, history, mismatch, recovery, rows, signed, unsigned};
 use crate::clock::Timestamp;
 use crate::model::delivery::ExpiredRange;
 use crate::model::subscription::Ordinal;
-use crate::model::{Attempt, Exception, ExceptionState, Seq};
-use crate::storage::{Checkpoint, Lease, Ledger, LedgerChange, PageRequest, Result, StorageError};
+use crate::model::{Attempt, Exception, ExceptionState, HistoryPage, RecoveryJob, Seq};
+use crate::storage::{
+    AttemptKey, Checkpoint, HistoryQuery, Lease, Ledger, LedgerChange, LedgerTrim, LedgerTrimmed, PageRequest, Result,
+    StorageError,
+};
 
 #[async_trait]
 impl Ledger for Sqlite {
@@ -85,6 +89,52 @@ impl Ledger for Sqlite {
         found.iter().map(rows::attempt).collect::<std::result::Result<_, _>>().map_err(reading)
     }
 
+    async fn failures_before(&self, ordinal: Ordinal, since: Timestamp, before: AttemptKey, limit: u32) -> Result<Vec<Attempt>> {
+        let mut reader = self.readers.take().await?;
+        let sql = "SELECT seq, n, at, outcome, status, error, latency_ms, response FROM failures \
+                   WHERE sub = ? AND at >= ? AND (at, seq, n) < (?, ?, ?) ORDER BY at DESC, seq DESC, n DESC LIMIT ?";
+        let (at, seq, n) = before;
+        let query = sqlx::query(sql).bind(signed(ordinal.0)).bind(since.0).bind(at.0).bind(signed(seq.0)).bind(n).bind(limit);
+        let found = query.fetch_all(&mut *reader).await.map_err(reading)?;
+        found.iter().map(rows::attempt).collect::<std::result::Result<_, _>>().map_err(reading)
+    }
+
+    async fn history(&self, query: HistoryQuery) -> Result<Vec<HistoryPage>> {
+        let mut reader = self.readers.take().await?;
+        history::read(&mut reader, query).await.map_err(reading)
+    }
+
+    async fn count_dead(&self, ordinal: Ordinal, from: Seq, to: Seq) -> Result<u64> {
+        let mut reader = self.readers.take().await?;
+        let sql = "SELECT count(*) FROM exceptions INDEXED BY exceptions_dead \
+                   WHERE state = 1 AND sub % 64 = ? AND sub = ? AND seq >= ? AND seq <= ?";
+        let query = sqlx::query_scalar::<_, i64>(sql).bind(ordinal.partition()).bind(signed(ordinal.0));
+        let count = query.bind(signed(from.0)).bind(signed(to.0)).fetch_one(&mut *reader).await.map_err(reading)?;
+        Ok(unsigned(count))
+    }
+
+    async fn running_jobs(&self, partition: u16) -> Result<Vec<RecoveryJob>> {
+        let sql = concat!("SELECT ", job_columns!(), " FROM jobs WHERE state = 0 AND sub % 64 = ? ORDER BY id");
+        let mut reader = self.readers.take().await?;
+        let rows = sqlx::query(sql).bind(partition).fetch_all(&mut *reader).await.map_err(reading)?;
+        rows.iter().map(recovery::job).collect::<std::result::Result<_, _>>().map_err(reading)
+    }
+
+    async fn jobs(&self, ordinal: Ordinal) -> Result<Vec<RecoveryJob>> {
+        let sql = concat!("SELECT ", job_columns!(), " FROM jobs WHERE sub = ? ORDER BY id DESC");
+        let mut reader = self.readers.take().await?;
+        let rows = sqlx::query(sql).bind(signed(ordinal.0)).fetch_all(&mut *reader).await.map_err(reading)?;
+        rows.iter().map(recovery::job).collect::<std::result::Result<_, _>>().map_err(reading)
+    }
+
+    async fn is_skipped(&self, ordinal: Ordinal, seq: Seq) -> Result<bool> {
+        let sql = "SELECT to_seq FROM skipped WHERE sub = ? AND from_seq <= ? ORDER BY from_seq DESC LIMIT 1";
+        let mut reader = self.readers.take().await?;
+        let query = sqlx::query_scalar::<_, i64>(sql).bind(signed(ordinal.0)).bind(signed(seq.0));
+        let to = query.fetch_optional(&mut *reader).await.map_err(reading)?;
+        Ok(to.is_some_and(|to| unsigned(to) >= seq.0))
+    }
+
     async fn expired(&self, ordinal: Ordinal, limit: u32) -> Result<Vec<ExpiredRange>> {
         let mut reader = self.readers.take().await?;
         let sql = "SELECT from_seq, to_seq FROM expired WHERE sub = ? ORDER BY from_seq LIMIT ?";
@@ -95,20 +145,20 @@ impl Ledger for Sqlite {
         found.iter().map(range).collect::<std::result::Result<_, _>>().map_err(reading)
     }
 
-    async fn trim(&self, dead_before: Timestamp, failures_before: Timestamp, rows_max: u32) -> Result<Vec<(Ordinal, Seq)>> {
-        let (mut gone, mut left) = (Vec::new(), rows_max);
+    async fn trim(&self, trim: LedgerTrim) -> Result<LedgerTrimmed> {
+        let (mut all, mut left) = (LedgerTrimmed::default(), trim.rows_max);
         while left > 0 {
             let asked = left.min(SLICE_ROWS_MAX);
-            let slice = Slice::Ledger { dead_before, failures_before, rows_max: asked };
-            let Answer::Forgotten { dead, failures } = self.ask_slice(slice).await? else { return Err(mismatch()) };
-            let is_last = dead.len() < asked as usize && failures < asked;
-            gone.extend(dead);
-            if is_last {
+            let slice = Slice::Ledger(LedgerTrim { rows_max: asked, ..trim });
+            let Answer::Forgotten(some) = self.ask_slice(slice).await? else { return Err(mismatch()) };
+            all.dead.extend(some.dead);
+            all.more = some.more;
+            if !some.more {
                 break;
             }
             left -= asked;
         }
-        Ok(gone)
+        Ok(all)
     }
 
     async fn forget(&self, ordinal: Ordinal) -> Result<()> {

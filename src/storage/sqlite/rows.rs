@@ -85,20 +85,25 @@ pub(super) fn attempt(row: &SqliteRow) -> Result<Attempt> {
     })
 }
 
-/// Adds an expired range; ranges that touch become one row, so that a subscription that falls behind for weeks has one.
+/// Adds an expired range.
 pub(super) fn merge_expired(script: &mut Script, range: &ExpiredRange) {
+    merge_ranges(script, "expired", range);
+}
+
+/// Adds a range to `table`; ranges that touch become one row, so that a subscription that falls behind for weeks has one.
+pub(super) fn merge_ranges(script: &mut Script, table: &'static str, range: &ExpiredRange) {
     let (sub, from, to) = (signed(range.ordinal.0), signed(range.from.0), signed(range.to.0));
-    script.statement(
-        "INSERT INTO expired (sub, from_seq, to_seq) \
+    script.statement(&format!(
+        "INSERT INTO {table} (sub, from_seq, to_seq) \
          SELECT ?, min(?, coalesce(min(from_seq), ?)), max(?, coalesce(max(to_seq), ?)) \
-         FROM expired WHERE sub = ? AND from_seq <= ? AND to_seq >= ? \
+         FROM {table} WHERE sub = ? AND from_seq <= ? AND to_seq >= ? \
          ON CONFLICT (sub, from_seq) DO UPDATE SET to_seq = excluded.to_seq",
-    );
+    ));
     script.bind(sub).bind(from).bind(from).bind(to).bind(to);
     script.bind(sub).bind(to.saturating_add(1)).bind(from - 1);
-    script.statement(
-        "DELETE FROM expired WHERE sub = ? AND from_seq <= ? AND to_seq >= ? AND EXISTS (SELECT 1 FROM expired AS whole \
-         WHERE whole.sub = expired.sub AND whole.from_seq < expired.from_seq AND whole.to_seq >= expired.to_seq)",
-    );
+    script.statement(&format!(
+        "DELETE FROM {table} WHERE sub = ? AND from_seq <= ? AND to_seq >= ? AND EXISTS (SELECT 1 FROM {table} AS whole \
+         WHERE whole.sub = {table}.sub AND whole.from_seq < {table}.from_seq AND whole.to_seq >= {table}.to_seq)",
+    ));
     script.bind(sub).bind(to.saturating_add(1)).bind(from - 1);
 }

@@ -8,6 +8,7 @@ use sqlx::sqlite::SqliteRow;
 use super::batch::release;
 use super::connect::{DATABASE_PAGE_BYTES, scalar};
 use super::fault::{damaged_page, fault};
+use super::history::OldAttempts;
 use super::job::{Answer, Slice};
 use super::script::Script;
 use super::writer::{Writer, write};
@@ -15,7 +16,7 @@ use super::{signed, unsigned};
 use crate::clock::Timestamp;
 use crate::model::subscription::Ordinal;
 use crate::model::{Page, Seq};
-use crate::storage::{Result, kept_apart};
+use crate::storage::{LedgerTrim, LedgerTrimmed, Result, kept_apart};
 
 /// Pages that one slice drops at most.
 pub(super) const SLICE_PAGES_MAX: u32 = 16;
@@ -37,9 +38,7 @@ impl Writer {
     pub(super) async fn slice(&mut self, slice: Slice) -> Result<Answer> {
         match slice {
             Slice::Log { older_than, bytes_max, pages_max } => self.trim_log(older_than, bytes_max, pages_max).await,
-            Slice::Ledger { dead_before, failures_before, rows_max } => {
-                self.trim_ledger(dead_before, failures_before, rows_max).await
-            }
+            Slice::Ledger(trim) => self.trim_ledger(trim).await,
             Slice::Forget(ordinal) => self.forget(ordinal).await,
         }
     }
@@ -102,18 +101,16 @@ impl Writer {
         Ok(kept)
     }
 
-    async fn trim_ledger(&mut self, dead_before: Timestamp, failures_before: Timestamp, rows_max: u32) -> Result<Answer> {
-        let limit = i64::from(rows_max.min(SLICE_ROWS_MAX));
+    async fn trim_ledger(&mut self, trim: LedgerTrim) -> Result<Answer> {
+        let limit = i64::from(trim.rows_max.min(SLICE_ROWS_MAX));
         let sql = "SELECT sub, seq FROM exceptions WHERE state = 1 AND due_at < ? ORDER BY due_at, sub, seq LIMIT ?";
-        let dead = self.read(sql, &[dead_before.0, limit]).await?;
+        let dead = self.read(sql, &[trim.dead_before.0, limit]).await?;
         let dead = dead.iter().map(|row| Ok((Ordinal(unsigned(row.try_get(0)?)), Seq(unsigned(row.try_get(1)?)))));
         let dead = dead.collect::<std::result::Result<Vec<_>, _>>().map_err(|error| fault("reading old dead letters", error))?;
-        // Their order is about the order of time, so only the oldest rows are looked at and not all of them.
-        let sql = "SELECT id FROM (SELECT id, at FROM failures ORDER BY id LIMIT ?) WHERE at < ?";
-        let failures = self.read(sql, &[limit, failures_before.0]).await?;
-        let failures = numbers(&failures)?;
-        self.drop_rows(&dead, &failures, None).await?;
-        Ok(Answer::Forgotten { dead, failures: u32::try_from(failures.len()).unwrap_or(u32::MAX) })
+        let old = self.old_attempts(trim.attempts_before, trim.attempts_bytes_max, limit).await?;
+        let more = old.more || signed(dead.len() as u64) >= limit;
+        self.drop_rows(&dead, &old, None).await?;
+        Ok(Answer::Forgotten(LedgerTrimmed { dead, more }))
     }
 
     async fn forget(&mut self, ordinal: Ordinal) -> Result<Answer> {
@@ -121,13 +118,13 @@ impl Writer {
         let seqs = self.read("SELECT seq FROM exceptions WHERE sub = ? ORDER BY seq LIMIT ?", &[sub, limit]).await?;
         let keys: Vec<_> = numbers(&seqs)?.into_iter().map(|seq| (ordinal, Seq(unsigned(seq)))).collect();
         let failures = self.read("SELECT id FROM failures WHERE sub = ? LIMIT ?", &[sub, limit]).await?;
-        let failures = numbers(&failures)?;
-        self.drop_rows(&keys, &failures, Some(ordinal)).await?;
+        let old = OldAttempts { failures: numbers(&failures)?, ..OldAttempts::default() };
+        self.drop_rows(&keys, &old, Some(ordinal)).await?;
         let full = SLICE_ROWS_MAX as usize;
-        Ok(Answer::More(keys.len() == full || failures.len() == full))
+        Ok(Answer::More(keys.len() == full || old.failures.len() == full))
     }
 
-    async fn drop_rows(&mut self, exceptions: &[(Ordinal, Seq)], failures: &[i64], all_of: Option<Ordinal>) -> Result<()> {
+    async fn drop_rows(&mut self, exceptions: &[(Ordinal, Seq)], old: &OldAttempts, all_of: Option<Ordinal>) -> Result<()> {
         let mut script = Script::transaction();
         if !exceptions.is_empty() {
             let tail = ") DELETE FROM exceptions WHERE (sub, seq) IN (SELECT column1, column2 FROM gone)";
@@ -137,18 +134,21 @@ impl Writer {
             let below = exceptions.iter().map(|(_, seq)| *seq).filter(|seq| *seq < self.state.bounds.first);
             release(&mut script, below);
         }
-        script.keys("DELETE FROM failures WHERE id", failures, "");
+        script.keys("DELETE FROM failures WHERE id", &old.failures, "");
+        script.keys("DELETE FROM history WHERE id", &old.pages, "");
         if let Some(ordinal) = all_of {
             script.statement("DELETE FROM expired WHERE sub = ?").bind(signed(ordinal.0));
+            script.statement("DELETE FROM skipped WHERE sub = ?").bind(signed(ordinal.0));
+            script.statement("DELETE FROM jobs WHERE sub = ?").bind(signed(ordinal.0));
         }
         if script.len() > Script::transaction().len() {
             write(&mut self.conn, Some(script.commit())).await?;
-            self.wal.wrote(8 + 2 * exceptions.len() as u64 + failures.len() as u64);
+            self.wal.wrote(8 + (2 * exceptions.len() + old.failures.len() + old.pages.len()) as u64);
         }
         Ok(())
     }
 
-    async fn read(&mut self, sql: &'static str, arguments: &[i64]) -> Result<Vec<SqliteRow>> {
+    pub(super) async fn read(&mut self, sql: &'static str, arguments: &[i64]) -> Result<Vec<SqliteRow>> {
         let query = arguments.iter().fold(sqlx::query(sql), |query, argument| query.bind(*argument));
         query.fetch_all(&mut self.conn).await.map_err(|error| fault("reading what is old", error))
     }

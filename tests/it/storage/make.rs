@@ -69,7 +69,7 @@ pub(crate) fn seqs(events: &[Event]) -> Vec<u64> {
 
 /// A change that does nothing yet.
 pub(crate) fn change(lease: Lease) -> LedgerChange {
-    LedgerChange { lease, put: vec![], clear: vec![], failures: vec![], expired: vec![], checkpoint: None }
+    LedgerChange::new(lease)
 }
 
 /// An exception without its event.

@@ -100,8 +100,8 @@ impl Answer {
         self
     }
 
-    pub(crate) fn body(mut self, text: impl Into<String>) -> Self {
-        self.body = text.into();
+    pub(crate) fn body(mut self, body: impl Into<String>) -> Self {
+        self.body = body.into();
         self
     }
 
@@ -278,9 +278,9 @@ async fn answer_with(stream: &mut TcpStream, answer: &Answer, permits: &Semaphor
     }
     // Before the answer is out: the other side may send its next request at once.
     state.lock().unwrap().open -= 1;
-    let (status, headers, body) = (answer.status, &answer.headers, &answer.body);
-    let text = format!("HTTP/1.1 {status} Scripted\r\ncontent-length: {}\r\n{headers}\r\n{body}", body.len());
-    stream.write_all(text.as_bytes()).await.is_ok()
+    let Answer { status, headers, body, .. } = answer;
+    let whole = format!("HTTP/1.1 {status} Scripted\r\ncontent-length: {}\r\n{headers}\r\n{body}", body.len());
+    stream.write_all(whole.as_bytes()).await.is_ok()
 }
 
 async fn read_request(stream: &mut TcpStream, buffered: &mut Vec<u8>) -> Option<Delivery> {

@@ -169,10 +169,19 @@ pub(super) fn read_signature(fields: &Fields<'_>) -> Option<Vec<SignatureInput>>
     Some(inputs)
 }
 
+/// Reads the member `scheme`. A wrong word is not repeated: it may be a secret that slipped into the wrong member.
+pub fn read_scheme_word(members: &Fields<'_>) -> Option<SignatureScheme> {
+    let given = members.text("scheme")?;
+    let found = SignatureScheme::ALL.into_iter().find(|scheme| scheme.word() == given);
+    if found.is_none() {
+        let words = SignatureScheme::ALL.map(SignatureScheme::word).join(", ");
+        members.refuse("scheme", "signature", format!("is not known; allowed: {words}"));
+    }
+    found
+}
+
 fn read_scheme(members: &Fields<'_>) -> SignatureInput {
-    let words = SignatureScheme::ALL.map(SignatureScheme::word);
-    let word = members.choice("scheme", &words, "signature");
-    let scheme = SignatureScheme::ALL.into_iter().find(|scheme| Some(scheme.word()) == word).unwrap_or(SignatureScheme::Standard);
+    let scheme = read_scheme_word(members).unwrap_or(SignatureScheme::Standard);
     for shown in ["public_key", "public_keys"] {
         if members.get(shown).is_some() {
             members.refuse(shown, "read_only", "is shown in answers only and cannot be set");

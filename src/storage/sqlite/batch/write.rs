@@ -7,7 +7,7 @@ use crate::model::source::SourceRecord;
 use crate::model::{Exception, Page, Seq};
 use crate::storage::sqlite::script::Script;
 use crate::storage::sqlite::sealing::{Kind, Sealing};
-use crate::storage::sqlite::{rows, signed};
+use crate::storage::sqlite::{recovery, rows, signed};
 use crate::storage::{Result, StorageError, StorageErrorKind};
 
 /// Gaps kept for one source; older ones go.
@@ -40,6 +40,7 @@ impl Batch<'_> {
     pub(in crate::storage::sqlite) fn frames(&self) -> u64 {
         let rows = self.exceptions.len()
             + self.failures.len()
+            + self.history.len()
             + self.subscriptions.len()
             + self.sources.len()
             + self.administration.len();
@@ -99,6 +100,11 @@ impl Batch<'_> {
         for range in &self.expired {
             rows::merge_expired(script, range);
         }
+        recovery::put_pages(script, &self.history);
+        for range in &self.skipped {
+            recovery::merge_skipped(script, range);
+        }
+        recovery::put_jobs(script, &self.jobs);
     }
 
     fn write_catalog(&self, script: &mut Script) -> Result<()> {

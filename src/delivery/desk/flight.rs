@@ -1,0 +1,53 @@
+//! What an attempt of a desk turns out to be when it ends.
+
+use super::{Desk, Retry};
+use crate::clock::Timestamp;
+use crate::delivery::job::Errand;
+use crate::delivery::policy::Before;
+use crate::model::{Outcome, Seq};
+
+impl Desk {
+    /// Ends the flight of an event.
+    pub(super) fn end_flight(&mut self, errand: Errand, seq: Seq, outcome: &Outcome, now: Timestamp) -> Flight {
+        match errand {
+            Errand::First if self.window.settle(seq) => return Flight::First,
+            Errand::First => return Flight::CalledOff,
+            Errand::Replay(id) => return self.end_replay(id, seq, outcome.is_success(), now),
+            Errand::Retry => {}
+        }
+        let Some(retry) = self.retries.remove(&seq) else { return Flight::CalledOff };
+        self.retries_in_flight = self.retries_in_flight.saturating_sub(u32::from(retry.in_flight));
+        self.due.remove(&(retry.due_at, seq));
+        Flight::Again(retry)
+    }
+}
+
+/// What an attempt turned out to be when it ended.
+pub(super) enum Flight {
+    /// Nobody waits for it any more, after a seek, say.
+    CalledOff,
+    /// The first attempt of its event.
+    First,
+    /// A retry.
+    Again(Retry),
+    /// An event that a recovery job posted: what is known of it, and whether it stays the dead letter that it is.
+    Recovered {
+        /// The exception that it was.
+        before: Option<Retry>,
+        /// Whether that stays, whatever came of it.
+        is_kept: bool,
+    },
+}
+
+impl Flight {
+    /// What is known of the delivery from before this attempt; `None` when nobody waits for it.
+    pub(super) fn history(&self, now: Timestamp) -> Option<Before> {
+        match self {
+            Self::CalledOff => None,
+            Self::First | Self::Recovered { before: None, .. } => Some(Before { attempts: 0, since: now }),
+            Self::Again(retry) | Self::Recovered { before: Some(retry), .. } => {
+                Some(Before { attempts: retry.attempts, since: retry.since })
+            }
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Recovery on a lane's floor: which desks have jobs, what of them is saved, what skipping settles.
+
+use super::{Assignment, Floor};
+use crate::clock::Timestamp;
+use crate::delivery::batch::Sent;
+use crate::delivery::job::{Errand, success_of};
+use crate::delivery::replays::{ReplayItem, Want};
+use crate::model::delivery::ExpiredRange;
+use crate::model::subscription::Ordinal;
+use crate::model::{JobId, Outcome, RecoveryJob, Seq};
+
+/// Bytes of events that may wait for the jobs of one lane.
+const LANE_REPLAY_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Deliveries of which it may have to be looked up whether they were dead letters; of more the dead letters stay listed.
+const RECOVERED_MAX: usize = 65_536;
+
+impl Floor {
+    /// Notes an attempt that succeeded, of each event that it was about.
+    pub(super) fn note_success(&mut self, assignment: &Assignment, outcome: &Outcome, began: Timestamp) {
+        if !outcome.is_success() {
+            return;
+        }
+        match &assignment.job.batch {
+            None => self.note_delivered(assignment, assignment.job.seq, outcome, began),
+            Some(batch) => {
+                for member in batch.with(Sent::Posted) {
+                    self.note_delivered(assignment, member.seq, outcome, began);
+                }
+            }
+        }
+    }
+
+    fn note_delivered(&mut self, assignment: &Assignment, seq: Seq, outcome: &Outcome, began: Timestamp) {
+        let (ordinal, job) = (assignment.ordinal, &assignment.job);
+        self.journal.success(|| success_of(ordinal, seq, job.attempt, outcome, began));
+        // A retry is no dead letter, or it would not wait.
+        if job.errand != Errand::Retry
+            && self.desks[assignment.place].as_deref().is_some_and(|desk| desk.may_be_dead(seq))
+            && self.recovered.len() < RECOVERED_MAX
+        {
+            self.recovered.push((ordinal, seq));
+        }
+    }
+
+    /// Lets a desk do a job; `false` when it has too many, or there is none.
+    pub fn recover(&mut self, job: RecoveryJob) -> bool {
+        let ordinal = job.ordinal;
+        let Some(desk) = self.desk(ordinal) else { return false };
+        if !desk.replays_mut().add(job) {
+            return false;
+        }
+        if !self.replaying.contains(&ordinal) {
+            self.replaying.push(ordinal);
+        }
+        self.journal.touch(ordinal);
+        true
+    }
+
+    /// Ends a job before its end.
+    pub fn cancel(&mut self, ordinal: Ordinal, id: JobId, now: Timestamp) -> Option<RecoveryJob> {
+        let cancelled = self.desk(ordinal)?.replays_mut().cancel(id, now)?;
+        self.journal.job(cancelled.clone());
+        Some(cancelled)
+    }
+
+    /// What jobs need, those of each desk's turn; none when too much waits.
+    #[must_use]
+    pub fn replay_wants(&mut self) -> Vec<(Ordinal, Want)> {
+        let replaying = std::mem::take(&mut self.replaying);
+        let mut bytes = 0;
+        let mut wants = Vec::new();
+        for ordinal in &replaying {
+            let Some(desk) = self.desk(*ordinal) else { continue };
+            bytes += desk.replays_mut().waiting_bytes();
+            wants.extend(desk.replays_mut().want().map(|want| (*ordinal, want)));
+        }
+        self.replaying = replaying;
+        if bytes >= LANE_REPLAY_BYTES_MAX {
+            wants.clear();
+        }
+        wants
+    }
+
+    /// Brings events to a job; see [`crate::delivery::replays::Replays::fill`].
+    pub fn fill_replay(&mut self, ordinal: Ordinal, want: &Want, items: Vec<ReplayItem>, scanned: Seq, is_exhausted: bool) {
+        let Some(desk) = self.desk(ordinal) else { return };
+        desk.replays_mut().fill(want.id, want.after, items, scanned, is_exhausted);
+        desk.keep_replays();
+        self.journal.touch(ordinal);
+        if let Some(place) = self.by_ordinal.get(&ordinal).copied() {
+            self.make_ready(place);
+        }
+    }
+
+    /// Notes how jobs stand, so that it is saved with what they did; `true` while there are any.
+    pub fn note_jobs(&mut self, now: Timestamp) -> bool {
+        let mut replaying = std::mem::take(&mut self.replaying);
+        replaying.retain(|ordinal| {
+            let Some(desk) = self.desk(*ordinal) else { return false };
+            let changed = desk.replays_mut().take_changed(now);
+            let goes_on = desk.keep_replays();
+            for job in changed {
+                self.journal.job(job);
+            }
+            goes_on
+        });
+        self.replaying = replaying;
+        !self.replaying.is_empty()
+    }
+
+    /// Settles everything up to `to`: the cursor goes there, retries up to it end.
+    pub fn skip(&mut self, ordinal: Ordinal, to: Seq) {
+        let Some(place) = self.by_ordinal.get(&ordinal).copied() else { return };
+        let scanned = self.scanned;
+        let Some(desk) = self.desks[place].as_deref_mut() else { return };
+        let bytes_before = desk.window.waiting_bytes();
+        let (retries, open, rest) = desk.skip(to, scanned);
+        self.waiting_bytes -= bytes_before - desk.window.waiting_bytes();
+        let mut singles: Vec<Seq> = retries.iter().copied().chain(open).collect();
+        singles.sort_unstable();
+        for seq in retries {
+            self.journal.clear(ordinal, seq);
+        }
+        let singles = singles.into_iter().map(|seq| (seq, seq));
+        let mut ranges: Vec<ExpiredRange> = Vec::new();
+        for (from, to) in singles.chain(rest) {
+            match ranges.last_mut() {
+                Some(last) if last.to.next() >= from => last.to = last.to.max(to),
+                _ => ranges.push(ExpiredRange { ordinal, from, to }),
+            }
+        }
+        for range in ranges {
+            self.journal.skipped(range);
+        }
+        self.journal.touch(ordinal);
+        self.mark_busy(place);
+        self.make_ready(place);
+        self.note_hunger(place);
+    }
+
+    /// Takes deliveries that may have been dead letters.
+    pub fn take_recovered(&mut self) -> Vec<(Ordinal, Seq)> {
+        std::mem::take(&mut self.recovered)
+    }
+
+    /// Ends dead letters that were delivered all the same.
+    pub fn revive(&mut self, ordinal: Ordinal, seqs: &[Seq]) {
+        let Some(desk) = self.desk(ordinal) else { return };
+        desk.exhume(seqs);
+        for seq in seqs {
+            self.journal.clear(ordinal, *seq);
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! Brings events to the recovery jobs of a lane, a bounded number at a time; and ends dead letters that were delivered all
+//! the same, after a seek back, say.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::lane::Lane;
+use super::parcel::Parcel;
+use super::replays::{REPLAY_BYTES_MAX, ReplayItem, Want};
+use super::saving;
+use super::sieve::Choice;
+use crate::model::job::Selection;
+use crate::model::subscription::{OnDead, Ordering, Ordinal, SubscriptionRecord};
+use crate::model::{Exception, ExceptionState, Seq};
+use crate::storage::{PageRequest, StorageError};
+
+/// Bytes of the log read at once.
+const READ_BYTES: usize = 256 * 1024;
+/// Dead letters read at once.
+const DEAD_READ: u32 = 1000;
+/// Distance of tries when what is needed cannot be read.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// What was found for a job: events, how far was looked, whether that was all.
+type Found = (Vec<ReplayItem>, Seq, bool);
+
+/// Brings events to jobs that have room, until the lane is cancelled.
+pub(super) async fn feed_replays(lane: Rc<Lane>) {
+    loop {
+        let wants = lane.floor.borrow_mut().replay_wants();
+        if wants.is_empty() {
+            tokio::select! {
+                () = lane.replays.notified() => continue,
+                () = lane.context.cancel.cancelled() => return,
+            }
+        }
+        for (ordinal, want) in wants {
+            match find(&lane, ordinal, &want).await {
+                Ok((items, scanned, is_exhausted)) => {
+                    lane.floor.borrow_mut().fill_replay(ordinal, &want, items, scanned, is_exhausted);
+                    lane.stir();
+                }
+                Err(error) => {
+                    tracing::error!(%error, job = %want.id, "what a job posts could not be read; trying again");
+                    tokio::select! {
+                        () = tokio::time::sleep(AGAIN) => {}
+                        () = lane.context.cancel.cancelled() => {}
+                    }
+                }
+            }
+            if lane.context.cancel.is_cancelled() {
+                return;
+            }
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn find(lane: &Lane, ordinal: Ordinal, want: &Want) -> Result<Found, StorageError> {
+    match &want.selection {
+        Selection::All => find_events(lane, ordinal, want).await,
+        Selection::Failed => find_dead(lane, ordinal, want).await,
+        Selection::Seqs(seqs) => find_named(lane, ordinal, want, seqs).await,
+    }
+}
+
+/// Events of the log that match the definition.
+async fn find_events(lane: &Lane, ordinal: Ordinal, want: &Want) -> Result<Found, StorageError> {
+    if want.after >= want.to {
+        return Ok((Vec::new(), want.after, true));
+    }
+    let batch = lane.context.follow.read_shared(want.after, READ_BYTES).await?;
+    let Some(last) = batch.pages.last().map(|page| page.last()) else { return Ok((Vec::new(), want.to, true)) };
+    let (record, has_dead) = {
+        let mut floor = lane.floor.borrow_mut();
+        let Some(desk) = floor.desk(ordinal) else { return Ok((Vec::new(), want.to, true)) };
+        (std::sync::Arc::clone(&desk.record), desk.totals.dead > 0)
+    };
+    let choice = Choice::of(&record.spec);
+    let (mut items, mut bytes, mut scanned): (Vec<ReplayItem>, _, _) = (Vec::new(), 0, last.min(want.to));
+    'pages: for page in &batch.pages {
+        for event in page.events_after(want.after) {
+            if event.seq() > want.to {
+                break 'pages;
+            }
+            if items.len() >= want.room || bytes >= REPLAY_BYTES_MAX {
+                scanned = event.seq().prev();
+                break 'pages;
+            }
+            if choice.takes(&event) {
+                let (seq, parcel) = (event.seq(), Rc::new(Parcel::new(event)));
+                bytes += parcel.weight();
+                items.push(ReplayItem { seq, parcel: Some(parcel), dead_after: None });
+            }
+        }
+    }
+    if has_dead && !items.is_empty() {
+        for dead in dead_letters(lane, ordinal, want.after, DEAD_READ).await?.0 {
+            if let Ok(index) = items.binary_search_by_key(&dead.seq, |item| item.seq) {
+                items[index].dead_after = Some(dead.sent);
+            }
+        }
+    }
+    Ok((items, scanned, scanned >= want.to))
+}
+
+async fn find_dead(lane: &Lane, ordinal: Ordinal, want: &Want) -> Result<Found, StorageError> {
+    let (dead, read_to) = dead_letters(lane, ordinal, want.after, u32::try_from(want.room).unwrap_or(u32::MAX)).await?;
+    let inside = dead.iter().filter(|dead| dead.seq <= want.to);
+    let items = inside.map(|dead| ReplayItem { seq: dead.seq, parcel: None, dead_after: Some(dead.sent) }).collect();
+    let scanned = read_to.map_or(want.to, |read_to| read_to.min(want.to));
+    Ok((items, scanned, scanned >= want.to))
+}
+
+async fn find_named(lane: &Lane, ordinal: Ordinal, want: &Want, seqs: &[Seq]) -> Result<Found, StorageError> {
+    let rest = &seqs[seqs.partition_point(|seq| *seq <= want.after)..];
+    let some = &rest[..want.room.min(rest.len())];
+    let mut items = Vec::new();
+    for seq in some {
+        let stored = lane.context.ledger.exception(ordinal, *seq).await?;
+        let word = lane.floor.borrow().journal.last_word(ordinal, *seq);
+        let dead = word.unwrap_or(stored).filter(|exception| exception.state == ExceptionState::Dead);
+        items.extend(dead.map(|dead| ReplayItem { seq: *seq, parcel: None, dead_after: Some(dead.sent) }));
+    }
+    let is_exhausted = some.len() == rest.len();
+    let scanned = some.last().copied().filter(|_| !is_exhausted).unwrap_or(want.to);
+    Ok((items, scanned, is_exhausted))
+}
+
+/// Dead letters behind `after` that are still dead, and the last one read unless those were all.
+async fn dead_letters(
+    lane: &Lane,
+    ordinal: Ordinal,
+    after: Seq,
+    limit: u32,
+) -> Result<(Vec<Exception>, Option<Seq>), StorageError> {
+    let mut dead = lane.context.ledger.list(ordinal, ExceptionState::Dead, PageRequest { after, limit }).await?;
+    let read_to = dead.last().filter(|_| dead.len() >= limit as usize).map(|last| last.seq);
+    let words = lane.floor.borrow().journal.words(ordinal, after);
+    dead.retain(|exception| match words.get(&exception.seq) {
+        Some(word) => word.as_ref().is_some_and(|word| word.state == ExceptionState::Dead),
+        None => true,
+    });
+    Ok((dead, read_to))
+}
+
+/// Settles everything up to `to`, saved when this returns. Where dead letters hold others up, those up to `to` are marked: they
+/// stay listed and do so no longer.
+pub(super) async fn skip(lane: &Rc<Lane>, record: &SubscriptionRecord, to: Seq) -> Result<(), StorageError> {
+    let ordinal = record.ordinal;
+    if record.spec.ordering != Ordering::None && record.spec.on_dead == OnDead::Block {
+        // Letters that are not stored yet would not be found.
+        saving::save(lane).await;
+        let mut after = Seq::ZERO;
+        while after < to {
+            let (dead, read_to) = dead_letters(lane, ordinal, after, DEAD_READ).await?;
+            let mut floor = lane.floor.borrow_mut();
+            for mut dead in dead.into_iter().filter(|dead| dead.seq <= to && !dead.is_skipped()) {
+                dead.reason.insert_str(0, Exception::SKIPPED);
+                floor.journal.put(dead, None);
+            }
+            after = read_to.unwrap_or(to);
+        }
+        saving::save(lane).await;
+    }
+    lane.floor.borrow_mut().skip(ordinal, to);
+    lane.stir();
+    lane.hunger.notify_one();
+    saving::save(lane).await;
+    Ok(())
+}
+
+/// Looks up which deliveries that succeeded were dead letters, and ends those.
+pub(super) async fn settle_recovered(lane: &Lane) {
+    let recovered = lane.floor.borrow_mut().take_recovered();
+    let mut by_ordinal: BTreeMap<Ordinal, Vec<Seq>> = BTreeMap::new();
+    for (ordinal, seq) in recovered {
+        by_ordinal.entry(ordinal).or_default().push(seq);
+    }
+    for (ordinal, mut seqs) in by_ordinal {
+        seqs.sort_unstable();
+        seqs.dedup();
+        let mut rest = &seqs[..];
+        while let Some(first) = rest.first() {
+            let after = first.prev();
+            let (dead, read_to) = match dead_letters(lane, ordinal, after, DEAD_READ).await {
+                Ok(found) => found,
+                Err(error) => {
+                    tracing::error!(%error, "dead letters that were delivered could not be looked up; they stay listed");
+                    break;
+                }
+            };
+            if dead.is_empty() && read_to.is_none() {
+                forget_dead_behind(lane, ordinal, after);
+            }
+            let revived: Vec<Seq> = dead.iter().map(|dead| dead.seq).filter(|seq| rest.binary_search(seq).is_ok()).collect();
+            lane.floor.borrow_mut().revive(ordinal, &revived);
+            let read_to = read_to.unwrap_or(Seq(u64::MAX));
+            rest = &rest[rest.partition_point(|seq| *seq <= read_to)..];
+        }
+    }
+}
+
+/// Nothing behind `after` is dead, unless it died just now and is not saved.
+fn forget_dead_behind(lane: &Lane, ordinal: Ordinal, after: Seq) {
+    let mut floor = lane.floor.borrow_mut();
+    if floor.journal.words(ordinal, after).is_empty()
+        && let Some(desk) = floor.desk(ordinal)
+    {
+        desk.dead_to = desk.dead_to.min(after);
+    }
+}

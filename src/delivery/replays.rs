@@ -1,0 +1,294 @@
+//! The recovery jobs of one subscription in memory: which events they post next, what is in flight, how far they came. Pure.
+//!
+//! Jobs run one after the other, in the order in which they were made. A job holds a bounded number of events; the lane
+//! brings more of them as there is room ([`super::replaying`]).
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use super::parcel::Parcel;
+use crate::clock::Timestamp;
+use crate::model::job::{JobKind, JobState, Selection};
+use crate::model::{JobId, RecoveryJob, Seq};
+
+/// Jobs of one subscription that run or wait for their turn.
+pub const JOBS_RUNNING_MAX: usize = 4;
+/// Events that wait for one subscription's jobs.
+pub const REPLAY_QUEUE_MAX: usize = 128;
+/// Bytes of the events that wait for one subscription's jobs, but for a single larger one.
+pub const REPLAY_BYTES_MAX: usize = 1024 * 1024;
+
+/// An event that a job posts.
+#[derive(Clone, Debug)]
+pub struct ReplayItem {
+    /// Which event.
+    pub seq: Seq,
+    /// The event, when it was at hand.
+    pub parcel: Option<Rc<Parcel>>,
+    /// Attempts made of the dead letter that it is; absent when it is none.
+    pub dead_after: Option<u32>,
+}
+
+impl ReplayItem {
+    fn bytes(&self) -> usize {
+        self.parcel.as_ref().map_or(0, |parcel| parcel.weight())
+    }
+}
+
+/// What the job whose turn it is needs.
+#[derive(Clone, Debug)]
+pub struct Want {
+    /// Which job.
+    pub id: JobId,
+    /// Which events.
+    pub selection: Selection,
+    /// Everything up to here was looked at.
+    pub after: Seq,
+    /// The last position.
+    pub to: Seq,
+    /// Events that fit.
+    pub room: usize,
+}
+
+/// The jobs of one subscription.
+#[derive(Debug, Default)]
+pub struct Replays {
+    jobs: VecDeque<Running>,
+    /// What is in flight, of jobs that were cancelled, too.
+    in_flight: Vec<(JobId, JobKind, ReplayItem)>,
+    /// Whether the last attempt of the subscription was of a job.
+    pub went_last: bool,
+}
+
+#[derive(Debug)]
+struct Running {
+    job: RecoveryJob,
+    /// Everything up to here was looked at.
+    scanned: Seq,
+    queue: VecDeque<ReplayItem>,
+    queue_bytes: usize,
+    is_exhausted: bool,
+    is_changed: bool,
+}
+
+impl Replays {
+    /// Takes a job that runs; `false` when there are too many.
+    pub fn add(&mut self, job: RecoveryJob) -> bool {
+        if self.jobs.len() >= JOBS_RUNNING_MAX {
+            return false;
+        }
+        let scanned = job.position;
+        self.jobs.push_back(Running {
+            job,
+            scanned,
+            queue: VecDeque::new(),
+            queue_bytes: 0,
+            is_exhausted: false,
+            is_changed: true,
+        });
+        true
+    }
+
+    /// Whether there is nothing left, neither jobs nor flights.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.jobs.is_empty() && self.in_flight.is_empty()
+    }
+
+    /// Attempts in flight.
+    #[must_use]
+    pub fn in_flight(&self) -> u32 {
+        u32::try_from(self.in_flight.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Whether an event waits for its attempt.
+    #[must_use]
+    pub fn has_next(&self) -> bool {
+        self.jobs.front().is_some_and(|running| !running.queue.is_empty())
+    }
+
+    /// Bytes of the events that wait.
+    #[must_use]
+    pub fn waiting_bytes(&self) -> usize {
+        self.jobs.iter().map(|running| running.queue_bytes).sum()
+    }
+
+    /// What the job whose turn it is needs, when there is room for it.
+    #[must_use]
+    pub fn want(&self) -> Option<Want> {
+        let running = self.jobs.front().filter(|running| !running.is_exhausted)?;
+        let room = REPLAY_QUEUE_MAX - running.queue.len();
+        let has_room = room >= REPLAY_QUEUE_MAX / 2 && running.queue_bytes < REPLAY_BYTES_MAX / 2;
+        let (job, after) = (&running.job, running.scanned);
+        has_room.then(|| Want { id: job.id, selection: job.selection.clone(), after, to: job.to, room })
+    }
+
+    /// Brings events of a job that has looked at everything up to `after`; now it has up to `scanned`, and that was all when
+    /// `is_exhausted`. Without effect when the job is another by now.
+    pub fn fill(&mut self, id: JobId, after: Seq, items: Vec<ReplayItem>, scanned: Seq, is_exhausted: bool) {
+        let front = self.jobs.front_mut().filter(|running| running.job.id == id && running.scanned == after);
+        let Some(running) = front else { return };
+        running.queue_bytes += items.iter().map(ReplayItem::bytes).sum::<usize>();
+        running.queue.extend(items);
+        running.scanned = scanned;
+        running.is_exhausted = is_exhausted;
+        running.is_changed = true;
+    }
+
+    /// The next event, now in flight.
+    pub fn take(&mut self) -> Option<(JobId, ReplayItem)> {
+        let running = self.jobs.front_mut()?;
+        let mut item = running.queue.pop_front()?;
+        running.queue_bytes -= item.bytes();
+        let taken = item.clone();
+        // The event itself travels with the attempt.
+        item.parcel = None;
+        self.in_flight.push((running.job.id, running.job.kind, item));
+        self.went_last = true;
+        Some((running.job.id, taken))
+    }
+
+    /// Ends a flight; gives what asked for it, and the event.
+    pub fn end(&mut self, id: JobId, seq: Seq, is_success: bool) -> Option<(JobKind, ReplayItem)> {
+        let index = self.in_flight.iter().position(|(job, _, item)| *job == id && item.seq == seq)?;
+        let (_, kind, item) = self.in_flight.swap_remove(index);
+        if let Some(running) = self.jobs.iter_mut().find(|running| running.job.id == id) {
+            running.job.done += 1;
+            running.job.failed += u64::from(!is_success);
+            running.is_changed = true;
+        }
+        Some((kind, item))
+    }
+
+    /// Puts an event back that was not posted after all; the last one first.
+    pub fn put_back(&mut self, id: JobId, seq: Seq) {
+        let Some(index) = self.in_flight.iter().position(|(job, _, item)| *job == id && item.seq == seq) else { return };
+        let (_, _, item) = self.in_flight.swap_remove(index);
+        if let Some(running) = self.jobs.iter_mut().find(|running| running.job.id == id) {
+            running.queue.push_front(item);
+        }
+    }
+
+    /// Ends a job before its end.
+    pub fn cancel(&mut self, id: JobId, now: Timestamp) -> Option<RecoveryJob> {
+        let index = self.jobs.iter().position(|running| running.job.id == id)?;
+        let position = self.position(&self.jobs[index]);
+        let mut job = self.jobs.remove(index)?.job;
+        job.position = position;
+        Some(RecoveryJob { state: JobState::Cancelled, ended_at: Some(now), ..job })
+    }
+
+    /// The jobs that run.
+    #[must_use]
+    pub fn jobs(&self) -> Vec<RecoveryJob> {
+        self.jobs.iter().map(|running| RecoveryJob { position: self.position(running), ..running.job.clone() }).collect()
+    }
+
+    /// Jobs that changed since they were asked for last, with those that are done, which go.
+    pub fn take_changed(&mut self, now: Timestamp) -> Vec<RecoveryJob> {
+        let mut changed = Vec::new();
+        while let Some(running) = self.jobs.front() {
+            let has_flight = self.in_flight.iter().any(|(job, ..)| *job == running.job.id);
+            if !running.is_exhausted || !running.queue.is_empty() || has_flight {
+                break;
+            }
+            let Some(Running { job, .. }) = self.jobs.pop_front() else { break };
+            let (position, events) = (job.to, job.done);
+            changed.push(RecoveryJob { state: JobState::Done, position, events, ended_at: Some(now), ..job });
+        }
+        for index in 0..self.jobs.len() {
+            if std::mem::take(&mut self.jobs[index].is_changed) {
+                let position = self.position(&self.jobs[index]);
+                changed.push(RecoveryJob { position, ..self.jobs[index].job.clone() });
+            }
+        }
+        changed
+    }
+
+    /// Everything up to here was posted.
+    fn position(&self, running: &Running) -> Seq {
+        let flights = self.in_flight.iter().filter(|(job, ..)| *job == running.job.id).map(|(.., item)| item.seq);
+        let open = flights.chain(running.queue.front().map(|item| item.seq)).min();
+        open.map_or(running.scanned, Seq::prev)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::subscription::Ordinal;
+
+    fn job(id: u64, to: u64) -> RecoveryJob {
+        RecoveryJob {
+            ordinal: Ordinal(1),
+            id: JobId(id),
+            kind: JobKind::Replay,
+            selection: Selection::All,
+            from: Seq(1),
+            to: Seq(to),
+            state: JobState::Running,
+            position: Seq(0),
+            events: to,
+            done: 0,
+            failed: 0,
+            created_at: Timestamp(0),
+            ended_at: None,
+        }
+    }
+
+    fn items(seqs: std::ops::RangeInclusive<u64>) -> Vec<ReplayItem> {
+        seqs.map(|seq| ReplayItem { seq: Seq(seq), parcel: None, dead_after: None }).collect()
+    }
+
+    #[test]
+    fn a_position_stands_before_the_oldest_that_is_not_posted() {
+        let mut replays = Replays::default();
+        assert!(replays.add(job(1, 10)));
+        assert_eq!(replays.want().unwrap().after, Seq(0));
+        replays.fill(JobId(1), Seq(0), items(1..=10), Seq(10), true);
+        let taken: Vec<u64> = (0..3).filter_map(|_| replays.take()).map(|(_, item)| item.seq.0).collect();
+        assert_eq!(taken, [1, 2, 3]);
+        replays.end(JobId(1), Seq(1), true);
+        replays.end(JobId(1), Seq(3), false);
+        let changed = replays.take_changed(Timestamp(9));
+        assert_eq!((changed[0].position, changed[0].done, changed[0].failed), (Seq(1), 2, 1));
+        replays.end(JobId(1), Seq(2), true);
+        assert_eq!(replays.jobs()[0].position, Seq(3));
+        while let Some((id, item)) = replays.take() {
+            replays.end(id, item.seq, true);
+        }
+        let done = replays.take_changed(Timestamp(9)).remove(0);
+        assert_eq!((done.state, done.done, done.ended_at), (JobState::Done, 10, Some(Timestamp(9))));
+        assert!(replays.is_empty());
+    }
+
+    #[test]
+    fn jobs_wait_for_their_turn_and_there_are_only_so_many() {
+        let mut replays = Replays::default();
+        for id in 0..JOBS_RUNNING_MAX as u64 {
+            assert!(replays.add(job(id, 1)));
+        }
+        assert!(!replays.add(job(99, 1)));
+        assert_eq!(replays.want().unwrap().id, JobId(0));
+        // What comes for a job whose turn it is not is not taken.
+        replays.fill(JobId(1), Seq(0), items(1..=1), Seq(1), true);
+        assert!(!replays.has_next());
+        replays.fill(JobId(0), Seq(0), Vec::new(), Seq(1), true);
+        assert_eq!(replays.take_changed(Timestamp(1))[0].state, JobState::Done);
+        assert_eq!(replays.want().unwrap().id, JobId(1));
+    }
+
+    #[test]
+    fn what_is_in_flight_when_a_job_is_cancelled_still_ends() {
+        let mut replays = Replays::default();
+        replays.add(job(1, 5));
+        replays.fill(JobId(1), Seq(0), items(1..=5), Seq(5), true);
+        replays.take();
+        let cancelled = replays.cancel(JobId(1), Timestamp(3)).unwrap();
+        assert_eq!((cancelled.state, cancelled.position), (JobState::Cancelled, Seq(0)));
+        assert!(!replays.is_empty() && !replays.has_next());
+        assert!(replays.end(JobId(1), Seq(1), true).is_some());
+        assert!(replays.end(JobId(1), Seq(1), true).is_none());
+        assert!(replays.is_empty());
+    }
+}
