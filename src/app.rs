@@ -157,11 +157,11 @@ impl App {
         let tokens = Tokens::open(Arc::clone(administration), Arc::clone(&auth), declared.tokens).await?;
         let audit = Arc::new(Audit::new(Arc::clone(administration), Arc::clone(&ground.clock)));
         let metrics = numbers::recorder(egress.clone(), ground.follow.clone(), registry.clone());
-        let hub = Some(Door::new(hub::start(config, &ground, &registry)));
         let state = Arc::new(HttpState {
             auth,
             tokens,
             audit,
+            hub: Some(Door::new(hub::start(config, &ground, &registry))),
             registry,
             sources: source_registry,
             follow: ground.follow.clone(),
@@ -172,7 +172,6 @@ impl App {
                 sources: Arc::clone(&sources),
                 catalog: Arc::clone(&ground.store.catalog),
             }),
-            hub,
             urls: url_judge(config),
             texts: Arc::new(config.texts()),
             protocols: feeds::protocols(),
