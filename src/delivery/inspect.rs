@@ -88,8 +88,29 @@ impl Lanes {
     ///
     /// # Errors
     /// As storage fails.
-    pub async fn dead_letters(&self, record: &SubscriptionRecord, page: PageRequest) -> Result<Vec<Exception>, StorageError> {
-        self.context.ledger.list(record.ordinal, ExceptionState::Dead, page).await
+    pub async fn dead_letters(
+        &self,
+        record: &Arc<SubscriptionRecord>,
+        page: PageRequest,
+    ) -> Result<Vec<Exception>, StorageError> {
+        // Memory first: what it has not saved then, storage has later, or it is in the answer.
+        let waiting = self.ask(record, |reply| Question::Waiting(page.after, 0, reply)).await;
+        let words = waiting.map(|waiting| waiting.words).unwrap_or_default();
+        let (limit, mut after, mut found) = (page.limit as usize, page.after, Vec::new());
+        let read_to = loop {
+            let stored = self.context.ledger.list(record.ordinal, ExceptionState::Dead, PageRequest { after, ..page }).await?;
+            let last = stored.last().map(|last| last.seq).filter(|_| stored.len() >= limit);
+            found.extend(stored.into_iter().filter(|dead| !words.contains_key(&dead.seq)));
+            match last {
+                Some(last) if found.len() < limit => after = last,
+                last => break last.unwrap_or(Seq(u64::MAX)),
+            }
+        };
+        let unsaved = words.into_values().flatten().filter(|word| word.state == ExceptionState::Dead && word.seq <= read_to);
+        found.extend(unsaved);
+        found.sort_by_key(|dead| dead.seq);
+        found.truncate(limit);
+        Ok(found)
     }
 
     /// Tells the lane that retention forgot `count` dead letters.

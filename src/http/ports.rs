@@ -113,7 +113,7 @@ pub trait Deliveries: Send + Sync {
     ///
     /// # Errors
     /// As storage fails.
-    async fn dead_letters(&self, record: &SubscriptionRecord, page: PageRequest) -> Result<Vec<Exception>, StorageError>;
+    async fn dead_letters(&self, record: &Arc<SubscriptionRecord>, page: PageRequest) -> Result<Vec<Exception>, StorageError>;
 }
 
 #[async_trait]
@@ -194,7 +194,7 @@ impl Deliveries for Lanes {
         Lanes::undelivered(self, record, page).await
     }
 
-    async fn dead_letters(&self, record: &SubscriptionRecord, page: PageRequest) -> Result<Vec<Exception>, StorageError> {
+    async fn dead_letters(&self, record: &Arc<SubscriptionRecord>, page: PageRequest) -> Result<Vec<Exception>, StorageError> {
         Lanes::dead_letters(self, record, page).await
     }
 }
