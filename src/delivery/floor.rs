@@ -375,42 +375,6 @@ impl Floor {
         self.note_hunger(assignment.place);
         effect
     }
-
-    /// Puts a desk into the ready queue.
-    pub fn make_ready(&mut self, place: Place) {
-        if let Some(desk) = self.desks.get_mut(place).and_then(Option::as_deref_mut)
-            && !desk.is_ready
-        {
-            desk.is_ready = true;
-            self.ready.push_back(place);
-        }
-    }
-
-    /// Puts the desk of a subscription into the ready queue and among those that are saved.
-    pub fn nudge(&mut self, ordinal: Ordinal) {
-        if let Some(place) = self.by_ordinal.get(&ordinal).copied() {
-            self.mark_busy(place);
-            self.make_ready(place);
-            self.note_hunger(place);
-        }
-    }
-
-    /// Whether a desk waits to be asked.
-    #[must_use]
-    pub fn has_ready(&self) -> bool {
-        !self.ready.is_empty()
-    }
-
-    fn mark_busy(&mut self, place: Place) {
-        if let Some(desk) = self.desks[place].as_deref_mut()
-            && !desk.is_busy
-        {
-            desk.is_busy = true;
-            let ordinal = desk.ordinal();
-            self.busy.entry(ordinal.partition()).or_default().push(place);
-            self.journal.touch(ordinal);
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! When desks are looked at again, and what of their progress is saved.
+//! Which desks are looked at, and when again; what of their progress is saved.
 
 use std::collections::BTreeSet;
 
@@ -7,9 +7,46 @@ use crate::clock::Timestamp;
 use crate::delivery::checkpoint::PartitionProgress;
 use crate::delivery::matcher::Place;
 use crate::delivery::window::Position;
+use crate::model::subscription::Ordinal;
 use crate::storage::{Checkpoint, Lease};
 
 impl Floor {
+    /// Puts a desk into the ready queue.
+    pub fn make_ready(&mut self, place: Place) {
+        if let Some(desk) = self.desks.get_mut(place).and_then(Option::as_deref_mut)
+            && !desk.is_ready
+        {
+            desk.is_ready = true;
+            self.ready.push_back(place);
+        }
+    }
+
+    /// Puts the desk of a subscription into the ready queue and among those that are saved.
+    pub fn nudge(&mut self, ordinal: Ordinal) {
+        if let Some(place) = self.by_ordinal.get(&ordinal).copied() {
+            self.mark_busy(place);
+            self.make_ready(place);
+            self.note_hunger(place);
+        }
+    }
+
+    /// Whether a desk waits to be asked.
+    #[must_use]
+    pub fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    pub(super) fn mark_busy(&mut self, place: Place) {
+        if let Some(desk) = self.desks[place].as_deref_mut()
+            && !desk.is_busy
+        {
+            desk.is_busy = true;
+            let ordinal = desk.ordinal();
+            self.busy.entry(ordinal.partition()).or_default().push(place);
+            self.journal.touch(ordinal);
+        }
+    }
+
     pub(super) fn wake_at(&mut self, place: Place, at: Timestamp) {
         if let Some(desk) = self.desks[place].as_deref_mut()
             && desk.wakes_at.is_none_or(|earlier| at < earlier)
