@@ -22,6 +22,7 @@ use crate::follow::Follow;
 use crate::http::audit::Audit;
 use crate::http::auth::{Auth, AuthSettings, Scope, TokenEntry};
 use crate::http::tokens::Tokens;
+use crate::http::websub::Door;
 use crate::http::{DefinitionDefaults, HttpLimits, HttpState, ServerSettings};
 use crate::ingest::{DedupeSettings, Ingest};
 use crate::model::administration::TokenLimits;
@@ -38,6 +39,7 @@ use crate::tail::{Tail, TailSettings};
 
 mod declared;
 mod feeds;
+mod hub;
 mod numbers;
 
 /// Time for what is in flight when the relay stops.
@@ -159,6 +161,7 @@ impl App {
             auth,
             tokens,
             audit,
+            hub: Some(Door::new(hub::start(config, &ground, &registry))),
             registry,
             sources: source_registry,
             follow: ground.follow.clone(),
@@ -170,6 +173,7 @@ impl App {
                 catalog: Arc::clone(&ground.store.catalog),
             }),
             urls: url_judge(config),
+            texts: Arc::new(config.texts()),
             protocols: feeds::protocols(),
             defaults: DefinitionDefaults { timeout: config.delivery.timeout, max_in_flight: config.delivery.max_in_flight },
             metrics,
@@ -229,6 +233,7 @@ impl Ground {
             tls: self.tls.clone(),
             remembers_successes: config.history.attempts == HistoryAttempts::All,
             limits: Arc::new(LimitBook::new(&config.limit_settings())),
+            identity: hub::identity(config),
             notices,
             cancel: CancellationToken::new(),
         }

@@ -16,6 +16,7 @@ use crate::model::SourceSpec;
 use crate::model::subscription::parse::Definition;
 use crate::model::topic::TopicPattern;
 use crate::net::{AllowEntry, EgressRules, ResolverChoice};
+use crate::registry::Texts;
 use crate::seal::{MasterKey, Seals};
 use crate::storage::Durability;
 
@@ -28,6 +29,7 @@ mod limits;
 mod read;
 mod secrets;
 mod tokens;
+mod websub;
 
 /// Where the configuration is looked for when no path is given.
 pub const CONFIG_PATH_DEFAULT: &str = "config.toml";
@@ -59,6 +61,8 @@ pub struct Config {
     pub delivery: Delivery,
     /// `[limit_groups]`, by name.
     pub limit_groups: BTreeMap<String, SharedTerms>,
+    /// `[websub]`
+    pub websub: WebSub,
     /// `[auth]`
     pub auth: Auth,
     /// `[secrets]`
@@ -173,6 +177,19 @@ pub struct Delivery {
     pub per_host_in_flight: u32,
 }
 
+/// What callbacks may subscribe themselves to, by the `WebSub` hub at `POST /websub`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WebSub {
+    /// Patterns of the topics; none = no hub.
+    pub topics: Vec<TopicPattern>,
+    /// Lease of a subscriber that names none.
+    pub lease_default: Duration,
+    /// Longest lease; a longer one is cut to it.
+    pub lease_max: Duration,
+    /// URL under which the relay is reached from outside, without a slash at its end; empty = as each request says.
+    pub public_url: String,
+}
+
 /// Who may do what.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Auth {
@@ -260,6 +277,13 @@ impl Default for Delivery {
     }
 }
 
+impl Default for WebSub {
+    fn default() -> Self {
+        let days = |days: u64| Duration::from_hours(24 * days);
+        Self { topics: Vec::new(), lease_default: days(10), lease_max: days(30), public_url: String::new() }
+    }
+}
+
 impl Storage {
     /// The scheme of the URL: the name of a backend.
     #[must_use]
@@ -311,6 +335,12 @@ impl Config {
     #[must_use]
     pub fn limit_settings(&self) -> LimitSettings {
         LimitSettings { per_host: limits::per_host(&self.delivery), groups: self.limit_groups.clone() }
+    }
+
+    /// What judges the texts of definitions; it knows the groups of limits.
+    #[must_use]
+    pub fn texts(&self) -> Texts {
+        Texts::new(self.limit_groups.keys().cloned().collect())
     }
 
     /// Settings that weaken a promise; to be said at every start.

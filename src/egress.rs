@@ -15,7 +15,7 @@ use actix_web::http::{ConnectionType, Method, Version};
 use actix_web::{HttpMessage as _, HttpRequest, HttpResponse};
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::follow::{Follow, StorageError};
 use crate::model::{PatternList, Seq};
 
@@ -36,7 +36,7 @@ mod worker;
 mod writer;
 
 pub use client::StreamBroken;
-pub use counts::StreamCounts;
+pub use counts::{Allowance, StreamCounts};
 use counts::{Counters, Hold, Permit};
 use format::{Envelope, Format, Notice};
 use handover::Connection;
@@ -105,6 +105,8 @@ pub struct Ask {
     pub patterns: PatternList,
     /// Which event types, at most [`TYPES_MAX`]; empty = all.
     pub types: Vec<String>,
+    /// Which of them, by their content; a checked expression.
+    pub filter: Option<Box<str>>,
     /// How it is written.
     pub format: &'static Format,
     /// What stands around the data.
@@ -163,6 +165,10 @@ impl Egress {
 
     fn closing(&self) -> &CancellationToken {
         &self.0.closing
+    }
+
+    fn now(&self) -> Timestamp {
+        self.0.clock.now()
     }
 
     fn is_closing(&self) -> bool {
@@ -230,9 +236,10 @@ pub async fn respond(request: &HttpRequest, worker: &Worker, ask: Ask) -> Result
     }))
 }
 
-/// Leaves something with a request that is to be dropped when its stream ends, or when there is none.
-pub fn hold(request: &HttpRequest, held: impl std::any::Any) {
-    request.extensions_mut().insert(Hold(Box::new(held)));
+/// Leaves with a request what its stream is allowed by. It is dropped with the stream, or when there is none; once it is over,
+/// the stream ends within a tick.
+pub fn hold(request: &HttpRequest, allowance: impl Allowance + 'static) {
+    request.extensions_mut().insert(Hold(Rc::new(allowance)));
 }
 
 async fn open(worker: &Worker, mut ask: Ask, permit: Permit) -> Result<client::Client, StorageError> {
@@ -244,7 +251,8 @@ async fn open(worker: &Worker, mut ask: Ask, permit: Permit) -> Result<client::C
     ask.types.sort_unstable();
     ask.types.dedup();
     let envelope = if ask.format.has_envelope { ask.envelope } else { Envelope::Native };
-    let selection = Selection { patterns: ask.patterns, types: ask.types.into(), format: ask.format.name, envelope };
+    let (patterns, types, filter) = (ask.patterns, ask.types.into(), ask.filter.map(Rc::from));
+    let selection = Selection { patterns, types, filter, format: ask.format.name, envelope };
     let settings = state.egress.settings();
     let ticks =
         |time: Duration| u64::try_from(time.as_nanos().div_ceil(settings.tick.as_nanos().max(1))).unwrap_or(u64::MAX).max(1);

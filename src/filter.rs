@@ -6,6 +6,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::thread;
 
 use cel::common::ast::IdedExpr;
 use cel::common::types::CelBool;
@@ -31,6 +32,10 @@ mod prepare;
 pub const FILTER_BYTES_MAX: usize = 4096;
 /// Brackets open at once in the text of an expression.
 const BRACKETS_MAX: usize = 24;
+/// Brackets up to which an expression is parsed where it is asked for; each costs the parser some 100 KiB of stack.
+const BRACKETS_SHALLOW: usize = 6;
+/// Stack for all others.
+const PARSER_STACK_BYTES: usize = 16 * 1024 * 1024;
 /// Signs in a row that belong to one value.
 const SIGNS_MAX: usize = 16;
 /// Characters of a reason that are kept.
@@ -71,11 +76,8 @@ impl Filter {
         if text.trim().is_empty() {
             return Err(FilterError("is empty; leave it out or write a condition such as `data.amount > 100`".to_owned()));
         }
-        check_text(text).map_err(FilterError)?;
-        // The parser is a library's; what it makes of odd texts must not reach the caller.
-        let parsed = catch_unwind(|| library::ENVIRONMENT.parser().parse(text));
-        let parsed = parsed.map_err(|_| FilterError("cannot be read".to_owned()))?;
-        let mut expression = parsed.map_err(|errors| FilterError(syntax_problem(&errors)))?;
+        let brackets = check_text(text).map_err(FilterError)?;
+        let mut expression = parse(text, brackets).map_err(FilterError)?;
         let prepared = prepare(&mut expression).map_err(FilterError)?;
         Ok(Self { expression, prepared })
     }
@@ -147,9 +149,25 @@ impl VariableResolver for Scope<'_, '_> {
     }
 }
 
-/// Refuses what would take a recursive parser too deep, before it sees it.
-fn check_text(text: &str) -> Result<(), String> {
-    let (mut open, mut signs) = (0_usize, 0_usize);
+/// Parses a text. The parser is a library's: neither its panics nor its use of the stack reach the caller.
+fn parse(text: &str, brackets: usize) -> Result<IdedExpr, String> {
+    let parse = || {
+        let parsed = catch_unwind(|| library::ENVIRONMENT.parser().parse(text));
+        parsed.map_err(|_| "cannot be read".to_owned())?.map_err(|errors| syntax_problem(&errors))
+    };
+    if brackets <= BRACKETS_SHALLOW {
+        return parse();
+    }
+    thread::scope(|scope| {
+        let parser = thread::Builder::new().name("filter-parser".to_owned()).stack_size(PARSER_STACK_BYTES);
+        let parser = parser.spawn_scoped(scope, parse).map_err(|error| format!("cannot be read now: {error}"))?;
+        parser.join().unwrap_or_else(|_| Err("cannot be read".to_owned()))
+    })
+}
+
+/// Refuses what would take a recursive parser too deep, before it sees it; gives how deep the brackets are.
+fn check_text(text: &str) -> Result<usize, String> {
+    let (mut open, mut deepest, mut signs) = (0_usize, 0_usize, 0_usize);
     let mut quote = None;
     let mut is_escaped = false;
     for c in text.chars() {
@@ -172,12 +190,13 @@ fn check_text(text: &str) -> Result<(), String> {
             ')' | ']' | '}' => open = open.saturating_sub(1),
             _ => {}
         }
+        deepest = deepest.max(open);
         signs = if matches!(c, '!' | '-') { signs + 1 } else { 0 };
         if open > BRACKETS_MAX || signs > SIGNS_MAX {
             return Err(format!("has more than {BRACKETS_MAX} brackets inside each other, or {SIGNS_MAX} signs in a row"));
         }
     }
-    Ok(())
+    Ok(deepest)
 }
 
 fn syntax_problem(errors: &cel::ParseErrors) -> String {

@@ -24,7 +24,7 @@ use crate::egress::handover::Wire;
 use crate::egress::{self, Egress};
 use crate::follow::Follow;
 use crate::ingest::Ingest;
-use crate::model::subscription::parse::UrlJudge;
+use crate::model::subscription::parse::{TextJudge, UrlJudge};
 use crate::registry::{Registry, SourceRegistry};
 use crate::storage::EventLog;
 
@@ -46,6 +46,7 @@ mod streams;
 mod subscriptions;
 pub mod tokens;
 mod views;
+pub mod websub;
 
 use audit::Audit;
 use auth::Auth;
@@ -128,8 +129,12 @@ pub struct HttpState {
     pub deliveries: Arc<dyn Deliveries>,
     /// The running sources.
     pub source_control: Arc<dyn SourceControl>,
+    /// The `WebSub` hub, if there is one.
+    pub hub: Option<websub::Door>,
     /// Decides whether a URL may be dialled.
     pub urls: Arc<dyn UrlJudge + Send + Sync>,
+    /// Decides whether filters, templates, certificates and names of groups can be used.
+    pub texts: Arc<dyn TextJudge + Send + Sync>,
     /// Protocols that sources may have.
     pub protocols: &'static [&'static str],
     /// Completes definitions.
@@ -258,6 +263,7 @@ fn configure(config: &mut ServiceConfig) {
         .configure(audit::configure)
         .configure(tokens::configure)
         .configure(streams::routes)
+        .configure(websub::routes)
         .configure(subscriptions::configure)
         .configure(sources::configure);
 }

@@ -133,7 +133,7 @@ impl Template {
                 values.insert(name, Value::from(text));
             }
         }
-        values.insert("extensions", fields.extensions().map(|(name, text)| (name, Value::from(text))).collect());
+        values.insert("extensions", Value::from_pairs(fields.extensions()));
         if self.needs_data {
             let (name, data) = data(fields)?;
             values.insert(name, data);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::Delivery;
 use crate::delivery::limits::SharedTerms;
 use crate::model::fields::{Fields, quoted};
-use crate::model::subscription::parse::{IN_FLIGHT_MAX, NoJudge, RATE_MAX, TextJudge};
+use crate::model::subscription::parse::{IN_FLIGHT_MAX, RATE_MAX};
 use crate::model::subscription::{RateLimit, is_id};
 
 /// Most groups.
@@ -54,30 +54,5 @@ fn terms(per_second: f64, burst: u32, in_flight: u32) -> SharedTerms {
     SharedTerms {
         rate: (per_second > 0.0).then_some(RateLimit { per_second, burst: burst.max(1) }),
         in_flight: (in_flight > 0).then_some(in_flight),
-    }
-}
-
-/// Knows the names of the groups; everything else is taken for granted.
-pub(super) struct GroupNames<'a>(pub(super) &'a BTreeMap<String, SharedTerms>);
-
-impl TextJudge for GroupNames<'_> {
-    fn filter(&self, expression: &str) -> Result<(), String> {
-        NoJudge.filter(expression)
-    }
-
-    fn template(&self, body: &str) -> Result<(), String> {
-        NoJudge.template(body)
-    }
-
-    fn certificates(&self, pem: &str) -> Result<(), String> {
-        NoJudge.certificates(pem)
-    }
-
-    fn client_identity(&self, cert_pem: &str, key_pem: &str) -> Result<(), String> {
-        NoJudge.client_identity(cert_pem, key_pem)
-    }
-
-    fn has_limit_group(&self, name: &str) -> bool {
-        self.0.contains_key(name)
     }
 }

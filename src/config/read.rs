@@ -9,7 +9,7 @@ use super::document::Document;
 use super::error::ConfigError;
 use super::{
     Auth, Config, Dedupe, Delivery, History, HistoryAttempts, Limits, Network, Retention, Server, Storage, limits, secrets,
-    tokens,
+    tokens, websub,
 };
 use crate::model::SourceSpec;
 use crate::model::fields::{Errors, FieldError, Fields, child, quoted, text};
@@ -30,6 +30,7 @@ pub(super) const KEYS: &[(&str, &[&str])] = &[
     ("limits", &["event_bytes", "batch_events", "subscriptions", "streams"]),
     ("network", &["allow", "allow_http", "resolver"]),
     ("delivery", &["timeout", "max_in_flight", "lanes", "per_host_per_second", "per_host_burst", "per_host_in_flight"]),
+    ("websub", &["topics", "lease_default", "lease_max", "public_url"]),
     ("auth", &["tokens"]),
     ("secrets", &["key", "key_file", "previous_keys", "any_permissions"]),
 ];
@@ -67,6 +68,7 @@ fn read(value: &Value, env: &[(String, String)], protocols: &[&str], errors: &Er
         network: network(&section("network")?),
         delivery: delivery(&section("delivery")?),
         limit_groups: limits::groups(&root),
+        websub: websub::read(&section("websub")?, AGE),
         auth: Auth { tokens: tokens::read(&section("auth")?, env) },
         secrets: secrets::read(&section("secrets")?),
         sources: Vec::new(),
@@ -76,8 +78,7 @@ fn read(value: &Value, env: &[(String, String)], protocols: &[&str], errors: &Er
     let judge = Judge(&rules);
     config.sources = sources(&root, &SourceRules { urls: &judge, protocols });
     let Delivery { timeout, max_in_flight, .. } = config.delivery;
-    let limit_groups = &config.limit_groups;
-    let texts = limits::GroupNames(limit_groups);
+    let texts = config.texts();
     config.subscriptions = subscriptions(&root, &Rules { timeout, max_in_flight, texts: &texts, ..Rules::new(&judge) });
     if !config.server.listen.ip().is_loopback() && config.auth.tokens.is_empty() {
         let detail = format!(

@@ -217,25 +217,6 @@ impl Floor {
         self.journal.forget(ordinal);
     }
 
-    /// Moves a subscription's cursor.
-    pub fn seek(&mut self, ordinal: Ordinal, to: Seq) {
-        let Some(place) = self.by_ordinal.get(&ordinal).copied() else { return };
-        if let Some(desk) = self.desks[place].as_deref_mut() {
-            self.waiting_bytes -= desk.window.waiting_bytes();
-            desk.window.jump(to);
-            desk.feeding.has_boarded = false;
-            for seq in desk.forget_retries_after(to) {
-                self.journal.clear(ordinal, seq);
-            }
-            if to >= self.scanned {
-                desk.window.set_position(Position::Riding { not_before: to });
-            }
-        }
-        self.mark_busy(place);
-        self.make_ready(place);
-        self.note_hunger(place);
-    }
-
     fn rewind(&mut self, place: Place) {
         let scanned = self.scanned;
         if let Some(desk) = self.desks[place].as_deref_mut() {

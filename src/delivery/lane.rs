@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::addresses::Addresses;
 use super::attempt::{self, Address, Mark};
+use super::consent::ask::Identity;
 use super::crew::{Crew, Taken};
 use super::floor::{Assignment, Floor};
 use super::limits::LimitBook;
@@ -52,6 +53,8 @@ pub struct LaneContext {
     pub remembers_successes: bool,
     /// Limits that subscriptions share over all lanes.
     pub limits: Arc<LimitBook>,
+    /// How the relay calls itself when it asks endpoints for their consent.
+    pub identity: Identity,
     /// Where notices go.
     pub notices: mpsc::Sender<Notice>,
     /// Stops the lane.

@@ -100,10 +100,10 @@ impl LimitBook {
     }
 }
 
-/// The rate that a subscription keeps by itself.
+/// The rate that a subscription keeps by itself: its own, or the lower one that its endpoint allowed.
 #[must_use]
 pub fn own_rate(record: &SubscriptionRecord) -> Option<RateLimit> {
-    record.spec.rate_limit
+    record.effective_rate_limit()
 }
 
 /// One shared limit.

@@ -57,7 +57,7 @@ impl Parcel {
 
     /// The JSON form as a request.
     pub fn structured(&self, log_id: &str) -> &Content {
-        self.structured.get_or_init(|| structured(&self.event, self.json(), log_id))
+        self.structured.get_or_init(|| headed(&self.event, log_id, cloudevents::STRUCTURED_TYPE, self.json()))
     }
 
     /// The JSON form, made once.
@@ -126,9 +126,11 @@ fn binary(event: &Event, log_id: &str) -> Content {
     Content { body: event.data(), headers, webhook_id }
 }
 
-fn structured(event: &Event, body: Bytes, log_id: &str) -> Content {
+/// A body of its own, with the lines that all bodies of an event share.
+#[must_use]
+pub fn headed(event: &Event, log_id: &str, content_type: &str, body: Bytes) -> Content {
     let webhook_id = webhook_id(event, log_id);
-    let headers = common(event.fields().hops, &webhook_id, cloudevents::STRUCTURED_TYPE);
+    let headers = common(event.fields().hops, &webhook_id, content_type);
     Content { body, headers, webhook_id }
 }
 
@@ -136,14 +138,6 @@ fn json(event: &Event) -> Bytes {
     let mut body = bytes::BytesMut::with_capacity(event.fields().data.len() + 512);
     cloudevents::write_event(&mut body, event);
     body.freeze()
-}
-
-/// A body of its own, with the lines that all bodies of an event share.
-#[must_use]
-pub fn headed(event: &Event, log_id: &str, content_type: &str, body: Bytes) -> Content {
-    let webhook_id = webhook_id(event, log_id);
-    let headers = common(event.fields().hops, &webhook_id, content_type);
-    Content { body, headers, webhook_id }
 }
 
 /// The lines that every delivery has: type, identity, and how many relays it went through with this one.

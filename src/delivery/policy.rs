@@ -81,7 +81,7 @@ pub fn decide(outcome: &Outcome, before: Before, policy: &RetryPolicy, now: Time
         Verdict::Dead(outcome.describe())
     } else if outcome.word.as_deref() == Some("disable") {
         Verdict::Disable(DisabledReason::Receiver)
-    } else if outcome.word.as_deref() == Some("abort") {
+    } else if matches!(outcome.word.as_deref(), Some("abort" | "abort-message")) {
         Verdict::Dead("aborted by the receiver".to_owned())
     } else {
         retry_or_give_up(outcome, before, policy, now, held, chance)
@@ -222,6 +222,9 @@ mod tests {
 
     #[test]
     fn the_receivers_word_is_followed() {
+        // The second is what Svix has receivers say.
+        let also = Outcome { word: Some("abort-message".into()), ..status(500) };
+        assert!(matches!(decide_first(&also).verdict, Verdict::Dead(_)));
         let abort = Outcome { word: Some("abort".into()), ..status(500) };
         assert!(matches!(decide_first(&abort).verdict, Verdict::Dead(_)));
         let last = Outcome { word: Some("disable".into()), ..status(200) };

@@ -5,7 +5,7 @@
 use metrics::counter;
 
 use super::desk::Desk;
-use crate::filter::{Facts, Filter, Filters, Verdict};
+use crate::filter::{Facts, Filter, FilterError, Filters, Verdict};
 use crate::model::subscription::SubscriptionSpec;
 use crate::model::{Event, Seq};
 
@@ -74,15 +74,15 @@ impl Sieve {
 #[derive(Debug)]
 pub struct Choice<'a> {
     spec: &'a SubscriptionSpec,
-    /// `None` for a filter that does not compile, which wants nothing.
-    filter: Option<Option<Filter>>,
+    /// One that does not compile wants nothing.
+    filter: Option<Result<Filter, FilterError>>,
 }
 
 impl<'a> Choice<'a> {
     /// What this definition wants.
     #[must_use]
     pub fn of(spec: &'a SubscriptionSpec) -> Self {
-        Self { spec, filter: spec.filter.as_deref().map(|text| Filter::compile(text).ok()) }
+        Self { spec, filter: spec.filter.as_deref().map(Filter::compile) }
     }
 
     /// Whether an event is wanted.
@@ -91,8 +91,8 @@ impl<'a> Choice<'a> {
         self.spec.wants(event.topic().as_str(), event.fields().kind)
             && match &self.filter {
                 None => true,
-                Some(None) => false,
-                Some(Some(filter)) => filter.judge(&Facts::of(event)) == Verdict::Wanted,
+                Some(Err(_)) => false,
+                Some(Ok(filter)) => filter.judge(&Facts::of(event)) == Verdict::Wanted,
             }
     }
 }

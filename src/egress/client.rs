@@ -85,6 +85,9 @@ impl Client {
         let (place, holder) = ring.sleepers.enter(opening.schedule, now);
         let due = opening.schedule.end.min(now + opening.schedule.heartbeat);
         worker.wheel.add(&ring, place, holder, due);
+        if let Some(allowance) = permit.allowance() {
+            worker.wheel.watch(&ring, place, holder, allowance);
+        }
         Self {
             worker,
             ring,

@@ -1,8 +1,10 @@
 //! How many streams there are and may be, and what went out: numbers shared by all workers.
 
-use std::any::Any;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::clock::Timestamp;
 
 /// Numbers of all streams since the start; `open` is the present.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,9 +40,15 @@ pub(super) struct Counters {
 #[derive(Debug)]
 pub(super) struct Permit(Arc<Counters>, Option<Hold>);
 
-/// Something that is dropped with a stream.
+/// What a stream is allowed by: dropped with it, and asked now and then whether it still allows it.
+pub trait Allowance: std::fmt::Debug {
+    /// Whether the stream must end.
+    fn is_over(&self, now: Timestamp) -> bool;
+}
+
+/// An allowance on its way to its stream.
 #[derive(Debug)]
-pub(super) struct Hold(#[allow(dead_code, reason = "its drop is what it is for")] pub(super) Box<dyn Any>);
+pub(super) struct Hold(pub(super) Rc<dyn Allowance>);
 
 impl Counters {
     /// Counts one more stream, unless `open_max` are open.
@@ -76,6 +84,11 @@ impl Permit {
     /// Keeps something for as long as the stream lives.
     pub(super) fn keep(&mut self, hold: Option<Hold>) {
         self.1 = hold;
+    }
+
+    /// What the stream is allowed by, if that can end.
+    pub(super) fn allowance(&self) -> Option<Weak<dyn Allowance>> {
+        self.1.as_ref().map(|hold| Rc::downgrade(&hold.0))
     }
 
     pub(super) fn count_gap(&self) {

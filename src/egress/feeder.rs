@@ -115,7 +115,11 @@ fn encode(worker: &State, encoder: &mut Encoder, page: &Arc<Page>, touched: &mut
         }
         let kind = event.fields().kind;
         encoder.begin();
+        let mut facts = None;
         for ring in rings.iter().filter(|ring| ring.wants_type(kind)) {
+            if !worker.passes(ring, &event, &mut facts) {
+                continue;
+            }
             touched.add(ring);
             match encoder.encode(ring.encoding, &event) {
                 Encoded::Small(bytes) => ring.append(event.seq(), bytes),

@@ -106,7 +106,7 @@ async fn load(worker: &State, ring: &Ring, after: Seq) -> Option<Loaded> {
             found.gap = Some(gap);
             found.through = gap.1;
         }
-        let goes_on = batch.pages.iter().all(|page| found.take(ring, page));
+        let goes_on = batch.pages.iter().all(|page| found.take(worker, ring, page));
         if batch.pages.is_empty() && found.through < follow.head() {
             // Committed, but whoever wrote it has not been told yet.
             tokio::time::sleep(settings.tick).await;
@@ -135,13 +135,14 @@ struct Found {
 
 impl Found {
     /// Encodes what matches; `false` when the page does not follow on what came before.
-    fn take(&mut self, ring: &Ring, page: &Arc<Page>) -> bool {
+    fn take(&mut self, worker: &State, ring: &Ring, page: &Arc<Page>) -> bool {
         if page.first() > self.through.next() {
             return false;
         }
         if page.topics().iter().any(|topic| ring.wants_topic(topic.as_str())) {
             for event in page.events_after(self.through) {
-                if ring.wants_topic(event.topic().as_str()) && ring.wants_type(event.fields().kind) {
+                let chosen = ring.wants_topic(event.topic().as_str()) && ring.wants_type(event.fields().kind);
+                if chosen && worker.passes(ring, &event, &mut None) {
                     self.events.push_with(event.seq(), |out| ring.encoding.write(out, &event));
                 }
             }

@@ -25,6 +25,8 @@ pub(super) struct Selection {
     pub(super) patterns: PatternList,
     /// Which event types, sorted; empty = all.
     pub(super) types: Rc<[String]>,
+    /// Which of them, by their content.
+    pub(super) filter: Option<Rc<str>>,
     /// Name of the format.
     pub(super) format: &'static str,
     /// What stands around the data.
@@ -214,6 +216,7 @@ mod tests {
         let selection = Selection {
             patterns: "**".parse().unwrap(),
             types: Rc::from(vec!["a".to_owned(), "b".to_owned()]),
+            filter: None,
             format: FORMATS[0].name,
             envelope: Envelope::Native,
         };

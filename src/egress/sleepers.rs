@@ -194,6 +194,17 @@ impl Sleepers {
         }
     }
 
+    /// Ends a client at once, if it is still there.
+    pub(super) fn end(&self, at: usize, holder: u64, now: u64) {
+        {
+            let place = &mut self.places.borrow_mut()[at];
+            if place.holder == holder {
+                place.schedule.end = now;
+            }
+        }
+        self.beat(at, holder, now);
+    }
+
     /// Serves all who sleep or wakes them, and lets others run now and then.
     pub(super) async fn wake_all(&self) {
         let mut looked = 0;

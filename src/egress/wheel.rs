@@ -5,9 +5,11 @@
 use std::cell::RefCell;
 use std::rc::{Rc, Weak};
 
+use super::counts::Allowance;
 use super::ring::Ring;
 use super::sleepers::Beat;
 use super::worker::State;
+use crate::clock::Timestamp;
 
 /// Ticks of one turn; what lies further ahead goes round again.
 const BUCKETS: usize = 512;
@@ -17,6 +19,15 @@ const LOOKS_A_TURN: usize = 64;
 /// Who to look at, by tick.
 pub(super) struct Wheel {
     buckets: RefCell<Vec<Vec<Entry>>>,
+    /// Those whose allowance can end.
+    watched: RefCell<Vec<Watched>>,
+}
+
+struct Watched {
+    ring: Weak<Ring>,
+    place: usize,
+    holder: u64,
+    allowance: Weak<dyn Allowance>,
 }
 
 struct Entry {
@@ -28,7 +39,7 @@ struct Entry {
 
 impl Default for Wheel {
     fn default() -> Self {
-        Self { buckets: RefCell::new((0..BUCKETS).map(|_| Vec::new()).collect()) }
+        Self { buckets: RefCell::new((0..BUCKETS).map(|_| Vec::new()).collect()), watched: RefCell::default() }
     }
 }
 
@@ -36,6 +47,27 @@ impl Wheel {
     /// Looks at this client at the tick `due`, and from then on as long as it is there.
     pub(super) fn add(&self, ring: &Rc<Ring>, place: usize, holder: u64, due: u64) {
         self.put(Entry { ring: Rc::downgrade(ring), place, holder, due });
+    }
+
+    /// Ends this client when its allowance is over.
+    pub(super) fn watch(&self, ring: &Rc<Ring>, place: usize, holder: u64, allowance: Weak<dyn Allowance>) {
+        self.watched.borrow_mut().push(Watched { ring: Rc::downgrade(ring), place, holder, allowance });
+    }
+
+    /// Ends those whose allowance is over, and forgets those that have gone.
+    fn end_those_over(&self, tick: u64, now: Timestamp) {
+        self.watched.borrow_mut().retain(|watched| {
+            let Some(allowance) = watched.allowance.upgrade() else { return false };
+            let is_over = allowance.is_over(now);
+            if is_over && let Some(ring) = watched.ring.upgrade() {
+                ring.sleepers.end(watched.place, watched.holder, tick);
+            }
+            !is_over
+        });
+    }
+
+    fn has_watched(&self) -> bool {
+        !self.watched.borrow().is_empty()
     }
 
     fn put(&self, entry: Entry) {
@@ -74,6 +106,9 @@ pub(super) async fn run(worker: Rc<State>) {
     while worker.has_clients() && !worker.is_closing() {
         ticks.tick().await;
         let now = worker.next_tick();
+        if worker.wheel.has_watched() {
+            worker.wheel.end_those_over(now, worker.egress.now());
+        }
         worker.wheel.turn(now).await;
         worker.flush_counts();
     }

@@ -11,7 +11,8 @@ use tokio::sync::Semaphore;
 use super::ring::{Encoding, Ring, Selection};
 use super::wheel::{self, Wheel};
 use super::{Egress, feeder};
-use crate::model::{Seq, Topic};
+use crate::filter::{Facts, Filters, Verdict};
+use crate::model::{Event, Seq, Topic};
 
 /// Reads of the log at once for the streams of one worker: deliveries need the readers too.
 const LOADS_MAX: usize = 4;
@@ -34,6 +35,7 @@ pub(super) struct State {
     turning: Cell<bool>,
     closing: Cell<bool>,
     spread: Cell<u32>,
+    filters: RefCell<Filters>,
     sent_events: Cell<u64>,
     sent_bytes: Cell<u64>,
 }
@@ -57,6 +59,7 @@ impl State {
             turning: Cell::default(),
             closing,
             spread,
+            filters: RefCell::default(),
             sent_events: Cell::default(),
             sent_bytes: Cell::default(),
         }
@@ -88,6 +91,9 @@ impl State {
             self.rings.borrow_mut().remove(&ring.selection);
             self.memo.borrow_mut().clear();
             self.ring_bytes.set(self.ring_bytes.get() - ring.counted.get());
+            if ring.selection.filter.is_some() {
+                self.filters.borrow_mut().sweep();
+            }
         }
         if self.clients.get() == 0 {
             self.flush_counts();
@@ -106,6 +112,19 @@ impl State {
         let rings: Rc<[_]> = self.rings.borrow().values().filter(|ring| ring.wants_topic(topic.as_str())).cloned().collect();
         memo.insert(topic.clone(), Rc::clone(&rings));
         rings
+    }
+
+    /// Whether a ring wants an event by its filter. One that fails on it skips it, and is counted.
+    pub(super) fn passes<'e>(&self, ring: &Ring, event: &'e Event, facts: &mut Option<Facts<'e>>) -> bool {
+        let Some(filter) = &ring.selection.filter else { return true };
+        match self.filters.borrow_mut().judge(filter, facts.get_or_insert_with(|| Facts::of(event))) {
+            Verdict::Wanted => true,
+            Verdict::NotWanted => false,
+            Verdict::Failed(_) => {
+                metrics::counter!("hookcast_stream_filter_errors_total").increment(1);
+                false
+            }
+        }
     }
 
     pub(super) fn all_rings(&self) -> Vec<Rc<Ring>> {

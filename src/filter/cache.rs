@@ -26,6 +26,9 @@ pub struct Filters(HashMap<Box<str>, Known, RandomState>);
 
 impl Filters {
     /// What the filter of this text says of an event. The same event must not come with other facts.
+    ///
+    /// # Panics
+    /// Never: what is looked up was put there before.
     pub fn judge(&mut self, text: &str, facts: &Facts<'_>) -> &Verdict {
         if !self.0.contains_key(text) {
             if self.0.len() >= FILTERS_MAX {

@@ -96,7 +96,7 @@ impl<'e> Facts<'e> {
         Some(CowVal::owned(CelString::from(text)))
     }
 
-    fn time<'b>(&'b self) -> CowVal<'b, 'b> {
+    fn time(&self) -> CowVal<'_, '_> {
         let text = self.fields.time.map_or_else(|| self.arrived_at.to_string(), str::to_owned);
         match stamp(&text) {
             Some(stamp) => CowVal::owned(Moment(stamp)),
@@ -104,7 +104,7 @@ impl<'e> Facts<'e> {
         }
     }
 
-    fn extensions<'b>(&'b self) -> CowVal<'b, 'b> {
+    fn extensions(&self) -> CowVal<'_, '_> {
         let entries = self.fields.extensions().map(|(name, value)| (CelString::from(name), Node::text(value)));
         CowVal::owned(Map::new(entries.collect()))
     }
@@ -121,12 +121,11 @@ fn stamp(text: &str) -> Option<CelTimestamp> {
 #[derive(Clone, Debug)]
 struct Moment(CelTimestamp);
 
-impl Moment {
-    fn with_stamp<T>(&self, other: &dyn Val, judge: impl FnOnce(&dyn Val) -> T) -> T {
-        match other.downcast_ref::<CelString<'_>>().and_then(|text| stamp(text.inner())) {
-            Some(stamp) => judge(&stamp),
-            None => judge(other),
-        }
+/// Judges a text by the time that it tells, anything else as it is.
+fn with_stamp<T>(other: &dyn Val, judge: impl FnOnce(&dyn Val) -> T) -> T {
+    match other.downcast_ref::<CelString<'_>>().and_then(|text| stamp(text.inner())) {
+        Some(stamp) => judge(&stamp),
+        None => judge(other),
     }
 }
 
@@ -158,7 +157,7 @@ impl Val for Moment {
     }
 
     fn equals(&self, other: &dyn Val) -> bool {
-        self.with_stamp(other, |other| self.0.equals(other))
+        with_stamp(other, |other| self.0.equals(other))
     }
 
     fn clone_as_boxed<'v>(&self) -> Box<dyn Val + 'v> {
@@ -172,7 +171,7 @@ impl Val for Moment {
 
 impl Comparer for Moment {
     fn compare(&self, other: &dyn Val) -> Result<std::cmp::Ordering, ExecutionError> {
-        self.with_stamp(other, |other| match self.0.as_comparer() {
+        with_stamp(other, |other| match self.0.as_comparer() {
             Some(comparer) => comparer.compare(other),
             None => Err(ExecutionError::missing_argument_or_target()),
         })

@@ -3,18 +3,17 @@
 //! The library's own lists and maps cost a hash and an allocation an entry and are copied whole by a loop; these are plain
 //! vectors behind a count. Knows nothing of events and filters.
 
-use std::borrow::Cow;
-use std::cell::Cell;
-use std::fmt;
 use std::sync::Arc;
 
 use cel::ExecutionError;
 use cel::common::traits::{Container, Indexer, Iterable, Iterator as ValIterator, Sizer};
 use cel::common::types::{self, CelBool, CelDouble, CelInt, CelNull, CelString, CelUInt, Kind, Type};
 use cel::common::value::{CowVal, Val};
-use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::meter;
+pub(super) use read::Document;
+
+mod read;
 
 /// Entries of an object from which on its keys are put in order.
 const SORTED_FROM: usize = 16;
@@ -70,27 +69,6 @@ impl<'a> Node<'a> {
     }
 }
 
-/// A JSON text read into values, and the length of its longest text.
-#[derive(Debug)]
-pub(super) struct Document<'a> {
-    pub(super) root: Node<'a>,
-    pub(super) longest_bytes: usize,
-}
-
-impl<'a> Document<'a> {
-    /// Reads JSON; the reader refuses what is nested deeper than 127 levels.
-    ///
-    /// # Errors
-    /// What is wrong with it.
-    pub(super) fn read(bytes: &'a [u8]) -> Result<Self, String> {
-        let longest = Cell::new(0);
-        let mut reader = serde_json::Deserializer::from_slice(bytes);
-        let root = Seed(&longest).deserialize(&mut reader).and_then(|root| reader.end().map(|()| root));
-        let root = root.map_err(|error| format!("the data cannot be read: {error}"))?;
-        Ok(Self { root, longest_bytes: longest.get() })
-    }
-}
-
 /// A JSON array.
 #[derive(Clone, Debug)]
 pub(super) struct List<'a>(Arc<ListInner<'a>>);
@@ -113,6 +91,7 @@ struct MapInner<'a> {
 }
 
 impl<'a> List<'a> {
+    /// A list of these items.
     fn new(items: Vec<Node<'a>>) -> Self {
         let weight = 1 + items.iter().map(Node::weight).sum::<usize>();
         Self(Arc::new(ListInner { items, weight }))
@@ -143,7 +122,7 @@ impl<'a> Map<'a> {
     }
 }
 
-fn text_of<'b>(value: &'b dyn Val) -> Option<&'b str> {
+fn text_of(value: &dyn Val) -> Option<&str> {
     value.downcast_ref::<CelString<'_>>().map(CelString::inner)
 }
 
@@ -353,104 +332,5 @@ impl Iterable for Map<'_> {
         Self: 'v,
     {
         Box::new(Keys(self.0.entries.iter()))
-    }
-}
-
-/// Reads one value and remembers the longest text.
-#[derive(Clone, Copy)]
-struct Seed<'s>(&'s Cell<usize>);
-
-impl Seed<'_> {
-    fn note<T: AsRef<str>>(self, text: T) -> T {
-        self.0.set(self.0.get().max(text.as_ref().len()));
-        text
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for Seed<'_> {
-    type Value = Node<'de>;
-
-    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<Self::Value, D::Error> {
-        reader.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Seed<'_> {
-    type Value = Node<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON")
-    }
-
-    fn visit_unit<E>(self) -> Result<Self::Value, E> {
-        Ok(Node::Null(CelNull))
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Self::Value, E> {
-        Ok(Node::Bool(value.into()))
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Self::Value, E> {
-        Ok(Node::Int(value.into()))
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Self::Value, E> {
-        Ok(i64::try_from(value).map_or_else(|_| Node::UInt(value.into()), |value| Node::Int(value.into())))
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<Self::Value, E> {
-        Ok(Node::Double(value.into()))
-    }
-
-    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
-        Ok(Node::text(self.note(text)))
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-        Ok(Node::Text(CelString::from(self.note(text).to_owned())))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
-        let mut list = Vec::new();
-        while let Some(item) = items.next_element_seed(self)? {
-            list.push(item);
-        }
-        Ok(Node::List(List::new(list)))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
-        let mut entries = Vec::with_capacity(8);
-        while let Some(key) = members.next_key_seed(Key)? {
-            let key = self.note(key);
-            entries.push((CelString::from(key), members.next_value_seed(self)?));
-        }
-        Ok(Node::Map(Map::new(entries)))
-    }
-}
-
-/// Reads a key, borrowed where it has no escapes.
-struct Key;
-
-impl<'de> DeserializeSeed<'de> for Key {
-    type Value = Cow<'de, str>;
-
-    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<Self::Value, D::Error> {
-        reader.deserialize_str(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Key {
-    type Value = Cow<'de, str>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a key")
-    }
-
-    fn visit_borrowed_str<E>(self, key: &'de str) -> Result<Self::Value, E> {
-        Ok(Cow::Borrowed(key))
-    }
-
-    fn visit_str<E>(self, key: &str) -> Result<Self::Value, E> {
-        Ok(Cow::Owned(key.to_owned()))
     }
 }

@@ -80,6 +80,7 @@ fn text_of<'b>(value: &'b (dyn Val + '_)) -> Option<&'b str> {
 }
 
 /// `+` of texts, numbers, times and durations; of lists it is refused, because lists that grow by themselves have no bound.
+#[allow(clippy::needless_pass_by_value, reason = "the form of a function of the library")]
 fn add<'b, 'v>(args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {
     let refuse = |message: &str| Err(ExecutionError::function_error("+", message));
     let [left, right] = args.as_slice() else { return Err(ExecutionError::invalid_argument_count(2, args.len())) };
@@ -149,6 +150,7 @@ impl Val for Pattern {
 
 impl StaticVal for Pattern {}
 
+#[allow(clippy::needless_pass_by_value, reason = "the form of a function of the library")]
 fn matches<'b, 'v>(args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {
     let [text, pattern] = args.as_slice() else { return Err(ExecutionError::invalid_argument_count(2, args.len())) };
     let (Some(text), Some(Pattern(pattern))) = (text_of(text.as_ref()), pattern.downcast_ref::<Pattern>()) else {

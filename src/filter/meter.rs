@@ -6,7 +6,7 @@
 use std::cell::Cell;
 
 /// Steps of one judgement; a step is about what the evaluation of one operator costs, some 100 ns.
-pub const STEPS_MAX: u64 = 100_000;
+pub const STEPS_MAX: u64 = 30_000;
 
 /// Bytes of a text that are looked at in one step.
 pub(super) const BYTES_A_STEP: usize = 512;

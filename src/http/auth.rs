@@ -17,12 +17,12 @@ use crate::clock::{Clock, Timestamp};
 use crate::model::administration::TokenLimits;
 use crate::model::{PatternList, Topic, TopicPattern};
 
-mod guesses;
+pub(super) mod guesses;
 pub(super) mod origin;
 pub mod usage;
 
 use guesses::Guesses;
-use usage::Usage;
+use usage::{Seat, Usage};
 
 /// Longest token that is looked at; a longer one is refused unread.
 pub const TOKEN_BYTES_MAX: usize = 512;
@@ -147,7 +147,11 @@ impl Auth {
     pub fn replace_tokens(&self, tokens: Vec<TokenEntry>) {
         if self.has_tokens() {
             let mut present = self.tokens.write().unwrap_or_else(PoisonError::into_inner);
-            *present = tokens.into_iter().map(|entry| held(entry, &present)).collect();
+            let next: Arc<[Arc<Held>]> = tokens.into_iter().map(|entry| held(entry, &present)).collect();
+            for gone in present.iter().filter(|held| !next.iter().any(|other| Arc::ptr_eq(&other.usage, &held.usage))) {
+                gone.usage.end();
+            }
+            *present = next;
         }
     }
 
@@ -203,8 +207,12 @@ impl Auth {
 
 /// A token in force, with what it has in use already if it was in force before.
 fn held(entry: TokenEntry, present: &[Arc<Held>]) -> Arc<Held> {
-    let before = present.iter().find(|held| held.entry.sha256 == entry.sha256 && held.entry.limits == entry.limits);
-    let usage = before.map_or_else(|| Arc::new(Usage::new(entry.limits)), |held| Arc::clone(&held.usage));
+    let is_same = |held: &&Arc<Held>| {
+        let known = &held.entry;
+        known.sha256 == entry.sha256 && known.limits == entry.limits && known.expires_at == entry.expires_at
+    };
+    let before = present.iter().find(is_same);
+    let usage = before.map_or_else(|| Arc::new(Usage::new(entry.limits, entry.expires_at)), |held| Arc::clone(&held.usage));
     Arc::new(Held { entry, usage })
 }
 
@@ -264,6 +272,14 @@ impl Caller {
     #[must_use]
     pub fn usage(&self) -> Option<&Arc<Usage>> {
         self.0.as_ref().filter(|held| held.entry.limits != TokenLimits::default()).map(|held| &held.usage)
+    }
+
+    /// A place for a stream; `None` when tokens are not asked for.
+    ///
+    /// # Errors
+    /// `token_limit`
+    pub fn seat(&self) -> Result<Option<Seat>, Problem> {
+        self.0.as_ref().map(|held| held.usage.seat()).transpose()
     }
 
     fn topics(&self) -> &[TopicPattern] {

@@ -12,11 +12,12 @@ use url::form_urlencoded;
 
 use super::auth::Scope;
 use super::problem::Problem;
-use super::{HttpState, at, get};
+use super::{HttpState, at, get, websub};
 
 use crate::egress::format::{self, Envelope, Format};
 use crate::egress::start::Start;
 use crate::egress::{self, Ask, StreamError, Worker};
+use crate::filter::Filter;
 use crate::model::PatternList;
 use crate::model::event::TYPE_BYTES_MAX;
 use crate::units;
@@ -35,10 +36,15 @@ async fn stream(state: Data<HttpState>, request: HttpRequest) -> Result<HttpResp
     let worker = request.app_data::<Worker>().expect("invariant: every worker has its streams");
     let ask = read(&request)?;
     caller.follow(&ask.patterns)?;
-    if let Some(usage) = caller.usage() {
-        egress::hold(&request, usage.seat()?);
+    if let Some(seat) = caller.seat()? {
+        egress::hold(&request, seat);
     }
-    Ok(egress::respond(&request, worker, ask).await?)
+    let link = websub::discovery(&state, &request, &ask.patterns);
+    let mut response = egress::respond(&request, worker, ask).await?;
+    if let Some(link) = link {
+        response.headers_mut().insert(header::LINK, link);
+    }
+    Ok(response)
 }
 
 impl From<StreamError> for Problem {
@@ -65,13 +71,10 @@ fn read(request: &HttpRequest) -> Result<Ask, Problem> {
     let query = Query::read(request.query_string())?;
     let patterns = request.match_info().get("patterns").unwrap_or_default();
     let patterns: PatternList = patterns.parse().map_err(|error| Problem::of_slug("topics", 422, format!("{error}")))?;
-    if query.get("filter").is_some() {
-        let detail = "streams cannot be filtered by an expression; choose by topics and `types`";
-        return Err(Problem::of_slug("unsupported", 422, detail));
-    }
     Ok(Ask {
         patterns,
         types: types(&query)?,
+        filter: filter(&query)?,
         format: format_of(request, &query)?,
         envelope: envelope(&query)?,
         start: start(request, &query)?,
@@ -109,6 +112,15 @@ fn types(query: &Query<'_>) -> Result<Vec<String>, Problem> {
     }
     let detail = format!("1 to {} event types joined by ',', each of 1 to {TYPE_BYTES_MAX} bytes", egress::TYPES_MAX);
     Err(Problem::of_slug("types", 422, detail))
+}
+
+/// The empty expression is no filter, as in a definition.
+fn filter(query: &Query<'_>) -> Result<Option<Box<str>>, Problem> {
+    let Some(text) = query.get("filter").filter(|text| !text.trim().is_empty()) else { return Ok(None) };
+    match Filter::compile(text) {
+        Ok(_) => Ok(Some(text.into())),
+        Err(error) => Err(Problem::of_slug("filter", 422, format!("the filter {error}"))),
+    }
 }
 
 fn envelope(query: &Query<'_>) -> Result<Envelope, Problem> {
@@ -173,11 +185,15 @@ mod tests {
 
     #[test]
     fn every_parameter_is_read() {
-        let ask = read_query("format=sse&since=7&types=x,y&limit=3&max_duration=1m&heartbeat=5s&envelope=cloudevents").unwrap();
+        let ask = read_query(
+            "format=sse&since=7&types=x,y&limit=3&max_duration=1m&heartbeat=5s&envelope=cloudevents&filter=data.n%3E1",
+        )
+        .unwrap();
         assert_eq!(ask.patterns.to_string(), "a.*,b");
         assert_eq!(ask.types, ["x", "y"]);
         assert_eq!((ask.format.name, ask.envelope), ("sse", Envelope::CloudEvents));
         assert_eq!(ask.start, Start::After(crate::model::Seq(7)));
+        assert_eq!(ask.filter.as_deref(), Some("data.n>1"));
         assert_eq!(ask.limit, Some(3));
         assert_eq!(ask.max_duration, Some(Duration::from_mins(1)));
         assert_eq!(ask.heartbeat, Some(Duration::from_secs(5)));
@@ -199,7 +215,8 @@ mod tests {
             ("heartbeat=6m", 422, "heartbeat"),
             ("heartbeat=15", 422, "heartbeat"),
             ("envelope=none", 422, "envelope"),
-            ("filter=true", 422, "unsupported"),
+            ("filter=amount%3E1", 422, "filter"),
+            ("filter=data.", 422, "filter"),
             ("sinse=1", 422, "unknown_parameter"),
             ("limit=1&limit=2", 422, "unknown_parameter"),
         ] {

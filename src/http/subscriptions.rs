@@ -16,7 +16,7 @@ use super::auth::{Caller, Scope};
 use super::definition::{CHANGE_TRIES, Precondition, declared, random, read_json, refuse};
 use super::problem::{self, Problem};
 use super::query::Query;
-use super::{HttpState, at, get, quota, views};
+use super::{DefinitionDefaults, HttpState, at, get, quota, views};
 use crate::model::Seq;
 use crate::model::subscription::parse::form::Keys;
 use crate::model::subscription::parse::keys::generate_id;
@@ -24,6 +24,7 @@ use crate::model::subscription::parse::{Definition, Rules, merge_patch, parse_de
 use crate::model::subscription::{Activity, StartFrom, SubscriptionId, SubscriptionRecord, change};
 use crate::storage::StorageErrorKind;
 
+mod consent;
 mod operations;
 mod recovery;
 mod secrets;
@@ -46,6 +47,12 @@ pub(super) fn configure(config: &mut ServiceConfig) {
         .service(post("pause").route(web::post().to(operations::pause)))
         .service(post("resume").route(web::post().to(operations::resume)))
         .service(post("ping").route(web::post().to(operations::ping)))
+        .service(post("verify").route(web::post().to(consent::verify)))
+        .service(
+            at(&format!("{LIST}/{{id}}/consent/{{key}}"), "GET, POST")
+                .route(web::get().to(consent::agree))
+                .route(web::post().to(consent::agree)),
+        )
         .service(post("seek").route(web::post().to(operations::seek)))
         .service(post("secret/rotate").route(web::post().to(secrets::rotate)))
         .service(post("dead-letters/redrive").route(web::post().to(recovery::redrive)))
@@ -229,7 +236,8 @@ fn contended() -> Problem {
 }
 
 fn rules(state: &HttpState) -> Rules<'_> {
-    Rules { timeout: state.defaults.timeout, max_in_flight: state.defaults.max_in_flight, ..Rules::new(&*state.urls) }
+    let DefinitionDefaults { timeout, max_in_flight, .. } = state.defaults;
+    Rules { timeout, max_in_flight, texts: &*state.texts, ..Rules::new(&*state.urls) }
 }
 
 fn read_definition(state: &HttpState, caller: &Caller, body: &Value, id: Option<&str>) -> Result<Definition, Problem> {

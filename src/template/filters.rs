@@ -132,7 +132,7 @@ fn add_filters(engine: &mut Environment<'static>) {
     engine.add_filter("selectattr", filters::selectattr);
     engine.add_filter("sort", filters::sort);
     engine.add_filter("split", filters::split);
-    engine.add_filter("string", filters::string);
+    engine.add_filter("string", |value: &Value| printed(value).into_owned());
     engine.add_filter("sum", filters::sum);
     engine.add_filter("title", filters::title);
     engine.add_filter("tojson", to_json);
@@ -223,7 +223,8 @@ fn join(value: &Value, between: Option<&str>) -> Result<String, Error> {
     Ok(joined)
 }
 
-fn replace(value: &str, from: &str, to: &str) -> Result<String, Error> {
+fn replace(value: &Value, from: &str, to: &str) -> Result<String, Error> {
+    let value = printed(value);
     let times = if from.is_empty() { value.len() + 1 } else { value.matches(from).count() };
     if times.saturating_mul(to.len()).saturating_add(value.len()) > OUTPUT_BYTES_MAX {
         return Err(too_long());
@@ -232,17 +233,18 @@ fn replace(value: &str, from: &str, to: &str) -> Result<String, Error> {
 }
 
 /// At most so many characters, the last one a `…` when there were more.
-fn truncate(value: &Value, characters: Option<usize>) -> Result<String, Error> {
+fn truncate(value: &Value, characters: Option<usize>) -> String {
     let most = characters.unwrap_or(255);
     let text = printed(value);
     if text.chars().count() <= most {
-        return Ok(text.into_owned());
+        return text.into_owned();
     }
-    Ok(text.chars().take(most.saturating_sub(1)).chain(std::iter::once('…')).collect())
+    text.chars().take(most.saturating_sub(1)).chain(std::iter::once('…')).collect()
 }
 
 /// Every line but the first moved to the right.
-fn indent(value: &str, width: usize) -> Result<String, Error> {
+fn indent(value: &Value, width: usize) -> Result<String, Error> {
+    let value = printed(value);
     let width = width.min(INDENT_MAX);
     if value.matches('\n').count().saturating_mul(width).saturating_add(value.len()) > OUTPUT_BYTES_MAX {
         return Err(too_long());

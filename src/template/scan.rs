@@ -19,7 +19,7 @@ pub const LOOPS_NESTED_MAX: usize = 3;
 pub(super) fn check(source: &str) -> Result<(), String> {
     let mut scan = Scan { source, at: 0, joins: 0, loops: 0 };
     scan.run().map_err(|problem| {
-        let line = source.as_bytes()[..scan.at.min(source.len())].iter().filter(|b| **b == b'\n').count() + 1;
+        let line = source.get(..scan.at).unwrap_or(source).matches('\n').count() + 1;
         format!("{problem} (line {line})")
     })
 }
@@ -88,6 +88,8 @@ impl<'a> Scan<'a> {
                     }
                     self.statement(name)?;
                 }
+                // `is not x` asks for the test x.
+                Token::Name("not") if before == Token::Name("is") => continue,
                 Token::Name(name) => check_name(name, before)?,
                 Token::Sign(b'(' | b'[' | b'{') => open += 1,
                 Token::Sign(b')' | b']' | b'}') => open = open.saturating_sub(1),
@@ -102,10 +104,7 @@ impl<'a> Scan<'a> {
                 Token::Sign(_) | Token::Text => {}
             }
             is_first = false;
-            // `is not x` asks for the test x.
-            if token != Token::Name("not") || before != Token::Name("is") {
-                before = token;
-            }
+            before = token;
         }
     }
 

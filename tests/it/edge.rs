@@ -92,9 +92,11 @@ pub(crate) async fn state_over(
         ingest,
         deliveries: behind.clone(),
         source_control: behind.clone(),
+        hub: None,
         urls: Arc::new(|url: &str| {
             if url.starts_with("https://") { Ok(url.to_owned()) } else { Err(("https_required", "use https".to_owned())) }
         }),
+        texts: Arc::new(hookcast::registry::Texts::default()),
         protocols: &["ndjson", "sse"],
         defaults: DefinitionDefaults { timeout: Duration::from_secs(15), max_in_flight: 16 },
         metrics: Some(Arc::new(|| "hookcast_up 1\n".to_owned())),

@@ -205,15 +205,8 @@ async fn a_process_that_was_fenced_changes_nothing() {
     let new = store.ledger.lease(1).await.unwrap();
     assert!(new.epoch > old.epoch);
     let change = |lease, frontier| LedgerChange {
-        lease,
-        put: Vec::new(),
-        clear: Vec::new(),
-        failures: Vec::new(),
-        expired: Vec::new(),
-        history: Vec::new(),
-        jobs: Vec::new(),
-        skipped: Vec::new(),
         checkpoint: Some(Checkpoint { frontier: Seq(frontier), state: Vec::new() }),
+        ..LedgerChange::new(lease)
     };
     store.ledger.commit(vec![change(new, 7)]).await.unwrap();
     let refused = store.ledger.commit(vec![change(old, 99)]).await.unwrap_err();

@@ -161,6 +161,35 @@ async fn limits_of_a_token_hold() {
 }
 
 #[tokio::test]
+async fn streams_end_with_their_token() {
+    let (relay, root) = guarded().await;
+    let scopes = json!(["stream"]);
+    let (id, revoked) = make(&relay, &root, json!({"name": "a", "scopes": scopes})).await;
+    let (_, kept) = make(&relay, &root, json!({"name": "b", "scopes": scopes})).await;
+    let soon = hookcast::clock::Clock::now(&hookcast::clock::SystemClock).plus(std::time::Duration::from_secs(3));
+    let (_, expiring) = make(&relay, &root, json!({"name": "c", "scopes": scopes, "expires_at": soon.to_string()})).await;
+    let open = |token: String, more: &'static str| {
+        let request = relay.client.get(format!("{}/v1/topics/t/stream{more}", relay.url)).bearer_auth(token);
+        async move { request.send().await.unwrap() }
+    };
+    let endless = open(revoked.clone(), "").await;
+    let limited = open(revoked, "?limit=5").await;
+    let of_others = open(kept, "").await;
+    let to_expire = open(expiring, "?format=sse").await;
+    assert_eq!(relay.ask_as(&root, "DELETE", &format!("/v1/tokens/{id}"), None).await.0, 204);
+    for stream in [endless, limited, to_expire] {
+        assert_eq!(stream.status(), 200);
+        let end = tokio::time::timeout(crate::support::PATIENCE / 3, stream.bytes()).await;
+        assert!(end.expect("an end before a heartbeat").is_ok(), "a clean one");
+    }
+    // Others see nothing of it.
+    relay.ask_as(&root, "POST", "/v1/topics/t/events", Some(&json!(7))).await;
+    let mut of_others = of_others;
+    let chunk = tokio::time::timeout(crate::support::PATIENCE, of_others.chunk()).await.unwrap().unwrap().unwrap();
+    assert!(String::from_utf8_lossy(&chunk).contains("\"data\":7"));
+}
+
+#[tokio::test]
 async fn the_command_makes_tokens_for_file_and_relay() {
     let relay = Relay::start().await;
     let (code, token, line) = relay.run(&["token", "new", "acme", "--scope", "publish", "--topic", "acme.**"]).await;

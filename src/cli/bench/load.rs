@@ -147,6 +147,19 @@ pub(super) async fn publish_batch(intake: &mut Connection, batch: &mut String, p
     Ok(published + BATCH_EVENTS as u64)
 }
 
+/// Waits until `check` says yes.
+///
+/// # Errors
+/// When it does not in time, or fails.
+pub(super) async fn until(patience: Duration, mut check: impl AsyncFnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
+    let began = Instant::now();
+    while !check().await? {
+        anyhow::ensure!(began.elapsed() < patience, "it did not come about within {patience:?}");
+        tokio::time::sleep(LOOK_EVERY * 20).await;
+    }
+    Ok(())
+}
+
 /// Publishes single events at `rate` a second for `duration`, spread over as many connections as that takes when an answer
 /// may need a few milliseconds; gives how many.
 pub(super) async fn produce_paced(relay: SocketAddr, rate: u32, duration: Duration) -> anyhow::Result<u64> {

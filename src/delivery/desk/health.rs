@@ -148,6 +148,7 @@ impl Desk {
 
     /// Lets others have the places that the desk holds and did not ask for when it was looked at.
     pub fn step_aside(&mut self) {
+        self.pass = None;
         if let Some(allowance) = &mut self.allowance {
             allowance.step_aside();
         }

@@ -55,6 +55,7 @@ fn record(ordering: Ordering, on_dead: OnDead, batch: Option<Batch>, max_attempt
         activity: Activity::Active,
         starts_after: Seq::ZERO,
         consent: None,
+        websub: None,
         revisions: vec![Revision { from_seq: Seq(1), topics, types: Vec::new(), filter: None }],
         declared: false,
         created_at: NOW,

@@ -4,12 +4,14 @@
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
+use crate::clock::Timestamp;
+use crate::egress::Allowance;
 use crate::http::problem::{self, Problem};
 use crate::model::administration::TokenLimits;
 
@@ -20,6 +22,9 @@ const BURST_MIN: u32 = 1000;
 #[derive(Debug)]
 pub struct Usage {
     limits: TokenLimits,
+    expires_at: Option<Timestamp>,
+    /// No longer in force: what it holds open ends.
+    is_over: AtomicBool,
     streams: AtomicU32,
     publish: Option<DefaultDirectRateLimiter>,
     making: Arc<Mutex<()>>,
@@ -32,17 +37,22 @@ pub struct Seat(Arc<Usage>);
 impl Usage {
     /// Nothing yet.
     #[must_use]
-    pub fn new(limits: TokenLimits) -> Self {
+    pub fn new(limits: TokenLimits, expires_at: Option<Timestamp>) -> Self {
         let rate = limits.publish_per_second.and_then(NonZeroU32::new);
         let burst = |rate: NonZeroU32| rate.max(NonZeroU32::new(BURST_MIN).unwrap_or(rate));
         let publish = rate.map(|rate| RateLimiter::direct(Quota::per_second(rate).allow_burst(burst(rate))));
-        Self { limits, streams: AtomicU32::new(0), publish, making: Arc::default() }
+        Self { limits, expires_at, is_over: AtomicBool::new(false), streams: AtomicU32::new(0), publish, making: Arc::default() }
     }
 
     /// The limits.
     #[must_use]
     pub fn limits(&self) -> TokenLimits {
         self.limits
+    }
+
+    /// Ends what the token holds open: it was revoked.
+    pub(super) fn end(&self) {
+        self.is_over.store(true, Ordering::Release);
     }
 
     /// The turn to make a definition: counting and making are one step, so that two requests cannot share the last place.
@@ -82,6 +92,12 @@ impl Usage {
     }
 }
 
+impl Allowance for Seat {
+    fn is_over(&self, now: Timestamp) -> bool {
+        self.0.is_over.load(Ordering::Acquire) || self.0.expires_at.is_some_and(|end| now >= end)
+    }
+}
+
 impl Drop for Seat {
     fn drop(&mut self) {
         self.0.streams.fetch_sub(1, Ordering::Relaxed);
@@ -100,7 +116,7 @@ mod tests {
 
     fn usage(streams: u32, publish: u32) -> Arc<Usage> {
         let limits = TokenLimits { streams: Some(streams), publish_per_second: Some(publish), ..TokenLimits::default() };
-        Arc::new(Usage::new(limits))
+        Arc::new(Usage::new(limits, Some(Timestamp(1000))))
     }
 
     #[test]
@@ -109,7 +125,10 @@ mod tests {
         let seat = usage.seat().unwrap();
         assert_eq!(usage.seat().unwrap_err().slug(), "token_limit");
         drop(seat);
-        assert!(usage.seat().is_ok());
+        let seat = usage.seat().unwrap();
+        assert!(!seat.is_over(Timestamp(999)) && seat.is_over(Timestamp(1000)));
+        usage.end();
+        assert!(seat.is_over(Timestamp(0)));
     }
 
     #[test]
