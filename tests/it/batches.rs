@@ -44,7 +44,8 @@ async fn a_batch_goes_when_it_is_full_and_what_is_left_when_it_has_waited() {
     ] {
         let relay = Relay::start().await;
         let receiver = Receiver::start().await;
-        let mut more = batches(100, "300ms", format);
+        // Longer than a slow machine needs to bring the events.
+        let mut more = batches(100, "2s", format);
         more["max_in_flight"] = json!(1);
         relay.subscribe("a_1", receiver.url(), "t", more).await;
         relay.publish_numbers("t", 0..250).await;

@@ -1,4 +1,4 @@
-//! When desks are looked at again, and what of their progress is saved.
+//! Which desks are looked at, and when again; what of their progress is saved.
 
 use std::collections::BTreeSet;
 
