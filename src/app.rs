@@ -15,12 +15,14 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, HistoryAttempts};
 use crate::delivery::Lanes;
 use crate::delivery::lane::LaneContext;
+use crate::delivery::limits::LimitBook;
 use crate::delivery::notice::{NOTICES_MAX, Notice};
 use crate::egress::{Egress, EgressSettings};
 use crate::follow::Follow;
 use crate::http::audit::Audit;
 use crate::http::auth::{Auth, AuthSettings, Scope, TokenEntry};
 use crate::http::tokens::Tokens;
+use crate::http::websub::Door;
 use crate::http::{DefinitionDefaults, HttpLimits, HttpState, ServerSettings};
 use crate::ingest::{DedupeSettings, Ingest};
 use crate::model::administration::TokenLimits;
@@ -29,7 +31,7 @@ use crate::net::dial::Gate;
 use crate::net::fetch::Fetcher;
 use crate::net::target::Target;
 use crate::net::tls::Tls;
-use crate::registry::{Registry, SourceRegistry, Texts};
+use crate::registry::{Registry, SourceRegistry};
 use crate::retention::{Retention, RetentionSettings};
 use crate::source::Sources;
 use crate::storage::{BACKENDS, StorageError, StorageErrorKind, StorageSettings, Store};
@@ -37,6 +39,7 @@ use crate::tail::{Tail, TailSettings};
 
 mod declared;
 mod feeds;
+mod hub;
 mod numbers;
 
 /// Time for what is in flight when the relay stops.
@@ -139,11 +142,12 @@ impl App {
             Ingest::start(Arc::clone(&ground.store.log), Arc::clone(&ground.tail), Arc::clone(&ground.clock), dedupe).await?;
         declared::apply_early(config, &ground, &registry).await?;
         let (notices, heard) = mpsc::channel(NOTICES_MAX);
-        let lanes = Lanes::start(lane_count(config), ground.lane_context(config, &registry, notices), &ground.gate).await?;
+        let lanes =
+            Lanes::start(lane_count(config), ground.lane_context(config, &registry, notices.clone()), &ground.gate).await?;
         let notices_end = CancellationToken::new();
         tokio::spawn(feeds::take_notices(ingest.clone(), Arc::clone(&ground.clock), heard, notices_end.clone()));
         declared::apply(config, &ground, &registry, &source_registry, &lanes).await?;
-        let sources = feeds::start(&ground, &source_registry, ingest.clone()).await?;
+        let sources = feeds::start(&ground, &source_registry, ingest.clone(), notices).await?;
         ground.start_retention(config, &registry, &lanes, ingest.clone());
         let egress =
             Egress::new(ground.follow.clone(), Arc::clone(&ground.clock), ground.closing.clone(), egress_settings(config));
@@ -153,6 +157,7 @@ impl App {
         let tokens = Tokens::open(Arc::clone(administration), Arc::clone(&auth), declared.tokens).await?;
         let audit = Arc::new(Audit::new(Arc::clone(administration), Arc::clone(&ground.clock)));
         let metrics = numbers::recorder(egress.clone(), ground.follow.clone(), registry.clone());
+        let hub = Some(Door::new(hub::start(config, &ground, &registry)));
         let state = Arc::new(HttpState {
             auth,
             tokens,
@@ -167,8 +172,9 @@ impl App {
                 sources: Arc::clone(&sources),
                 catalog: Arc::clone(&ground.store.catalog),
             }),
+            hub,
             urls: url_judge(config),
-            texts: Arc::new(Texts::default()),
+            texts: Arc::new(config.texts()),
             protocols: feeds::protocols(),
             defaults: DefinitionDefaults { timeout: config.delivery.timeout, max_in_flight: config.delivery.max_in_flight },
             metrics,
@@ -227,6 +233,8 @@ impl Ground {
             clock: Arc::clone(&self.clock),
             tls: self.tls.clone(),
             remembers_successes: config.history.attempts == HistoryAttempts::All,
+            limits: Arc::new(LimitBook::new(&config.limit_settings())),
+            identity: hub::identity(config),
             notices,
             cancel: CancellationToken::new(),
         }

@@ -5,15 +5,18 @@
 //! `read` judges the tree, `file` guards against what is no configuration file. The doc comments here are mirrored by
 //! `config.toml`; a test holds the two together.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::delivery::limits::{LimitSettings, SharedTerms};
 use crate::model::SourceSpec;
 use crate::model::subscription::parse::Definition;
 use crate::model::topic::TopicPattern;
 use crate::net::{AllowEntry, EgressRules, ResolverChoice};
+use crate::registry::Texts;
 use crate::seal::{MasterKey, Seals};
 use crate::storage::Durability;
 
@@ -22,9 +25,11 @@ pub use error::{ConfigError, ConfigErrors};
 mod document;
 mod error;
 mod file;
+mod limits;
 mod read;
 mod secrets;
 mod tokens;
+mod websub;
 
 /// Where the configuration is looked for when no path is given.
 pub const CONFIG_PATH_DEFAULT: &str = "config.toml";
@@ -54,6 +59,10 @@ pub struct Config {
     pub network: Network,
     /// `[delivery]`
     pub delivery: Delivery,
+    /// `[limit_groups]`, by name.
+    pub limit_groups: BTreeMap<String, SharedTerms>,
+    /// `[websub]`
+    pub websub: WebSub,
     /// `[auth]`
     pub auth: Auth,
     /// `[secrets]`
@@ -152,7 +161,7 @@ pub struct Network {
 }
 
 /// Defaults of subscriptions and the threads that serve them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Delivery {
     /// Longest whole attempt of a subscription that names no `timeout`.
     pub timeout: Duration,
@@ -160,6 +169,25 @@ pub struct Delivery {
     pub max_in_flight: u32,
     /// Threads that deliver; 0 = one a core.
     pub lanes: u32,
+    /// Attempts a second to one host, over all subscriptions; 0 = no limit.
+    pub per_host_per_second: f64,
+    /// Attempts to one host that may begin at once; 0 = one second's worth.
+    pub per_host_burst: u32,
+    /// Attempts at the same time to one host, over all subscriptions; 0 = no limit.
+    pub per_host_in_flight: u32,
+}
+
+/// What callbacks may subscribe themselves to, by the `WebSub` hub at `POST /websub`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WebSub {
+    /// Patterns of the topics; none = no hub.
+    pub topics: Vec<TopicPattern>,
+    /// Lease of a subscriber that names none.
+    pub lease_default: Duration,
+    /// Longest lease; a longer one is cut to it.
+    pub lease_max: Duration,
+    /// URL under which the relay is reached from outside, without a slash at its end; empty = as each request says.
+    pub public_url: String,
 }
 
 /// Who may do what.
@@ -238,7 +266,21 @@ impl Default for Limits {
 
 impl Default for Delivery {
     fn default() -> Self {
-        Self { timeout: Duration::from_secs(15), max_in_flight: 16, lanes: 0 }
+        Self {
+            timeout: Duration::from_secs(15),
+            max_in_flight: 16,
+            lanes: 0,
+            per_host_per_second: 0.0,
+            per_host_burst: 0,
+            per_host_in_flight: 0,
+        }
+    }
+}
+
+impl Default for WebSub {
+    fn default() -> Self {
+        let days = |days: u64| Duration::from_hours(24 * days);
+        Self { topics: Vec::new(), lease_default: days(10), lease_max: days(30), public_url: String::new() }
     }
 }
 
@@ -287,6 +329,18 @@ impl Config {
             own.push(self.server.listen.to_string());
         }
         EgressRules::new(self.network.allow.clone(), self.network.allow_http, self.network.resolver, own)
+    }
+
+    /// Limits that subscriptions share.
+    #[must_use]
+    pub fn limit_settings(&self) -> LimitSettings {
+        LimitSettings { per_host: limits::per_host(&self.delivery), groups: self.limit_groups.clone() }
+    }
+
+    /// What judges the texts of definitions; it knows the groups of limits.
+    #[must_use]
+    pub fn texts(&self) -> Texts {
+        Texts::new(self.limit_groups.keys().cloned().collect())
     }
 
     /// Settings that weaken a promise; to be said at every start.

@@ -22,6 +22,7 @@ pub mod batch;
 pub mod book;
 pub mod checkpoint;
 pub mod circuit;
+pub mod consent;
 pub mod crew;
 pub mod desk;
 pub mod filled;
@@ -32,10 +33,12 @@ pub mod job;
 pub mod journal;
 pub mod lane;
 pub mod limiter;
+pub mod limits;
 pub mod matcher;
 pub mod metrics;
 pub mod notice;
 pub mod order;
+pub mod pace;
 pub mod parcel;
 pub mod policy;
 pub mod question;
@@ -47,11 +50,14 @@ mod saving;
 pub mod sieve;
 mod sorting;
 mod start;
+mod steps;
 pub mod tokens;
 pub mod undelivered;
 pub mod window;
 
 use checkpoint::PartitionProgress;
+use consent::Consents;
+use consent::ask::Asker;
 use lane::LaneContext;
 use question::Question;
 use start::{LaneStart, PartitionStart};
@@ -79,6 +85,7 @@ pub struct Lanes {
     context: LaneContext,
     /// How many of the registry's changes were brought to their lanes.
     routed: watch::Receiver<u64>,
+    consents: Consents,
 }
 
 impl Lanes {
@@ -106,7 +113,9 @@ impl Lanes {
             lanes.push(commands);
         }
         let (told, routed) = watch::channel(announced);
-        let lanes = Self { inboxes: lanes.into(), context, routed };
+        let asker = Asker { gate: gate.clone(), tls: context.tls.clone(), identity: context.identity.clone() };
+        let consents = Consents::start(&context.registry, asker, Arc::clone(&context.clock), context.cancel.clone());
+        let lanes = Self { inboxes: lanes.into(), context, routed, consents };
         tokio::spawn(lanes.clone().route(changes, told));
         Ok(lanes)
     }
@@ -127,6 +136,12 @@ impl Lanes {
 
     fn lane_of(&self, ordinal: Ordinal) -> &mpsc::Sender<LaneCommand> {
         &self.inboxes[usize::from(ordinal.partition()) % self.inboxes.len()]
+    }
+
+    /// Who asks endpoints whether they want deliveries.
+    #[must_use]
+    pub fn consents(&self) -> &Consents {
+        &self.consents
     }
 
     /// Waits until the lane of a subscription goes by every definition that is in force now.

@@ -46,6 +46,7 @@ mod streams;
 mod subscriptions;
 pub mod tokens;
 mod views;
+pub mod websub;
 
 use audit::Audit;
 use auth::Auth;
@@ -128,6 +129,8 @@ pub struct HttpState {
     pub deliveries: Arc<dyn Deliveries>,
     /// The running sources.
     pub source_control: Arc<dyn SourceControl>,
+    /// The `WebSub` hub, if there is one.
+    pub hub: Option<websub::Door>,
     /// Decides whether a URL may be dialled.
     pub urls: Arc<dyn UrlJudge + Send + Sync>,
     /// Decides whether filters, templates, certificates and names of groups can be used.
@@ -260,6 +263,7 @@ fn configure(config: &mut ServiceConfig) {
         .configure(audit::configure)
         .configure(tokens::configure)
         .configure(streams::routes)
+        .configure(websub::routes)
         .configure(subscriptions::configure)
         .configure(sources::configure);
 }

@@ -26,6 +26,7 @@ pub mod ingest;
 pub mod registry;
 pub mod retention;
 pub mod source;
+pub mod websub;
 // Level 4: the edge
 pub mod http;
 // Level 5: the program

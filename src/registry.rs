@@ -200,6 +200,19 @@ impl Registry {
         let change = move |record: &SubscriptionRecord| {
             (record.activity != activity).then(|| SubscriptionRecord { activity, updated_at: now, ..record.clone() })
         };
+        self.change(id, change).await
+    }
+
+    /// Stores what `change` makes of it, when it makes something, whatever its revision; `None` when there is no such
+    /// subscription. Reads and stores in one turn, as [`Registry::set_activity`].
+    ///
+    /// # Errors
+    /// As the catalog fails.
+    pub async fn change(
+        &self,
+        id: &SubscriptionId,
+        change: impl FnOnce(&SubscriptionRecord) -> Option<SubscriptionRecord> + Send + 'static,
+    ) -> Result<Option<Arc<SubscriptionRecord>>> {
         self.0.change(id.as_str(), change).await
     }
 

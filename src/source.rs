@@ -16,6 +16,7 @@ mod sse;
 mod status;
 mod stream;
 mod supervisor;
+mod watch;
 
 pub mod reconnect;
 
@@ -25,6 +26,7 @@ pub use record::EventMapper;
 pub use session::Session;
 pub use status::{LastError, SkippedSample, SourceStatus};
 pub use supervisor::Sources;
+pub use watch::Turn;
 
 use std::sync::Arc;
 
@@ -151,6 +153,9 @@ pub trait Emitter: Send + Sync {
 
     /// Takes note of a stretch that was missed for good; `at_seq` is for the emitter to fill.
     async fn gap(&self, gap: SourceGap);
+
+    /// Takes note that a source is down, or up again.
+    async fn turned(&self, _source: &str, _turn: Turn) {}
 }
 
 /// What all sources of a relay share.

@@ -18,7 +18,7 @@ use crate::model::source::SourceGap;
 use crate::model::{NewEvent, Topic};
 use crate::registry::SourceRegistry;
 use crate::source::Sources;
-use crate::source::{Emission, EmitError, Emitter, ReconnectSettings, SOURCES, SourceContext};
+use crate::source::{Emission, EmitError, Emitter, ReconnectSettings, SOURCES, SourceContext, Turn};
 use crate::storage::{Catalog, StorageError};
 
 /// Where the relay's own events go.
@@ -31,12 +31,17 @@ pub(super) fn protocols() -> &'static [&'static str] {
 }
 
 /// Starts every source and keeps them in line with their definitions.
-pub(super) async fn start(ground: &Ground, registry: &SourceRegistry, ingest: Ingest) -> Result<Arc<Sources>, AppError> {
+pub(super) async fn start(
+    ground: &Ground,
+    registry: &SourceRegistry,
+    ingest: Ingest,
+    notices: mpsc::Sender<Notice>,
+) -> Result<Arc<Sources>, AppError> {
     // Nothing is known of when the last process ended, but it was at work when the newest event came in.
     let newest = ground.follow.get(ground.follow.head()).await?;
     let context = SourceContext {
         client: Arc::new(ground.fetcher()),
-        emitter: Arc::new(Intake { ingest, follow: ground.follow.clone() }),
+        emitter: Arc::new(Intake { ingest, follow: ground.follow.clone(), notices }),
         clock: Arc::clone(&ground.clock),
         reconnect: ReconnectSettings::default(),
         away_since: newest.map(|event| event.arrived_at()),
@@ -61,6 +66,16 @@ pub(super) async fn start(ground: &Ground, registry: &SourceRegistry, ingest: In
 struct Intake {
     ingest: Ingest,
     follow: Follow,
+    notices: mpsc::Sender<Notice>,
+}
+
+impl Intake {
+    /// Says something of a source; nobody waits for that.
+    fn say(&self, notice: Notice) {
+        if self.notices.try_send(notice).is_err() {
+            metrics::counter!("hookcast_notices_left_out_total").increment(1);
+        }
+    }
 }
 
 #[async_trait]
@@ -75,9 +90,17 @@ impl Emitter for Intake {
     async fn gap(&self, gap: SourceGap) {
         tracing::warn!(source.name = gap.source, from = %gap.from, to = %gap.to, "the upstream was missed for a while");
         let gap = SourceGap { at_seq: self.follow.head(), ..gap };
+        self.say(Notice::source_gap(&gap));
         if let Err(error) = self.ingest.publish_from_source(Vec::new(), FromSource { resume: None, gap: Some(gap) }).await {
             tracing::error!(%error, "a gap could not be stored");
         }
+    }
+
+    async fn turned(&self, source: &str, turn: Turn) {
+        self.say(match turn {
+            Turn::Down { since, reason, detail } => Notice::source_down(source, since, reason, &detail),
+            Turn::Up { down_since } => Notice::source_up(source, down_since),
+        });
     }
 }
 
@@ -95,25 +118,27 @@ pub(super) async fn take_notices(
             () = end.cancelled() => None,
         };
         let Some(notice) = notice else { return };
-        let data = Bytes::from(notice.data.to_string());
+        let now = clock.now();
+        let mut data = notice.data;
+        data["at"] = now.to_string().into();
         let event = NewEvent {
             topic: Topic::parse(NOTICE_TOPIC).expect("invariant: a well-formed topic"),
             id: uuid::Uuid::now_v7().to_string(),
             own_id: false,
             source: "/hookcast".to_owned(),
             kind: notice.kind.to_owned(),
-            subject: Some(notice.subscription.to_string()),
+            subject: Some(notice.subject.clone()),
             time: None,
-            arrived_at: clock.now(),
+            arrived_at: now,
             content_type: "application/json".to_owned(),
             data_schema: None,
             extensions: Vec::new(),
             hops: 0,
             form: DataForm::Json,
-            data,
+            data: Bytes::from(data.to_string()),
         };
         if let Err(error) = ingest.publish(vec![event]).await {
-            tracing::warn!(%error, notice.kind, subscription.id = %notice.subscription, "a notice was not taken into the log");
+            tracing::warn!(%error, notice.kind, notice.subject, "a notice was not taken into the log");
         }
     }
 }

@@ -17,11 +17,16 @@ mod deliver;
 mod down;
 mod experiment;
 mod failures;
+mod fanout;
 mod filter;
+mod gathering;
+mod hanging;
 mod history;
 mod latency;
+mod limits;
 mod load;
 mod many;
+mod outage;
 mod peer;
 mod process;
 mod publish;
@@ -46,6 +51,10 @@ const EXPERIMENTS: &[Experiment] = &[
     history::HISTORY,
     slow::FIFTY,
     down::REFUSING,
+    limits::LIMITS,
+    hanging::HANGING,
+    gathering::BATCH,
+    gathering::ORDERED,
     latency::CALM,
     latency::BUSY,
     latency::SLOW_DISK,
@@ -58,7 +67,9 @@ const EXPERIMENTS: &[Experiment] = &[
     stream::IDLE,
     backlog::BACKLOG,
     backlog::LAGGING,
+    outage::OUTAGE,
     subscriptions::CROWD,
+    fanout::FANOUT,
     bytes::BYTES,
     filter::FILTER,
 ];

@@ -8,14 +8,16 @@ use serde_json::Value;
 use super::document::Document;
 use super::error::ConfigError;
 use super::{
-    Auth, Config, Dedupe, Delivery, History, HistoryAttempts, Limits, Network, Retention, Server, Storage, secrets, tokens,
+    Auth, Config, Dedupe, Delivery, History, HistoryAttempts, Limits, Network, Retention, Server, Storage, limits, secrets,
+    tokens, websub,
 };
 use crate::model::SourceSpec;
 use crate::model::fields::{Errors, FieldError, Fields, child, quoted, text};
 use crate::model::source::parse::{SourceRules, parse_source};
-use crate::model::subscription::parse::{Definition, IN_FLIGHT_MAX, Rules, TIMEOUT_MAX, TIMEOUT_MIN, UrlJudge, parse_definition};
+use crate::model::subscription::parse::{
+    Definition, IN_FLIGHT_MAX, RATE_MAX, Rules, TIMEOUT_MAX, TIMEOUT_MIN, UrlJudge, parse_definition,
+};
 use crate::net::{EgressRules, ResolverChoice, Target};
-use crate::registry::Texts;
 use crate::storage::{BACKENDS, Durability};
 
 /// Sections and their keys.
@@ -27,7 +29,8 @@ pub(super) const KEYS: &[(&str, &[&str])] = &[
     ("dedupe", &["max_age", "max_ids"]),
     ("limits", &["event_bytes", "batch_events", "subscriptions", "streams"]),
     ("network", &["allow", "allow_http", "resolver"]),
-    ("delivery", &["timeout", "max_in_flight", "lanes"]),
+    ("delivery", &["timeout", "max_in_flight", "lanes", "per_host_per_second", "per_host_burst", "per_host_in_flight"]),
+    ("websub", &["topics", "lease_default", "lease_max", "public_url"]),
     ("auth", &["tokens"]),
     ("secrets", &["key", "key_file", "previous_keys", "any_permissions"]),
 ];
@@ -47,7 +50,7 @@ pub(super) fn config(document: &Document, env: &[(String, String)], protocols: &
 }
 
 fn read(value: &Value, env: &[(String, String)], protocols: &[&str], errors: &Errors) -> Option<Config> {
-    let known: Vec<&str> = KEYS.iter().map(|(section, _)| *section).chain(["sources", "subscriptions"]).collect();
+    let known: Vec<&str> = KEYS.iter().map(|(section, _)| *section).chain(["sources", "subscriptions", "limit_groups"]).collect();
     let root = Fields::open(value, "", &known, errors)?;
     let empty = Value::Object(serde_json::Map::new());
     let section = |name: &str| {
@@ -64,6 +67,8 @@ fn read(value: &Value, env: &[(String, String)], protocols: &[&str], errors: &Er
         limits: limits(&section("limits")?),
         network: network(&section("network")?),
         delivery: delivery(&section("delivery")?),
+        limit_groups: limits::groups(&root),
+        websub: websub::read(&section("websub")?, AGE),
         auth: Auth { tokens: tokens::read(&section("auth")?, env) },
         secrets: secrets::read(&section("secrets")?),
         sources: Vec::new(),
@@ -73,7 +78,7 @@ fn read(value: &Value, env: &[(String, String)], protocols: &[&str], errors: &Er
     let judge = Judge(&rules);
     config.sources = sources(&root, &SourceRules { urls: &judge, protocols });
     let Delivery { timeout, max_in_flight, .. } = config.delivery;
-    let texts = Texts::default();
+    let texts = config.texts();
     config.subscriptions = subscriptions(&root, &Rules { timeout, max_in_flight, texts: &texts, ..Rules::new(&judge) });
     if !config.server.listen.ip().is_loopback() && config.auth.tokens.is_empty() {
         let detail = format!(
@@ -208,6 +213,9 @@ fn delivery(fields: &Fields<'_>) -> Delivery {
         timeout: fields.duration("timeout", TIMEOUT_MIN..=TIMEOUT_MAX, "range").unwrap_or(default.timeout),
         max_in_flight: fields.count("max_in_flight", 1..=IN_FLIGHT_MAX).unwrap_or(default.max_in_flight),
         lanes: fields.count("lanes", 0..=64).unwrap_or(default.lanes),
+        per_host_per_second: limits::rate(fields, "per_host_per_second").unwrap_or(default.per_host_per_second),
+        per_host_burst: fields.count("per_host_burst", 0..=RATE_MAX).unwrap_or(default.per_host_burst),
+        per_host_in_flight: fields.count("per_host_in_flight", 0..=IN_FLIGHT_MAX).unwrap_or(default.per_host_in_flight),
     }
 }
 

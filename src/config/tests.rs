@@ -238,3 +238,22 @@ proptest! {
         let _ = parse(&format!("[{section}]\n{}", text.join("\n")));
     }
 }
+
+#[test]
+fn a_hub_has_topics_leases_and_a_base() {
+    let good =
+        parse("[websub]\ntopics = [\"orders.*\"]\nlease_max = \"2s\"\npublic_url = \"https://a.example/relay/\"").unwrap().websub;
+    assert_eq!((good.topics.len(), good.lease_default, good.lease_max), (1, Duration::from_secs(2), Duration::from_secs(2)));
+    assert_eq!(good.public_url, "https://a.example/relay");
+    for (text, slug) in [
+        ("topics = [\"a..b\"]", "topics"),
+        ("lease_max = \"100ms\"", "range"),
+        ("lease_default = \"31d\"", "range"),
+        ("public_url = \"relay.example\"", "public_url"),
+        ("public_url = \"https://a.example/?x=1\"", "public_url"),
+        ("public_url = \"ftp://a.example\"", "public_url"),
+    ] {
+        let slugs: Vec<_> = found(parse(&format!("[websub]\n{text}"))).into_iter().map(|(_, _, slug)| slug).collect();
+        assert_eq!(slugs, [slug], "{text}");
+    }
+}

@@ -36,7 +36,10 @@ impl Addresses {
             return Some(Rc::clone(&known.address));
         }
         match Address::of(&record.spec, tls, &mut self.tokens) {
-            Ok(address) => {
+            Ok(mut address) => {
+                if record.websub.is_some() {
+                    address.sign_for_websub();
+                }
                 let address = Rc::new(address);
                 let prepared = Prepared { revision: record.revision, address: Rc::clone(&address), used: true };
                 self.prepared.insert(record.ordinal, prepared);

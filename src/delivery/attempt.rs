@@ -18,7 +18,7 @@ use crate::net::client::{AuthKey, HeaderLines, PostRequest, PreparedTarget, Wire
 use crate::net::target::Target;
 use crate::net::tls::Tls;
 use crate::net::token::{TokenEndpoint, TokenError, basic};
-use crate::signature::{Message, Signer};
+use crate::signature::{Message, Signer, hub};
 
 /// The `user-agent` of every delivery.
 pub const AGENT: &str = concat!("hookcast/", env!("CARGO_PKG_VERSION"));
@@ -26,6 +26,8 @@ pub const AGENT: &str = concat!("hookcast/", env!("CARGO_PKG_VERSION"));
 const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
 const HOOKCAST_ATTEMPT: HeaderName = HeaderName::from_static("hookcast-attempt");
 const HOOKCAST_REPLAY: HeaderName = HeaderName::from_static("hookcast-replay");
+/// What `WebSub` calls the header of the scheme `hub`.
+const X_HUB_SIGNATURE: HeaderName = HeaderName::from_static("x-hub-signature");
 const HOOKCAST_SUBSCRIPTION: HeaderName = HeaderName::from_static("hookcast-subscription");
 /// Room for the lines of one attempt besides the values of signatures.
 const STAMP_BYTES: usize = 112;
@@ -101,6 +103,13 @@ impl Address {
         Ok(Self { target, headers, signers, stamp_bytes, tokens: source, timeout, payload, filled })
     }
 
+    /// Puts the `hub` signature also under the name that `WebSub` gives it.
+    pub fn sign_for_websub(&mut self) {
+        let signer = self.signers.iter().find(|(name, _)| *name == hub::HEADER).map(|(_, signer)| signer.clone());
+        self.stamp_bytes += signer.as_ref().map_or(0, Signer::value_bytes);
+        self.signers.extend(signer.map(|signer| (X_HUB_SIGNATURE, signer)));
+    }
+
     /// The lines that are new each attempt: time, signatures, number.
     fn stamp(&self, content: &Content, attempt: u32, now: Timestamp) -> HeaderLines {
         let mut stamp = HeaderLines::with_capacity(self.stamp_bytes);
@@ -139,7 +148,7 @@ impl Mark {
 }
 
 /// Trust and identity of the subscription's own, if it has any.
-fn own_tls(spec: &SubscriptionSpec, tls: &Tls) -> Result<Option<Tls>, Box<dyn std::error::Error>> {
+pub(super) fn own_tls(spec: &SubscriptionSpec, tls: &Tls) -> Result<Option<Tls>, Box<dyn std::error::Error>> {
     let identity = match spec.auth.as_deref() {
         Some(Auth::Mtls { cert_pem, key_pem }) => Some((cert_pem.as_str(), key_pem.expose())),
         _ => None,

@@ -243,6 +243,12 @@ impl Batching {
         }
     }
 
+    /// The same on a clock that was moved by `by_ms`.
+    pub fn shift(&mut self, by_ms: i64) {
+        self.close();
+        self.counted.since.0 = self.counted.since.0.saturating_add(by_ms);
+    }
+
     /// Takes a group out; `seq` alone, when it is of none.
     pub fn take(&mut self, group: Seq, seq: Seq) -> Vec<Seq> {
         let mut members = self.groups.remove(&group).unwrap_or_default();

@@ -3,17 +3,21 @@
 //! Layout, all numbers LEB128: version `1`, the highest ordinal that the partition has taken in, then for each subscription
 //! that is not simply at the frontier: its ordinal, its base, the number of holes, and the distance of each hole below the
 //! one before (the first below `base + 1`). A subscription with no entry and an ordinal up to the highest is at the frontier;
-//! one with a higher ordinal was made after the checkpoint and starts where its record says.
+//! one with a higher ordinal was made after the checkpoint and starts where its record says. Where endpoints fail, the
+//! version is `2` and they come first.
 
 use std::collections::HashMap;
 
 use super::window::Progress;
+use crate::clock::Timestamp;
 use crate::model::Seq;
 use crate::model::subscription::Ordinal;
 use crate::model::varint::{put, take};
 use crate::storage::Checkpoint;
 
 const VERSION: u64 = 1;
+/// The same with a list of those that fail before the entries: how many, then ordinal and milliseconds since the epoch of each.
+const VERSION_FAILING: u64 = 2;
 
 /// A partition's progress as it was saved.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,6 +28,8 @@ pub struct PartitionProgress {
     pub taken_in: u64,
     /// The others.
     pub entries: HashMap<Ordinal, Progress>,
+    /// Since when endpoints have done nothing but fail.
+    pub failing: HashMap<Ordinal, Timestamp>,
 }
 
 impl PartitionProgress {
@@ -41,8 +47,15 @@ impl PartitionProgress {
     #[must_use]
     pub fn encode(&self) -> Checkpoint {
         let mut state = Vec::with_capacity(16 + 12 * self.entries.len());
-        put(&mut state, VERSION);
+        put(&mut state, if self.failing.is_empty() { VERSION } else { VERSION_FAILING });
         put(&mut state, self.taken_in);
+        if !self.failing.is_empty() {
+            put(&mut state, self.failing.len() as u64);
+            for (ordinal, since) in &self.failing {
+                put(&mut state, ordinal.0);
+                put(&mut state, u64::try_from(since.0).unwrap_or_default());
+            }
+        }
         for (ordinal, progress) in &self.entries {
             put(&mut state, ordinal.0);
             put(&mut state, progress.base.0);
@@ -63,10 +76,15 @@ impl PartitionProgress {
         if rest.is_empty() {
             return Some(Self { frontier: checkpoint.frontier, ..Self::default() });
         }
-        if take(&mut rest)? != VERSION {
+        let version = take(&mut rest)?;
+        if version != VERSION && version != VERSION_FAILING {
             return None;
         }
         let taken_in = take(&mut rest)?;
+        let mut failing = HashMap::new();
+        for _ in 0..if version == VERSION_FAILING { take(&mut rest)? } else { 0 } {
+            failing.insert(Ordinal(take(&mut rest)?), Timestamp(i64::try_from(take(&mut rest)?).ok()?));
+        }
         let mut entries = HashMap::new();
         while !rest.is_empty() {
             let ordinal = Ordinal(take(&mut rest)?);
@@ -81,7 +99,7 @@ impl PartitionProgress {
             holes.reverse();
             entries.insert(ordinal, Progress { base, holes });
         }
-        Some(Self { frontier: checkpoint.frontier, taken_in, entries })
+        Some(Self { frontier: checkpoint.frontier, taken_in, entries, failing })
     }
 }
 
@@ -102,8 +120,9 @@ mod tests {
         fn progress_survives_its_stored_form(
             frontier in any::<u32>(), taken_in in any::<u64>(),
             entries in prop::collection::hash_map(any::<u64>().prop_map(Ordinal), progress(), 0..20),
+            failing in prop::collection::hash_map(any::<u64>().prop_map(Ordinal), (0..i64::MAX).prop_map(Timestamp), 0..4),
         ) {
-            let before = PartitionProgress { frontier: Seq(u64::from(frontier)), taken_in, entries };
+            let before = PartitionProgress { frontier: Seq(u64::from(frontier)), taken_in, entries, failing };
             prop_assert_eq!(PartitionProgress::decode(&before.encode()), Some(before));
         }
 
@@ -115,7 +134,7 @@ mod tests {
 
     #[test]
     fn a_subscription_made_after_the_checkpoint_starts_where_its_record_says() {
-        let saved = PartitionProgress { frontier: Seq(100), taken_in: 7, entries: HashMap::new() };
+        let saved = PartitionProgress { frontier: Seq(100), taken_in: 7, ..PartitionProgress::default() };
         assert_eq!(saved.of(Ordinal(7), Seq(0)).base, Seq(100));
         assert_eq!(saved.of(Ordinal(8), Seq(0)).base, Seq(0));
     }

@@ -109,6 +109,19 @@ impl Circuit {
         };
     }
 
+    /// Whether everything goes out.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.state == State::Closed
+    }
+
+    /// The same on a clock that was moved by `by_ms`.
+    pub fn shift(&mut self, by_ms: i64) {
+        if let State::Open { probe_at, .. } = &mut self.state {
+            probe_at.0 = probe_at.0.saturating_add(by_ms);
+        }
+    }
+
     fn is_bad(&self) -> bool {
         self.in_a_row >= IN_A_ROW || (self.seen == RECENT && self.recent.count_ones() >= RECENT_FAILURES)
     }

@@ -5,25 +5,26 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::batch::Batching;
 use super::circuit::{Circuit, Permit};
 use super::floor::LANE_QUEUE_BYTES_MAX;
 use super::job::{Effect, Job, Next, attempt_of};
-use super::limiter::Limiter;
+use super::limits::{Allowance, Leave, Pass};
 use super::order::Order;
+use super::pace::Pace;
 use super::parcel::Parcel;
 use super::policy::{self, Before, Decision, Verdict};
 use super::replays::Replays;
 use super::sieve::Filtering;
 use super::window::{Position, Window};
 use crate::clock::Timestamp;
-use crate::model::subscription::{OnFull, Ordinal, SubscriptionRecord};
+use crate::model::subscription::{Activity, DisabledReason, OnFull, Ordinal, SubscriptionRecord};
 use crate::model::{Attempt, ErrorKind, Exception, ExceptionState, Outcome, Seq};
 
 mod batching;
 mod flight;
+mod health;
 mod ordering;
 mod recovery;
 mod retries;
@@ -100,7 +101,11 @@ pub struct Desk {
     due: BTreeSet<(Timestamp, Seq)>,
     retries_in_flight: u32,
     circuit: Circuit,
-    limiter: Option<Box<Limiter>>,
+    pace: Option<Box<Pace>>,
+    failing_since: Option<Timestamp>,
+    allowance: Option<Box<Allowance>>,
+    /// What the attempt that was given out last holds of shared limits.
+    pub pass: Option<Box<Pass>>,
     hold_until: Timestamp,
     retry_went_last: bool,
     replays: Option<Box<Replays>>,
@@ -112,7 +117,6 @@ impl Desk {
     /// A desk for a subscription that stands at `position`.
     #[must_use]
     pub fn new(record: Arc<SubscriptionRecord>, position: Position) -> Self {
-        let limiter = record.spec.rate_limit.map(Limiter::new).map(Box::new);
         let (order, batching) = (Order::of(&record.spec), record.spec.batch.map(Batching::new));
         Self {
             record,
@@ -129,7 +133,10 @@ impl Desk {
             due: BTreeSet::new(),
             retries_in_flight: 0,
             circuit: Circuit::default(),
-            limiter,
+            pace: None,
+            failing_since: None,
+            allowance: None,
+            pass: None,
             hold_until: Timestamp(0),
             retry_went_last: false,
             replays: None,
@@ -182,7 +189,7 @@ impl Desk {
     #[must_use]
     pub fn in_flight(&self) -> u32 {
         if let Some(batching) = &self.batching {
-            return batching.flights;
+            return batching.flights.saturating_add(self.replays_in_flight());
         }
         u32::try_from(self.window.in_flight())
             .unwrap_or(u32::MAX)
@@ -222,15 +229,11 @@ impl Desk {
     /// Takes a changed definition; `true` when it chooses other events than the one before.
     pub fn redefine(&mut self, record: Arc<SubscriptionRecord>) -> bool {
         let before = std::mem::replace(&mut self.record, record);
-        let (old, new) = (&before.spec, &self.record.spec);
-        if old.rate_limit != new.rate_limit {
-            self.limiter = new.rate_limit.map(Limiter::new).map(Box::new);
-        }
-        if old.url != new.url || before.activity != self.record.activity {
+        if before.spec.url != self.record.spec.url || before.activity != self.record.activity {
             // Another endpoint, or one that was said to be well again, starts without its past.
-            self.circuit = Circuit::default();
-            self.hold_until = Timestamp(0);
+            self.begin_anew(matches!(before.activity, Activity::Disabled(reason) if reason != DisabledReason::Manual));
         }
+        let (old, new) = (&before.spec, &self.record.spec);
         let reorders = (&old.ordering, old.on_dead) != (&new.ordering, new.on_dead);
         if old.batch != new.batch {
             self.batching = new.batch.map(Batching::new);
@@ -255,7 +258,7 @@ impl Desk {
         if self.hold_until > now {
             return Next::WaitUntil(self.hold_until);
         }
-        let probing = match self.circuit.permit(self.record.spec.max_in_flight) {
+        let probing = match self.circuit.permit(self.in_flight_allowed()) {
             Permit::UpTo(limit) if self.in_flight() >= limit => return Next::Nothing,
             Permit::UpTo(_) => false,
             Permit::ProbeAt(_) if self.in_flight() > 0 => return Next::Nothing,
@@ -276,10 +279,12 @@ impl Desk {
             (None, NewWork::At(at)) => return Next::WaitUntil(self.due.first().map_or(at, |(due, _)| at.min(*due))),
             (None, NewWork::None) => return self.due.first().map_or(Next::Nothing, |(at, _)| Next::WaitUntil(*at)),
         };
-        if let Some(limiter) = &self.limiter
-            && let Err(wait) = limiter.spend()
-        {
-            return Next::WaitUntil(now.plus(wait.max(Duration::from_millis(1))));
+        if let Some(allowance) = &mut self.allowance {
+            match allowance.ask() {
+                Leave::Go(pass) => self.pass = pass,
+                Leave::In(wait) => return Next::WaitUntil(now.plus(wait)),
+                Leave::WhenCalled => return Next::Nothing,
+            }
         }
         if as_replay {
             return self.take_replay();
@@ -304,17 +309,17 @@ impl Desk {
         self.last_attempt = Some(attempt);
         let flight = self.end_flight(job.errand, job.seq, outcome, now);
         let Some(history) = flight.history(now) else { return Effect { failure, ..Effect::default() } };
-        let decision = self.judge(outcome, history, now, chance);
-        let mut effect = self.conclude(job.seq, job.attempt, &flight, outcome, &decision.verdict, now);
+        let decision = self.judge(outcome, history, (began, now), chance);
+        let mut effect = self.conclude((job.seq, job.attempt), &flight, outcome, &decision.verdict, now);
         effect.failure = failure;
         effect
     }
 
     /// What follows from an outcome for its event; what the endpoint has done is taken in.
-    fn judge(&mut self, outcome: &Outcome, history: Before, now: Timestamp, chance: f64) -> Decision {
+    fn judge(&mut self, outcome: &Outcome, history: Before, (began, now): (Timestamp, Timestamp), chance: f64) -> Decision {
         // An event that could not be read or filled in says nothing of the endpoint.
         if !matches!(outcome.error, Some(ErrorKind::Storage | ErrorKind::Template)) {
-            self.circuit.record(policy::blames_endpoint(outcome), now, chance);
+            self.weigh(outcome, began, now, chance);
         }
         let decision = policy::decide(outcome, history, &self.record.spec.retry, now, chance);
         if let Some(until) = decision.hold_until {
@@ -324,7 +329,14 @@ impl Desk {
     }
 
     /// Does what was decided about one event whose flight ended.
-    fn conclude(&mut self, seq: Seq, sent: u32, flight: &Flight, outcome: &Outcome, verdict: &Verdict, now: Timestamp) -> Effect {
+    fn conclude(
+        &mut self,
+        (seq, sent): (Seq, u32),
+        flight: &Flight,
+        outcome: &Outcome,
+        verdict: &Verdict,
+        now: Timestamp,
+    ) -> Effect {
         let Some(history) = flight.history(now) else { return Effect::default() };
         let was_retry = matches!(flight, Flight::Again(_) | Flight::Recovered { before: Some(_), .. });
         let mut effect = Effect::default();

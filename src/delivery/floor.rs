@@ -2,6 +2,7 @@
 //!
 //! Everything here is called from the lane's one thread between two awaits. It does not read the log, post or save.
 
+use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use super::desk::Desk;
 use super::job::{Effect, Job, Next};
 use super::journal::Journal;
+use super::limits::{Bell, LimitBook, Pass};
 use super::matcher::{Matcher, Place};
 use super::notice::Notice;
 use super::parcel::Parcel;
@@ -22,6 +24,7 @@ use crate::storage::Lease;
 
 mod effects;
 mod feeding;
+mod health;
 mod recovery;
 mod timing;
 
@@ -43,6 +46,8 @@ pub struct Assignment {
     pub job: Job,
     /// Whether the endpoint was failing when the job was given out.
     pub is_suspect: bool,
+    /// What it holds of shared limits until it ends.
+    pub pass: RefCell<Option<Box<Pass>>>,
 }
 
 /// All desks of a lane.
@@ -81,6 +86,8 @@ pub struct Floor {
     pub scanned: Seq,
     /// Attempts that ended so far.
     pub settled: u64,
+    book: Arc<LimitBook>,
+    bell: Arc<Bell>,
 }
 
 impl Floor {
@@ -109,6 +116,8 @@ impl Floor {
             has_moved: false,
             scanned,
             settled: 0,
+            book: Arc::default(),
+            bell: Arc::default(),
         }
     }
 
@@ -148,7 +157,9 @@ impl Floor {
             self.desks.len() - 1
         });
         self.matcher.insert(place, &record.spec.topics);
-        self.desks[place] = Some(Box::new(Desk::new(record, position)));
+        let mut desk = Box::new(Desk::new(record, position));
+        desk.limit(&self.book, &self.bell, None);
+        self.desks[place] = Some(desk);
         self.by_ordinal.insert(ordinal, place);
         if let Some((_, taken_in)) = self.leases.get_mut(&ordinal.partition()) {
             *taken_in = (*taken_in).max(ordinal.0);
@@ -172,8 +183,9 @@ impl Floor {
         let Some(place) = self.by_ordinal.get(&record.ordinal).copied() else { return };
         let Some(desk) = self.desks[place].as_deref_mut() else { return };
         let was_active = desk.is_active();
-        let old_topics = desk.record.spec.topics.clone();
+        let (old, old_topics) = (Arc::clone(&desk.record), desk.record.spec.topics.clone());
         let chooses_anew = desk.redefine(Arc::clone(record));
+        desk.limit(&self.book, &self.bell, Some(&old));
         if old_topics != record.spec.topics {
             self.matcher.remove(place, &old_topics);
             self.matcher.insert(place, &record.spec.topics);
@@ -203,25 +215,6 @@ impl Floor {
         self.recovered.retain(|(other, _)| *other != ordinal);
         self.free.push(place);
         self.journal.forget(ordinal);
-    }
-
-    /// Moves a subscription's cursor.
-    pub fn seek(&mut self, ordinal: Ordinal, to: Seq) {
-        let Some(place) = self.by_ordinal.get(&ordinal).copied() else { return };
-        if let Some(desk) = self.desks[place].as_deref_mut() {
-            self.waiting_bytes -= desk.window.waiting_bytes();
-            desk.window.jump(to);
-            desk.feeding.has_boarded = false;
-            for seq in desk.forget_retries_after(to) {
-                self.journal.clear(ordinal, seq);
-            }
-            if to >= self.scanned {
-                desk.window.set_position(Position::Riding { not_before: to });
-            }
-        }
-        self.mark_busy(place);
-        self.make_ready(place);
-        self.note_hunger(place);
     }
 
     fn rewind(&mut self, place: Place) {
@@ -295,6 +288,7 @@ impl Floor {
             let is_suspect = desk.circuit().is_suspect();
             if is_suspect && suspects_full {
                 // Looked at again soon: other failing endpoints hold the share that such endpoints have together.
+                desk.step_aside();
                 let at = Timestamp(now.0 + 100);
                 self.wake_at(place, at);
                 continue;
@@ -309,12 +303,16 @@ impl Floor {
             match next {
                 Next::Job(job) => {
                     let (ordinal, record) = (desk.ordinal(), Arc::clone(&desk.record));
+                    let pass = RefCell::new(desk.pass.take());
                     self.suspects_in_flight += u32::from(is_suspect);
                     self.make_ready(place);
-                    return Some(Assignment { place, ordinal, record, job, is_suspect });
+                    return Some(Assignment { place, ordinal, record, job, is_suspect, pass });
                 }
-                Next::WaitUntil(at) => self.wake_at(place, at),
-                Next::Nothing => {}
+                Next::WaitUntil(at) => {
+                    desk.step_aside();
+                    self.wake_at(place, at);
+                }
+                Next::Nothing => desk.step_aside(),
             }
         }
         None
@@ -331,16 +329,17 @@ impl Floor {
     ) -> Effect {
         self.suspects_in_flight -= u32::from(assignment.is_suspect);
         self.settled += 1;
+        drop(assignment.pass.take());
         let Some(desk) = self.desks.get_mut(assignment.place).and_then(Option::as_deref_mut) else { return Effect::default() };
         if desk.ordinal() != assignment.ordinal {
             return Effect::default();
         }
         let was_open = desk.circuit().is_open();
-        let mut effect = desk.settle(&assignment.job, outcome, times.0, times.1, chance);
+        let (mut effect, notice) = desk.settle_in_force(assignment, outcome, times, chance);
         let opened = !was_open && desk.circuit().is_open();
-        if desk.record.spec.url != assignment.record.spec.url {
-            // Another endpoint than the one in force said so; the event goes out again, to the new one.
-            effect.disable = None;
+        self.notices.extend(notice);
+        if !outcome.is_success() {
+            self.mark_busy(assignment.place);
         }
         for (mut of_member, event) in std::mem::take(&mut effect.rest) {
             self.remember(assignment, &mut of_member, event);
@@ -356,42 +355,6 @@ impl Floor {
         self.make_ready(assignment.place);
         self.note_hunger(assignment.place);
         effect
-    }
-
-    /// Puts a desk into the ready queue.
-    pub fn make_ready(&mut self, place: Place) {
-        if let Some(desk) = self.desks.get_mut(place).and_then(Option::as_deref_mut)
-            && !desk.is_ready
-        {
-            desk.is_ready = true;
-            self.ready.push_back(place);
-        }
-    }
-
-    /// Puts the desk of a subscription into the ready queue and among those that are saved.
-    pub fn nudge(&mut self, ordinal: Ordinal) {
-        if let Some(place) = self.by_ordinal.get(&ordinal).copied() {
-            self.mark_busy(place);
-            self.make_ready(place);
-            self.note_hunger(place);
-        }
-    }
-
-    /// Whether a desk waits to be asked.
-    #[must_use]
-    pub fn has_ready(&self) -> bool {
-        !self.ready.is_empty()
-    }
-
-    fn mark_busy(&mut self, place: Place) {
-        if let Some(desk) = self.desks[place].as_deref_mut()
-            && !desk.is_busy
-        {
-            desk.is_busy = true;
-            let ordinal = desk.ordinal();
-            self.busy.entry(ordinal.partition()).or_default().push(place);
-            self.journal.touch(ordinal);
-        }
     }
 }
 

@@ -7,19 +7,22 @@ use std::cell::RefCell;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::addresses::Addresses;
 use super::attempt::{self, Address, Mark};
+use super::consent::ask::Identity;
 use super::crew::{Crew, Taken};
 use super::floor::{Assignment, Floor};
+use super::limits::LimitBook;
 use super::metrics::LaneCounts;
 use super::notice::Notice;
 use super::parcel::Parcel;
 use super::policy;
+use super::steps::Steps;
 use super::{gathering, sorting};
 use crate::clock::{Clock, Timestamp};
 use crate::follow::Follow;
@@ -48,6 +51,10 @@ pub struct LaneContext {
     pub tls: Tls,
     /// Whether successful attempts are remembered.
     pub remembers_successes: bool,
+    /// Limits that subscriptions share over all lanes.
+    pub limits: Arc<LimitBook>,
+    /// How the relay calls itself when it asks endpoints for their consent.
+    pub identity: Identity,
     /// Where notices go.
     pub notices: mpsc::Sender<Notice>,
     /// Stops the lane.
@@ -76,6 +83,8 @@ pub struct Lane {
     addresses: RefCell<Addresses>,
     crew: RefCell<Crew<(Assignment, Timestamp)>>,
     random: RefCell<fastrand::Rng>,
+    begun: Instant,
+    steps: Steps,
 }
 
 impl Lane {
@@ -95,13 +104,30 @@ impl Lane {
             addresses: RefCell::default(),
             crew: RefCell::default(),
             random: RefCell::new(fastrand::Rng::new()),
+            begun: Instant::now(),
+            steps: Steps::default(),
         })
     }
 
     /// The present.
     #[must_use]
     pub fn now(&self) -> Timestamp {
-        self.context.clock.now()
+        let now = self.context.clock.now();
+        if !self.steps.is_smooth(now) {
+            self.follow_clock(now);
+        }
+        now
+    }
+
+    /// Moves what is waited for when the wall clock was moved. While the floor is borrowed, the next look does.
+    fn follow_clock(&self, now: Timestamp) {
+        let Ok(mut floor) = self.floor.try_borrow_mut() else { return self.steps.look_again() };
+        let by_ms = self.steps.look(now, self.begun.elapsed());
+        if by_ms != 0 {
+            tracing::warn!(by_ms, "the wall clock was moved; what is waited for moves with it");
+            floor.shift(by_ms);
+            self.alarm.notify_one();
+        }
     }
 
     /// Uniform in `0.0..1.0`.

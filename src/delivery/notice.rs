@@ -3,9 +3,12 @@
 
 use serde_json::{Value, json};
 
+use super::desk::Desk;
+use crate::clock::Timestamp;
+use crate::model::source::SourceGap;
 use crate::model::subscription::SubscriptionRecord;
 use crate::model::topic::OWN_TOKEN;
-use crate::model::{Event, Seq, SubscriptionId};
+use crate::model::{Event, Outcome, Seq};
 
 /// Notices that may wait to be taken into the log; more are counted and left out.
 pub const NOTICES_MAX: usize = 1024;
@@ -15,8 +18,8 @@ pub const NOTICES_MAX: usize = 1024;
 pub struct Notice {
     /// Its type, such as `delivery.expired`.
     pub kind: &'static str,
-    /// Whom it is about.
-    pub subscription: SubscriptionId,
+    /// Whom it is about: the id of a subscription, the name of a source.
+    pub subject: String,
     /// What happened.
     pub data: Value,
 }
@@ -43,13 +46,46 @@ impl Notice {
         Self::about(record, "subscription.disabled", json!({ "reason": reason }))
     }
 
+    /// The circuit of an endpoint opened, so that only probes go out, or closed again.
+    #[must_use]
+    pub fn turned(desk: &Desk, outcome: &Outcome) -> Option<Self> {
+        if desk.circuit().is_closed() {
+            return Self::about(&desk.record, "subscription.recovered", json!({}));
+        }
+        let since = desk.failing_since().map(|since| since.to_string());
+        Self::about(&desk.record, "subscription.failing", json!({ "reason": outcome.describe(), "since": since }))
+    }
+
+    /// A stretch of an upstream was missed for good.
+    #[must_use]
+    pub fn source_gap(gap: &SourceGap) -> Self {
+        let times = json!({ "from": gap.from.to_string(), "to": gap.to.to_string(), "at_seq": gap.at_seq });
+        Self::of_source("source.gap", &gap.source, times)
+    }
+
+    /// An upstream cannot be read.
+    #[must_use]
+    pub fn source_down(source: &str, since: Timestamp, reason: &str, detail: &str) -> Self {
+        Self::of_source("source.down", source, json!({ "since": since.to_string(), "reason": reason, "detail": detail }))
+    }
+
+    /// An upstream that could not be read is read again.
+    #[must_use]
+    pub fn source_up(source: &str, down_since: Timestamp) -> Self {
+        Self::of_source("source.up", source, json!({ "down_since": down_since.to_string() }))
+    }
+
+    fn of_source(kind: &'static str, source: &str, mut data: Value) -> Self {
+        data["source"] = json!(source);
+        Self { kind, subject: source.to_owned(), data }
+    }
+
     fn about(record: &SubscriptionRecord, kind: &'static str, mut data: Value) -> Option<Self> {
         let patterns = record.spec.topics.patterns();
         if patterns.iter().all(|pattern| pattern.as_str().split('.').next() == Some(OWN_TOKEN)) {
             return None;
         }
-        let subscription = record.spec.id.clone();
-        data["subscription"] = json!(subscription);
-        Some(Self { kind, subscription, data })
+        data["subscription"] = json!(record.spec.id);
+        Some(Self { kind, subject: record.spec.id.to_string(), data })
     }
 }

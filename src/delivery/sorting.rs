@@ -40,10 +40,9 @@ async fn sort(lane: &Rc<Lane>, ordinal: Ordinal) {
     loop {
         let unread = lane.floor.borrow_mut().desk(ordinal).and_then(|desk| desk.order()).map(|order| order.unread(READ_MAX));
         let done = match unread {
-            None => return,
             Some((seqs, _)) if !seqs.is_empty() => read(lane, ordinal, seqs).await,
             Some((_, true)) => list_dead(lane, ordinal).await,
-            Some((_, false)) => return,
+            Some((_, false)) | None => return,
         };
         if let Err(error) = done {
             tracing::error!(%error, "the order of a subscription could not be read; trying again");
@@ -84,8 +83,8 @@ async fn list_dead(lane: &Rc<Lane>, ordinal: Ordinal) -> Result<(), StorageError
                 order.dead_known();
                 return Ok(());
             }
-            let line = event.and_then(|event| order.line_of(&event));
-            order.blocks(dead.seq, line);
+            let key = event.and_then(|event| order.line_of(&event));
+            order.blocks(dead.seq, key);
         }
     }
     if let Some(order) = lane.floor.borrow_mut().desk(ordinal).and_then(|desk| desk.order()) {

@@ -57,6 +57,8 @@ async fn run(start: LaneStart) {
     if context.remembers_successes {
         floor.journal.remember_successes();
     }
+    floor.limit_by(Arc::clone(&context.limits));
+    let now = context.clock.now();
     let mut reopen = Vec::new();
     for partition in partitions {
         let partition_number = partition.lease.partition;
@@ -64,6 +66,9 @@ async fn run(start: LaneStart) {
         for record in partition.records {
             let progress = partition.progress.of(record.ordinal, record.starts_after);
             let place = floor.add(Arc::clone(&record), &progress);
+            if let (Some(since), Some(desk)) = (partition.progress.failing.get(&record.ordinal), floor.desk(record.ordinal)) {
+                desk.resume_failing(*since, now);
+            }
             let stands_aside = floor.desk(record.ordinal).is_some_and(|desk| desk.reopen_aside(&progress.holes));
             if !progress.holes.is_empty() && !stands_aside {
                 reopen.push((place, record.ordinal, progress.holes));
@@ -71,7 +76,7 @@ async fn run(start: LaneStart) {
         }
         for exception in &partition.retries {
             if let Some(desk) = floor.desk(exception.ordinal) {
-                desk.resume_retry(exception);
+                desk.resume_stored(exception, now);
                 floor.nudge(exception.ordinal);
             } else {
                 tracing::info!(partition = partition_number, "forgetting retries of a deleted subscription");
@@ -101,6 +106,7 @@ async fn run(start: LaneStart) {
     actix_rt::spawn(replaying::feed_replays(Rc::clone(&lane)));
     actix_rt::spawn(saving::save_dirty(Rc::clone(&lane)));
     actix_rt::spawn(saving::keep_time(Rc::clone(&lane)));
+    actix_rt::spawn(hear(Rc::clone(&lane)));
     actix_rt::spawn(saving::keep_house(Rc::clone(&lane)));
     lane.stir();
     obey(&lane, inbox).await;
@@ -143,6 +149,21 @@ async fn reopen_holes(lane: &Rc<Lane>, place: Place, ordinal: Ordinal, holes: Ve
 fn unread(ordinal: Ordinal, seq: Seq, now: Timestamp) -> Exception {
     let reason = "storage".to_owned();
     Exception { ordinal, seq, state: ExceptionState::Retry, attempts: 0, sent: 0, due_at: now, since: now, reason }
+}
+
+/// Tells desks that they were handed a place of a shared limit, until the lane is cancelled.
+async fn hear(lane: Rc<Lane>) {
+    let bell = lane.floor.borrow().bell();
+    loop {
+        let handed = tokio::select! {
+            handed = bell.heard() => handed,
+            () = lane.context.cancel.cancelled() => return,
+        };
+        for (ordinal, limit) in handed {
+            lane.floor.borrow_mut().hand_over(ordinal, &limit);
+        }
+        lane.stir();
+    }
 }
 
 async fn obey(lane: &Rc<Lane>, mut inbox: mpsc::Receiver<LaneCommand>) {

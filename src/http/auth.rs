@@ -17,7 +17,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::model::administration::TokenLimits;
 use crate::model::{PatternList, Topic, TopicPattern};
 
-mod guesses;
+pub(super) mod guesses;
 pub(super) mod origin;
 pub mod usage;
 

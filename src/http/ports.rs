@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use crate::clock::Timestamp;
 use crate::delivery::Lanes;
 use crate::delivery::attempts::{AttemptsPage, AttemptsQuery};
+use crate::delivery::consent::Verification;
 use crate::delivery::inspect::DeliveryView;
 use crate::delivery::question::SubscriptionStatus;
 use crate::delivery::recovery::{Count, Recovering, Recovery};
@@ -36,6 +37,24 @@ pub trait Deliveries: Send + Sync {
 
     /// Sends one signed test event now and gives what came of it.
     async fn ping(&self, record: &Arc<SubscriptionRecord>) -> Option<Attempt>;
+
+    /// Asks the endpoint now whether it wants deliveries, and gives what came of it.
+    async fn verify(&self, _: &Arc<SubscriptionRecord>) -> Option<Attempt> {
+        None
+    }
+
+    /// Takes the consent of its endpoint: so many deliveries a minute, or any number.
+    ///
+    /// # Errors
+    /// As storage fails.
+    async fn agree(&self, _: &Arc<SubscriptionRecord>, _per_minute: Option<u32>) -> Result<(), StorageError> {
+        Ok(())
+    }
+
+    /// How the asking for its consent stands.
+    fn verification(&self, _: &SubscriptionRecord) -> Verification {
+        Verification::default()
+    }
 
     /// Moves the cursor: everything behind `after` is its duty from now on.
     async fn seek(&self, record: &Arc<SubscriptionRecord>, after: Seq) -> bool;
@@ -117,6 +136,18 @@ impl Deliveries for Lanes {
 
     async fn ping(&self, record: &Arc<SubscriptionRecord>) -> Option<Attempt> {
         Lanes::ping(self, record).await
+    }
+
+    async fn verify(&self, record: &Arc<SubscriptionRecord>) -> Option<Attempt> {
+        Some(self.consents().ask(record).await)
+    }
+
+    async fn agree(&self, record: &Arc<SubscriptionRecord>, per_minute: Option<u32>) -> Result<(), StorageError> {
+        self.consents().agree(record, per_minute).await
+    }
+
+    fn verification(&self, record: &SubscriptionRecord) -> Verification {
+        self.consents().verification(record)
     }
 
     async fn seek(&self, record: &Arc<SubscriptionRecord>, after: Seq) -> bool {

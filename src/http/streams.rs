@@ -12,7 +12,7 @@ use url::form_urlencoded;
 
 use super::auth::Scope;
 use super::problem::Problem;
-use super::{HttpState, at, get};
+use super::{HttpState, at, get, websub};
 
 use crate::egress::format::{self, Envelope, Format};
 use crate::egress::start::Start;
@@ -39,7 +39,12 @@ async fn stream(state: Data<HttpState>, request: HttpRequest) -> Result<HttpResp
     if let Some(usage) = caller.usage() {
         egress::hold(&request, usage.seat()?);
     }
-    Ok(egress::respond(&request, worker, ask).await?)
+    let link = websub::discovery(&state, &request, &ask.patterns);
+    let mut response = egress::respond(&request, worker, ask).await?;
+    if let Some(link) = link {
+        response.headers_mut().insert(header::LINK, link);
+    }
+    Ok(response)
 }
 
 impl From<StreamError> for Problem {

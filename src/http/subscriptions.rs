@@ -24,6 +24,7 @@ use crate::model::subscription::parse::{Definition, Rules, merge_patch, parse_de
 use crate::model::subscription::{Activity, StartFrom, SubscriptionId, SubscriptionRecord, change};
 use crate::storage::StorageErrorKind;
 
+mod consent;
 mod operations;
 mod recovery;
 mod secrets;
@@ -46,6 +47,12 @@ pub(super) fn configure(config: &mut ServiceConfig) {
         .service(post("pause").route(web::post().to(operations::pause)))
         .service(post("resume").route(web::post().to(operations::resume)))
         .service(post("ping").route(web::post().to(operations::ping)))
+        .service(post("verify").route(web::post().to(consent::verify)))
+        .service(
+            at(&format!("{LIST}/{{id}}/consent/{{key}}"), "GET, POST")
+                .route(web::get().to(consent::agree))
+                .route(web::post().to(consent::agree)),
+        )
         .service(post("seek").route(web::post().to(operations::seek)))
         .service(post("secret/rotate").route(web::post().to(secrets::rotate)))
         .service(post("dead-letters/redrive").route(web::post().to(recovery::redrive)))

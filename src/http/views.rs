@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::ports::SourceStatus;
 use crate::clock::Timestamp;
+use crate::delivery::consent::Verification;
 use crate::delivery::inspect::DeliveryView;
 use crate::delivery::question::SubscriptionStatus;
 use crate::model::job::Selection;
@@ -11,12 +12,13 @@ use crate::model::source::parse::source_form;
 use crate::model::source::{SourceGap, SourceRecord};
 use crate::model::subscription::parse::form::Keys;
 use crate::model::subscription::parse::{rest_form, whole_form};
-use crate::model::subscription::{Activity, SubscriptionRecord};
+use crate::model::subscription::{Activity, SubscriptionRecord, Verify};
 use crate::model::{Attempt, Exception, ExceptionState, RecoveryJob, Seq};
 
 /// `state` and `reason` of a subscription.
-pub(super) fn state(activity: Activity, is_failing: bool) -> (&'static str, Option<&'static str>) {
-    match activity {
+pub(super) fn state(record: &SubscriptionRecord, is_failing: bool) -> (&'static str, Option<&'static str>) {
+    match record.activity {
+        Activity::Active if !record.is_verified() => ("unverified", None),
         Activity::Active if is_failing => ("failing", None),
         Activity::Active => ("active", None),
         Activity::Paused => ("paused", None),
@@ -27,24 +29,32 @@ pub(super) fn state(activity: Activity, is_failing: bool) -> (&'static str, Opti
 /// A subscription; `is_failing` is observed, not stored.
 pub(super) fn subscription(record: &SubscriptionRecord, keys: Keys, is_failing: bool) -> Value {
     let mut value = rest_form(record, keys);
-    let (state, reason) = state(record.activity, is_failing);
+    let (state, reason) = state(record, is_failing);
     value["state"] = json!(state);
     value["reason"] = json!(reason);
+    if let Some(websub) = record.websub.as_deref() {
+        value["websub"] = json!({ "topic": websub.topic, "lease_ends_at": time(websub.lease_ends_at) });
+    }
     value
 }
 
 /// A subscription with everything that a definition needs to make it again, secrets included.
 pub(super) fn with_secrets(record: &SubscriptionRecord) -> Value {
     let mut value = whole_form(record);
-    let (state, reason) = state(record.activity, false);
+    let (state, reason) = state(record, false);
     value["state"] = json!(state);
     value["reason"] = json!(reason);
     value
 }
 
 /// `GET …/status`; `oldest_age_s` is the age of the oldest undelivered event.
-pub(super) fn status(record: &SubscriptionRecord, status: &SubscriptionStatus, oldest_age_s: Option<u64>) -> Value {
-    let (state, reason) = state(record.activity, status.is_failing);
+pub(super) fn status(
+    record: &SubscriptionRecord,
+    status: &SubscriptionStatus,
+    oldest_age_s: Option<u64>,
+    asked: &Verification,
+) -> Value {
+    let (state, reason) = state(record, status.is_failing);
     json!({
         "state": state,
         "reason": reason,
@@ -63,6 +73,19 @@ pub(super) fn status(record: &SubscriptionRecord, status: &SubscriptionStatus, o
         "filter_errors_total": status.filtering.errors,
         "last_filter_error": status.filtering.last_error.as_ref().map(|(seq, reason)| format!("event {seq}: {reason}")),
         "last_attempt": status.last_attempt.as_ref().map(attempt),
+        "verification": (record.spec.verify != Verify::None).then(|| verification(record, asked)),
+    })
+}
+
+/// How the asking for an endpoint's consent stands, and what it agreed to.
+fn verification(record: &SubscriptionRecord, asked: &Verification) -> Value {
+    let consent = record.consent.as_deref().filter(|consent| consent.is_for(&record.spec));
+    json!({
+        "last_error": asked.last_error,
+        "last_attempt_at": asked.last_attempt_at.map(time),
+        "next_attempt_at": asked.next_attempt_at.map(time),
+        "verified_at": consent.map(|consent| time(consent.at)),
+        "allowed_per_minute": consent.and_then(|consent| consent.per_minute),
     })
 }
 

@@ -13,7 +13,7 @@ use super::event::Seq;
 use super::topic::PatternList;
 use crate::clock::Timestamp;
 
-pub use access::{Auth, Consent, Verify};
+pub use access::{Auth, Consent, Verify, WebSub};
 pub use order::{OnDead, OrderKey, Ordering};
 pub use payload::{Batch, BatchFormat, PayloadForm, Template};
 pub use signing::{SIGNATURES_MAX, SIGNING_KEYS_MAX, Secret, Signature, SignatureScheme, SigningKey};
@@ -263,6 +263,9 @@ pub struct SubscriptionRecord {
     /// What the endpoint said when it was asked whether it wants deliveries.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub consent: Option<Box<Consent>>,
+    /// What the `WebSub` hub knows of it; absent for those made by a definition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub websub: Option<Box<WebSub>>,
     /// Earlier and present definitions, oldest first, never empty.
     pub revisions: Vec<Revision>,
     /// Whether `config.toml` declares it: such a one cannot be changed over REST.
@@ -296,9 +299,7 @@ impl SubscriptionRecord {
     /// Whether the endpoint has agreed to deliveries, as far as it has to.
     #[must_use]
     pub fn is_verified(&self) -> bool {
-        let spec = &self.spec;
-        let agreed = |consent: &Consent| consent.url == spec.url && consent.verify == spec.verify;
-        spec.verify == Verify::None || self.consent.as_deref().is_some_and(agreed)
+        self.spec.verify == Verify::None || self.consent.as_deref().is_some_and(|consent| consent.is_for(&self.spec))
     }
 
     /// Whether deliveries may go out.

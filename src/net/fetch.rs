@@ -228,6 +228,23 @@ impl FetchBody {
         poll_fn(|cx| self.poll_chunk(cx)).await
     }
 
+    /// Reads the body to its end, or until it has more than `bytes_max` bytes; what came is in `gathered` whatever happens.
+    /// Gives whether it ended within them. There is no time limit here.
+    ///
+    /// # Errors
+    /// See [`BodyError`].
+    pub async fn gather(&mut self, bytes_max: usize, gathered: &mut Vec<u8>) -> Result<bool, BodyError> {
+        while let Some(chunk) = self.next_chunk().await {
+            let chunk = chunk?;
+            let room = bytes_max - gathered.len();
+            gathered.extend_from_slice(&chunk[..chunk.len().min(room)]);
+            if chunk.len() > room {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// How the body ended; `None` before the end and after an error.
     pub fn end(&self) -> Option<BodyEnd> {
         self.end

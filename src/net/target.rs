@@ -204,6 +204,14 @@ impl Target {
         Ok(())
     }
 
+    /// The same with more members in its query, behind those it has; may be longer than [`URL_BYTES_MAX`].
+    #[must_use]
+    pub fn with_query(&self, members: &[(&str, &str)]) -> Self {
+        let mut target = self.clone();
+        target.url.query_pairs_mut().extend_pairs(members);
+        target
+    }
+
     /// The canonical URL: punycode host, no default port, no fragment.
     pub fn url(&self) -> &Url {
         &self.url

@@ -107,6 +107,7 @@ fn record(id: &str) -> SubscriptionRecord {
         activity: Activity::Active,
         starts_after: crate::model::Seq::ZERO,
         consent: None,
+        websub: None,
         revisions: vec![Revision { from_seq: crate::model::Seq(1), topics, types: Vec::new(), filter: None }],
         declared: false,
         created_at: Timestamp(0),

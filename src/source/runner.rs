@@ -16,6 +16,7 @@ pub(super) async fn run(mut session: Session, mut source: Box<dyn Source>) {
             source.name = %spec.name, source.protocol = %spec.protocol, ending = ending.slug, detail = %ending.detail, delay_ms,
             "upstream connection ended"
         );
+        session.tell(&ending, next.is_some()).await;
         match next {
             Some(delay) if session.wait(delay).await => {}
             Some(_) => {

@@ -103,7 +103,11 @@ impl Session {
         self.connected = true;
         self.records = 0;
         self.policy.connected(now);
-        let Some(from) = self.status.connected() else { return };
+        let (from, turn) = self.status.connected();
+        if let Some(turn) = turn {
+            self.context.emitter.turned(&self.spec.name, turn).await;
+        }
+        let Some(from) = from else { return };
         if self.resume.is_none() {
             self.status.gap();
             let gap = SourceGap { source: self.spec.name.clone(), from, to: now, at_seq: Seq::ZERO };
@@ -210,6 +214,13 @@ impl Session {
         };
         self.status.ended(ending, now, next.map(|delay| now.plus(delay)));
         next
+    }
+
+    /// Tells that the source is down, once that is so.
+    pub(super) async fn tell(&self, ending: &Ending, goes_on: bool) {
+        if let Some(turn) = self.status.watch(ending, goes_on, self.context.clock.now()) {
+            self.context.emitter.turned(&self.spec.name, turn).await;
+        }
     }
 
     /// Waits; `false` when the source is stopped meanwhile.

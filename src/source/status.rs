@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 
 use super::reconnect::{Ending, EndingClass, SourceState};
+use super::watch::{Turn, Watch};
 use crate::clock::Timestamp;
 use crate::codec::SkipReason;
 use crate::model::ResumeToken;
@@ -100,6 +101,7 @@ struct Rare {
     disconnected_at: Option<Timestamp>,
     last_error: Option<LastError>,
     samples: VecDeque<SkippedSample>,
+    watch: Watch,
 }
 
 impl StatusCell {
@@ -149,11 +151,12 @@ impl StatusCell {
     }
 
     /// The upstream is being read; gives when it last was, and forgets it.
-    pub(super) fn connected(&self) -> Option<Timestamp> {
+    /// Gives also that it is up again, if it was told to be down.
+    pub(super) fn connected(&self) -> (Option<Timestamp>, Option<Turn>) {
         let mut rare = self.rare();
         rare.state = SourceState::Connected;
         rare.needs_attention = false;
-        rare.disconnected_at.take()
+        (rare.disconnected_at.take(), rare.watch.connected())
     }
 
     /// A connection that was being read is gone.
@@ -170,6 +173,11 @@ impl StatusCell {
             rare.needs_attention = matches!(ending.class, EndingClass::Denied | EndingClass::Stop);
             rare.last_error = Some(LastError { at, slug: ending.slug, detail: ending.detail.clone() });
         }
+    }
+
+    /// Whether an ending makes the source one that is down.
+    pub(super) fn watch(&self, ending: &Ending, goes_on: bool, now: Timestamp) -> Option<Turn> {
+        self.rare().watch.ended(ending, goes_on, now)
     }
 
     pub(super) fn handed_on(&self, events: usize, at: Timestamp) {

@@ -191,7 +191,7 @@ async fn a_receiver_that_is_gone_leaves_every_event_pending() {
 async fn a_batch_spends_one_token_and_one_place() {
     let relay = Relay::start().await;
     let receiver = Receiver::with(|_, _| Answer::ok().when_released()).await;
-    let mut more = batches(50, "20ms", "json-array");
+    let mut more = batches(50, "500ms", "json-array");
     more["max_in_flight"] = json!(2);
     more["rate_limit"] = json!({"per_second": 1, "burst": 4});
     relay.subscribe("a", receiver.url(), "t", more).await;

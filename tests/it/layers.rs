@@ -46,12 +46,13 @@ const LAYERS: &[Layer] = &[
         &["clock", "units", "model", "codec", "json", "net", "signature", "filter", "template", "storage", "follow", "registry"],
     ),
     layer(3, "egress", &["clock", "units", "model", "codec", "json", "filter", "follow"]),
+    layer(3, "websub", &["clock", "model", "net", "storage", "follow", "registry", "delivery"]),
     layer(
         4,
         "http",
         &[
             "clock", "units", "model", "codec", "json", "filter", "storage", "follow", "registry", "source", "ingest",
-            "delivery", "egress",
+            "delivery", "egress", "websub",
         ],
     ),
     layer(5, "config", &["clock", "units", "model", "json", "net", "seal", "storage", "registry", "ingest", "delivery", "http"]),

@@ -175,7 +175,7 @@ fn common_name(certificate: &CertificateDer<'_>) -> String {
     let bytes: &[u8] = certificate.as_ref();
     let places = bytes.windows(3).enumerate().filter(|(_, window)| *window == [0x55, 4, 3]).map(|(place, _)| place);
     // The issuer comes first, the subject last.
-    let at = places.last().unwrap() + 3;
+    let at = places.max().unwrap() + 3;
     let length = usize::from(bytes[at + 1]);
     format!("CN={}", String::from_utf8_lossy(&bytes[at + 2..at + 2 + length]))
 }

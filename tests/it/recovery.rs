@@ -274,3 +274,43 @@ async fn many_dead_letters_are_redriven_beside_live_traffic() {
     assert!(seen[3019].at - seen[0].at >= Duration::from_millis(2500), "the rate holds");
     assert_eq!(seen.iter().filter(|delivery| delivery.headers.contains_key("hookcast-replay")).count(), 3000);
 }
+
+#[tokio::test]
+async fn a_subscription_that_gathers_is_replayed_in_batches() {
+    let relay = Relay::start().await;
+    let receiver = Receiver::start().await;
+    let batch = json!({"batch": {"max_events": 10, "max_wait": "50ms", "format": "json-array"}});
+    relay.subscribe("a", receiver.url(), "t", batch).await;
+    relay.publish_numbers("t", 0..30).await;
+    relay.status_becomes("a", json!({"lag": 0, "in_flight": 0, "delivered_total": 30})).await;
+    let before = receiver.count();
+    let made = replay(&relay, json!({"from": {"seq": 3}, "to": {"seq": 22}})).await;
+    let done = ended(&relay, &made["job"]).await;
+    assert_eq!((&done["done"], &done["failed"]), (&json!(20), &json!(0)));
+    let seen = receiver.seen();
+    let sizes: Vec<usize> = seen[before..]
+        .iter()
+        .map(|delivery| serde_json::from_slice::<Vec<Value>>(&delivery.body).expect("an array of events").len())
+        .collect();
+    assert_eq!(sizes.iter().sum::<usize>(), 20);
+    assert!(sizes.iter().all(|size| *size <= 10) && sizes.len() <= 4, "{sizes:?}");
+    assert_eq!(relay.delivery("a", 5).await["attempts"].as_array().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn skipping_past_a_dead_letter_that_blocks_lets_the_next_go_on() {
+    let mut relay = Relay::start().await;
+    let receiver = Receiver::with(|delivery, _| Answer::status(if delivery.seq() == 1 { 400 } else { 200 })).await;
+    let more = json!({"ordering": "strict", "on_dead": "block", "retry": {"max_attempts": 1, "schedule": ["1h"]}});
+    relay.subscribe("a", receiver.url(), "t", more).await;
+    relay.publish_numbers("t", 0..3).await;
+    relay.status_becomes("a", json!({"dead": 1, "in_flight": 0})).await;
+    assert_eq!(receiver.count(), 1);
+    relay.must("POST", "/v1/subscriptions/a/skip", json!({"to": 1})).await;
+    receiver.sees(3).await;
+    relay.status_becomes("a", json!({"lag": 0, "dead": 1})).await;
+    assert_eq!(relay.terminate().await, Some(0));
+    relay.restart().await;
+    relay.publish("t", "{}").await;
+    receiver.sees(4).await;
+}

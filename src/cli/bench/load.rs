@@ -42,8 +42,10 @@ pub(super) fn event(number: u64, sent_us: u64) -> String {
         gates that it has seen on the way, which fills the event up to the size that an edit of an encyclopedia has. The \
         lazy dog, however, has seen all of that before and would rather talk about the weather of the last few days, which was \
         mild for the season, with some rain in the evening hours and a moderate wind from the west that shook the apples off.";
+    // A thousand pages, in no order.
+    let page = (number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) % 1000;
     format!(
-        "{{\"number\":{number},\"sent_us\":{sent_us:016},\"channel\":\"#en.wikipedia\",\"page\":\"Hedgehog\",\
+        "{{\"number\":{number},\"sent_us\":{sent_us:016},\"channel\":\"#en.wikipedia\",\"page\":\"Hedgehog {page:03}\",\
          \"user\":\"Somebody\",\"comment\":\"{COMMENT}\",\"delta\":36,\"isRobot\":false}}"
     )
 }
@@ -143,6 +145,19 @@ pub(super) async fn publish_batch(intake: &mut Connection, batch: &mut String, p
     }
     intake.call("POST", "/v1/topics/bench/events", "application/x-ndjson", batch.as_bytes()).await?;
     Ok(published + BATCH_EVENTS as u64)
+}
+
+/// Waits until `check` says yes.
+///
+/// # Errors
+/// When it does not in time, or fails.
+pub(super) async fn until(patience: Duration, mut check: impl AsyncFnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
+    let began = Instant::now();
+    while !check().await? {
+        anyhow::ensure!(began.elapsed() < patience, "it did not come about within {patience:?}");
+        tokio::time::sleep(LOOK_EVERY * 20).await;
+    }
+    Ok(())
 }
 
 /// Publishes single events at `rate` a second for `duration`, spread over as many connections as that takes when an answer

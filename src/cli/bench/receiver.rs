@@ -1,7 +1,7 @@
 //! The receiver of a benchmark: answers every POST with 200 as cheaply as it can and keeps the time from send to receipt.
 //!
 //! It runs as a process of its own. `GET /stats` answers what it saw since the last `POST /reset`. On request it fails some of the
-//! POSTs, takes its time for an answer, or stands at several addresses.
+//! POSTs, takes its time for an answer, stands at several addresses, or is down until the next reset; it never answers `/hang`.
 
 use std::cell::RefCell;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -27,15 +27,24 @@ pub(super) const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
 /// The answer to a POST that is to fail.
 const FAILED: &[u8] = b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n";
 
+/// The answer to a POST that is refused.
+const REFUSED: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n";
+
 /// How a receiver behaves.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub(super) struct ReceiverArgs {
     /// Answer every n-th POST with 500; 0 = none.
     #[arg(long, default_value_t = 0)]
     fail_every: u64,
+    /// Answer every POST with 400.
+    #[arg(long)]
+    refuse: bool,
     /// Answer POSTs after so many milliseconds.
     #[arg(long, default_value_t = 0)]
     delay_ms: u64,
+    /// Count the lines of bodies, for batches of NDJSON.
+    #[arg(long)]
+    lines: bool,
     /// Stand at 127.0.0.1, 127.0.0.2 and so on, at one port.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=254))]
     addresses: u8,
@@ -54,6 +63,8 @@ pub(super) struct ReceiverStats {
     pub(super) p50_us: u64,
     /// 99th percentile of it.
     pub(super) p99_us: u64,
+    /// Most of the timed ones in any second.
+    pub(super) peak: u64,
     /// Its processor time since it started.
     pub(super) cpu_us: u64,
     /// The head of the newest request, to be sent again by the bare loop.
@@ -65,6 +76,8 @@ struct Seen {
     received: u64,
     failed: u64,
     delays_us: Vec<u32>,
+    came_at_us: Vec<u64>,
+    is_down: bool,
     newest: Vec<u8>,
     timed: bool,
 }
@@ -105,10 +118,17 @@ async fn receive(mut stream: TcpStream, seen: &RefCell<Seen>, behaviour: Receive
         while let Some((head_bytes, body_bytes)) = wire::message_length(&buffer) {
             let whole = head_bytes + body_bytes;
             if buffer.len() < whole {
+                buffer.reserve(whole - buffer.len());
                 break;
             }
-            if buffer.starts_with(b"POST /hook") {
-                let fails = note(&mut seen.borrow_mut(), &buffer[..whole], head_bytes, behaviour.fail_every);
+            if buffer.starts_with(b"POST /hang") {
+                buffer.advance(whole);
+            } else if behaviour.refuse && buffer.starts_with(b"POST /hook") {
+                seen.borrow_mut().failed += 1;
+                buffer.advance(whole);
+                stream.write_all(REFUSED).await?;
+            } else if buffer.starts_with(b"POST /hook") {
+                let fails = note(&mut seen.borrow_mut(), &buffer[..whole], head_bytes, behaviour);
                 buffer.advance(whole);
                 if behaviour.delay_ms > 0 {
                     tokio::time::sleep(Duration::from_millis(behaviour.delay_ms)).await;
@@ -127,14 +147,24 @@ async fn receive(mut stream: TcpStream, seen: &RefCell<Seen>, behaviour: Receive
 }
 
 /// Counts a POST; says whether it is to fail.
-fn note(seen: &mut Seen, request: &[u8], head_bytes: usize, fail_every: u64) -> bool {
+fn note(seen: &mut Seen, request: &[u8], head_bytes: usize, behaviour: ReceiverArgs) -> bool {
+    let ReceiverArgs { fail_every, lines, .. } = behaviour;
+    if seen.is_down {
+        seen.failed += 1;
+        return true;
+    }
     if fail_every > 0 && (seen.received + seen.failed) % fail_every == fail_every - 1 {
         seen.failed += 1;
         return true;
     }
-    seen.received += 1;
-    if seen.received == 1 {
+    let is_first = seen.received == 0;
+    // One after the other, so that the compiler counts many at once.
+    seen.received += if lines { request[head_bytes..].iter().map(|byte| u64::from(*byte == b'\n')).sum() } else { 1 };
+    if is_first {
         seen.newest = request.to_vec();
+    }
+    if seen.timed && seen.came_at_us.len() < DELAYS_MAX {
+        seen.came_at_us.push(now_us());
     }
     if seen.timed && seen.delays_us.len() < DELAYS_MAX {
         let body = &request[head_bytes..];
@@ -153,6 +183,10 @@ fn control(seen: &mut Seen, head: &[u8]) -> Vec<u8> {
         *seen = Seen { timed: wire::find(head, b"timed").is_some(), ..Seen::default() };
         return OK.to_vec();
     }
+    if head.starts_with(b"POST /down") {
+        seen.is_down = true;
+        return OK.to_vec();
+    }
     seen.delays_us.sort_unstable();
     let quantile = |part: usize| seen.delays_us.get(seen.delays_us.len() * part / 100).map_or(0, |delay| u64::from(*delay));
     let stats = ReceiverStats {
@@ -161,6 +195,7 @@ fn control(seen: &mut Seen, head: &[u8]) -> Vec<u8> {
         timed: seen.delays_us.len() as u64,
         p50_us: quantile(50),
         p99_us: quantile(99),
+        peak: peak(&seen.came_at_us),
         cpu_us: super::process::own_cpu_us(),
         newest_request: String::from_utf8_lossy(&seen.newest).into_owned(),
     };
@@ -168,6 +203,18 @@ fn control(seen: &mut Seen, head: &[u8]) -> Vec<u8> {
     let mut answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len()).into_bytes();
     answer.extend_from_slice(&body);
     answer
+}
+
+/// Most of these times, which rise, in any second.
+fn peak(came_at_us: &[u64]) -> u64 {
+    let (mut from, mut most) = (0, 0);
+    for (to, at) in came_at_us.iter().enumerate() {
+        while came_at_us[from] + 1_000_000 <= *at {
+            from += 1;
+        }
+        most = most.max(to + 1 - from);
+    }
+    most as u64
 }
 
 /// Microseconds since the epoch.

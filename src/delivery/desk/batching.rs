@@ -164,12 +164,12 @@ impl Desk {
         let mut effects = Vec::with_capacity(batch.members.len());
         if let Some(history) = flights.iter().find_map(|(_, flight)| flight.history(now)) {
             let attempt = attempt_of(job, outcome, began);
-            let decision = self.judge(outcome, history, now, chance);
+            let decision = self.judge(outcome, history, (began, now), chance);
             for (member, flight) in flights {
                 if flight.history(now).is_none() {
                     continue;
                 }
-                let mut effect = self.conclude(member.seq, job.attempt, &flight, outcome, &decision.verdict, now);
+                let mut effect = self.conclude((member.seq, job.attempt), &flight, outcome, &decision.verdict, now);
                 if !outcome.is_success() {
                     // What was answered is kept once.
                     let response = attempt.response.clone().filter(|_| effects.is_empty());
@@ -183,7 +183,7 @@ impl Desk {
         for member in batch.with(Sent::Gone) {
             let flight = self.end_flight(job.errand, member.seq, &gone, now);
             let verdict = Verdict::Dead(policy::NO_LONGER_KEPT_REASON.to_owned());
-            effects.push((self.conclude(member.seq, job.attempt, &flight, &gone, &verdict, now), None));
+            effects.push((self.conclude((member.seq, job.attempt), &flight, &gone, &verdict, now), None));
         }
         if let Some(batching) = &mut self.batching {
             batching.flights = batching.flights.saturating_sub(1);

@@ -41,7 +41,7 @@ impl Desk {
         let Some(replays) = self.replays.as_deref() else { return false };
         let spec = &self.record.spec;
         let is_single = spec.ordering != Ordering::None || self.batching.is_some();
-        let share = if is_single { 1 } else { spec.max_in_flight.div_ceil(2) };
+        let share = if is_single { 1 } else { self.in_flight_allowed().div_ceil(2) };
         let held = self.retrying() + u32::try_from(self.window.in_flight()).unwrap_or(u32::MAX) + replays.in_flight();
         replays.has_next()
             && !(has_live && replays.went_last)

@@ -1,5 +1,7 @@
 //! Order and batches under random keys, failures, retries and restarts: nothing is lost, nothing overtakes its key.
 
+#![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small numbers")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -53,6 +55,7 @@ fn record(ordering: Ordering, on_dead: OnDead, batch: Option<Batch>, max_attempt
         activity: Activity::Active,
         starts_after: Seq::ZERO,
         consent: None,
+        websub: None,
         revisions: vec![Revision { from_seq: Seq(1), topics, types: Vec::new(), filter: None }],
         declared: false,
         created_at: NOW,

@@ -5,6 +5,7 @@ use crate::clock::Timestamp;
 use crate::delivery::batch::Sent;
 use crate::delivery::job::{Errand, success_of};
 use crate::delivery::replays::{ReplayItem, Want};
+use crate::delivery::window::Position;
 use crate::model::delivery::ExpiredRange;
 use crate::model::subscription::Ordinal;
 use crate::model::{JobId, Outcome, RecoveryJob, Seq};
@@ -106,6 +107,25 @@ impl Floor {
         });
         self.replaying = replaying;
         !self.replaying.is_empty()
+    }
+
+    /// Moves a subscription's cursor.
+    pub fn seek(&mut self, ordinal: Ordinal, to: Seq) {
+        let Some(place) = self.by_ordinal.get(&ordinal).copied() else { return };
+        if let Some(desk) = self.desks[place].as_deref_mut() {
+            self.waiting_bytes -= desk.window.waiting_bytes();
+            desk.window.jump(to);
+            desk.feeding.has_boarded = false;
+            for seq in desk.forget_retries_after(to) {
+                self.journal.clear(ordinal, seq);
+            }
+            if to >= self.scanned {
+                desk.window.set_position(Position::Riding { not_before: to });
+            }
+        }
+        self.mark_busy(place);
+        self.make_ready(place);
+        self.note_hunger(place);
     }
 
     /// Settles everything up to `to`: the cursor goes there, retries up to it end.

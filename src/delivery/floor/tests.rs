@@ -49,6 +49,7 @@ fn record(ordinal: u64) -> Arc<SubscriptionRecord> {
         activity: Activity::Active,
         starts_after: Seq::ZERO,
         consent: None,
+        websub: None,
         revisions: vec![Revision { from_seq: Seq(1), topics, types: Vec::new(), filter: None }],
         declared: false,
         created_at: NOW,

@@ -1,15 +1,52 @@
 //! When desks are looked at again, and what of their progress is saved.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 use super::Floor;
 use crate::clock::Timestamp;
 use crate::delivery::checkpoint::PartitionProgress;
 use crate::delivery::matcher::Place;
 use crate::delivery::window::Position;
+use crate::model::subscription::Ordinal;
 use crate::storage::{Checkpoint, Lease};
 
 impl Floor {
+    /// Puts a desk into the ready queue.
+    pub fn make_ready(&mut self, place: Place) {
+        if let Some(desk) = self.desks.get_mut(place).and_then(Option::as_deref_mut)
+            && !desk.is_ready
+        {
+            desk.is_ready = true;
+            self.ready.push_back(place);
+        }
+    }
+
+    /// Puts the desk of a subscription into the ready queue and among those that are saved.
+    pub fn nudge(&mut self, ordinal: Ordinal) {
+        if let Some(place) = self.by_ordinal.get(&ordinal).copied() {
+            self.mark_busy(place);
+            self.make_ready(place);
+            self.note_hunger(place);
+        }
+    }
+
+    /// Whether a desk waits to be asked.
+    #[must_use]
+    pub fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    pub(super) fn mark_busy(&mut self, place: Place) {
+        if let Some(desk) = self.desks[place].as_deref_mut()
+            && !desk.is_busy
+        {
+            desk.is_busy = true;
+            let ordinal = desk.ordinal();
+            self.busy.entry(ordinal.partition()).or_default().push(place);
+            self.journal.touch(ordinal);
+        }
+    }
+
     pub(super) fn wake_at(&mut self, place: Place, at: Timestamp) {
         if let Some(desk) = self.desks[place].as_deref_mut()
             && desk.wakes_at.is_none_or(|earlier| at < earlier)
@@ -50,12 +87,14 @@ impl Floor {
     /// The progress of one partition, to be saved; desks that are at the frontier again are no longer listed.
     pub fn progress(&mut self, partition: u16) -> Option<(Lease, Checkpoint)> {
         let (lease, taken_in) = *self.leases.get(&partition)?;
-        let mut progress = PartitionProgress { frontier: self.scanned, taken_in, entries: HashMap::new() };
+        let mut progress = PartitionProgress { frontier: self.scanned, taken_in, ..PartitionProgress::default() };
         if let Some(places) = self.busy.get_mut(&partition) {
             places.retain(|place| {
                 let Some(desk) = self.desks[*place].as_deref_mut() else { return false };
                 let entry = desk.window.progress(progress.frontier);
-                desk.is_busy = entry.is_some() || matches!(desk.window.position(), Position::Lagging(_));
+                let failing = desk.failing_since();
+                progress.failing.extend(failing.map(|since| (desk.ordinal(), since)));
+                desk.is_busy = entry.is_some() || failing.is_some() || matches!(desk.window.position(), Position::Lagging(_));
                 if let Some(entry) = entry {
                     progress.entries.insert(desk.ordinal(), entry);
                 } else {

@@ -1,4 +1,4 @@
-//! Counts bad tokens by address, so that guessing is slowed down.
+//! Counts bad tokens by address, so that guessing is slowed down; and what else an address may send only so often.
 //!
 //! A good token is never refused for the guesses of others behind the same address: 256 random bits are not guessed, and
 //! everybody behind one proxy would be locked out together.
@@ -16,11 +16,16 @@ pub(super) const ADDRESSES_MAX: usize = 8192;
 const WINDOW_MS: i64 = 60_000;
 
 #[derive(Debug, Default)]
-pub(super) struct Guesses(Mutex<HashMap<IpAddr, (Timestamp, u32)>>);
+pub(in crate::http) struct Guesses(Mutex<HashMap<IpAddr, (Timestamp, u32)>>);
 
 impl Guesses {
     /// Counts a bad token; gives the seconds to wait when there were too many.
     pub(super) fn note(&self, peer: Option<IpAddr>, now: Timestamp) -> Option<u32> {
+        self.count(peer, now, GUESSES_MAX)
+    }
+
+    /// Counts one thing that an address may send `most` times a minute; gives the seconds to wait when there were too many.
+    pub(in crate::http) fn count(&self, peer: Option<IpAddr>, now: Timestamp, most: u32) -> Option<u32> {
         let address = network(peer?);
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if counts.len() >= ADDRESSES_MAX && !counts.contains_key(&address) {
@@ -36,7 +41,7 @@ impl Guesses {
         }
         *count = count.saturating_add(1);
         let left_ms = (WINDOW_MS - (now.0 - since.0)).max(1);
-        (*count > GUESSES_MAX).then(|| u32::try_from(left_ms / 1000 + 1).unwrap_or(60))
+        (*count > most).then(|| u32::try_from(left_ms / 1000 + 1).unwrap_or(60))
     }
 }
 

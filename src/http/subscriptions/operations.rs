@@ -58,7 +58,8 @@ pub(super) async fn status(state: Data<HttpState>, request: HttpRequest) -> Resu
 pub(super) async fn answer_status(state: &HttpState, record: &Arc<SubscriptionRecord>) -> Result<HttpResponse, Problem> {
     let (status, oldest) = state.deliveries.status(record).await?.ok_or_else(Problem::not_found)?;
     let age_s = oldest.map(|at| state.clock.now().since(at).as_secs());
-    Ok(HttpResponse::Ok().json(views::status(record, &status, age_s)))
+    let asked = state.deliveries.verification(record);
+    Ok(HttpResponse::Ok().json(views::status(record, &status, age_s, &asked)))
 }
 
 /// Moves the cursor; answers the new status.

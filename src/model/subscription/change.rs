@@ -29,6 +29,7 @@ pub fn new_record(
         activity,
         starts_after,
         consent: None,
+        websub: None,
         revisions: vec![revision],
         declared: false,
         created_at: now,

@@ -124,12 +124,13 @@ const NAMES: &[&str] = &[
     "state",
     "reason",
     "declared",
+    "websub",
     "revision",
     "created_at",
     "updated_at",
 ];
 /// Names that only answers hold.
-const READ_ONLY: &[&str] = &["header_names", "state", "reason", "declared", "revision", "created_at", "updated_at"];
+const READ_ONLY: &[&str] = &["header_names", "state", "reason", "declared", "websub", "revision", "created_at", "updated_at"];
 /// A subscription as asked for: checked, but not yet joined with what is stored about it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Definition {

@@ -38,15 +38,12 @@ impl State {
                 break;
             }
             over = over.saturating_sub(bytes);
-            match page {
-                Some(id) => {
-                    self.history.remove(&id);
-                    pages_left -= 1;
-                }
-                None => {
-                    failures_gone += 1;
-                    failures_left -= 1;
-                }
+            if let Some(id) = page {
+                self.history.remove(&id);
+                pages_left -= 1;
+            } else {
+                failures_gone += 1;
+                failures_left -= 1;
             }
             if pages_left == 0 || failures_left == 0 {
                 break;

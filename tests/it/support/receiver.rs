@@ -18,6 +18,7 @@ use super::{SECRET, eventually};
 #[derive(Clone, Debug)]
 pub(crate) struct Delivery {
     pub(crate) at: Instant,
+    pub(crate) method: String,
     pub(crate) path: String,
     /// Names in lower case; a repeated header is joined by `, `.
     pub(crate) headers: BTreeMap<String, String>,
@@ -291,8 +292,9 @@ async fn read_request(stream: &mut TcpStream, buffered: &mut Vec<u8>) -> Option<
             if buffered.len() >= end + 4 + length {
                 let body = buffered[end + 4..end + 4 + length].to_vec();
                 buffered.drain(..end + 4 + length);
-                let path = head.split(' ').nth(1).unwrap().to_owned();
-                return Some(Delivery { at: Instant::now(), path, headers, body });
+                let mut start = head.split(' ').map(str::to_owned);
+                let (method, path) = (start.next().unwrap(), start.next().unwrap());
+                return Some(Delivery { at: Instant::now(), method, path, headers, body });
             }
         }
         let mut bytes = [0; 16 * 1024];

@@ -43,6 +43,7 @@ fn record(extra: Value) -> SubscriptionRecord {
         activity: Activity::Active,
         starts_after: Seq(0),
         consent: None,
+        websub: None,
         revisions: Vec::new(),
         declared: false,
         created_at: Timestamp(0),
