@@ -134,12 +134,8 @@ impl App {
             Registry::open(Arc::clone(&ground.store.catalog)).await?,
             SourceRegistry::open(Arc::clone(&ground.store.catalog)).await?,
         );
-        let dedupe = DedupeSettings {
-            max_age: config.dedupe.max_age,
-            max_ids: usize::try_from(config.dedupe.max_ids).unwrap_or(usize::MAX),
-        };
-        let (ingest, leader) =
-            Ingest::start(Arc::clone(&ground.store.log), Arc::clone(&ground.tail), Arc::clone(&ground.clock), dedupe).await?;
+        let (log, tail, clock) = (Arc::clone(&ground.store.log), Arc::clone(&ground.tail), Arc::clone(&ground.clock));
+        let (ingest, leader) = Ingest::start(log, tail, clock, dedupe_settings(config)).await?;
         declared::apply_early(config, &ground, &registry).await?;
         let (notices, heard) = mpsc::channel(NOTICES_MAX);
         let lanes =
@@ -327,6 +323,11 @@ fn auth_settings(config: &Config) -> AuthSettings {
         expires_at: None,
     });
     AuthSettings { tokens: tokens.collect(), hosts: config.server.hosts.clone() }
+}
+
+fn dedupe_settings(config: &Config) -> DedupeSettings {
+    let max_ids = usize::try_from(config.dedupe.max_ids).unwrap_or(usize::MAX);
+    DedupeSettings { max_age: config.dedupe.max_age, max_ids }
 }
 
 fn egress_settings(config: &Config) -> EgressSettings {

@@ -14,7 +14,7 @@ async fn refusing() -> Receiver {
     Receiver::with(|_, _| Answer::status(400)).await
 }
 
-fn once_in_an_hour(more: Value) -> Value {
+fn once_in_an_hour(&more: &Value) -> Value {
     let mut fields =
         json!({"from": "earliest", "max_in_flight": 64, "retry": {"max_attempts": 9, "schedule": ["1h"], "jitter": 0.0}});
     fields.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -44,7 +44,7 @@ async fn a_subscription_never_sends_more_than_rate_and_burst_in_a_second() {
     let relay = Relay::start().await;
     let receiver = refusing().await;
     let seqs = relay.publish_numbers("t", 0..260).await;
-    relay.subscribe("a", receiver.url(), "t", once_in_an_hour(json!({"rate_limit": {"per_second": 100, "burst": 20}}))).await;
+    relay.subscribe("a", receiver.url(), "t", once_in_an_hour(&json!({"rate_limit": {"per_second": 100, "burst": 20}}))).await;
     relay.status_becomes("a", json!({"retrying": 260, "in_flight": 0})).await;
     let times = sent_at(&relay, "a", &seqs).await;
     assert!(peak(&times) <= 120, "{} in a second", peak(&times));
@@ -57,7 +57,7 @@ async fn a_group_shares_its_rate_over_lanes_and_starves_nobody() {
     let receiver = refusing().await;
     let seqs = relay.publish_numbers("t", 0..100).await;
     for id in ["a", "b", "c"] {
-        relay.subscribe(id, receiver.url(), "t", once_in_an_hour(json!({"limit_group": "few"}))).await;
+        relay.subscribe(id, receiver.url(), "t", once_in_an_hour(&json!({"limit_group": "few"}))).await;
     }
     let mut all = Vec::new();
     let mut ends = Vec::new();
@@ -79,8 +79,8 @@ async fn a_host_is_limited_over_all_subscriptions() {
     let relay = Relay::start_with("[delivery]\nlanes = 2\nper_host_per_second = 50\nper_host_burst = 5\n").await;
     let (one, other) = (refusing().await, refusing().await);
     let seqs = relay.publish_numbers("t", 0..50).await;
-    relay.subscribe("a", one.url(), "t", once_in_an_hour(json!({}))).await;
-    relay.subscribe("b", other.url(), "t", once_in_an_hour(json!({}))).await;
+    relay.subscribe("a", one.url(), "t", once_in_an_hour(&json!({}))).await;
+    relay.subscribe("b", other.url(), "t", once_in_an_hour(&json!({}))).await;
     let mut all = Vec::new();
     for id in ["a", "b"] {
         relay.status_becomes(id, json!({"retrying": 50, "in_flight": 0})).await;
