@@ -14,7 +14,7 @@ async fn refusing() -> Receiver {
     Receiver::with(|_, _| Answer::status(400)).await
 }
 
-fn once_in_an_hour(&more: &Value) -> Value {
+fn once_in_an_hour(more: &Value) -> Value {
     let mut fields =
         json!({"from": "earliest", "max_in_flight": 64, "retry": {"max_attempts": 9, "schedule": ["1h"], "jitter": 0.0}});
     fields.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
