@@ -268,7 +268,7 @@ async fn an_open_circuit_probes_and_closes_again() {
     // The first probe is due after 24 to 36 seconds.
     for_a_while(Duration::from_secs(22)).await;
     assert_eq!(receiver.count(), failures);
-    relay.status_becomes("a", json!({"circuit": "closed", "cursor": 100, "retrying": 0, "delivered_total": 100})).await;
+    relay.status_becomes("a", json!({"circuit": "closed", "lag": 0, "retrying": 0, "delivered_total": 100})).await;
 }
 
 #[tokio::test]
@@ -290,7 +290,7 @@ async fn the_circuit_opens_and_then_almost_nothing_goes_out() {
     healthy.sees(2000).await;
     // A new address is a new endpoint: its circuit is closed.
     relay.must("PATCH", "/v1/subscriptions/a", json!({"url": healthy.url()})).await;
-    relay.status_becomes("a", json!({"circuit": "closed", "cursor": 2000, "retrying": 0})).await;
+    relay.status_becomes("a", json!({"circuit": "closed", "lag": 0, "retrying": 0, "delivered_total": 2000})).await;
 }
 
 #[tokio::test]
