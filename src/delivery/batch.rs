@@ -94,16 +94,17 @@ impl Gathered {
 #[derive(Debug)]
 pub struct BatchBody {
     terms: Batch,
+    events: usize,
     bytes: BytesMut,
     ids: Option<(Seq, Seq)>,
     hops: u8,
 }
 
 impl BatchBody {
-    /// An empty one.
+    /// An empty one, for about so many events.
     #[must_use]
-    pub fn new(terms: Batch) -> Self {
-        Self { terms, bytes: BytesMut::new(), ids: None, hops: 0 }
+    pub fn new(terms: Batch, events: usize) -> Self {
+        Self { terms, events, bytes: BytesMut::new(), ids: None, hops: 0 }
     }
 
     /// Adds an event; `false` when it does not fit. The first always does.
@@ -112,18 +113,23 @@ impl BatchBody {
         if self.ids.is_some() && self.bytes.len() + json.len() + 2 > self.terms.max_bytes as usize {
             return false;
         }
+        if self.ids.is_none() {
+            // Events of one subscription are alike in size; growing by doubling would copy the body again and again.
+            let likely = (json.len() + json.len() / 16 + 2) * self.events;
+            self.bytes.reserve(likely.min(self.terms.max_bytes as usize + 2).max(json.len() + 2));
+        }
         let is_lines = self.terms.format == BatchFormat::Ndjson;
         match (is_lines, self.ids.is_some()) {
             (true, _) => {}
             (false, false) => self.bytes.put_u8(b'['),
             (false, true) => self.bytes.put_u8(b','),
         }
-        self.bytes.put_slice(&json);
+        self.bytes.put_slice(json);
         if is_lines {
             self.bytes.put_u8(b'\n');
         }
         self.ids = Some(self.ids.map_or((seq, seq), |(first, last)| (first.min(seq), last.max(seq))));
-        self.hops = self.hops.max(parcel.event().fields().hops);
+        self.hops = self.hops.max(parcel.hops());
         true
     }
 

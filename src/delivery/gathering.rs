@@ -12,7 +12,7 @@ use crate::model::{ErrorKind, Outcome};
 
 /// Posts a batch once; what did not fit or is gone is marked so.
 pub(super) async fn post(lane: &Lane, assignment: &Assignment, batch: &Gathered, began: Timestamp) -> Outcome {
-    let mut body = BatchBody::new(batch.terms);
+    let mut body = BatchBody::new(batch.terms, batch.members.len());
     let mut is_whole = false;
     for member in &batch.members {
         if is_whole {

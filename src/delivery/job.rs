@@ -79,6 +79,14 @@ pub fn success_of(ordinal: Ordinal, seq: Seq, n: u32, outcome: &Outcome, began: 
     Success { ordinal, seq, at: began, n, latency_ms: outcome.latency_ms, status: outcome.status.unwrap_or(200) }
 }
 
+impl Effect {
+    /// Whether there is nothing to remember of the event; whether to disable is not asked.
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        self.put.is_none() && self.clear.is_none() && self.failure.is_none() && self.expired.is_none() && self.rest.is_empty()
+    }
+}
+
 /// How an attempt is remembered.
 #[must_use]
 pub fn attempt_of(job: &Job, outcome: &Outcome, began: Timestamp) -> Attempt {

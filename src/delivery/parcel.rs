@@ -25,6 +25,9 @@ pub struct Content {
 /// An event and, once somebody needed them, the contents made of it.
 pub struct Parcel {
     event: Event,
+    // Asked for by every desk, and each reading of the event's fields goes through its texts.
+    weight: usize,
+    hops: u8,
     binary: OnceCell<Content>,
     structured: OnceCell<Content>,
     json: OnceCell<Bytes>,
@@ -34,7 +37,10 @@ impl Parcel {
     /// Wraps an event; nothing is encoded yet.
     #[must_use]
     pub fn new(event: Event) -> Self {
-        Self { event, binary: OnceCell::new(), structured: OnceCell::new(), json: OnceCell::new() }
+        const OVERHEAD_BYTES: usize = 512;
+        let fields = event.fields();
+        let (weight, hops) = (fields.data.len() + OVERHEAD_BYTES, fields.hops);
+        Self { event, weight, hops, binary: OnceCell::new(), structured: OnceCell::new(), json: OnceCell::new() }
     }
 
     /// The event.
@@ -46,8 +52,13 @@ impl Parcel {
     /// About how many bytes of memory it holds: its data, and its share of the page that it keeps.
     #[must_use]
     pub fn weight(&self) -> usize {
-        const OVERHEAD_BYTES: usize = 512;
-        self.event.fields().data.len() + OVERHEAD_BYTES
+        self.weight
+    }
+
+    /// How many relays the event went through before this one.
+    #[must_use]
+    pub fn hops(&self) -> u8 {
+        self.hops
     }
 
     /// The event's bytes with `ce-*` headers.
@@ -57,12 +68,12 @@ impl Parcel {
 
     /// The JSON form as a request.
     pub fn structured(&self, log_id: &str) -> &Content {
-        self.structured.get_or_init(|| headed(&self.event, log_id, cloudevents::STRUCTURED_TYPE, self.json()))
+        self.structured.get_or_init(|| headed(&self.event, log_id, cloudevents::STRUCTURED_TYPE, self.json().clone()))
     }
 
     /// The JSON form, made once.
-    pub fn json(&self) -> Bytes {
-        self.json.get_or_init(|| json(&self.event)).clone()
+    pub fn json(&self) -> &Bytes {
+        self.json.get_or_init(|| json(&self.event))
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::experiment::{Experiment, Findings, Reading, Row, Run, Subject, Target, Terms};
+use super::receiver::now_us;
 use super::stage::{Scene, Stage};
 use super::wire::Connection;
 use super::{load, many};
@@ -33,7 +34,7 @@ fn run(_: Terms) -> Run {
         let mut receiver = Connection::open(stage.receiver.address).await?;
         let (before, _) = stage.relay.resident_bytes();
         let began = Instant::now();
-        let event = load::event(0, 0);
+        let event = load::event(0, now_us());
         intake.call("POST", "/v1/topics/bench/events", "application/json", event.as_bytes()).await?;
         let answered_ms = began.elapsed().as_secs_f64() * 1000.0;
         load::until(PATIENCE, async || Ok(load::stats(&mut receiver).await?.received >= SUBSCRIPTIONS)).await?;

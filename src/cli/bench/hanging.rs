@@ -5,6 +5,7 @@
 
 use super::experiment::{Experiment, Findings, Reading, Row, Run, Subject, Target, Terms};
 use super::load;
+use super::receiver::now_us;
 use super::stage::{Scene, Stage};
 use super::wire::Connection;
 
@@ -42,7 +43,8 @@ fn run(terms: Terms) -> Run {
             control.call("POST", "/v1/subscriptions", "application/json", body.to_string().as_bytes()).await?;
         }
         for first in (0..BACKLOG).step_by(load::BATCH_EVENTS) {
-            let events: String = (first..first + load::BATCH_EVENTS as u64).map(|number| load::event(number, 0) + "\n").collect();
+            let events: String =
+                (first..first + load::BATCH_EVENTS as u64).map(|number| load::event(number, now_us()) + "\n").collect();
             control.call("POST", "/v1/topics/stuck/events", "application/x-ndjson", events.as_bytes()).await?;
         }
         let mut found = Vec::new();

@@ -34,7 +34,7 @@ fn terms(format: BatchFormat, max_bytes: u32) -> Batch {
 #[test]
 fn every_format_reads_as_what_it_says() {
     for format in [BatchFormat::JsonArray, BatchFormat::Ndjson, BatchFormat::Cloudevents] {
-        let mut body = BatchBody::new(terms(format, 1 << 20));
+        let mut body = BatchBody::new(terms(format, 1 << 20), 3);
         for seq in [7, 9] {
             assert!(body.add(&parcel(seq, 2)));
         }
@@ -56,7 +56,7 @@ fn a_body_has_its_bytes_and_not_one_more_but_one_event_always_fits() {
     for (format, frame) in [(BatchFormat::JsonArray, 3), (BatchFormat::Ndjson, 3)] {
         let max = u32::try_from(2 * one + frame).unwrap();
         let fill = |max| {
-            let mut body = BatchBody::new(terms(format, max));
+            let mut body = BatchBody::new(terms(format, max), 1);
             let fits = (1..=3).take_while(|seq| body.add(&parcel(*seq, 0))).count();
             (fits, body.finish("abcdefgh", "s").unwrap().body.len())
         };
@@ -65,5 +65,5 @@ fn a_body_has_its_bytes_and_not_one_more_but_one_event_always_fits() {
         assert_eq!(fill(max - 1).0, 1);
         assert_eq!(fill(1).0, 1);
     }
-    assert!(BatchBody::new(terms(BatchFormat::Ndjson, 1)).finish("abcdefgh", "s").is_none());
+    assert!(BatchBody::new(terms(BatchFormat::Ndjson, 1), 0).finish("abcdefgh", "s").is_none());
 }

@@ -161,7 +161,7 @@ impl Desk {
         for member in batch.with(Sent::Posted) {
             flights.push((member, self.end_flight(job.errand, member.seq, outcome, now)));
         }
-        let mut effects = Vec::with_capacity(batch.members.len());
+        let (mut effects, mut disable) = (Vec::new(), None);
         if let Some(history) = flights.iter().find_map(|(_, flight)| flight.history(now)) {
             let attempt = attempt_of(job, outcome, began);
             let decision = self.judge(outcome, history, (began, now), chance);
@@ -175,7 +175,11 @@ impl Desk {
                     let response = attempt.response.clone().filter(|_| effects.is_empty());
                     effect.failure = Some(crate::model::Attempt { seq: member.seq, response, ..attempt.clone() });
                 }
-                effects.push((effect, (!outcome.is_success()).then(|| member.event()).flatten()));
+                disable = disable.or(effect.disable);
+                // Most events of most batches are simply delivered: nothing of them is carried on.
+                if !effect.is_nothing() {
+                    effects.push((effect, (!outcome.is_success()).then(|| member.event()).flatten()));
+                }
             }
             self.last_attempt = Some(attempt);
         }
@@ -189,7 +193,6 @@ impl Desk {
             batching.flights = batching.flights.saturating_sub(1);
             batching.close();
         }
-        let disable = effects.iter().find_map(|(effect, _)| effect.disable);
         Effect { disable, rest: effects, ..Effect::default() }
     }
 
