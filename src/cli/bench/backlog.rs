@@ -11,7 +11,7 @@ use super::load::{self, BATCH_EVENTS};
 use super::many;
 use super::process::Role;
 use super::receiver::now_us;
-use super::stage::{CONFIG, Scene, Stage};
+use super::stage::{Scene, Stage, config};
 use super::wire::Connection;
 
 /// One subscription that was paused while events went by.
@@ -108,7 +108,7 @@ async fn catch_up(
     let declared = (0..count).map(|number| {
         format!("[[subscriptions]]\nid=\"{name}{number}\"\nurl=\"http://{receiver}/hook\"\ntopics=[\"end\"]\nfrom=\"earliest\"\n")
     });
-    std::fs::write(directory.join("config.toml"), format!("{CONFIG}{}", declared.collect::<String>()))?;
+    std::fs::write(directory.join("config.toml"), format!("{}{}", config("failures"), declared.collect::<String>()))?;
     control.call("POST", "/reset", "text/plain", b"").await?;
     let relay = Role::start(&["serve", "--config", "config.toml"], directory).await?;
     many::received(control, count).await?;

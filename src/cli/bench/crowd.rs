@@ -8,7 +8,7 @@ use super::load;
 use super::peer::Peer;
 use super::process::{Role, cpu_us, proportional_bytes};
 use super::receiver::ReceiverStats;
-use super::stage::CONFIG;
+use super::stage::config;
 use super::wire::Connection;
 use crate::cli::directory::TemporaryDirectory;
 
@@ -32,7 +32,7 @@ impl Server {
     /// A relay, as it is measured everywhere.
     pub(super) async fn relay() -> anyhow::Result<Self> {
         let directory = TemporaryDirectory::make("hookcast-bench")?;
-        std::fs::write(directory.path().join("config.toml"), CONFIG)?;
+        std::fs::write(directory.path().join("config.toml"), config("failures"))?;
         let kind = Kind::Relay(Role::start(&["serve", "--config", "config.toml"], directory.path()).await?);
         Ok(Self { kind, directory })
     }

@@ -47,10 +47,7 @@ impl Stage {
     pub(super) async fn set(scene: &Scene) -> anyhow::Result<Self> {
         let directory = TemporaryDirectory::make("hookcast-bench")?;
         let receiver = Role::start(&[&["bench", "receiver"], scene.receiver].concat(), directory.path()).await?;
-        std::fs::write(
-            directory.path().join("config.toml"),
-            format!("{}{}", CONFIG.replace("{attempts}", scene.attempts), scene.config),
-        )?;
+        std::fs::write(directory.path().join("config.toml"), format!("{}{}", config(scene.attempts), scene.config))?;
         let relay = Role::start(&[&["serve", "--config", "config.toml"], scene.relay].concat(), directory.path()).await?;
         let mut control = Connection::open(relay.address).await?;
         for number in 0..scene.subscriptions {
@@ -67,8 +64,10 @@ impl Stage {
     }
 }
 
-/// The relay as it is measured: durable, on disk, remembering failures only unless the scene says otherwise, allowed to post to loopback.
-pub(super) const CONFIG: &str = r#"
+/// The relay as it is measured: durable, on disk, allowed to post to loopback; it remembers `attempts`, `failures` or `all`.
+pub(super) fn config(attempts: &str) -> String {
+    format!(
+        r#"
 [server]
 listen = "127.0.0.1:0"
 [storage]
@@ -78,4 +77,6 @@ attempts = "{attempts}"
 [network]
 allow = ["127.0.0.0/8"]
 allow_http = true
-"#;
+"#
+    )
+}
