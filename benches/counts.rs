@@ -190,7 +190,7 @@ fn encode_stream((page, format): (Arc<Page>, &'static Format)) -> usize {
 }
 
 #[library_benchmark]
-#[bench::events_64(args = (page()), config = at_most(451_476))]
+#[bench::events_64(args = (page()), config = at_most(497_627))]
 fn encode_delivery(page: Arc<Page>) -> usize {
     black_box(page.events_after(Seq(0)).map(|event| Parcel::new(event).binary("abcdefgh").webhook_id.len()).sum())
 }

@@ -19,6 +19,7 @@ pub mod addresses;
 pub mod attempt;
 pub mod attempts;
 pub mod batch;
+pub mod bodies;
 pub mod book;
 pub mod checkpoint;
 pub mod circuit;

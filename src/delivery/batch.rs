@@ -10,10 +10,10 @@ use std::rc::Rc;
 
 use bytes::{BufMut as _, BytesMut};
 
-use super::parcel::{self, Content, Parcel};
+use super::bodies::Body;
+use super::parcel::Parcel;
 use super::window::{QUEUE_BYTES_MAX, QUEUE_MAX};
 use crate::clock::Timestamp;
-use crate::codec::cloudevents;
 use crate::model::subscription::{Batch, BatchFormat};
 use crate::model::{Event, Seq};
 
@@ -96,7 +96,7 @@ pub struct BatchBody {
     terms: Batch,
     events: usize,
     bytes: BytesMut,
-    ids: Option<(Seq, Seq)>,
+    seqs: Vec<Seq>,
     hops: u8,
 }
 
@@ -104,22 +104,22 @@ impl BatchBody {
     /// An empty one, for about so many events.
     #[must_use]
     pub fn new(terms: Batch, events: usize) -> Self {
-        Self { terms, events, bytes: BytesMut::new(), ids: None, hops: 0 }
+        Self { terms, events, bytes: BytesMut::new(), seqs: Vec::with_capacity(events), hops: 0 }
     }
 
     /// Adds an event; `false` when it does not fit. The first always does.
     pub fn add(&mut self, parcel: &Parcel) -> bool {
         let (json, seq) = (parcel.json(), parcel.event().seq());
-        if self.ids.is_some() && self.bytes.len() + json.len() + 2 > self.terms.max_bytes as usize {
+        if !self.seqs.is_empty() && self.bytes.len() + json.len() + 2 > self.terms.max_bytes as usize {
             return false;
         }
-        if self.ids.is_none() {
+        if self.seqs.is_empty() {
             // Events of one subscription are alike in size; growing by doubling would copy the body again and again.
             let likely = (json.len() + json.len() / 16 + 2) * self.events;
             self.bytes.reserve(likely.min(self.terms.max_bytes as usize + 2).max(json.len() + 2));
         }
         let is_lines = self.terms.format == BatchFormat::Ndjson;
-        match (is_lines, self.ids.is_some()) {
+        match (is_lines, !self.seqs.is_empty()) {
             (true, _) => {}
             (false, false) => self.bytes.put_u8(b'['),
             (false, true) => self.bytes.put_u8(b','),
@@ -128,26 +128,21 @@ impl BatchBody {
         if is_lines {
             self.bytes.put_u8(b'\n');
         }
-        self.ids = Some(self.ids.map_or((seq, seq), |(first, last)| (first.min(seq), last.max(seq))));
+        self.seqs.push(seq);
         self.hops = self.hops.max(parcel.hops());
         true
     }
 
-    /// The request's content; `None` without an event.
+    /// The body; `None` without an event.
     #[must_use]
-    pub fn finish(mut self, log_id: &str, subscription: &str) -> Option<Content> {
-        let (first, last) = self.ids?;
+    pub fn finish(mut self) -> Option<Body> {
+        if self.seqs.is_empty() {
+            return None;
+        }
         if self.terms.format != BatchFormat::Ndjson {
             self.bytes.put_u8(b']');
         }
-        let content_type = match self.terms.format {
-            BatchFormat::JsonArray => "application/json",
-            BatchFormat::Ndjson => "application/x-ndjson",
-            BatchFormat::Cloudevents => cloudevents::BATCH_TYPE,
-        };
-        let webhook_id = format!("msg_{log_id}_{first}-{last}_{subscription}");
-        let headers = parcel::common(self.hops, &webhook_id, content_type);
-        Some(Content { body: self.bytes.freeze(), headers, webhook_id })
+        Some(Body { format: self.terms.format, seqs: self.seqs, hops: self.hops, bytes: self.bytes.freeze() })
     }
 }
 

@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use super::attempt::{self, Mark};
 use super::batch::{BatchBody, Gathered, Sent};
+use super::bodies::Body;
 use super::floor::Assignment;
 use super::lane::Lane;
 use super::policy;
@@ -12,10 +13,27 @@ use crate::model::{ErrorKind, Outcome};
 
 /// Posts a batch once; what did not fit or is gone is marked so.
 pub(super) async fn post(lane: &Lane, assignment: &Assignment, batch: &Gathered, began: Timestamp) -> Outcome {
+    let known = lane.bodies.borrow().find(&batch.terms, &batch.members);
+    let body = match known {
+        Some(body) => body,
+        None => match make(lane, batch).await {
+            Ok(body) => body,
+            Err(outcome) => return outcome,
+        },
+    };
+    let content = body.content(lane.context.follow.log_id(), assignment.record.spec.id.as_str());
+    match lane.address(&assignment.record) {
+        Some(address) => attempt::post(lane.client(), &address, &content, Mark::of(&assignment.job), began).await,
+        None => attempt::failed(ErrorKind::Protocol, 0),
+    }
+}
+
+/// Makes the body, and keeps it for others when everything went into it.
+async fn make(lane: &Lane, batch: &Gathered) -> Result<Rc<Body>, Outcome> {
     let mut body = BatchBody::new(batch.terms, batch.members.len());
-    let mut is_whole = false;
+    let mut is_full = false;
     for member in &batch.members {
-        if is_whole {
+        if is_full {
             member.mark(Sent::Left);
             continue;
         }
@@ -27,19 +45,17 @@ pub(super) async fn post(lane: &Lane, assignment: &Assignment, batch: &Gathered,
                     member.mark(Sent::Gone);
                     continue;
                 }
-                Err(_) => return attempt::failed(ErrorKind::Storage, 0),
+                Err(_) => return Err(attempt::failed(ErrorKind::Storage, 0)),
             },
         };
         if !body.add(&parcel) {
             member.mark(Sent::Left);
-            is_whole = true;
+            is_full = true;
         }
     }
-    let Some(content) = body.finish(lane.context.follow.log_id(), assignment.record.spec.id.as_str()) else {
-        return policy::gone();
-    };
-    match lane.address(&assignment.record) {
-        Some(address) => attempt::post(lane.client(), &address, &content, Mark::of(&assignment.job), began).await,
-        None => attempt::failed(ErrorKind::Protocol, 0),
+    let body = Rc::new(body.finish().ok_or_else(policy::gone)?);
+    if body.seqs.len() == batch.members.len() {
+        lane.bodies.borrow_mut().keep(&body);
     }
+    Ok(body)
 }

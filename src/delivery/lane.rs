@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::addresses::Addresses;
 use super::attempt::{self, Address, Mark};
+use super::bodies::Bodies;
 use super::consent::ask::Identity;
 use super::crew::{Crew, Taken};
 use super::floor::{Assignment, Floor};
@@ -79,6 +80,8 @@ pub struct Lane {
     pub alarm: Notify,
     /// Held by whoever saves.
     pub saving: tokio::sync::Mutex<()>,
+    /// Bodies of batches that were made lately.
+    pub bodies: RefCell<Bodies>,
     client: WireClient,
     addresses: RefCell<Addresses>,
     crew: RefCell<Crew<(Assignment, Timestamp)>>,
@@ -100,6 +103,7 @@ impl Lane {
             dirt: Notify::new(),
             alarm: Notify::new(),
             saving: tokio::sync::Mutex::default(),
+            bodies: RefCell::default(),
             client,
             addresses: RefCell::default(),
             crew: RefCell::default(),
@@ -146,6 +150,7 @@ impl Lane {
         self.client.sweep();
         self.addresses.borrow_mut().sweep(self.now());
         self.floor.borrow_mut().sieve.sweep();
+        self.bodies.borrow_mut().clear();
     }
 
     /// Sees to it that somebody takes what is ready, and that timers, feeder and saver know what changed.

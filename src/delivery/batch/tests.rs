@@ -38,7 +38,7 @@ fn every_format_reads_as_what_it_says() {
         for seq in [7, 9] {
             assert!(body.add(&parcel(seq, 2)));
         }
-        let content = body.finish("abcdefgh", "billing").unwrap();
+        let content = body.finish().unwrap().content("abcdefgh", "billing");
         assert_eq!(content.webhook_id, "msg_abcdefgh_7-9_billing");
         let text = std::str::from_utf8(&content.body).unwrap();
         let events: Vec<serde_json::Value> = match format {
@@ -58,12 +58,12 @@ fn a_body_has_its_bytes_and_not_one_more_but_one_event_always_fits() {
         let fill = |max| {
             let mut body = BatchBody::new(terms(format, max), 1);
             let fits = (1..=3).take_while(|seq| body.add(&parcel(*seq, 0))).count();
-            (fits, body.finish("abcdefgh", "s").unwrap().body.len())
+            (fits, body.finish().unwrap().bytes.len())
         };
         let (fits, bytes) = fill(max);
         assert!(fits == 2 && bytes <= max as usize, "{fits} events, {bytes} of {max} bytes");
         assert_eq!(fill(max - 1).0, 1);
         assert_eq!(fill(1).0, 1);
     }
-    assert!(BatchBody::new(terms(BatchFormat::Ndjson, 1), 0).finish("abcdefgh", "s").is_none());
+    assert!(BatchBody::new(terms(BatchFormat::Ndjson, 1), 0).finish().is_none());
 }
