@@ -4,6 +4,8 @@ pub mod administration;
 pub mod delivery;
 pub mod event;
 pub mod fields;
+#[cfg(test)]
+pub(crate) mod fixture;
 pub mod headers;
 pub mod history;
 pub mod job;

@@ -101,8 +101,8 @@ mod tests {
     #[test]
     fn what_was_under_way_together_halves_once() {
         let mut pace = Pace::after(None, &answer(502), Timestamp(0), Timestamp(10), 16);
-        for now in 11..20 {
-            pace = Pace::after(pace, &answer(502), Timestamp(1), Timestamp(now), 16);
+        for ended in 11..20 {
+            pace = Pace::after(pace, &answer(502), Timestamp(1), Timestamp(ended), 16);
         }
         assert_eq!(pace.unwrap().allowed(), 8);
     }

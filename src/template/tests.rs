@@ -1,32 +1,11 @@
 //! What templates make of events, what is refused, and that none grows beyond its caps.
 
 use super::*;
-use crate::clock::Timestamp;
-use crate::model::event::data_form;
-use crate::model::page::PageBuilder;
-use crate::model::{NewEvent, Seq, Topic};
+use crate::model::fixture::order;
 use proptest::prelude::*;
 
 fn event_of(content_type: &str, data: &[u8]) -> Event {
-    let new = NewEvent {
-        topic: Topic::parse("orders.eu").unwrap(),
-        id: "o-1".to_owned(),
-        own_id: true,
-        source: "/shop".to_owned(),
-        kind: "order.created".to_owned(),
-        subject: None,
-        time: Some("2026-03-01T12:30:00Z".to_owned()),
-        arrived_at: Timestamp(1_772_000_000_000),
-        content_type: content_type.to_owned(),
-        data_schema: None,
-        extensions: vec![("region".to_owned(), "north".to_owned())],
-        hops: 0,
-        form: data_form(content_type, data),
-        data: Bytes::copy_from_slice(data),
-    };
-    let mut builder = PageBuilder::starting_at(Seq(7));
-    builder.push(&new);
-    builder.finish().events_after(Seq::ZERO).next().unwrap()
+    order(7, content_type, data)
 }
 
 fn json_event() -> Event {
