@@ -35,10 +35,11 @@ mod wheel;
 mod worker;
 mod writer;
 
+use chunk::Wrapping;
 pub use client::StreamBroken;
 pub use counts::{Allowance, StreamCounts};
 use counts::{Counters, Hold, Permit};
-use format::{Envelope, Format, Notice};
+use format::{Envelope, Format, Notice, Style};
 use handover::Connection;
 use ring::{Encoding, Selection};
 use sleepers::Schedule;
@@ -109,8 +110,10 @@ pub struct Ask {
     pub filter: Option<Box<str>>,
     /// How it is written.
     pub format: &'static Format,
-    /// What stands around the data.
-    pub envelope: Envelope,
+    /// How it is dressed.
+    pub style: Style,
+    /// Whether bytes that fill the buffers on the way come first.
+    pub padding: bool,
     /// Where it begins.
     pub start: Start,
     /// Ends behind this many events.
@@ -229,9 +232,11 @@ pub async fn respond(request: &HttpRequest, worker: &Worker, ask: Ask) -> Result
     // Behind a stream that may end another request may follow; the server keeps such a connection.
     let is_endless = ask.limit.is_none() && ask.max_duration.is_none();
     let client = open(worker, ask, permit).await?;
-    let connection = request.conn_data::<Connection>().filter(|_| is_endless && request.version() == Version::HTTP_11);
+    // What knows no chunks ends with its connection.
+    let wrapping = if request.version() >= Version::HTTP_11 { Wrapping::Chunked } else { Wrapping::Bare };
+    let connection = request.conn_data::<Connection>().filter(|_| is_endless);
     Ok(head(request, format).set_body(match connection {
-        Some(connection) => BoxBody::new(connection.give_to(client)),
+        Some(connection) => BoxBody::new(connection.give_to(client, wrapping)),
         None => BoxBody::new(client),
     }))
 }
@@ -250,9 +255,10 @@ async fn open(worker: &Worker, mut ask: Ask, permit: Permit) -> Result<client::C
     }
     ask.types.sort_unstable();
     ask.types.dedup();
-    let envelope = if ask.format.has_envelope { ask.envelope } else { Envelope::Native };
+    let envelope = if ask.format.has_envelope { ask.style.envelope } else { Envelope::Native };
+    let style = Style { envelope, ..ask.style };
     let (patterns, types, filter) = (ask.patterns, ask.types.into(), ask.filter.map(Rc::from));
-    let selection = Selection { patterns, types, filter, format: ask.format.name, envelope };
+    let selection = Selection { patterns, types, filter, format: ask.format.name, style: style.clone() };
     let settings = state.egress.settings();
     let ticks =
         |time: Duration| u64::try_from(time.as_nanos().div_ceil(settings.tick.as_nanos().max(1))).unwrap_or(u64::MAX).max(1);
@@ -261,8 +267,8 @@ async fn open(worker: &Worker, mut ask: Ask, permit: Permit) -> Result<client::C
         // The present tick is already under way.
         end: ask.max_duration.map_or(u64::MAX, |time| state.tick().saturating_add(ticks(time)).saturating_add(1)),
     };
-    let opening = client::Opening { after, reset, events_max: ask.limit.unwrap_or(u64::MAX), schedule };
-    let ring = state.join(selection, Encoding { format: ask.format, envelope });
+    let opening = client::Opening { after, reset, events_max: ask.limit.unwrap_or(u64::MAX), schedule, padding: ask.padding };
+    let ring = state.join(selection, Encoding { format: ask.format, style });
     Ok(client::Client::new(Rc::clone(state), ring, &opening, permit))
 }
 

@@ -28,6 +28,7 @@ use crate::model::subscription::parse::{TextJudge, UrlJudge};
 use crate::registry::{Registry, SourceRegistry};
 use crate::storage::EventLog;
 
+mod ask;
 pub mod audit;
 pub mod auth;
 pub mod body;

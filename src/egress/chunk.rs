@@ -8,10 +8,37 @@ use std::ops::Range;
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 
 /// What ends a chunked body.
-pub(super) const LAST_CHUNK: Bytes = Bytes::from_static(b"0\r\n\r\n");
+const LAST_CHUNK: Bytes = Bytes::from_static(b"0\r\n\r\n");
 const LINE_END: &[u8] = b"\r\n";
 /// Room for the length in hexadecimal digits and the line end behind it.
 const HEAD_BYTES: usize = 8 + LINE_END.len();
+
+/// How a stream lies on its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wrapping {
+    /// As chunks of HTTP/1.1.
+    Chunked,
+    /// As it is: HTTP/1.0, WebSocket, plain TCP.
+    Bare,
+}
+
+impl Wrapping {
+    /// What ends the body, besides the end of the connection.
+    pub(super) fn last(self) -> Bytes {
+        match self {
+            Self::Chunked => LAST_CHUNK,
+            Self::Bare => Bytes::new(),
+        }
+    }
+
+    /// These bytes as they go out.
+    pub(super) fn around(self, bytes: Bytes) -> Bytes {
+        match self {
+            Self::Chunked => Chunk::around(std::iter::once(&*bytes)).bytes,
+            Self::Bare => bytes,
+        }
+    }
+}
 
 /// A whole chunk, with its length in front and its line end behind. Cheap to clone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -70,8 +97,11 @@ impl Chunk {
     }
 
     /// All of it, as it goes out.
-    pub(super) fn into_bytes(self) -> Bytes {
-        self.bytes
+    pub(super) fn wrapped(self, wrapping: Wrapping) -> Bytes {
+        match wrapping {
+            Wrapping::Chunked => self.bytes,
+            Wrapping::Bare => self.slice(0..self.len()),
+        }
     }
 
     /// A part of what it carries.
@@ -97,8 +127,9 @@ mod tests {
     #[test]
     fn a_chunk_says_how_long_it_is_and_gives_back_what_it_carries() {
         let chunk = Chunk::around([&b"abc"[..], b"", b"0123456789abcdef"].into_iter());
-        assert_eq!(chunk.clone().into_bytes(), "13\r\nabc0123456789abcdef\r\n");
+        assert_eq!(chunk.clone().wrapped(Wrapping::Chunked), "13\r\nabc0123456789abcdef\r\n");
         assert_eq!(chunk.payload(), b"abc0123456789abcdef");
+        assert_eq!(chunk.clone().wrapped(Wrapping::Bare), "abc0123456789abcdef");
         assert_eq!(chunk.slice(1..5), "bc01");
         assert_eq!(chunk.len(), 19);
     }
@@ -107,6 +138,6 @@ mod tests {
     fn nothing_is_no_chunk() {
         let chunk = ChunkBuilder::default().finish();
         assert_eq!((chunk.len(), chunk.payload()), (0, &b""[..]));
-        assert!(chunk.into_bytes().is_empty());
+        assert!(chunk.wrapped(Wrapping::Chunked).is_empty());
     }
 }

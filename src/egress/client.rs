@@ -10,11 +10,11 @@ use std::task::{Context, Poll};
 use actix_web::body::{BodySize, MessageBody};
 use bytes::{Bytes, BytesMut};
 
-use super::chunk::Chunk;
+use super::chunk::{Chunk, Wrapping};
 use super::counts::Permit;
-use super::format::Notice;
+use super::format::{Notice, Prologue};
 use super::history::{self, Loaded};
-use super::ring::Ring;
+use super::ring::{Encoding, Ring};
 use super::segment::{Cut, Part};
 use super::sleepers::{Load, Schedule, Served};
 use super::socket::CHUNK_BYTES;
@@ -37,13 +37,15 @@ pub(super) struct Client {
     pending: Bytes,
     /// The same for a client that writes chunks itself, when others stand at the same place.
     shared: Option<Chunk>,
-    /// Whether it writes chunks itself.
-    chunked: bool,
+    /// How it lies on its connection, when it writes to that itself.
+    wrapping: Option<Wrapping>,
     /// What was read from the log and is not used up.
     loaded: Option<Rc<Loaded>>,
     /// Events it may still get.
     left: u64,
     ended: bool,
+    /// Whether what stands behind everything was handed out.
+    closed: bool,
     permit: Permit,
 }
 
@@ -53,6 +55,7 @@ pub(super) struct Opening {
     pub(super) reset: Option<Notice>,
     pub(super) events_max: u64,
     pub(super) schedule: Schedule,
+    pub(super) padding: bool,
 }
 
 /// What a sleeping client finds.
@@ -75,11 +78,11 @@ enum Step {
 
 impl Client {
     pub(super) fn new(worker: Rc<State>, ring: Rc<Ring>, opening: &Opening, permit: Permit) -> Self {
-        let format = ring.encoding.format;
+        let Encoding { format, style } = &ring.encoding;
         let mut first = BytesMut::new();
-        (format.opening)(&mut first, worker.next_spread());
+        (format.opening)(&mut first, &Prologue { spread: worker.next_spread(), padding: opening.padding, style });
         if let Some(notice) = &opening.reset {
-            (format.notice)(&mut first, notice, ring.encoding.envelope);
+            (format.notice)(&mut first, notice, style);
         }
         let now = worker.tick();
         let (place, holder) = ring.sleepers.enter(opening.schedule, now);
@@ -95,10 +98,11 @@ impl Client {
             after: opening.after,
             pending: first.freeze(),
             shared: None,
-            chunked: false,
+            wrapping: None,
             loaded: None,
             left: opening.events_max,
             ended: false,
+            closed: false,
             permit,
         }
     }
@@ -169,7 +173,7 @@ impl Client {
 
     /// A client with a limit may have to cut what others share.
     fn takes_chunks(&self) -> bool {
-        self.chunked && self.left == u64::MAX
+        self.wrapping.is_some() && self.left == u64::MAX
     }
 
     fn take_part(&mut self, part: Part) {
@@ -179,7 +183,7 @@ impl Client {
     }
 
     fn tell_gap(&mut self, from: Seq, to: Seq) {
-        let encoding = self.ring.encoding;
+        let encoding = &self.ring.encoding;
         self.permit.count_gap();
         self.after = to;
         if encoding.format.gap_ends {
@@ -187,7 +191,7 @@ impl Client {
             return;
         }
         let mut out = BytesMut::new();
-        (encoding.format.notice)(&mut out, &Notice::Gap { from, to }, encoding.envelope);
+        (encoding.format.notice)(&mut out, &Notice::Gap { from, to }, &encoding.style);
         self.pending = out.freeze();
     }
 
@@ -210,6 +214,12 @@ impl Client {
                 return Poll::Ready(Some(Ok(())));
             }
             if self.ended || self.left == 0 || self.worker.is_closing() || self.ring.sleepers.is_ended(self.place) {
+                if !std::mem::replace(&mut self.closed, true) {
+                    let mut out = BytesMut::new();
+                    (self.ring.encoding.format.closing)(&mut out);
+                    self.pending = out.freeze();
+                    continue;
+                }
                 return Poll::Ready(None);
             }
             match self.step() {
@@ -231,6 +241,7 @@ impl Client {
     /// What the ring has for a client that sleeps; it may go on sleeping behind a chunk.
     pub(super) fn find(&mut self) -> Found {
         let is_amid = !self.pending.is_empty() || self.shared.is_some() || self.loaded.is_some();
+        let Some(wrapping) = self.wrapping else { return Found::Else };
         let is_over = self.ended || self.worker.is_closing() || self.ring.sleepers.is_ended(self.place);
         if is_amid || is_over || !self.takes_chunks() || !self.ring.covers(self.after) {
             return Found::Else;
@@ -242,7 +253,7 @@ impl Client {
         self.after = part.through;
         self.worker.count_sent(part.events, part.chunk.len());
         self.ring.sleepers.sent(self.place, self.worker.tick());
-        Found::Chunk(part.chunk.into_bytes())
+        Found::Chunk(part.chunk.wrapped(wrapping))
     }
 
     fn next_piece(&mut self) -> Bytes {
@@ -252,14 +263,16 @@ impl Client {
     }
 
     /// The next chunk for a client that writes to its connection itself; `None` at the end.
-    pub(super) fn poll_chunk(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, StreamBroken>>> {
-        self.chunked = true;
+    pub(super) fn poll_chunk(
+        &mut self,
+        context: &mut Context<'_>,
+        wrapping: Wrapping,
+    ) -> Poll<Option<Result<Bytes, StreamBroken>>> {
+        self.wrapping = Some(wrapping);
         self.poll_step(context).map_ok(|()| {
-            let Some(shared) = self.shared.take() else {
-                return Chunk::around(std::iter::once(&*self.next_piece())).into_bytes();
-            };
+            let Some(shared) = self.shared.take() else { return wrapping.around(self.next_piece()) };
             self.worker.count_sent(0, shared.len());
-            shared.into_bytes()
+            shared.wrapped(wrapping)
         })
     }
 }

@@ -121,7 +121,7 @@ fn encode(worker: &State, encoder: &mut Encoder, page: &Arc<Page>, touched: &mut
                 continue;
             }
             touched.add(ring);
-            match encoder.encode(ring.encoding, &event) {
+            match encoder.encode(&ring.encoding, &event) {
                 Encoded::Small(bytes) => ring.append(event.seq(), bytes),
                 Encoded::Large(shared) => ring.append_shared(event.seq(), shared),
             }
@@ -155,8 +155,8 @@ impl Encoder {
         self.done.clear();
     }
 
-    fn encode(&mut self, encoding: Encoding, event: &Event) -> Encoded<'_> {
-        let known = self.done.iter().find(|(known, _)| known.is(&encoding)).map(|(_, place)| place.clone());
+    fn encode(&mut self, encoding: &Encoding, event: &Event) -> Encoded<'_> {
+        let known = self.done.iter().find(|(known, _)| known.is(encoding)).map(|(_, place)| place.clone());
         let place = known.unwrap_or_else(|| {
             let start = self.scratch.len();
             encoding.write(&mut self.scratch, event);
@@ -165,7 +165,7 @@ impl Encoder {
             } else {
                 Place::Scratch(start..self.scratch.len())
             };
-            self.done.push((encoding, place.clone()));
+            self.done.push((encoding.clone(), place.clone()));
             place
         });
         match place {

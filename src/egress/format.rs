@@ -3,6 +3,8 @@
 //! A format turns events, gaps, resets and silence into bytes and knows nothing of clients, rings or connections. Encoding
 //! the same event twice gives the same bytes.
 
+use std::rc::Rc;
+
 use bytes::{BufMut, BytesMut};
 
 use crate::model::{Event, Seq};
@@ -18,6 +20,26 @@ pub enum Envelope {
     Native,
     /// The JSON form of `CloudEvents`.
     CloudEvents,
+}
+
+/// How one selection of events is dressed: what differs between streams of the same format.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Style {
+    /// What stands around the data.
+    pub envelope: Envelope,
+    /// The function of a page that takes events; a checked name.
+    pub callback: Option<Rc<str>>,
+}
+
+/// What comes before everything, client by client.
+#[derive(Clone, Debug)]
+pub struct Prologue<'a> {
+    /// A number that differs from client to client.
+    pub spread: u32,
+    /// Whether the client asked for bytes that fill the buffers on the way.
+    pub padding: bool,
+    /// How its events are dressed.
+    pub style: &'a Style,
 }
 
 /// Something the relay itself has to say inside a stream.
@@ -93,14 +115,16 @@ pub struct Format {
     pub has_envelope: bool,
     /// Whether the response ends where a gap begins, because the format has no way to tell of it.
     pub gap_ends: bool,
-    /// Appends what comes before everything; the number differs from client to client.
-    pub opening: fn(&mut BytesMut, u32),
+    /// Appends what comes before everything.
+    pub opening: fn(&mut BytesMut, &Prologue<'_>),
     /// Appends one event.
-    pub event: fn(&mut BytesMut, &Event, Envelope),
+    pub event: fn(&mut BytesMut, &Event, &Style),
     /// Appends what is sent into silence, with the position scanned so far; may append nothing.
     pub heartbeat: fn(&mut BytesMut, Seq),
     /// Appends a gap or a reset.
-    pub notice: fn(&mut BytesMut, &Notice, Envelope),
+    pub notice: fn(&mut BytesMut, &Notice, &Style),
+    /// Appends what stands behind everything when the stream ends as meant; may append nothing.
+    pub closing: fn(&mut BytesMut),
 }
 
 /// Every format; the first is the default.

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::chunk::Wrapping;
 use super::client::Client;
 use super::writer;
 
@@ -28,7 +29,7 @@ struct Shared {
     /// Gone once a stream has it.
     socket: RefCell<Option<TcpStream>>,
     /// The stream that waits for the head to be out.
-    next: RefCell<Option<Client>>,
+    next: RefCell<Option<(Client, Wrapping)>>,
     /// Whether the head of the stream's answer stands in the server's write buffer, or is out.
     head_written: Cell<bool>,
     /// Whether the server has nothing to do with the socket any more.
@@ -61,14 +62,14 @@ impl Connection {
         }
         let (client, socket) = (self.0.next.take(), self.0.socket.take());
         drop(self);
-        if let (Some(client), Some(socket)) = (client, socket) {
-            writer::Writer::new(client, socket).await;
+        if let (Some((client, wrapping)), Some(socket)) = (client, socket) {
+            writer::Writer::new(client, socket, wrapping).await;
         }
     }
 
     /// Gives the connection to a stream; what is returned is the body of the answer whose head goes out first.
-    pub(super) fn give_to(&self, client: Client) -> Handover {
-        self.0.next.replace(Some(client));
+    pub(super) fn give_to(&self, client: Client, wrapping: Wrapping) -> Handover {
+        self.0.next.replace(Some((client, wrapping)));
         Handover(self.clone())
     }
 

@@ -11,7 +11,7 @@ use std::task::Waker;
 use bytes::BytesMut;
 
 use super::chunk::Chunk;
-use super::format::{Envelope, Format};
+use super::format::{Format, Style};
 use super::history::Loads;
 use super::segment::{Cut, Part, Segment, SegmentBuilder};
 use super::sleepers::Sleepers;
@@ -29,24 +29,24 @@ pub(super) struct Selection {
     pub(super) filter: Option<Rc<str>>,
     /// Name of the format.
     pub(super) format: &'static str,
-    /// What stands around the data.
-    pub(super) envelope: Envelope,
+    /// How they are dressed.
+    pub(super) style: Style,
 }
 
 /// How events are written: encoded once for all rings that share it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Encoding {
     pub(super) format: &'static Format,
-    pub(super) envelope: Envelope,
+    pub(super) style: Style,
 }
 
 impl Encoding {
     pub(super) fn is(&self, other: &Self) -> bool {
-        std::ptr::eq(self.format, other.format) && self.envelope == other.envelope
+        std::ptr::eq(self.format, other.format) && self.style == other.style
     }
 
     pub(super) fn write(&self, out: &mut BytesMut, event: &Event) {
-        (self.format.event)(out, event, self.envelope);
+        (self.format.event)(out, event, &self.style);
     }
 }
 
@@ -218,9 +218,9 @@ mod tests {
             types: Rc::from(vec!["a".to_owned(), "b".to_owned()]),
             filter: None,
             format: FORMATS[0].name,
-            envelope: Envelope::Native,
+            style: Style::default(),
         };
-        Ring::new(selection, Encoding { format: &FORMATS[0], envelope: Envelope::Native }, Seq(10))
+        Ring::new(selection, Encoding { format: &FORMATS[0], style: Style::default() }, Seq(10))
     }
 
     fn add(ring: &Ring, seq: u64, text: &str) {

@@ -155,7 +155,7 @@ mod tests {
         let segment = segment(&[(2, "two"), (5, "five")]);
         let part = segment.whole(Seq(1)).unwrap();
         assert_eq!((part.events, part.through), (2, Seq(5)));
-        assert_eq!(part.chunk.into_bytes(), "7\r\ntwofive\r\n");
+        assert_eq!(part.chunk.wrapped(crate::egress::chunk::Wrapping::Chunked), "7\r\ntwofive\r\n");
         assert!(segment.whole(Seq(2)).is_none());
     }
 

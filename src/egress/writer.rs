@@ -14,7 +14,7 @@ use bytes::{Buf as _, Bytes};
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::chunk::LAST_CHUNK;
+use super::chunk::Wrapping;
 use super::client::{Client, Found};
 use super::sleepers::Served;
 
@@ -30,14 +30,15 @@ struct Sending(RefCell<State>);
 struct State {
     client: Client,
     socket: TcpStream,
+    wrapping: Wrapping,
     /// What is being written.
     unsent: Bytes,
     ended: bool,
 }
 
 impl Writer {
-    pub(super) fn new(client: Client, socket: TcpStream) -> Self {
-        let state = State { client, socket, unsent: Bytes::new(), ended: false };
+    pub(super) fn new(client: Client, socket: TcpStream, wrapping: Wrapping) -> Self {
+        let state = State { client, socket, wrapping, unsent: Bytes::new(), ended: false };
         let sending = Rc::new(Sending(RefCell::new(state)));
         sending.0.borrow().client.set_served(Some(Rc::clone(&sending) as Rc<dyn Served>));
         Self(sending)
@@ -88,12 +89,12 @@ impl State {
             if self.ended {
                 return Pin::new(&mut self.socket).poll_shutdown(cx).map(drop);
             }
-            match ready!(self.client.poll_chunk(cx)) {
+            match ready!(self.client.poll_chunk(cx, self.wrapping)) {
                 Some(Ok(chunk)) => self.unsent = chunk,
                 Some(Err(_)) => return Poll::Ready(()),
                 None => {
                     self.ended = true;
-                    self.unsent = LAST_CHUNK;
+                    self.unsent = self.wrapping.last();
                 }
             }
         }

@@ -1,30 +1,16 @@
 //! `GET /v1/topics/{patterns}/stream`: reads what the client wants and hands it to `egress`.
 //!
-//! Knows the names of parameters and what a refusal is called. Must not know how streams are fed.
+//! Must know neither how parameters are read nor how streams are fed.
 
-use std::borrow::Cow;
-use std::time::Duration;
-
-use actix_web::http::header::{self, HeaderValue};
+use actix_web::http::header;
 use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse, web};
-use url::form_urlencoded;
 
 use super::auth::Scope;
 use super::problem::Problem;
-use super::{HttpState, at, get, websub};
+use super::{HttpState, ask, at, get, websub};
 
-use crate::egress::format::{self, Envelope, Format};
-use crate::egress::start::Start;
-use crate::egress::{self, Ask, StreamError, Worker};
-use crate::filter::Filter;
-use crate::model::PatternList;
-use crate::model::event::TYPE_BYTES_MAX;
-use crate::units;
-
-/// Parameters that a stream knows.
-const PARAMETERS: &[&str] =
-    &["format", "since", "last_event_id", "types", "filter", "limit", "max_duration", "heartbeat", "envelope"];
+use crate::egress::{self, StreamError, Worker};
 
 /// Adds the stream of topics. The application must hold a [`Worker`] as data.
 pub(super) fn routes(config: &mut web::ServiceConfig) {
@@ -34,7 +20,7 @@ pub(super) fn routes(config: &mut web::ServiceConfig) {
 async fn stream(state: Data<HttpState>, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let caller = state.auth.require(&request, Scope::Stream)?;
     let worker = request.app_data::<Worker>().expect("invariant: every worker has its streams");
-    let ask = read(&request)?;
+    let ask = ask::stream(&request)?;
     caller.follow(&ask.patterns)?;
     if let Some(seat) = caller.seat()? {
         egress::hold(&request, seat);
@@ -63,173 +49,5 @@ impl From<StreamError> for Problem {
                     .retry_after(1)
             }
         }
-    }
-}
-
-/// Reads a request for a stream.
-fn read(request: &HttpRequest) -> Result<Ask, Problem> {
-    let query = Query::read(request.query_string())?;
-    let patterns = request.match_info().get("patterns").unwrap_or_default();
-    let patterns: PatternList = patterns.parse().map_err(|error| Problem::of_slug("topics", 422, format!("{error}")))?;
-    Ok(Ask {
-        patterns,
-        types: types(&query)?,
-        filter: filter(&query)?,
-        format: format_of(request, &query)?,
-        envelope: envelope(&query)?,
-        start: start(request, &query)?,
-        limit: limit(&query)?,
-        max_duration: duration(&query, "max_duration", Duration::from_millis(1), Duration::MAX)?,
-        heartbeat: duration(&query, "heartbeat", egress::HEARTBEAT_MIN, egress::HEARTBEAT_MAX)?,
-    })
-}
-
-fn format_of(request: &HttpRequest, query: &Query<'_>) -> Result<&'static Format, Problem> {
-    let accept: Vec<_> = request.headers().get_all(header::ACCEPT).filter_map(|value| value.to_str().ok()).collect();
-    let accept = (!accept.is_empty()).then(|| accept.join(","));
-    format::negotiate(query.get("format"), accept.as_deref())
-        .map_err(|unknown| Problem::of_slug("not_acceptable", 406, unknown.to_string()))
-}
-
-/// The header is newer than the address it comes with: a browser repeats the address and adds the header.
-fn start(request: &HttpRequest, query: &Query<'_>) -> Result<Start, Problem> {
-    let header = request.headers().get("last-event-id").map(HeaderValue::as_bytes).filter(|id| !id.is_empty());
-    let id = header.or_else(|| query.get("last_event_id").map(str::as_bytes));
-    if let Some(id) = id {
-        return Start::parse_last_event_id(id).map_err(|error| Problem::of_slug("last_event_id", 400, error.to_string()));
-    }
-    query.get("since").map_or(Ok(Start::Latest), |since| {
-        Start::parse_since(since).map_err(|error| Problem::of_slug("since", 422, error.to_string()))
-    })
-}
-
-fn types(query: &Query<'_>) -> Result<Vec<String>, Problem> {
-    let Some(text) = query.get("types") else { return Ok(Vec::new()) };
-    let types: Vec<_> = text.split(',').map(|kind| kind.trim().to_owned()).collect();
-    let well_formed = types.len() <= egress::TYPES_MAX && types.iter().all(|kind| (1..=TYPE_BYTES_MAX).contains(&kind.len()));
-    if well_formed {
-        return Ok(types);
-    }
-    let detail = format!("1 to {} event types joined by ',', each of 1 to {TYPE_BYTES_MAX} bytes", egress::TYPES_MAX);
-    Err(Problem::of_slug("types", 422, detail))
-}
-
-/// The empty expression is no filter, as in a definition.
-fn filter(query: &Query<'_>) -> Result<Option<Box<str>>, Problem> {
-    let Some(text) = query.get("filter").filter(|text| !text.trim().is_empty()) else { return Ok(None) };
-    match Filter::compile(text) {
-        Ok(_) => Ok(Some(text.into())),
-        Err(error) => Err(Problem::of_slug("filter", 422, format!("the filter {error}"))),
-    }
-}
-
-fn envelope(query: &Query<'_>) -> Result<Envelope, Problem> {
-    match query.get("envelope") {
-        None => Ok(Envelope::Native),
-        Some("cloudevents") => Ok(Envelope::CloudEvents),
-        Some(_) => Err(Problem::of_slug("envelope", 422, "allowed: `cloudevents`")),
-    }
-}
-
-fn limit(query: &Query<'_>) -> Result<Option<u64>, Problem> {
-    let Some(text) = query.get("limit") else { return Ok(None) };
-    let limit = text.parse::<u64>().ok().filter(|limit| *limit > 0 && text.bytes().all(|b| b.is_ascii_digit()));
-    limit.map(Some).ok_or_else(|| Problem::of_slug("limit", 422, "allowed: a whole number from 1"))
-}
-
-fn duration(query: &Query<'_>, name: &'static str, min: Duration, max: Duration) -> Result<Option<Duration>, Problem> {
-    let Some(text) = query.get(name) else { return Ok(None) };
-    let refuse = |problem: String| Problem::of_slug(name, 422, problem);
-    let value = units::parse_duration(text).map_err(|error| refuse(format!("`{name}` {error}, such as `30s`")))?;
-    if (min..=max).contains(&value) {
-        return Ok(Some(value));
-    }
-    let (min, max) = (units::format_duration(min), units::format_duration(max.min(Duration::from_secs(u64::MAX / 1000))));
-    Err(refuse(format!("`{name}` is from {min} to {max}")))
-}
-
-/// A query whose parameters are all known and given once.
-struct Query<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
-
-impl<'a> Query<'a> {
-    fn read(text: &'a str) -> Result<Self, Problem> {
-        let mut pairs: Vec<(Cow<'a, str>, Cow<'a, str>)> = Vec::new();
-        for (name, value) in form_urlencoded::parse(text.as_bytes()) {
-            if !PARAMETERS.contains(&&*name) {
-                let allowed = PARAMETERS.join(", ");
-                let detail = format!("the query parameter {name:?} is not known; allowed: {allowed}");
-                return Err(Problem::of_slug("unknown_parameter", 422, detail));
-            }
-            if pairs.iter().any(|(known, _)| *known == name) {
-                return Err(Problem::of_slug("unknown_parameter", 422, format!("the query parameter {name:?} is given twice")));
-            }
-            pairs.push((name, value));
-        }
-        Ok(Self(pairs))
-    }
-
-    fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| &**value)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use actix_web::test::TestRequest;
-
-    fn read_query(query: &str) -> Result<Ask, (u16, &'static str)> {
-        let request = TestRequest::with_uri(&format!("/?{query}")).param("patterns", "a.*,b").to_http_request();
-        read(&request).map_err(|problem| (problem.status().as_u16(), problem.slug()))
-    }
-
-    #[test]
-    fn every_parameter_is_read() {
-        let ask = read_query(
-            "format=sse&since=7&types=x,y&limit=3&max_duration=1m&heartbeat=5s&envelope=cloudevents&filter=data.n%3E1",
-        )
-        .unwrap();
-        assert_eq!(ask.patterns.to_string(), "a.*,b");
-        assert_eq!(ask.types, ["x", "y"]);
-        assert_eq!((ask.format.name, ask.envelope), ("sse", Envelope::CloudEvents));
-        assert_eq!(ask.start, Start::After(crate::model::Seq(7)));
-        assert_eq!(ask.filter.as_deref(), Some("data.n>1"));
-        assert_eq!(ask.limit, Some(3));
-        assert_eq!(ask.max_duration, Some(Duration::from_mins(1)));
-        assert_eq!(ask.heartbeat, Some(Duration::from_secs(5)));
-    }
-
-    #[test]
-    fn what_is_wrong_has_its_own_name() {
-        for (query, status, slug) in [
-            ("format=xml", 406, "not_acceptable"),
-            ("since=yesterday", 422, "since"),
-            ("last_event_id=-1", 400, "last_event_id"),
-            ("last_event_id=", 400, "last_event_id"),
-            ("types=", 422, "types"),
-            ("types=a,,b", 422, "types"),
-            ("limit=0", 422, "limit"),
-            ("limit=%2B1", 422, "limit"),
-            ("max_duration=0s", 422, "max_duration"),
-            ("heartbeat=500ms", 422, "heartbeat"),
-            ("heartbeat=6m", 422, "heartbeat"),
-            ("heartbeat=15", 422, "heartbeat"),
-            ("envelope=none", 422, "envelope"),
-            ("filter=amount%3E1", 422, "filter"),
-            ("filter=data.", 422, "filter"),
-            ("sinse=1", 422, "unknown_parameter"),
-            ("limit=1&limit=2", 422, "unknown_parameter"),
-        ] {
-            assert_eq!(read_query(query).err(), Some((status, slug)), "{query}");
-        }
-    }
-
-    #[test]
-    fn the_header_wins_over_the_query() {
-        let request = TestRequest::with_uri("/?last_event_id=5&since=earliest").insert_header(("last-event-id", "9"));
-        let ask = read(&request.param("patterns", "a").to_http_request()).unwrap();
-        assert_eq!(ask.start, Start::After(crate::model::Seq(9)));
-        let ask = read_query("last_event_id=5&since=earliest").unwrap();
-        assert_eq!(ask.start, Start::After(crate::model::Seq(5)));
     }
 }

@@ -2,7 +2,7 @@
 
 use bytes::{BufMut, BytesMut};
 
-use super::{Envelope, Format, Notice};
+use super::{Format, Notice, Style};
 use crate::codec::cloudevents;
 use crate::model::{Event, Seq};
 
@@ -17,9 +17,10 @@ pub(super) const FORMAT: Format = Format {
     event: write_event,
     heartbeat: write_heartbeat,
     notice: write_notice,
+    closing: |_| {},
 };
 
-fn write_event(out: &mut BytesMut, event: &Event, _: Envelope) {
+fn write_event(out: &mut BytesMut, event: &Event, _: &Style) {
     cloudevents::write_event(out, event);
     out.put_u8(b'\n');
 }
@@ -28,7 +29,7 @@ fn write_heartbeat(out: &mut BytesMut, _: Seq) {
     out.put_u8(b'\n');
 }
 
-fn write_notice(out: &mut BytesMut, notice: &Notice, _: Envelope) {
+fn write_notice(out: &mut BytesMut, notice: &Notice, _: &Style) {
     notice.write_json_form(out);
     out.put_u8(b'\n');
 }

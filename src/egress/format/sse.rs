@@ -9,7 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::BytesMut;
 
-use super::{Envelope, Format, Notice};
+use super::{Envelope, Format, Notice, Prologue, Style};
 use crate::codec::{cloudevents, sse};
 use crate::model::event::DataForm;
 use crate::model::{Event, Seq};
@@ -30,17 +30,18 @@ pub(super) const FORMAT: Format = Format {
     event: write_event,
     heartbeat: write_heartbeat,
     notice: write_notice,
+    closing: |_| {},
 };
 
-fn write_opening(out: &mut BytesMut, spread: u32) {
-    let retry_ms = RETRY_MS_MIN + spread % RETRY_MS_SPREAD;
+fn write_opening(out: &mut BytesMut, prologue: &Prologue<'_>) {
+    let retry_ms = RETRY_MS_MIN + prologue.spread % RETRY_MS_SPREAD;
     out.extend_from_slice(format!("retry: {retry_ms}\n\n").as_bytes());
 }
 
-fn write_event(out: &mut BytesMut, event: &Event, envelope: Envelope) {
+fn write_event(out: &mut BytesMut, event: &Event, style: &Style) {
     let fields = event.fields();
     let id = event.seq().to_string();
-    if envelope == Envelope::CloudEvents {
+    if style.envelope == Envelope::CloudEvents {
         let mut form = BytesMut::with_capacity(fields.data.len() + 512);
         cloudevents::write_event(&mut form, event);
         sse::write_block(out, Some(&id), Some(fields.kind), &form);
@@ -55,9 +56,9 @@ fn write_heartbeat(out: &mut BytesMut, scanned: Seq) {
     sse::write_heartbeat(out, scanned);
 }
 
-fn write_notice(out: &mut BytesMut, notice: &Notice, envelope: Envelope) {
+fn write_notice(out: &mut BytesMut, notice: &Notice, style: &Style) {
     let id = notice.seq().to_string();
-    if envelope == Envelope::CloudEvents {
+    if style.envelope == Envelope::CloudEvents {
         let mut form = BytesMut::new();
         notice.write_json_form(&mut form);
         sse::write_block(out, Some(&id), Some(notice.kind()), &form);
