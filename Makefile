@@ -11,6 +11,12 @@ missing = $(if $(shell command -v cc),,gcc libc6-dev) $(if $(shell command -v py
 	$(if $(shell python3 -c 'import ensurepip, venv; print(1)' 2>/dev/null),,python3-venv) \
 	$(if $(wildcard /etc/ssl/certs/ca-certificates.crt),,ca-certificates)
 
+# Programs that tests talk to or through.
+absent = $(if $(shell command -v curl),,curl) $(if $(shell command -v jq),,jq) $(if $(shell command -v chromium),,chromium) \
+	$(if $(wildcard /usr/sbin/nginx),,nginx-light) $(if $(wildcard /usr/lib/nginx/modules/ngx_nchan_module.so),,libnginx-mod-nchan) \
+	$(if $(wildcard /usr/sbin/haproxy),,haproxy) $(if $(wildcard /usr/sbin/varnishd),,varnish) \
+	$(if $(shell command -v pushpin),,pushpin)
+
 export CARGO_INCREMENTAL ?= 0
 
 # Counts instructions under valgrind; its version is that of the library in Cargo.lock.
@@ -22,7 +28,7 @@ counting = $(if $(shell command -v valgrind),,valgrind libc6-dbg)
 
 help:
 	@echo "make test    everything that must pass before a change is merged"
-	@echo "make tools   the Python libraries that tests ask for a judgement, under target/tools"
+	@echo "make tools   clients, servers and judges that are not ours, for the tests; libraries under target/tools"
 	@echo "make counts  instruction counts of the hot functions, each against the most that it may cost"
 	@echo "make lint    formatting, clippy, documentation links; licences and advisories where cargo-deny is there"
 	@echo "make bench   what the relay costs on this machine, beside the limits measured in the same run"
@@ -33,12 +39,23 @@ needs:
 		$(SUDO) apt-get update && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $(missing); \
 	fi
 
-# Libraries that are not ours, for the tests that ask them: standardwebhooks, stripe, cryptography, cloudevents.
-tools: needs $(TOOLS)/py/installed
+# What is not ours and tests need: judges of deliveries, clients and servers of streams, proxies, a browser.
+tools: needs $(TOOLS)/py/installed $(TOOLS)/node/installed
+	@if [ -n "$(strip $(absent))" ]; then \
+		$(SUDO) apt-get update && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $(absent); \
+	fi
 
 $(TOOLS)/py/installed: tests/tools/requirements.txt
 	python3 -m venv $(TOOLS)/py
 	$(TOOLS)/py/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
+
+$(TOOLS)/node/installed: tests/tools/package.json tests/tools/package-lock.json
+	@if ! command -v npm >/dev/null; then \
+		$(SUDO) apt-get update && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends nodejs npm; \
+	fi
+	mkdir -p $(TOOLS)/node && cp $^ $(TOOLS)/node/
+	cd $(TOOLS)/node && npm ci --silent --no-audit --no-fund
 	touch $@
 
 fmt:

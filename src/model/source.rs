@@ -10,7 +10,10 @@ use super::event::Seq;
 use super::topic::Topic;
 use crate::clock::Timestamp;
 
+pub mod own;
 pub mod parse;
+
+use own::OwnSettings;
 
 /// Longest resume token, in bytes; a longer one from upstream is not kept.
 pub const RESUME_TOKEN_BYTES_MAX: usize = 4096;
@@ -63,6 +66,9 @@ pub struct SourceSettings {
     pub idle_timeout: Duration,
     /// Longest record in bytes; a longer one is skipped.
     pub max_event_bytes: u64,
+    /// What only its protocol has.
+    #[serde(default)]
+    pub own: OwnSettings,
 }
 
 impl Default for SourceSettings {
@@ -77,6 +83,7 @@ impl Default for SourceSettings {
             body: None,
             idle_timeout: Duration::from_secs(90),
             max_event_bytes: 1024 * 1024,
+            own: OwnSettings::None,
         }
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::own::{self, OwnSettings};
 use super::{SourceRecord, SourceSettings, SourceSpec};
 use crate::model::fields::{Errors, FieldError, Fields, nearest, quoted};
 use crate::model::headers::{HeaderUse, lower_names, read_headers};
@@ -41,7 +42,7 @@ const NAMES: &[&str] = &[
 ];
 /// Names that only answers hold.
 const READ_ONLY: &[&str] = &["header_names", "state", "resume_token", "declared", "revision", "created_at", "updated_at"];
-/// Names of `settings`.
+/// Names of `settings` that every protocol has.
 const SETTINGS: &[&str] = &["id", "type", "subject", "time", "content_type", "method", "body", "idle_timeout", "max_event_bytes"];
 
 /// What a source is judged by besides its own grammar.
@@ -119,7 +120,7 @@ pub fn source_form(record: &SourceRecord) -> Value {
 /// Everything settable but the headers.
 fn form(spec: &SourceSpec) -> Value {
     let settings = &spec.settings;
-    json!({
+    let mut form = json!({
         "name": spec.name,
         "protocol": spec.protocol,
         "url": spec.url,
@@ -136,7 +137,11 @@ fn form(spec: &SourceSpec) -> Value {
             "max_event_bytes": settings.max_event_bytes,
         },
         "enabled": spec.enabled,
-    })
+    });
+    if let Some(shown) = form["settings"].as_object_mut() {
+        settings.own.show(shown);
+    }
+    form
 }
 
 fn read(
@@ -158,7 +163,7 @@ fn read(
     let url = read_url(&fields, rules.urls);
     let topic = read_topic(&fields);
     let headers = read_headers(&fields, HeaderUse::Source);
-    let settings = read_settings(&fields);
+    let settings = read_settings(&fields, protocol.as_deref().unwrap_or_default(), rules);
     let enabled = fields.flag("enabled").unwrap_or(true);
     Some(SourceSpec { name: name?, protocol: protocol?, url: url?, topic: topic?, headers, settings, enabled })
 }
@@ -208,9 +213,13 @@ fn read_topic(fields: &Fields<'_>) -> Option<Topic> {
     }
 }
 
-fn read_settings(fields: &Fields<'_>) -> SourceSettings {
+fn read_settings(fields: &Fields<'_>, protocol: &str, rules: &SourceRules<'_>) -> SourceSettings {
     let default = SourceSettings::default();
-    let Some(settings) = fields.object("settings", SETTINGS) else { return default };
+    let own = own::row(protocol);
+    let nothing = json!({});
+    let given = fields.get("settings").filter(|given| !given.is_null()).unwrap_or(&nothing);
+    let names = [SETTINGS, own.map_or(&[], |own| own.names)].concat();
+    let Some(settings) = Fields::open(given, fields.at("settings"), &names, fields.errors()) else { return default };
     let body = settings.text("body").map(str::to_owned);
     if body.as_ref().is_some_and(|body| body.len() > REQUEST_BODY_BYTES_MAX) {
         settings.refuse("body", "too_long", format!("has more than {REQUEST_BODY_BYTES_MAX} bytes"));
@@ -229,6 +238,7 @@ fn read_settings(fields: &Fields<'_>) -> SourceSettings {
         body,
         idle_timeout: settings.duration("idle_timeout", IDLE_TIMEOUT, "idle_timeout").unwrap_or(default.idle_timeout),
         max_event_bytes: settings.size("max_event_bytes", 1..=EVENT_BYTES_MAX).unwrap_or(default.max_event_bytes),
+        own: own.map_or(OwnSettings::None, |own| (own.read)(&settings, rules)),
     }
 }
 

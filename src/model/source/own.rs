@@ -1,0 +1,50 @@
+//! Settings that only one protocol has: one file and one row of [`ROWS`] each.
+//!
+//! Owns which names belong to which protocol. What the settings mean is the protocol's business in `source`.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::parse::SourceRules;
+use crate::model::fields::Fields;
+
+pub mod raw;
+
+/// Settings of one protocol beyond those that all have.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OwnSettings {
+    /// The protocol has none.
+    #[default]
+    None,
+    /// Of `raw`.
+    Raw(raw::RawSettings),
+}
+
+/// The settings of one protocol, as definitions have them.
+pub(super) struct Row {
+    /// The word in `protocol`.
+    pub(super) protocol: &'static str,
+    /// Names inside `settings`.
+    pub(super) names: &'static [&'static str],
+    /// Reads them; what is wrong is noted with the fields.
+    pub(super) read: fn(&Fields<'_>, &SourceRules<'_>) -> OwnSettings,
+}
+
+/// Every protocol with settings of its own.
+pub(super) const ROWS: &[Row] = &[raw::ROW];
+
+/// The row of a protocol, if it has settings of its own.
+pub(super) fn row(protocol: &str) -> Option<&'static Row> {
+    ROWS.iter().find(|row| row.protocol == protocol)
+}
+
+impl OwnSettings {
+    /// Adds what GET shows of them to `settings`; no secrets.
+    pub(super) fn show(&self, settings: &mut Map<String, Value>) {
+        match self {
+            Self::None => {}
+            Self::Raw(raw) => raw.show(settings),
+        }
+    }
+}
