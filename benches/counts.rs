@@ -19,7 +19,7 @@ use hookcast::codec::sse::{SseDecoder, SseItem};
 use hookcast::delivery::matcher::Matcher;
 use hookcast::delivery::parcel::Parcel;
 use hookcast::delivery::window::{Position, Window};
-use hookcast::egress::format::{Envelope, FORMATS, Format};
+use hookcast::egress::format::{Envelope, FORMATS, Format, Style};
 use hookcast::ingest::dedupe::{self, DedupeSettings, Fingerprint, Known};
 use hookcast::model::event::{DataForm, NewEvent};
 use hookcast::model::{Page, PageBuilder, PatternList, Records, Seq, Topic};
@@ -184,7 +184,7 @@ fn page_and_format(name: &str) -> (Arc<Page>, &'static Format) {
 fn encode_stream((page, format): (Arc<Page>, &'static Format)) -> usize {
     let mut out = BytesMut::with_capacity(128 * 1024);
     for event in page.events_after(Seq(0)) {
-        (format.event)(&mut out, &event, Envelope::CloudEvents);
+        (format.event)(&mut out, &event, &Style { envelope: Envelope::CloudEvents, callback: None });
     }
     black_box(out.len())
 }
