@@ -45,6 +45,7 @@ mod quota;
 mod sources;
 mod streams;
 mod subscriptions;
+mod tickets;
 pub mod tokens;
 mod views;
 pub mod websub;
@@ -264,6 +265,7 @@ fn configure(config: &mut ServiceConfig) {
         .configure(audit::configure)
         .configure(tokens::configure)
         .configure(streams::routes)
+        .configure(tickets::configure)
         .configure(websub::routes)
         .configure(subscriptions::configure)
         .configure(sources::configure);

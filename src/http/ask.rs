@@ -10,6 +10,7 @@ use actix_web::http::header::{self, HeaderValue};
 use url::form_urlencoded;
 
 use super::problem::Problem;
+use super::tickets;
 
 use crate::egress::format::{self, Envelope, Format, Style};
 use crate::egress::start::Start;
@@ -20,8 +21,18 @@ use crate::model::event::TYPE_BYTES_MAX;
 use crate::units;
 
 /// Parameters that a stream knows.
-const STREAM: &[&str] =
-    &["format", "since", "last_event_id", "types", "filter", "limit", "max_duration", "heartbeat", "envelope"];
+const STREAM: &[&str] = &[
+    "format",
+    "since",
+    "last_event_id",
+    "types",
+    "filter",
+    "limit",
+    "max_duration",
+    "heartbeat",
+    "envelope",
+    tickets::PARAMETER,
+];
 
 /// Reads a request for a stream.
 pub(super) fn stream(request: &HttpRequest) -> Result<Ask, Problem> {
