@@ -6,7 +6,8 @@ use actix_web::http::header;
 use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse, web};
 
-use super::problem::Problem;
+use super::problem::{self, Problem};
+use super::pull::conduit;
 use super::tickets::caller_of;
 use super::{HttpState, ask, at, get, websub};
 
@@ -22,6 +23,9 @@ pub(super) fn routes(config: &mut web::ServiceConfig) {
 
 async fn stream(state: Data<HttpState>, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let caller = caller_of(&state, &request)?;
+    if conduit::is_asked(&request) {
+        return Box::pin(conduit::respond(&state, &request, &caller)).await;
+    }
     let worker = request.app_data::<Worker>().expect("invariant: every worker has its streams");
     let ask = ask::stream(&request)?;
     caller.follow(&ask.patterns)?;
@@ -48,6 +52,9 @@ impl From<StreamError> for Problem {
             }
             StreamError::Closing => {
                 Self::of_slug("unavailable", 503, "the relay is shutting down; come back in a moment").retry_after(1)
+            }
+            StreamError::Broken => {
+                Self::new(problem::INTERNAL, "the log cannot be read at this position; the relay's log says more")
             }
             error => {
                 tracing::warn!(%error, "a stream could not begin");
