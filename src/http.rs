@@ -47,6 +47,7 @@ mod streams;
 mod subscriptions;
 pub mod tokens;
 mod views;
+mod websocket;
 pub mod websub;
 
 use audit::Audit;

@@ -11,6 +11,7 @@ use crate::model::{Event, Seq};
 
 mod ndjson;
 mod sse;
+mod ws;
 
 /// What stands around an event's data.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -128,7 +129,10 @@ pub struct Format {
 }
 
 /// Every format; the first is the default.
-pub const FORMATS: &[Format] = &[ndjson::FORMAT, sse::FORMAT];
+pub const FORMATS: &[Format] = &[ndjson::FORMAT, sse::FORMAT, ws::FORMAT];
+
+/// What a request that is upgraded to a WebSocket asks for, whatever it accepts otherwise.
+pub const WEBSOCKET: &str = ws::FORMAT.name;
 
 /// None of the formats was asked for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -27,6 +27,8 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 pub(super) enum Loaded {
     /// Events, or none of interest up to `through`.
     Events {
+        /// The position that was asked about.
+        after: Seq,
         /// What retention took in front of them.
         gap: Option<(Seq, Seq)>,
         /// The events, encoded.
@@ -34,8 +36,16 @@ pub(super) enum Loaded {
         /// Everything up to here was looked at.
         through: Seq,
     },
-    /// The log is damaged; the stream cannot go on.
-    Broken,
+    /// The log is damaged behind this position; the stream cannot go on.
+    Broken(Seq),
+}
+
+impl Loaded {
+    /// Whether this is what stands behind `position`.
+    pub(super) fn is_behind(&self, position: Seq) -> bool {
+        let (Self::Events { after, .. } | Self::Broken(after)) = self;
+        *after == position
+    }
 }
 
 /// The reads of one ring.
@@ -88,7 +98,7 @@ async fn load(worker: &State, ring: &Ring, after: Seq) -> Option<Loaded> {
             Ok(batch) => batch,
             Err(error) if error.kind == StorageErrorKind::Corrupt => {
                 tracing::error!(%error, %after, "the log cannot be read; the streams at this position end");
-                return Some(Loaded::Broken);
+                return Some(Loaded::Broken(after));
             }
             Err(error) => {
                 tracing::warn!(%error, %after, "the log could not be read for streams; trying again");
@@ -117,7 +127,7 @@ async fn load(worker: &State, ring: &Ring, after: Seq) -> Option<Loaded> {
         // Pages that are still in memory come without waiting.
         tokio::task::yield_now().await;
     }
-    Some(Loaded::Events { gap: found.gap, segment: found.events.finish(), through: found.through })
+    Some(Loaded::Events { after, gap: found.gap, segment: found.events.finish(), through: found.through })
 }
 
 impl Loads {

@@ -8,7 +8,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 
 use super::auth::Scope;
 use super::problem::Problem;
-use super::{HttpState, ask, at, get, websub};
+use super::{HttpState, ask, at, get, websocket, websub};
 
 use crate::egress::{self, StreamError, Worker};
 
@@ -20,13 +20,17 @@ pub(super) fn routes(config: &mut web::ServiceConfig) {
 async fn stream(state: Data<HttpState>, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let caller = state.auth.require(&request, Scope::Stream)?;
     let worker = request.app_data::<Worker>().expect("invariant: every worker has its streams");
+    let handshake = websocket::handshake(&request, &state.cors_origins)?;
     let ask = ask::stream(&request)?;
     caller.follow(&ask.patterns)?;
     if let Some(seat) = caller.seat()? {
         egress::hold(&request, seat);
     }
     let link = websub::discovery(&state, &request, &ask.patterns);
-    let mut response = egress::respond(&request, worker, ask).await?;
+    let mut response = match handshake {
+        Some(handshake) => egress::websocket::upgrade(&request, worker, ask, handshake).await?,
+        None => egress::respond(&request, worker, ask).await?,
+    };
     if let Some(link) = link {
         response.headers_mut().insert(header::LINK, link);
     }
