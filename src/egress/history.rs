@@ -27,8 +27,6 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 pub(super) enum Loaded {
     /// Events, or none of interest up to `through`.
     Events {
-        /// The position that was asked about.
-        after: Seq,
         /// What retention took in front of them.
         gap: Option<(Seq, Seq)>,
         /// The events, encoded.
@@ -36,16 +34,8 @@ pub(super) enum Loaded {
         /// Everything up to here was looked at.
         through: Seq,
     },
-    /// The log is damaged behind this position; the stream cannot go on.
-    Broken(Seq),
-}
-
-impl Loaded {
-    /// Whether this is what stands behind `position`.
-    pub(super) fn is_behind(&self, position: Seq) -> bool {
-        let (Self::Events { after, .. } | Self::Broken(after)) = self;
-        *after == position
-    }
+    /// The log is damaged; the stream cannot go on.
+    Broken,
 }
 
 /// The reads of one ring.
@@ -61,6 +51,19 @@ pub(super) fn ask(worker: &Rc<State>, ring: &Rc<Ring>, place: usize, after: Seq)
     if known.is_some() {
         return known;
     }
+    begin(worker, ring, place, after);
+    None
+}
+
+/// Has read what a quick reader will want next, while it takes what it has.
+pub(super) fn ahead(worker: &Rc<State>, ring: &Rc<Ring>, place: usize, after: Seq) {
+    let is_known = ring.loads.recent.borrow().iter().any(|(at, loaded)| *at == after && loaded.strong_count() > 0);
+    if !is_known && !ring.covers(after) && after < worker.egress.follow().head() {
+        begin(worker, ring, place, after);
+    }
+}
+
+fn begin(worker: &Rc<State>, ring: &Rc<Ring>, place: usize, after: Seq) {
     let holder = ring.sleepers.await_load(place);
     let mut waiting = ring.loads.waiting.borrow_mut();
     let clients = waiting.entry(after).or_default();
@@ -68,7 +71,6 @@ pub(super) fn ask(worker: &Rc<State>, ring: &Rc<Ring>, place: usize, after: Seq)
     if clients.len() == 1 {
         actix_web::rt::spawn(run(Rc::clone(worker), Rc::clone(ring), after));
     }
-    None
 }
 
 async fn run(worker: Rc<State>, ring: Rc<Ring>, after: Seq) {
@@ -85,7 +87,7 @@ async fn run(worker: Rc<State>, ring: Rc<Ring>, after: Seq) {
         recent.push_front((after, Rc::downgrade(&loaded)));
     }
     for (place, holder) in clients {
-        ring.sleepers.deliver(place, holder, &loaded);
+        ring.sleepers.deliver(place, holder, after, &loaded);
     }
 }
 
@@ -98,7 +100,7 @@ async fn load(worker: &State, ring: &Ring, after: Seq) -> Option<Loaded> {
             Ok(batch) => batch,
             Err(error) if error.kind == StorageErrorKind::Corrupt => {
                 tracing::error!(%error, %after, "the log cannot be read; the streams at this position end");
-                return Some(Loaded::Broken(after));
+                return Some(Loaded::Broken);
             }
             Err(error) => {
                 tracing::warn!(%error, %after, "the log could not be read for streams; trying again");
@@ -127,7 +129,7 @@ async fn load(worker: &State, ring: &Ring, after: Seq) -> Option<Loaded> {
         // Pages that are still in memory come without waiting.
         tokio::task::yield_now().await;
     }
-    Some(Loaded::Events { after, gap: found.gap, segment: found.events.finish(), through: found.through })
+    Some(Loaded::Events { gap: found.gap, segment: found.events.finish(), through: found.through })
 }
 
 impl Loads {
