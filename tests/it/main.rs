@@ -33,6 +33,7 @@ mod docs;
 mod edge;
 mod endpoint_rows;
 mod filters;
+mod formats;
 mod history;
 mod layers;
 mod limits;
