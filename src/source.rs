@@ -7,9 +7,11 @@
 //! [`UpstreamClient`], which `fetcher` makes of the relay's gate.
 
 mod connection;
+mod credentials;
 mod fetcher;
 mod ndjson;
 mod record;
+mod request;
 mod runner;
 mod session;
 mod sse;
@@ -21,6 +23,7 @@ mod watch;
 pub mod reconnect;
 
 pub use connection::{BodyFault, ConnectFault, UpstreamBody, UpstreamClient, UpstreamRequest, UpstreamResponse};
+pub use credentials::TokenRequest;
 pub use reconnect::{Ending, EndingClass, ReconnectSettings, SourceState};
 pub use record::EventMapper;
 pub use session::Session;
