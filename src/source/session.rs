@@ -16,6 +16,7 @@ use super::reconnect::{Ending, EndingClass, Next, Reconnect};
 use super::record::{EventMapper, Record};
 use super::request::request;
 use super::status::{SkippedSample, StatusCell};
+use super::watch::Turn;
 use super::{BATCH_BYTES_SOFT_MAX, BATCH_EVENTS_MAX, Emission, SourceContext};
 use crate::clock::Timestamp;
 use crate::codec::SkipReason;
@@ -182,6 +183,31 @@ impl Session {
     /// The upstream's position moved without an event.
     pub fn moved(&mut self, resume: Option<ResumeToken>) {
         self.position = resume;
+    }
+
+    /// Has the position stored that was handed on; for one that no event carries.
+    pub async fn store_position(&self) {
+        if let Some(position) = self.resume.clone() {
+            self.context.emitter.moved(&self.spec.name, position).await;
+        }
+    }
+
+    /// Tells of something wrong with an upstream that is being read.
+    pub async fn alarm(&self, slug: &'static str, detail: String, turn: Turn) {
+        self.status.alarm(slug, detail, self.now());
+        self.context.emitter.turned(&self.spec.name, turn).await;
+    }
+
+    /// Whether the upstream is being read.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.connected
+    }
+
+    /// The time.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.context.clock.now()
     }
 
     /// The upstream wants this delay between connections.
