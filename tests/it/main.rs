@@ -45,6 +45,7 @@ mod net_wire;
 mod notices;
 mod ordering;
 mod pace;
+mod polls;
 mod promises;
 mod queue_rows;
 mod recovery;
