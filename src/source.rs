@@ -7,9 +7,13 @@
 //! [`UpstreamClient`], which `fetcher` makes of the relay's gate.
 
 mod connection;
+mod credentials;
 mod fetcher;
+mod long_poll;
 mod ndjson;
+mod poll;
 mod record;
+mod request;
 mod runner;
 mod session;
 mod sse;
@@ -21,6 +25,7 @@ mod watch;
 pub mod reconnect;
 
 pub use connection::{BodyFault, ConnectFault, UpstreamBody, UpstreamClient, UpstreamRequest, UpstreamResponse};
+pub use credentials::TokenRequest;
 pub use reconnect::{Ending, EndingClass, ReconnectSettings, SourceState};
 pub use record::EventMapper;
 pub use session::Session;
@@ -38,7 +43,7 @@ use crate::model::source::{SourceGap, SourceSettings, SourceSpec};
 use crate::model::{NewEvent, ResumeToken};
 
 /// Every protocol an upstream can be read with.
-pub const SOURCES: &[Protocol] = &[ndjson::PROTOCOL, sse::PROTOCOL];
+pub const SOURCES: &[Protocol] = &[long_poll::PROTOCOL, ndjson::PROTOCOL, poll::PROTOCOL, sse::PROTOCOL];
 
 /// Most events handed on at once.
 pub const BATCH_EVENTS_MAX: usize = 512;
@@ -154,7 +159,10 @@ pub trait Emitter: Send + Sync {
     /// Takes note of a stretch that was missed for good; `at_seq` is for the emitter to fill.
     async fn gap(&self, gap: SourceGap);
 
-    /// Takes note that a source is down, or up again.
+    /// Takes note of a position that no event carries.
+    async fn moved(&self, _source: &str, _position: ResumeToken) {}
+
+    /// Takes note that a source is down, or up again, or that something is wrong with it.
     async fn turned(&self, _source: &str, _turn: Turn) {}
 }
 

@@ -75,6 +75,12 @@ impl Notice {
         Self::of_source("source.up", source, json!({ "down_since": down_since.to_string() }))
     }
 
+    /// The cursor of an upstream went back; events that come again are known by their ids.
+    #[must_use]
+    pub fn source_cursor_went_back(source: &str, from: &str, to: &str) -> Self {
+        Self::of_source("source.cursor_went_back", source, json!({ "from": from, "to": to }))
+    }
+
     fn of_source(kind: &'static str, source: &str, mut data: Value) -> Self {
         data["source"] = json!(source);
         Self { kind, subject: source.to_owned(), data }

@@ -7,7 +7,8 @@
 use super::dial::{DialError, Gate};
 use super::socket::Socket;
 use super::target::Target;
-use super::tls::Tls;
+use super::tls::{Tls, TlsError};
+use super::token::{TokenEndpoint, TokenError};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::{Body as _, Incoming};
@@ -132,6 +133,35 @@ impl Fetcher {
     /// A client that goes out through `gate`.
     pub fn new(gate: Gate, tls: Tls) -> Self {
         Self { gate, tls }
+    }
+
+    /// The gate it goes out through.
+    pub fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    /// The same with trust and identity of its own; see [`Tls::with`].
+    ///
+    /// # Errors
+    /// When they cannot be used.
+    pub fn trusting(&self, ca_pem: Option<&str>, identity: Option<(&str, &str)>) -> Result<Self, TlsError> {
+        Ok(Self { gate: self.gate.clone(), tls: self.tls.with(ca_pem, identity)? })
+    }
+
+    /// A token endpoint behind the same gate, which may also have a certificate of `ca_pem`.
+    ///
+    /// # Errors
+    /// `Unusable` when the stored URL or certificate is no longer one.
+    pub fn token_endpoint(
+        &self,
+        url: &str,
+        client: (&str, &str),
+        scopes: &[String],
+        ca_pem: Option<&str>,
+    ) -> Result<TokenEndpoint, TokenError> {
+        let tls = ca_pem.map_or_else(|| Ok(self.tls.clone()), |pem| self.tls.also(pem));
+        let tls = tls.map_err(|_| TokenError::Unusable("has a certificate that cannot be read"))?;
+        TokenEndpoint::new(url, tls, client, scopes).map_err(|_| TokenError::Unusable("has a URL that cannot be used"))
     }
 
     /// Opens a bare vetted connection, for protocols that leave HTTP behind (WebSocket).

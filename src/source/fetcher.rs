@@ -1,5 +1,6 @@
 //! Connections through the relay's one gate out: fits `net::fetch` to what sources work with.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -7,17 +8,21 @@ use bytes::Bytes;
 use hyper::StatusCode;
 
 use super::connection::{BodyFault, ConnectFault, UpstreamBody, UpstreamClient, UpstreamRequest, UpstreamResponse};
+use super::credentials::TokenRequest;
 use crate::net::Target;
 use crate::net::dial::DialError;
 use crate::net::fetch::{FetchBody, FetchError, FetchRequest, Fetcher};
+use crate::net::token::{Token, TokenError};
 
 /// Longest wait for the head of an answer; the source's own idle timeout usually ends it earlier.
 const HEAD_TIMEOUT: Duration = Duration::from_mins(5);
+/// Longest wait for a token.
+const TOKEN_TIMEOUT: Duration = Duration::from_secs(15);
 
 #[async_trait]
 impl UpstreamClient for Fetcher {
     async fn fetch(&self, request: UpstreamRequest) -> Result<UpstreamResponse, ConnectFault> {
-        let target = Target::parse(&request.url).map_err(|error| ConnectFault {
+        let target = Target::parse_long(&request.url).map_err(|error| ConnectFault {
             slug: error.slug(),
             detail: error.to_string(),
             forbidden: true,
@@ -40,6 +45,20 @@ impl UpstreamClient for Fetcher {
             forbidden: false,
         })?;
         Ok(UpstreamResponse { status, headers: response.headers, body: Box::new(response.body) })
+    }
+
+    fn with(&self, ca_pem: Option<&str>, identity: Option<(&str, &str)>) -> Result<Arc<dyn UpstreamClient>, ConnectFault> {
+        let own = self.trusting(ca_pem, identity).map_err(|error| ConnectFault {
+            slug: "certificate",
+            detail: error.to_string(),
+            forbidden: true,
+        })?;
+        Ok(Arc::new(own))
+    }
+
+    async fn token(&self, request: TokenRequest<'_>) -> Result<Token, TokenError> {
+        let endpoint = self.token_endpoint(request.url, request.client, request.scopes, request.ca_pem)?;
+        endpoint.fetch(self.gate(), TOKEN_TIMEOUT).await
     }
 }
 

@@ -7,12 +7,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use hyper::StatusCode;
 use tokio_util::sync::CancellationToken;
 
-use super::connection::{self, UpstreamBody, UpstreamResponse};
+use super::connection::{self, UpstreamBody, UpstreamRequest, UpstreamResponse};
+use super::credentials::{Credentials, Shown};
 use super::reconnect::{Ending, EndingClass, Next, Reconnect};
 use super::record::{EventMapper, Record};
+use super::request::request;
 use super::status::{SkippedSample, StatusCell};
+use super::watch::Turn;
 use super::{BATCH_BYTES_SOFT_MAX, BATCH_EVENTS_MAX, Emission, SourceContext};
 use crate::clock::Timestamp;
 use crate::codec::SkipReason;
@@ -39,12 +43,13 @@ pub struct Session {
     /// Records seen on this connection.
     records: u64,
     connected: bool,
+    credentials: Credentials,
 }
 
 impl Session {
     pub(super) fn new(
         spec: Arc<SourceSpec>,
-        context: SourceContext,
+        mut context: SourceContext,
         status: Arc<StatusCell>,
         stop: CancellationToken,
         seed: [u8; 16],
@@ -59,6 +64,7 @@ impl Session {
             arrived_at: context.clock.now(),
             records: 0,
             connected: false,
+            credentials: Credentials::of(&spec, &mut context),
             spec,
             context,
             status,
@@ -83,17 +89,39 @@ impl Session {
     /// # Errors
     /// The [`Ending`] that any other answer, none within the idle timeout, or being stopped means.
     pub async fn request(&mut self, accept: &'static str) -> Result<UpstreamResponse, Ending> {
-        let request = connection::request(&self.spec, accept, self.resume.as_ref());
-        let answer = tokio::time::timeout(self.idle_timeout(), self.context.client.fetch(request));
-        let answer = self.stop.run_until_cancelled(answer).await.ok_or_else(Ending::cancelled)?;
-        let answer = answer.map_err(|_| Ending::new(EndingClass::Failed, "timeout", "the upstream does not answer"))?;
-        let response = answer.map_err(|fault| {
-            let class = if fault.forbidden { EndingClass::Denied } else { EndingClass::Failed };
-            Ending::new(class, fault.slug, fault.detail)
-        })?;
+        let request = request(&self.spec, accept, self.resume.as_ref());
+        let response = self.exchange(request).await?;
         match connection::refusal(response.status, &response.headers, self.context.clock.now()) {
             Some(ending) => Err(ending),
             None => Ok(response),
+        }
+    }
+
+    /// Sends a request with the source's credentials and waits for whatever is answered; once more when the upstream refuses a
+    /// token that was held.
+    ///
+    /// # Errors
+    /// The [`Ending`] that no answer within the idle timeout, no token, or being stopped means.
+    pub async fn exchange(&mut self, mut request: UpstreamRequest) -> Result<UpstreamResponse, Ending> {
+        let stop = self.stop.clone();
+        loop {
+            let now = self.context.clock.now();
+            let shown = stop.run_until_cancelled(self.credentials.show(&self.spec, &mut request.headers, now));
+            let shown = shown.await.ok_or_else(Ending::cancelled)??;
+            let answer = tokio::time::timeout(self.idle_timeout(), self.context.client.fetch(request.clone()));
+            let answer = stop.run_until_cancelled(answer).await.ok_or_else(Ending::cancelled)?;
+            let answer = answer.map_err(|_| Ending::new(EndingClass::Failed, "timeout", "the upstream does not answer"))?;
+            let response = answer.map_err(|fault| {
+                let class = if fault.forbidden { EndingClass::Denied } else { EndingClass::Failed };
+                Ending::new(class, fault.slug, fault.detail)
+            })?;
+            if response.status != StatusCode::UNAUTHORIZED {
+                return Ok(response);
+            }
+            self.credentials.refused();
+            if shown == Shown::Fixed {
+                return Ok(response);
+            }
         }
     }
 
@@ -155,6 +183,31 @@ impl Session {
     /// The upstream's position moved without an event.
     pub fn moved(&mut self, resume: Option<ResumeToken>) {
         self.position = resume;
+    }
+
+    /// Has the position stored that was handed on; for one that no event carries.
+    pub async fn store_position(&self) {
+        if let Some(position) = self.resume.clone() {
+            self.context.emitter.moved(&self.spec.name, position).await;
+        }
+    }
+
+    /// Tells of something wrong with an upstream that is being read.
+    pub async fn alarm(&self, slug: &'static str, detail: String, turn: Turn) {
+        self.status.alarm(slug, detail, self.now());
+        self.context.emitter.turned(&self.spec.name, turn).await;
+    }
+
+    /// Whether the upstream is being read.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.connected
+    }
+
+    /// The time.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.context.clock.now()
     }
 
     /// The upstream wants this delay between connections.

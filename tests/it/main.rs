@@ -46,6 +46,7 @@ mod net_wire;
 mod notices;
 mod ordering;
 mod pace;
+mod polls;
 mod promises;
 mod pull;
 mod queue_rows;

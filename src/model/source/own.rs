@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use super::parse::SourceRules;
 use crate::model::fields::Fields;
 
+pub mod poll;
 pub mod raw;
 
 /// Settings of one protocol beyond those that all have.
@@ -17,6 +18,8 @@ pub enum OwnSettings {
     /// The protocol has none.
     #[default]
     None,
+    /// Of `long-poll` and `poll`.
+    Poll(poll::PollSettings),
     /// Of `raw`.
     Raw(raw::RawSettings),
 }
@@ -32,7 +35,7 @@ pub(super) struct Row {
 }
 
 /// Every protocol with settings of its own.
-pub(super) const ROWS: &[Row] = &[raw::ROW];
+pub(super) const ROWS: &[Row] = &[poll::LONG_ROW, poll::ROW, raw::ROW];
 
 /// The row of a protocol, if it has settings of its own.
 pub(super) fn row(protocol: &str) -> Option<&'static Row> {
@@ -44,6 +47,7 @@ impl OwnSettings {
     pub(super) fn show(&self, settings: &mut Map<String, Value>) {
         match self {
             Self::None => {}
+            Self::Poll(poll) => poll.show(settings),
             Self::Raw(raw) => raw.show(settings),
         }
     }
