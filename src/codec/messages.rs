@@ -102,11 +102,14 @@ mod tests {
     #[test]
     fn a_bare_line_feed_ends_only_what_is_complete() {
         assert_eq!(frames(&[b"{\"a\":\n1}\r\n[2]\r\n"]), [record("{\"a\":\n1}"), record("[2]")]);
-        assert_eq!(frames(&[b"[1]\n\n\r\n[2]\n3"]), [record("[1]"), Frame::KeepAlive, Frame::KeepAlive, record("[2]"), record("3")]);
-        assert_eq!(frames(&[b"nope\n[2]\r\n"]), [
-            Frame::Skipped(SkipReason::BadJson, Bytes::from_static(b"nope")),
-            record("[2]"),
-        ]);
+        assert_eq!(
+            frames(&[b"[1]\n\n\r\n[2]\n3"]),
+            [record("[1]"), Frame::KeepAlive, Frame::KeepAlive, record("[2]"), record("3")]
+        );
+        assert_eq!(
+            frames(&[b"nope\n[2]\r\n"]),
+            [Frame::Skipped(SkipReason::BadJson, Bytes::from_static(b"nope")), record("[2]"),]
+        );
     }
 
     #[test]

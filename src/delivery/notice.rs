@@ -75,6 +75,12 @@ impl Notice {
         Self::of_source("source.up", source, json!({ "down_since": down_since.to_string() }))
     }
 
+    /// What an upstream said about its stream.
+    #[must_use]
+    pub fn source_said(kind: &'static str, source: &str, said: &Value) -> Self {
+        Self::of_source(kind, source, json!({ "said": said }))
+    }
+
     fn of_source(kind: &'static str, source: &str, mut data: Value) -> Self {
         data["source"] = json!(source);
         Self { kind, subject: source.to_owned(), data }

@@ -59,16 +59,18 @@ fn a_part_with_a_length_is_given_out_before_the_next_boundary() {
     let mut decoder = MultipartDecoder::new("B", 16);
     let mut chunk = Bytes::from_static(b"--B\r\nContent-Length: 8\r\nContent-Type: a/b\r\n\r\n1\n--B\r\n2");
     assert_eq!(decoder.next(&mut chunk), Some(part(Some("a/b"), "1\n--B\r\n2")));
-    assert_eq!(items(&[b"--B\r\nContent-Length: 1\r\n\r\n1\r\n--B\r\n\r\n2\r\n--B"]), [part(None, "1"), skipped(SkipReason::Partial)]);
+    assert_eq!(
+        items(&[b"--B\r\nContent-Length: 1\r\n\r\n1\r\n--B\r\n\r\n2\r\n--B"]),
+        [part(None, "1"), skipped(SkipReason::Partial)]
+    );
 }
 
 #[test]
 fn empty_parts_and_what_only_looks_like_a_boundary_are_told_apart() {
-    assert_eq!(items(&[b"--B\r\na: b\r\n\r\n--B\r\n\r\n\r\n--B\r\n\r\n-\r\n--BB\r\n-\r\n--B--"]), [
-        part(None, ""),
-        part(None, ""),
-        part(None, "-\r\n--BB\r\n-"),
-    ]);
+    assert_eq!(
+        items(&[b"--B\r\na: b\r\n\r\n--B\r\n\r\n\r\n--B\r\n\r\n-\r\n--BB\r\n-\r\n--B--"]),
+        [part(None, ""), part(None, ""), part(None, "-\r\n--BB\r\n-"),]
+    );
 }
 
 #[test]

@@ -178,7 +178,7 @@ impl Emitter for Recorder {
         Ok(())
     }
 
-    async fn gap(&self, gap: SourceGap) {
+    async fn gap(&self, _: &SourceSpec, gap: SourceGap) {
         self.gaps.lock().unwrap().push(gap);
     }
 }
