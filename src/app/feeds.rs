@@ -15,7 +15,7 @@ use crate::http::ports::{SourceControl, SourceStatus};
 use crate::ingest::{FromSource, Ingest};
 use crate::model::event::DataForm;
 use crate::model::source::{SourceGap, SourceSpec};
-use crate::model::{NewEvent, Topic};
+use crate::model::{NewEvent, Seq, Topic};
 use crate::registry::SourceRegistry;
 use crate::source::Sources;
 use crate::source::{Emission, EmitError, Emitter, ReconnectSettings, SOURCES, Said, SourceContext, Turn};
@@ -81,6 +81,20 @@ impl Intake {
     }
 }
 
+impl Intake {
+    /// Purges what a source wants forgotten; gives its position.
+    async fn purge(&self, spec: &SourceSpec, id: &str) -> Option<Seq> {
+        let seq = self.ingest.position(spec.topic.as_str(), &format!("/sources/{}", spec.name), id)?;
+        match self.follow.purge(seq).await {
+            Ok(is_known) => is_known.then_some(seq),
+            Err(error) => {
+                tracing::error!(%error, source.name = %spec.name, seq = seq.0, "an event could not be purged");
+                None
+            }
+        }
+    }
+}
+
 #[async_trait]
 impl Emitter for Intake {
     async fn emit(&self, source: &str, batch: Vec<Emission>) -> Result<(), EmitError> {
@@ -103,7 +117,11 @@ impl Emitter for Intake {
 
     async fn said(&self, spec: &SourceSpec, said: Said) {
         metrics::counter!("hookcast_source_said_total", "source" => spec.name.clone(), "kind" => said.kind).increment(1);
-        self.say(Notice::source_said(said.kind, &spec.name, &said.data));
+        let purged = match &said.purge {
+            Some(id) => self.purge(spec, id).await,
+            None => None,
+        };
+        self.say(Notice::source_said(said.kind, &spec.name, &said.data, purged));
     }
 
     async fn turned(&self, source: &str, turn: Turn) {

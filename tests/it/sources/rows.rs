@@ -198,7 +198,10 @@ fn every_row_of_ndjson_ends_as_it_says() {
         ("Content-Encoding: gzip, good", vec![gzipped("EVENTS:n", &gzip(hundred_lines.as_bytes()), &hundred, "eof")]),
         (
             "gzip bomb 10 MiB -> 10 GiB",
-            vec![gzipped("RECONNECT:decompression_limit", &gzip(&vec![b' '; 40 << 20]), &[], "decompression_limit")],
+            vec![
+                gzipped("RECONNECT:decompression_limit", &gzip(&vec![b' '; 40 << 20]), &[], "decompression_limit")
+                    .skips("line_too_long"),
+            ],
         ),
         ("corrupt gzip after 100 events", vec![gzipped("EVENTS:100; RECONNECT:decode", &damaged, &hundred, "decode")]),
     ]);
