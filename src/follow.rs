@@ -172,6 +172,12 @@ impl Follow {
         self.tail.purges()
     }
 
+    /// Up to which position a copy that was made earlier may hold what was purged since, and is to be read again.
+    #[must_use]
+    pub fn purged_to(&self) -> Seq {
+        self.tail.purged_to()
+    }
+
     /// The position before the first event that arrived at `time` or later.
     ///
     /// # Errors

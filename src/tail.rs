@@ -33,6 +33,8 @@ pub struct Tail {
     first_kept: AtomicU64,
     head: watch::Sender<Seq>,
     purges: AtomicU64,
+    /// The head when something was purged last.
+    purged_to: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -62,6 +64,7 @@ impl Tail {
             first_kept: AtomicU64::new(first_kept.0),
             head: watch::Sender::new(head),
             purges: AtomicU64::new(0),
+            purged_to: AtomicU64::new(0),
         }
     }
 
@@ -93,6 +96,7 @@ impl Tail {
                 ring.bytes = ring.bytes - before.bytes().len() + purged.bytes().len();
             }
         }
+        self.purged_to.fetch_max(self.head().0, Ordering::Release);
         self.purges.fetch_add(1, Ordering::Release);
         self.head.send_modify(|_| {});
     }
@@ -101,6 +105,12 @@ impl Tail {
     #[must_use]
     pub fn purges(&self) -> u64 {
         self.purges.load(Ordering::Acquire)
+    }
+
+    /// Up to which position a copy that was made earlier may hold what was purged since.
+    #[must_use]
+    pub fn purged_to(&self) -> Seq {
+        Seq(self.purged_to.load(Ordering::Acquire))
     }
 
     /// The newest committed position.
