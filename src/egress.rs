@@ -24,6 +24,7 @@ mod client;
 mod counts;
 mod feeder;
 pub mod format;
+pub mod gather;
 pub mod handover;
 mod history;
 mod ring;
@@ -78,7 +79,7 @@ impl Default for EgressSettings {
             tick: Duration::from_secs(1),
             ring_bytes_max: 256 * 1024,
             worker_bytes_max: 16 * 1024 * 1024,
-            load_bytes_max: 64 * 1024,
+            load_bytes_max: 96 * 1024,
         }
     }
 }
@@ -134,6 +135,9 @@ pub enum StreamError {
     /// The relay is shutting down.
     #[error("the relay is shutting down")]
     Closing,
+    /// The log is damaged where it would go on.
+    #[error("the log cannot be read at the position of this stream")]
+    Broken,
     /// The log did not say where the stream begins.
     #[error(transparent)]
     Storage(#[from] StorageError),

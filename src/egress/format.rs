@@ -9,6 +9,7 @@ use bytes::{BufMut, BytesMut};
 
 use crate::model::{Event, Seq};
 
+mod list;
 mod ndjson;
 mod sse;
 
@@ -129,6 +130,9 @@ pub struct Format {
 
 /// Every format; the first is the default.
 pub const FORMATS: &[Format] = &[ndjson::FORMAT, sse::FORMAT];
+
+/// Elements of a JSON list, each with a comma behind it; for answers that end.
+pub static LIST: Format = list::FORMAT;
 
 /// None of the formats was asked for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
