@@ -34,6 +34,7 @@ mod edge;
 mod endpoint_rows;
 mod filters;
 mod formats;
+mod framings;
 mod history;
 mod layers;
 mod limits;

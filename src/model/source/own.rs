@@ -9,6 +9,7 @@ use super::parse::SourceRules;
 use crate::model::fields::Fields;
 
 pub mod poll;
+pub mod profile;
 pub mod raw;
 
 /// Settings of one protocol beyond those that all have.
@@ -20,6 +21,8 @@ pub enum OwnSettings {
     None,
     /// Of `long-poll` and `poll`.
     Poll(poll::PollSettings),
+    /// Of `ndjson` and `length`, when they have one.
+    Profile(profile::Profile),
     /// Of `raw`.
     Raw(raw::RawSettings),
 }
@@ -35,7 +38,7 @@ pub(super) struct Row {
 }
 
 /// Every protocol with settings of its own.
-pub(super) const ROWS: &[Row] = &[poll::LONG_ROW, poll::ROW, raw::ROW];
+pub(super) const ROWS: &[Row] = &[poll::LONG_ROW, poll::ROW, profile::NDJSON, profile::LENGTH, raw::ROW];
 
 /// The row of a protocol, if it has settings of its own.
 pub(super) fn row(protocol: &str) -> Option<&'static Row> {
@@ -43,11 +46,21 @@ pub(super) fn row(protocol: &str) -> Option<&'static Row> {
 }
 
 impl OwnSettings {
+    /// The profile of the stream, if it has one.
+    #[must_use]
+    pub const fn profile(&self) -> Option<profile::Profile> {
+        match self {
+            Self::Profile(profile) => Some(*profile),
+            _ => None,
+        }
+    }
+
     /// Adds what GET shows of them to `settings`; no secrets.
     pub(super) fn show(&self, settings: &mut Map<String, Value>) {
         match self {
             Self::None => {}
             Self::Poll(poll) => poll.show(settings),
+            Self::Profile(profile) => profile.show(settings),
             Self::Raw(raw) => raw.show(settings),
         }
     }
