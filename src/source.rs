@@ -17,10 +17,13 @@ mod status;
 mod stream;
 mod supervisor;
 mod watch;
+mod websocket;
 
 pub mod reconnect;
 
-pub use connection::{BodyFault, ConnectFault, UpstreamBody, UpstreamClient, UpstreamRequest, UpstreamResponse};
+pub use connection::{
+    BodyFault, ConnectFault, UpstreamBody, UpstreamClient, UpstreamPipe, UpstreamRequest, UpstreamResponse, UpstreamUpgrade,
+};
 pub use reconnect::{Ending, EndingClass, ReconnectSettings, SourceState};
 pub use record::EventMapper;
 pub use session::Session;
@@ -38,7 +41,7 @@ use crate::model::source::{SourceGap, SourceSettings, SourceSpec};
 use crate::model::{NewEvent, ResumeToken};
 
 /// Every protocol an upstream can be read with.
-pub const SOURCES: &[Protocol] = &[ndjson::PROTOCOL, sse::PROTOCOL];
+pub const SOURCES: &[Protocol] = &[ndjson::PROTOCOL, sse::PROTOCOL, websocket::PROTOCOL];
 
 /// Most events handed on at once.
 pub const BATCH_EVENTS_MAX: usize = 512;

@@ -21,6 +21,8 @@ pub struct Record {
     pub kind: Option<String>,
     /// The upstream's position after it.
     pub resume: Option<ResumeToken>,
+    /// Its content type, when the protocol says one.
+    pub content_type: Option<String>,
 }
 
 /// Makes the events of one source.
@@ -74,7 +76,7 @@ impl EventMapper {
         let given_kind = find(&self.kind).or(record.kind);
         let (subject, time) = (find(&self.subject), find(&self.time));
         let id = self.fit(given_id, ID_BYTES_MAX);
-        let (content_type, form) = self.typing(record.is_json, &record.data);
+        let (content_type, form) = self.typing(record.is_json, record.content_type.as_deref(), &record.data);
         let content_type = content_type.to_owned();
         let time = self.fit(time, ATTRIBUTE_BYTES_MAX).filter(|text| {
             let well_formed = Timestamp::parse_rfc3339(text).is_ok();
@@ -104,12 +106,13 @@ impl EventMapper {
         std::mem::take(&mut self.dropped)
     }
 
-    fn typing(&self, is_json: bool, data: &[u8]) -> (&str, DataForm) {
-        match &self.content_type {
-            Some((text, true)) if is_json => (text, DataForm::Json),
-            Some((text, _)) => (text, data_form(text, data)),
-            None if is_json => ("application/json", DataForm::Json),
-            None => ("text/plain", data_form("text/plain", data)),
+    fn typing<'a>(&'a self, is_json: bool, given: Option<&'a str>, data: &[u8]) -> (&'a str, DataForm) {
+        match (&self.content_type, given) {
+            (Some((text, true)), _) if is_json => (text, DataForm::Json),
+            (Some((text, _)), _) => (text, data_form(text, data)),
+            (None, Some(text)) => (text, data_form(text, data)),
+            (None, None) if is_json => ("application/json", DataForm::Json),
+            (None, None) => ("text/plain", data_form("text/plain", data)),
         }
     }
 

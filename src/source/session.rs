@@ -7,9 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use hyper::header::HeaderMap;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::connection::{self, UpstreamBody, UpstreamResponse};
+use super::connection::{self, ConnectFault, UpstreamBody, UpstreamPipe, UpstreamResponse};
 use super::reconnect::{Ending, EndingClass, Next, Reconnect};
 use super::record::{EventMapper, Record};
 use super::status::{SkippedSample, StatusCell};
@@ -84,17 +86,50 @@ impl Session {
     /// The [`Ending`] that any other answer, none within the idle timeout, or being stopped means.
     pub async fn request(&mut self, accept: &'static str) -> Result<UpstreamResponse, Ending> {
         let request = connection::request(&self.spec, accept, self.resume.as_ref());
-        let answer = tokio::time::timeout(self.idle_timeout(), self.context.client.fetch(request));
-        let answer = self.stop.run_until_cancelled(answer).await.ok_or_else(Ending::cancelled)?;
-        let answer = answer.map_err(|_| Ending::new(EndingClass::Failed, "timeout", "the upstream does not answer"))?;
-        let response = answer.map_err(|fault| {
-            let class = if fault.forbidden { EndingClass::Denied } else { EndingClass::Failed };
-            Ending::new(class, fault.slug, fault.detail)
-        })?;
+        let response = self.answer(self.context.client.fetch(request)).await?;
         match connection::refusal(response.status, &response.headers, self.context.clock.now()) {
             Some(ending) => Err(ending),
             None => Ok(response),
         }
+    }
+
+    /// Sends the source's request with `more` headers, which ask for another protocol, and waits for a 101.
+    ///
+    /// # Errors
+    /// The [`Ending`] that any other answer, none within the idle timeout, or being stopped means.
+    pub(super) async fn upgrade(&mut self, more: HeaderMap) -> Result<(Box<dyn UpstreamPipe>, HeaderMap), Ending> {
+        let mut request = connection::request(&self.spec, "*/*", self.resume.as_ref());
+        request.headers.extend(more);
+        let answer = self.answer(self.context.client.upgrade(request)).await?;
+        if let Some(pipe) = answer.pipe {
+            return Ok((pipe, answer.headers));
+        }
+        Err(connection::refusal(answer.status, &answer.headers, self.context.clock.now()).unwrap_or_else(|| {
+            let detail = format!("the upstream does not change the protocol ({})", answer.status.as_u16());
+            Ending::new(EndingClass::Failed, "handshake", detail)
+        }))
+    }
+
+    /// Waits for an answer.
+    async fn answer<T>(&self, asking: impl Future<Output = Result<T, ConnectFault>>) -> Result<T, Ending> {
+        let answer = tokio::time::timeout(self.idle_timeout(), asking);
+        let answer = self.stop.run_until_cancelled(answer).await.ok_or_else(Ending::cancelled)?;
+        let answer = answer.map_err(|_| Ending::new(EndingClass::Failed, "timeout", "the upstream does not answer"))?;
+        answer.map_err(|fault| {
+            let class = if fault.forbidden { EndingClass::Denied } else { EndingClass::Failed };
+            Ending::new(class, fault.slug, fault.detail)
+        })
+    }
+
+    /// Writes to a connection that has left HTTP behind.
+    ///
+    /// # Errors
+    /// The [`Ending`] when it broke, takes nothing for the idle timeout, or the source is stopped.
+    pub(super) async fn write(&self, pipe: &mut dyn UpstreamPipe, bytes: &[u8]) -> Result<(), Ending> {
+        let written = tokio::time::timeout(self.idle_timeout(), pipe.write(bytes));
+        let written = self.stop.run_until_cancelled(written).await.ok_or_else(Ending::cancelled)?;
+        let written = written.map_err(|_| Ending::new(EndingClass::Lost, "idle", "the upstream takes nothing"))?;
+        written.map_err(|fault| Ending::new(EndingClass::Lost, fault.slug, fault.detail))
     }
 
     /// The upstream is being read from now on; tells of the gap since the last time when it cannot be made good.
@@ -120,7 +155,16 @@ impl Session {
     /// # Errors
     /// The [`Ending`] that a broken body, silence or being stopped means.
     pub async fn next_chunk(&mut self, body: &mut dyn UpstreamBody) -> Result<Option<Bytes>, Ending> {
-        let next = tokio::time::timeout(self.idle_timeout(), body.next_chunk());
+        self.next_chunk_by(body, Instant::now() + self.idle_timeout()).await
+    }
+
+    /// [`Session::next_chunk`] for readers that are woken by other things too: silence lasts until `deadline`.
+    pub(super) async fn next_chunk_by(
+        &mut self,
+        body: &mut dyn UpstreamBody,
+        deadline: Instant,
+    ) -> Result<Option<Bytes>, Ending> {
+        let next = tokio::time::timeout_at(deadline, body.next_chunk());
         let next = self.stop.run_until_cancelled(next).await.ok_or_else(Ending::cancelled)?;
         let next = next.map_err(|_| Ending::new(EndingClass::Lost, "idle", "nothing came within the idle timeout"))?;
         self.arrived_at = self.context.clock.now();
@@ -231,7 +275,7 @@ impl Session {
         self.stop.run_until_cancelled(tokio::time::sleep(delay)).await.is_some()
     }
 
-    fn idle_timeout(&self) -> Duration {
+    pub(super) fn idle_timeout(&self) -> Duration {
         self.spec.settings.idle_timeout
     }
 }

@@ -43,6 +43,7 @@ impl Sse {
             id: event.id.map(|id| id.to_string()),
             kind: event.kind,
             resume,
+            ..Record::default()
         }
     }
 }

@@ -9,6 +9,7 @@ use super::parse::SourceRules;
 use crate::model::fields::Fields;
 
 pub mod raw;
+pub mod websocket;
 
 /// Settings of one protocol beyond those that all have.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +20,9 @@ pub enum OwnSettings {
     None,
     /// Of `raw`.
     Raw(raw::RawSettings),
+    /// Of `websocket`; boxed, because it is the large one.
+    #[serde(rename = "websocket")]
+    WebSocket(Box<websocket::WebSocketSettings>),
 }
 
 /// The settings of one protocol, as definitions have them.
@@ -32,7 +36,7 @@ pub(super) struct Row {
 }
 
 /// Every protocol with settings of its own.
-pub(super) const ROWS: &[Row] = &[raw::ROW];
+pub(super) const ROWS: &[Row] = &[raw::ROW, websocket::ROW];
 
 /// The row of a protocol, if it has settings of its own.
 pub(super) fn row(protocol: &str) -> Option<&'static Row> {
@@ -45,6 +49,7 @@ impl OwnSettings {
         match self {
             Self::None => {}
             Self::Raw(raw) => raw.show(settings),
+            Self::WebSocket(websocket) => websocket.show(settings),
         }
     }
 }
