@@ -6,3 +6,4 @@ mod ndjson;
 mod sse;
 mod supervision;
 mod support;
+mod websocket;
