@@ -5,5 +5,6 @@
 
 mod nchan;
 mod others;
+mod pushpin;
 mod support;
 mod websocket;

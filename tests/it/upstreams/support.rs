@@ -30,11 +30,17 @@ pub(crate) struct Tool {
     child: Child,
     /// What it printed first.
     pub(crate) port: u16,
+    /// Whether it is asked to end, because it has children of its own to end.
+    is_asked: bool,
 }
 
 impl Drop for Tool {
     fn drop(&mut self) {
-        let _ = self.child.kill();
+        if self.is_asked {
+            let _ = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
+        } else {
+            let _ = self.child.kill();
+        }
         let _ = self.child.wait();
     }
 }
@@ -46,7 +52,7 @@ impl Tool {
         let mut line = String::new();
         std::io::BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let port = line.trim().parse().unwrap_or_else(|_| panic!("{command:?} printed no port: {line:?}"));
-        Self { child, port }
+        Self { child, port, is_asked: false }
     }
 
     /// Starts a program of `tests/tools` in Python.
@@ -65,9 +71,15 @@ impl Tool {
     pub(crate) async fn listening(command: &mut Command, port: u16) -> Self {
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         let child = child.unwrap_or_else(|error| panic!("{command:?}: {error}; run `make tools` first"));
-        let tool = Self { child, port };
+        let tool = Self { child, port, is_asked: false };
         eventually("a server that listens", async || TcpStream::connect(("127.0.0.1", port)).await.ok()).await;
         tool
+    }
+
+    /// The same, asked to end instead of killed.
+    pub(crate) fn gently(mut self) -> Self {
+        self.is_asked = true;
+        self
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
