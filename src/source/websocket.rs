@@ -36,10 +36,15 @@ const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 const PINGS_IN_IDLE_TIMEOUT: u32 = 3;
 
 fn check(spec: &SourceSpec) -> Result<(), SettingsError> {
-    if spec.settings.method == "GET" {
-        return Ok(());
+    if spec.settings.method != "GET" {
+        return Err(SettingsError { pointer: "/settings/method", problem: "a WebSocket is asked for by GET".to_owned() });
     }
-    Err(SettingsError { pointer: "/settings/method", problem: "a WebSocket is asked for by GET".to_owned() })
+    if let OwnSettings::WebSocket(own) = &spec.settings.own
+        && let Some(Err(error)) = own.resume.as_deref().map(Pointer::parse)
+    {
+        return Err(SettingsError { pointer: "/settings/resume", problem: error.to_string() });
+    }
+    Ok(())
 }
 
 struct WebSocket {

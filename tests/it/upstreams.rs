@@ -6,5 +6,6 @@
 mod nchan;
 mod others;
 mod pushpin;
+mod recordings;
 mod support;
 mod websocket;

@@ -246,7 +246,7 @@ fn read_settings(fields: &Fields<'_>, protocol: &str, rules: &SourceRules<'_>) -
 }
 
 /// RFC 6901 §3.
-fn read_json_pointer(settings: &Fields<'_>, name: &str) -> Option<String> {
+pub(super) fn read_json_pointer(settings: &Fields<'_>, name: &str) -> Option<String> {
     let given = settings.short_text(name)?;
     let escapes_are_sound = given.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']));
     if given.starts_with('/') && escapes_are_sound {

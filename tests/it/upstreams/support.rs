@@ -51,7 +51,9 @@ impl Tool {
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         std::io::BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let port = line.trim().parse().unwrap_or_else(|_| panic!("{command:?} printed no port: {line:?}"));
+        // The last number of the line: some print a whole URL.
+        let port = line.trim_end().trim_end_matches('/').rsplit(':').next().unwrap_or_default();
+        let port = port.parse().unwrap_or_else(|_| panic!("{command:?} printed no port: {line:?}"));
         Self { child, port, is_asked: false }
     }
 

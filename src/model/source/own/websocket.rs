@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::super::parse::read_json_pointer;
 use super::{OwnSettings, Row};
-use crate::codec::pointer::Pointer;
 use crate::model::fields::{FieldError, Fields, child, quoted};
 use crate::model::subscription::parse::UrlJudge;
 use crate::units::format_duration;
@@ -63,7 +63,7 @@ fn read(settings: &Fields<'_>) -> WebSocketSettings {
         subprotocols: read_subprotocols(settings),
         subscribe: read_messages(settings, "subscribe"),
         resume_message: read_messages(settings, "resume_message"),
-        resume: read_pointer(settings),
+        resume: read_json_pointer(settings, "resume"),
         ping: settings.duration("ping", PING, "ping").unwrap_or(WebSocketSettings::default().ping),
     }
 }
@@ -107,15 +107,6 @@ fn read_messages(settings: &Fields<'_>, name: &str) -> Vec<Value> {
         }
     }
     messages
-}
-
-fn read_pointer(settings: &Fields<'_>) -> Option<String> {
-    let given = settings.short_text("resume")?;
-    if given.is_empty() || Pointer::parse(given).is_err() {
-        settings.refuse("resume", "json_pointer", format!("{} is not a JSON pointer such as \"/time_us\"", quoted(given)));
-        return None;
-    }
-    Some(given.to_owned())
 }
 
 impl WebSocketSettings {
