@@ -1,366 +1,330 @@
-//! WebSocket messages out of chunks, and frames into bytes, for either side of a connection.
+//! Frames of the WebSocket protocol: what a client sends, cut anywhere, and the heads of what a server sends.
 //!
-//! Reads frames as the network cut them, puts fragments together, undoes masks and caps what a message may hold: one over the
-//! cap is left out, not held. What breaks the protocol is a [`WsFault`] with the close code that answers it. Extensions are
-//! not known, so a reserved bit is a fault. Whether and when a ping is answered is not its business.
-//! Spec: RFC 6455 §5, §7.4, §8.1.
+//! Reads as a server must: masked, unextended, in order, within bounds. Of a message it keeps as little as whoever reads it
+//! needs, however long it is. Writes frames that are whole messages, unmasked. What a message means is not its business.
+//!
+//! Spec: RFC 6455, sections 5 and 7.4.
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{BufMut as _, BytesMut};
 
-use super::SkipReason;
+pub mod messages;
+mod utf8;
 
-/// Most frames a message may be made of.
-pub const FRAGMENTS_MAX: u32 = 131_072;
-/// Longest payload of a control frame, in bytes.
+use utf8::Utf8;
+
+/// Largest frame and largest message that is read, in bytes.
+pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
+/// As many bytes of a text are kept; of a longer one only its length is known.
+pub const TEXT_BYTES_KEPT: usize = 256;
+/// Most bytes a ping, pong or close may carry.
 pub const CONTROL_BYTES_MAX: usize = 125;
-/// Longest head of a frame: two bytes, a length, a mask.
-const HEAD_BYTES_MAX: usize = 14;
-/// Kept of a message over the cap, in bytes.
-const SKIPPED_HEAD_BYTES: usize = 256;
 
-/// Which side of a connection is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sender {
-    /// Frames of a server: never masked.
-    Server,
-    /// Frames of a client: always masked.
-    Client,
-}
+/// Largest head of a frame that a server sends.
+const HEAD_BYTES_MAX: usize = 10;
+/// Head of a frame of 126 to 65,535 bytes, as most events are.
+const USUAL_HEAD_BYTES: usize = 4;
+const FIN: u8 = 0x80;
+const RESERVED_BITS: u8 = 0x70;
+const OPCODE: u8 = 0x0f;
+const MASKED: u8 = 0x80;
+const MASK_BYTES: usize = 4;
 
-/// What a frame is.
+/// What a frame carries, as its opcode says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 pub enum Opcode {
-    /// Goes on with a message.
-    Continuation = 0,
-    /// Begins a text.
-    Text = 1,
-    /// Begins bytes.
-    Binary = 2,
-    /// The last frame of a side.
-    Close = 8,
-    /// Asks for a pong.
-    Ping = 9,
-    /// Answers a ping.
-    Pong = 10,
+    /// More of a message.
+    Continuation = 0x0,
+    /// Text, or its beginning.
+    Text = 0x1,
+    /// Bytes, or their beginning.
+    Binary = 0x2,
+    /// The last frame of its sender.
+    Close = 0x8,
+    /// To be answered.
+    Ping = 0x9,
+    /// An answer, or a sign of life.
+    Pong = 0xa,
 }
 
 impl Opcode {
-    fn of(bits: u8) -> Option<Self> {
+    fn parse(bits: u8) -> Option<Self> {
         let all = [Self::Continuation, Self::Text, Self::Binary, Self::Close, Self::Ping, Self::Pong];
         all.into_iter().find(|opcode| *opcode as u8 == bits)
     }
 
-    const fn is_control(self) -> bool {
-        self as u8 >= 8
+    fn is_control(self) -> bool {
+        self as u8 & 0x8 != 0
     }
 }
 
-/// What came.
+/// What a client said, once it is whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum WsItem {
-    /// A whole text, checked to be UTF-8; a slice of the chunk when it lies in one frame inside one.
-    Text(Bytes),
-    /// Whole bytes.
-    Binary(Bytes),
-    /// A ping, to be answered with the same bytes.
-    Ping(Bytes),
+pub enum Message {
+    /// A text; `None` when it is longer than [`TEXT_BYTES_KEPT`].
+    Text(Option<String>),
+    /// Bytes, or the beginning of them: nobody waits for the rest.
+    Binary,
+    /// A ping and what it carries.
+    Ping(Vec<u8>),
     /// A pong.
     Pong,
-    /// The other side closes, with its code if it gave one; nothing follows.
-    Close(Option<u16>, String),
-    /// A message that is left out, and its beginning.
-    Skipped(SkipReason, Bytes),
+    /// The last frame, with the status code if it has one.
+    Close(Option<u16>),
 }
 
-/// The other side broke the protocol; the connection cannot be read any further.
+/// Why the connection has to be failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum WsFault {
-    /// Against the rules for frames.
-    #[error("the frames break the protocol: {0}")]
+pub enum Violation {
+    /// The protocol was not followed.
+    #[error("{0}")]
     Protocol(&'static str),
     /// A text that is not UTF-8.
-    #[error("a text is not UTF-8")]
-    Utf8,
-    /// A message of more than [`FRAGMENTS_MAX`] frames.
-    #[error("a message has more than {FRAGMENTS_MAX} frames")]
-    Fragments,
+    #[error("a text that is not UTF-8")]
+    NotUtf8,
+    /// A frame or message over [`MESSAGE_BYTES_MAX`].
+    #[error("a message over 64 KiB")]
+    TooLarge,
 }
 
-impl WsFault {
-    /// The close code that answers it.
+impl Violation {
+    /// The status code of the close frame that answers it.
     #[must_use]
     pub const fn code(self) -> u16 {
         match self {
             Self::Protocol(_) => 1002,
-            Self::Utf8 => 1007,
-            Self::Fragments => 1009,
+            Self::NotUtf8 => 1007,
+            Self::TooLarge => 1009,
+        }
+    }
+
+    /// The reason in it.
+    #[must_use]
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::Protocol(reason) => reason,
+            Self::NotUtf8 => "a text that is not UTF-8",
+            Self::TooLarge => "a message over 64 KiB",
         }
     }
 }
 
-/// Reads the frames of one side.
-#[derive(Debug)]
-pub struct WsDecoder {
-    sender: Sender,
-    message_bytes_max: usize,
-    /// The head of the next frame, as far as it came.
+/// Reads what a client sends. After a [`Violation`] it must not be asked again.
+#[derive(Debug, Default)]
+pub struct Decoder {
     head: Vec<u8>,
     frame: Option<Frame>,
-    /// Payload of the control frame that is being read.
-    control: BytesMut,
-    message: Option<Message>,
+    /// The message of which a frame was final not yet.
+    message: Option<Opcode>,
+    message_bytes: usize,
+    utf8: Utf8,
+    /// What is kept of the message.
+    text: Vec<u8>,
+    /// What the control frame under way carries.
+    control: Vec<u8>,
+    frames: u64,
 }
 
-/// The frame whose payload is being read.
-#[derive(Debug)]
+/// A frame whose head was read.
+#[derive(Clone, Copy, Debug)]
 struct Frame {
     opcode: Opcode,
     is_final: bool,
-    /// Bytes of the payload to come.
-    left: u64,
-    mask: Option<[u8; 4]>,
-    /// Bytes of the payload that came.
-    taken: usize,
+    mask: [u8; MASK_BYTES],
+    bytes: usize,
+    read: usize,
 }
 
-/// The message that is being put together.
-#[derive(Debug)]
-struct Message {
-    is_text: bool,
-    fragments: u32,
-    data: BytesMut,
-    is_too_large: bool,
-}
-
-impl WsDecoder {
-    /// A decoder that leaves messages over `message_bytes_max` out.
+impl Decoder {
+    /// Frames that were begun so far.
     #[must_use]
-    pub fn new(sender: Sender, message_bytes_max: usize) -> Self {
-        let head = Vec::with_capacity(HEAD_BYTES_MAX);
-        Self { sender, message_bytes_max, head, frame: None, control: BytesMut::new(), message: None }
+    pub fn frames(&self) -> u64 {
+        self.frames
     }
 
-    /// The next item complete inside `chunk`; `None` when the chunk is used up.
+    /// Takes bytes from the front of `input`, which it unmasks in place: how many, and what they completed. Nothing completed
+    /// means that all were taken.
     ///
     /// # Errors
-    /// [`WsFault`]; nothing more can be read after it.
-    pub fn next(&mut self, chunk: &mut Bytes) -> Result<Option<WsItem>, WsFault> {
-        loop {
-            let Some(frame) = &mut self.frame else {
-                match self.read_head(chunk)? {
-                    true => continue,
-                    false => return Ok(None),
+    /// [`Violation`]; what stands behind it cannot be read.
+    pub fn next(&mut self, input: &mut [u8]) -> Result<(usize, Option<Message>), Violation> {
+        let mut taken = 0;
+        while taken < input.len() {
+            if self.frame.is_none() {
+                self.head.push(input[taken]);
+                taken += 1;
+                self.frame = self.parse_head()?;
+                if self.frame.is_none() {
+                    continue;
                 }
-            };
-            let length = usize::try_from(frame.left).unwrap_or(usize::MAX).min(chunk.len());
-            let mut part = chunk.split_to(length);
-            frame.left -= length as u64;
-            if let Some(mask) = frame.mask {
-                part = unmasked(&part, mask, frame.taken);
+                self.head = Vec::new();
+                self.frames += 1;
             }
-            // Only the last two bits of it are used.
-            frame.taken = frame.taken.wrapping_add(length);
-            let (opcode, is_final, is_whole) = (frame.opcode, frame.is_final, frame.left == 0);
-            if is_whole {
-                self.frame = None;
+            let Some(mut frame) = self.frame.take() else { continue };
+            let part = (frame.bytes - frame.read).min(input.len() - taken);
+            let payload = &mut input[taken..taken + part];
+            for (at, byte) in payload.iter_mut().enumerate() {
+                *byte ^= frame.mask[(frame.read + at) % MASK_BYTES];
             }
-            let item = if opcode.is_control() {
-                self.control.extend_from_slice(&part);
-                if is_whole { Some(control_item(opcode, self.control.split().freeze())?) } else { None }
-            } else {
-                self.take_data(part, is_whole && is_final)?
-            };
-            match item {
-                Some(item) => return Ok(Some(item)),
-                None if is_whole => {}
-                None => return Ok(None),
+            taken += part;
+            frame.read += part;
+            self.keep(frame.opcode, payload)?;
+            if frame.read < frame.bytes {
+                self.frame = Some(frame);
+            } else if let Some(message) = self.complete(frame)? {
+                return Ok((taken, Some(message)));
             }
         }
+        Ok((taken, None))
     }
 
-    /// Whether a message or a frame was begun and is not whole.
-    #[must_use]
-    pub fn is_inside(&self) -> bool {
-        self.frame.is_some() || self.message.is_some() || !self.head.is_empty()
+    /// The head, once it is whole; judged as early as its bytes allow.
+    fn parse_head(&mut self) -> Result<Option<Frame>, Violation> {
+        let head = &self.head;
+        let [first, second, ref rest @ ..] = head[..] else { return Ok(None) };
+        if first & RESERVED_BITS != 0 {
+            return Err(Violation::Protocol("reserved bits without an extension"));
+        }
+        let opcode = Opcode::parse(first & OPCODE).ok_or(Violation::Protocol("an unknown opcode"))?;
+        let (is_final, short) = (first & FIN != 0, usize::from(second & !MASKED));
+        if second & MASKED == 0 {
+            return Err(Violation::Protocol("an unmasked frame"));
+        }
+        if opcode.is_control() && !(is_final && short <= CONTROL_BYTES_MAX) {
+            return Err(Violation::Protocol("a control frame that is long or fragmented"));
+        }
+        match (opcode, self.message) {
+            (Opcode::Continuation, None) => return Err(Violation::Protocol("a continuation of nothing")),
+            (Opcode::Text | Opcode::Binary, Some(_)) => return Err(Violation::Protocol("a message inside another")),
+            _ => {}
+        }
+        let length_bytes = match short {
+            126 => 2,
+            127 => 8,
+            _ => 0,
+        };
+        let Some((length, mask)) = rest.split_at_checked(length_bytes) else { return Ok(None) };
+        let length = length.iter().fold(0u64, |length, byte| length << 8 | u64::from(*byte));
+        let bytes = match length_bytes {
+            0 => short,
+            2 if length < 126 => return Err(Violation::Protocol("a length in more bytes than it needs")),
+            8 if length <= u64::from(u16::MAX) => return Err(Violation::Protocol("a length in more bytes than it needs")),
+            _ => usize::try_from(length).unwrap_or(usize::MAX),
+        };
+        let before = if opcode.is_control() { 0 } else { self.message_bytes };
+        if bytes > MESSAGE_BYTES_MAX - before {
+            return Err(Violation::TooLarge);
+        }
+        let mask = <[u8; MASK_BYTES]>::try_from(mask).ok();
+        Ok(mask.map(|mask| Frame { opcode, is_final, mask, bytes, read: 0 }))
     }
 
-    /// Reads the head of a frame; `false` = the chunk is used up.
-    fn read_head(&mut self, chunk: &mut Bytes) -> Result<bool, WsFault> {
-        loop {
-            let wanted = match self.head.as_slice() {
-                [] | [_] => 2,
-                [first, second, ..] => {
-                    check_start(*first, *second, self.sender)?;
-                    head_length(*second)
+    /// Takes what is unmasked.
+    fn keep(&mut self, opcode: Opcode, payload: &[u8]) -> Result<(), Violation> {
+        if opcode.is_control() {
+            self.control.extend_from_slice(payload);
+            return Ok(());
+        }
+        self.message = self.message.or(Some(opcode));
+        self.message_bytes += payload.len();
+        if self.message == Some(Opcode::Text) {
+            if !self.utf8.push(payload) {
+                return Err(Violation::NotUtf8);
+            }
+            if self.message_bytes <= TEXT_BYTES_KEPT {
+                self.text.extend_from_slice(payload);
+            }
+        }
+        Ok(())
+    }
+
+    /// What a frame that is whole completes.
+    fn complete(&mut self, frame: Frame) -> Result<Option<Message>, Violation> {
+        let message = match frame.opcode {
+            Opcode::Ping => Message::Ping(std::mem::take(&mut self.control)),
+            Opcode::Pong => {
+                self.control = Vec::new();
+                Message::Pong
+            }
+            Opcode::Close => Message::Close(close_code(&std::mem::take(&mut self.control))?),
+            _ if self.message == Some(Opcode::Binary) => Message::Binary,
+            _ if frame.is_final => {
+                if !self.utf8.is_whole() {
+                    return Err(Violation::NotUtf8);
                 }
-            };
-            if self.head.len() == wanted && wanted >= 2 {
-                break;
+                let text = String::from_utf8(std::mem::take(&mut self.text)).ok();
+                Message::Text(text.filter(|_| self.message_bytes <= TEXT_BYTES_KEPT))
             }
-            if chunk.is_empty() {
-                return Ok(false);
-            }
-            self.head.push(chunk.get_u8());
+            _ => return Ok(None),
+        };
+        if frame.is_final && !frame.opcode.is_control() {
+            (self.message, self.message_bytes) = (None, 0);
         }
-        let frame = frame_of(&self.head)?;
-        self.head.clear();
-        self.begin(&frame)?;
-        self.frame = Some(frame);
-        Ok(true)
-    }
-
-    /// A data frame begins or continues a message.
-    fn begin(&mut self, frame: &Frame) -> Result<(), WsFault> {
-        match (frame.opcode, &mut self.message) {
-            (opcode, _) if opcode.is_control() => Ok(()),
-            (Opcode::Continuation, None) => Err(WsFault::Protocol("a continuation of nothing")),
-            (Opcode::Continuation, Some(message)) => {
-                message.fragments += 1;
-                if message.fragments > FRAGMENTS_MAX { Err(WsFault::Fragments) } else { Ok(()) }
-            }
-            (_, Some(_)) => Err(WsFault::Protocol("a message inside another")),
-            (opcode, none) => {
-                let is_text = opcode == Opcode::Text;
-                *none = Some(Message { is_text, fragments: 1, data: BytesMut::new(), is_too_large: false });
-                Ok(())
-            }
-        }
-    }
-
-    fn take_data(&mut self, part: Bytes, is_end: bool) -> Result<Option<WsItem>, WsFault> {
-        let message = self.message.as_mut().expect("invariant: a data frame belongs to a message");
-        let room = self.message_bytes_max - message.data.len().min(self.message_bytes_max);
-        if !message.is_too_large && part.len() > room {
-            message.is_too_large = true;
-            // What is kept for a look is copied, so that the rest of the buffer goes.
-            let mut head = BytesMut::with_capacity(SKIPPED_HEAD_BYTES);
-            let whole = message.data.iter().chain(part.iter()).copied();
-            head.extend(whole.take(SKIPPED_HEAD_BYTES));
-            message.data = head;
-        } else if !message.is_too_large && !(is_end && message.data.is_empty()) {
-            message.data.extend_from_slice(&part);
-        }
-        if !is_end {
-            return Ok(None);
-        }
-        let message = self.message.take().expect("invariant: a data frame belongs to a message");
-        if message.is_too_large {
-            return Ok(Some(WsItem::Skipped(SkipReason::EventTooLarge, message.data.freeze())));
-        }
-        // Nothing was held: the message lies in this part as a whole.
-        let data = if message.data.is_empty() { part } else { message.data.freeze() };
-        match message.is_text {
-            true if std::str::from_utf8(&data).is_err() => Err(WsFault::Utf8),
-            true => Ok(Some(WsItem::Text(data))),
-            false => Ok(Some(WsItem::Binary(data))),
-        }
+        Ok(Some(message))
     }
 }
 
-fn check_start(first: u8, second: u8, sender: Sender) -> Result<(), WsFault> {
-    let opcode = Opcode::of(first & 0x0f).ok_or(WsFault::Protocol("an unknown kind of frame"))?;
-    let is_masked = second & 0x80 != 0;
-    match sender {
-        _ if first & 0x70 != 0 => Err(WsFault::Protocol("a reserved bit is set")),
-        Sender::Server if is_masked => Err(WsFault::Protocol("a masked frame from a server")),
-        Sender::Client if !is_masked => Err(WsFault::Protocol("a frame from a client that is not masked")),
-        _ if opcode.is_control() && first & 0x80 == 0 => Err(WsFault::Protocol("a control frame in fragments")),
-        _ if opcode.is_control() && usize::from(second & 0x7f) > CONTROL_BYTES_MAX => {
-            Err(WsFault::Protocol("a control frame of more than 125 bytes"))
+/// The status code of a close frame.
+fn close_code(payload: &[u8]) -> Result<Option<u16>, Violation> {
+    match payload {
+        [] => Ok(None),
+        [high, low, reason @ ..] => {
+            let code = u16::from_be_bytes([*high, *low]);
+            if !matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999) {
+                return Err(Violation::Protocol("a close code that must not be sent"));
+            }
+            if std::str::from_utf8(reason).is_err() {
+                return Err(Violation::NotUtf8);
+            }
+            Ok(Some(code))
         }
-        _ => Ok(()),
+        [_] => Err(Violation::Protocol("half a close code")),
     }
 }
 
-fn head_length(second: u8) -> usize {
-    let length = match second & 0x7f {
-        126 => 2,
-        127 => 8,
-        _ => 0,
+/// Appends a frame that carries what `write` appends.
+pub fn write_frame(out: &mut BytesMut, opcode: Opcode, write: impl FnOnce(&mut BytesMut)) {
+    let start = out.len();
+    // Room for the head that most frames have; the others are moved once they are known.
+    out.put_bytes(0, USUAL_HEAD_BYTES);
+    write(out);
+    let length = out.len() - start - USUAL_HEAD_BYTES;
+    let mut head = [0; HEAD_BYTES_MAX];
+    head[0] = FIN | opcode as u8;
+    let head_bytes = match (u8::try_from(length), u16::try_from(length)) {
+        (Ok(short), _) if usize::from(short) <= CONTROL_BYTES_MAX => {
+            head[1] = short;
+            2
+        }
+        (_, Ok(medium)) => {
+            head[1] = 126;
+            head[2..4].copy_from_slice(&medium.to_be_bytes());
+            4
+        }
+        _ => {
+            head[1] = 127;
+            head[2..10].copy_from_slice(&(length as u64).to_be_bytes());
+            10
+        }
     };
-    2 + length + if second & 0x80 == 0 { 0 } else { 4 }
-}
-
-/// The frame of a whole head that [`check_start`] let pass.
-fn frame_of(head: &[u8]) -> Result<Frame, WsFault> {
-    let mut rest = head;
-    let (first, second) = (rest.get_u8(), rest.get_u8());
-    let left = match second & 0x7f {
-        126 => u64::from(rest.get_u16()),
-        127 => rest.get_u64(),
-        short => u64::from(short),
-    };
-    if left >> 63 != 0 {
-        return Err(WsFault::Protocol("a length of 64 bits"));
+    let payload = start + USUAL_HEAD_BYTES;
+    if head_bytes > USUAL_HEAD_BYTES {
+        out.put_bytes(0, head_bytes - USUAL_HEAD_BYTES);
     }
-    let mask = <[u8; 4]>::try_from(rest).ok();
-    let opcode = Opcode::of(first & 0x0f).ok_or(WsFault::Protocol("an unknown kind of frame"))?;
-    Ok(Frame { opcode, is_final: first & 0x80 != 0, left, mask, taken: 0 })
-}
-
-fn unmasked(part: &[u8], mask: [u8; 4], offset: usize) -> Bytes {
-    part.iter().enumerate().map(|(index, byte)| byte ^ mask[offset.wrapping_add(index) % 4]).collect()
-}
-
-fn control_item(opcode: Opcode, mut payload: Bytes) -> Result<WsItem, WsFault> {
-    match opcode {
-        Opcode::Ping => Ok(WsItem::Ping(payload)),
-        Opcode::Close if payload.is_empty() => Ok(WsItem::Close(None, String::new())),
-        Opcode::Close if payload.len() == 1 => Err(WsFault::Protocol("half a close code")),
-        Opcode::Close => {
-            let code = payload.get_u16();
-            if !is_close_code(code) {
-                return Err(WsFault::Protocol("a close code that may not be sent"));
-            }
-            let reason = std::str::from_utf8(&payload).map_err(|_| WsFault::Utf8)?;
-            Ok(WsItem::Close(Some(code), reason.to_owned()))
-        }
-        _ => Ok(WsItem::Pong),
+    if head_bytes != USUAL_HEAD_BYTES {
+        out.copy_within(payload..payload + length, start + head_bytes);
     }
+    out[start..start + head_bytes].copy_from_slice(&head[..head_bytes]);
+    out.truncate(start + head_bytes + length);
 }
 
-/// Whether a code may stand in a close frame.
-///
-/// Spec: RFC 6455 §7.4.1, §7.4.2 and the IANA registry.
-#[must_use]
-pub const fn is_close_code(code: u16) -> bool {
-    matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
-}
-
-/// Appends a whole frame; `mask` for a client.
-pub fn write_frame(out: &mut BytesMut, opcode: Opcode, payload: &[u8], mask: Option<[u8; 4]>) {
-    out.reserve(HEAD_BYTES_MAX + payload.len());
-    out.put_u8(0x80 | opcode as u8);
-    let bit = if mask.is_some() { 0x80 } else { 0 };
-    match payload.len() {
-        short @ 0..=125 => out.put_u8(bit | u8::try_from(short).unwrap_or(0)),
-        length => match u16::try_from(length) {
-            Ok(length) => {
-                out.put_u8(bit | 126);
-                out.put_u16(length);
-            }
-            Err(_) => {
-                out.put_u8(bit | 127);
-                out.put_u64(length as u64);
-            }
-        },
-    }
-    match mask {
-        None => out.put_slice(payload),
-        Some(mask) => {
-            out.put_slice(&mask);
-            out.extend(payload.iter().enumerate().map(|(index, byte)| byte ^ mask[index % 4]));
-        }
-    }
-}
-
-/// Appends a close frame; a reason is cut to what fits.
-pub fn write_close(out: &mut BytesMut, code: u16, reason: &str, mask: Option<[u8; 4]>) {
-    let mut payload = BytesMut::with_capacity(CONTROL_BYTES_MAX);
-    payload.put_u16(code);
-    let end = (0..=reason.len().min(CONTROL_BYTES_MAX - 2)).rev().find(|end| reason.is_char_boundary(*end)).unwrap_or(0);
-    payload.put_slice(&reason.as_bytes()[..end]);
-    write_frame(out, Opcode::Close, &payload, mask);
+/// Appends a close frame; a reason needs a code and is cut to what fits.
+pub fn write_close(out: &mut BytesMut, code: Option<u16>, reason: &str) {
+    write_frame(out, Opcode::Close, |out| {
+        let Some(code) = code else { return };
+        out.put_u16(code);
+        out.put_slice(reason[..reason.floor_char_boundary(CONTROL_BYTES_MAX - 2)].as_bytes());
+    });
 }
 
 #[cfg(test)]

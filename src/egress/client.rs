@@ -18,8 +18,13 @@ use super::ring::{Encoding, Ring};
 use super::segment::{Cut, Part};
 use super::sleepers::{Load, Schedule, Served};
 use super::socket::CHUNK_BYTES;
+use super::websocket::Ending;
 use super::worker::State;
 use crate::model::Seq;
+
+mod piece;
+
+pub(super) use piece::Piece;
 
 /// The log cannot be read where this stream stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -41,6 +46,8 @@ pub(super) struct Client {
     wrapping: Option<Wrapping>,
     /// What was read from the log and is not used up.
     loaded: Option<Rc<Loaded>>,
+    /// When it was given that.
+    loaded_at: u64,
     /// Events it may still get.
     left: u64,
     ended: bool,
@@ -67,6 +74,9 @@ pub(super) enum Found {
     /// Something that it has to wake up for.
     Else,
 }
+
+/// Who takes the next part of the log within so many ticks is read ahead for.
+const QUICK_TICKS: u64 = 1;
 
 enum Step {
     /// There is something to hand out, or the position moved.
@@ -100,6 +110,7 @@ impl Client {
             shared: None,
             wrapping: None,
             loaded: None,
+            loaded_at: 0,
             left: opening.events_max,
             ended: false,
             closed: false,
@@ -135,13 +146,19 @@ impl Client {
             return None;
         }
         let loaded = match self.ring.sleepers.take_load(self.place) {
-            Load::Ready(loaded) => Some(loaded),
+            Load::Ready(after, loaded) if after == self.after => Some(loaded),
             Load::Waiting => None,
-            Load::None => history::ask(&self.worker, &self.ring, self.place, self.after),
+            Load::Ready(..) | Load::None => history::ask(&self.worker, &self.ring, self.place, self.after),
         };
         let Some(loaded) = loaded else { return Some(self.heartbeat_or(Step::Sleep)) };
         if let Loaded::Events { gap: Some((from, to)), .. } = *loaded {
             self.tell_gap(from, to);
+        }
+        let last_at = std::mem::replace(&mut self.loaded_at, self.worker.tick());
+        if let Loaded::Events { through, .. } = *loaded
+            && last_at + QUICK_TICKS >= self.loaded_at
+        {
+            history::ahead(&self.worker, &self.ring, self.place, through);
         }
         self.loaded = Some(loaded);
         Some(Step::Went)
@@ -256,10 +273,45 @@ impl Client {
         Found::Chunk(part.chunk.wrapped(wrapping))
     }
 
+    /// Goes on behind another position; whatever is not yet handed out is forgotten.
+    pub(super) fn resume(&mut self, seq: Seq) {
+        (self.pending, self.shared, self.loaded) = (Bytes::new(), None, None);
+        let (after, reset) = self.worker.egress.locate_after(seq);
+        self.after = after;
+        if let Some(notice) = reset {
+            let mut out = BytesMut::new();
+            (self.ring.encoding.format.notice)(&mut out, &notice, &self.ring.encoding.style);
+            self.pending = out.freeze();
+            self.permit.count_reset();
+        }
+    }
+
+    /// Why there is nothing more.
+    pub(super) fn ending(&self) -> Ending {
+        let is_over = || self.permit.is_over(self.worker.egress.now());
+        if self.left > 0 && self.worker.is_closing() {
+            Ending::Closing
+        } else if self.left > 0 && is_over() {
+            Ending::Revoked
+        } else {
+            Ending::Done
+        }
+    }
+
+    /// The present tick of its worker.
+    pub(super) fn tick(&self) -> u64 {
+        self.worker.tick()
+    }
+
     fn next_piece(&mut self) -> Bytes {
         let piece = self.pending.split_to(self.pending.len().min(CHUNK_BYTES));
         self.worker.count_sent(0, piece.len());
         piece
+    }
+
+    fn whole_piece(&mut self) -> Bytes {
+        self.worker.count_sent(0, self.pending.len());
+        std::mem::take(&mut self.pending)
     }
 
     /// The next chunk for a client that writes to its connection itself; `None` at the end.
@@ -270,7 +322,13 @@ impl Client {
     ) -> Poll<Option<Result<Bytes, StreamBroken>>> {
         self.wrapping = Some(wrapping);
         self.poll_step(context).map_ok(|()| {
-            let Some(shared) = self.shared.take() else { return wrapping.around(self.next_piece()) };
+            let Some(shared) = self.shared.take() else {
+                return match wrapping {
+                    Wrapping::Chunked => wrapping.around(self.next_piece()),
+                    // What is sent as it is stays whole, so that nothing can come inside a frame.
+                    Wrapping::Bare => self.whole_piece(),
+                };
+            };
             self.worker.count_sent(0, shared.len());
             shared.wrapped(wrapping)
         })

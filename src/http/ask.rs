@@ -10,6 +10,8 @@ use actix_web::http::header::{self, HeaderValue};
 use url::form_urlencoded;
 
 use super::problem::Problem;
+use super::tickets;
+use super::websocket;
 
 use crate::egress::format::{self, Envelope, Format, Style};
 use crate::egress::start::Start;
@@ -20,8 +22,18 @@ use crate::model::event::TYPE_BYTES_MAX;
 use crate::units;
 
 /// Parameters that a stream knows.
-const STREAM: &[&str] =
-    &["format", "since", "last_event_id", "types", "filter", "limit", "max_duration", "heartbeat", "envelope"];
+const STREAM: &[&str] = &[
+    "format",
+    "since",
+    "last_event_id",
+    "types",
+    "filter",
+    "limit",
+    "max_duration",
+    "heartbeat",
+    "envelope",
+    tickets::PARAMETER,
+];
 
 /// Reads a request for a stream.
 pub(super) fn stream(request: &HttpRequest) -> Result<Ask, Problem> {
@@ -40,29 +52,53 @@ pub(super) fn stream(request: &HttpRequest) -> Result<Ask, Problem> {
     })
 }
 
+/// What an answer that ends asks for: a choice among the events of some topics, from a position on, and no form of its own.
+pub(super) fn list(patterns: PatternList, start: Start, query: &Query<'_>) -> Result<Ask, Problem> {
+    let (types, filter) = (types(query)?, filter(query)?);
+    let (format, style) = (&format::LIST, Style::default());
+    let (limit, max_duration, heartbeat) = (None, None, None);
+    Ok(Ask { patterns, types, filter, format, style, padding: false, start, limit, max_duration, heartbeat })
+}
+
 /// The patterns of the path.
 pub(super) fn patterns(request: &HttpRequest) -> Result<PatternList, Problem> {
-    let patterns = request.match_info().get("patterns").unwrap_or_default();
-    patterns.parse().map_err(|error| Problem::of_slug("topics", 422, format!("{error}")))
+    parse_patterns(request.match_info().get("patterns").unwrap_or_default())
+}
+
+pub(super) fn parse_patterns(text: &str) -> Result<PatternList, Problem> {
+    text.parse().map_err(|error| Problem::of_slug("topics", 422, format!("{error}")))
 }
 
 fn format_of(request: &HttpRequest, query: &Query<'_>) -> Result<&'static Format, Problem> {
+    let is_websocket = websocket::is_asked(request);
+    let name = query.get("format").or(is_websocket.then_some(format::WEBSOCKET));
     let accept: Vec<_> = request.headers().get_all(header::ACCEPT).filter_map(|value| value.to_str().ok()).collect();
     let accept = (!accept.is_empty()).then(|| accept.join(","));
-    format::negotiate(query.get("format"), accept.as_deref())
-        .map_err(|unknown| Problem::of_slug("not_acceptable", 406, unknown.to_string()))
+    let chosen = format::negotiate(name, accept.as_deref())
+        .map_err(|unknown| Problem::of_slug("not_acceptable", 406, unknown.to_string()))?;
+    match (is_websocket, chosen.name == format::WEBSOCKET) {
+        (false, false) | (true, true) => Ok(chosen),
+        (false, true) => Err(websocket::upgrade_required("the format `ws` begins with the handshake of a WebSocket")),
+        (true, false) => Err(Problem::of_slug("not_acceptable", 406, "a WebSocket has the format `ws` and no other")),
+    }
 }
 
 /// The header is newer than the address it comes with: a browser repeats the address and adds the header.
 pub(super) fn start(request: &HttpRequest, query: &Query<'_>) -> Result<Start, Problem> {
-    let header = request.headers().get("last-event-id").map(HeaderValue::as_bytes).filter(|id| !id.is_empty());
-    let id = header.or_else(|| query.get("last_event_id").map(str::as_bytes));
-    if let Some(id) = id {
-        return Start::parse_last_event_id(id).map_err(|error| Problem::of_slug("last_event_id", 400, error.to_string()));
+    if let Some(start) = last_event_id(request, query)? {
+        return Ok(start);
     }
     query.get("since").map_or(Ok(Start::Latest), |since| {
         Start::parse_since(since).map_err(|error| Problem::of_slug("since", 422, error.to_string()))
     })
+}
+
+/// Behind the last event that a client has seen.
+pub(super) fn last_event_id(request: &HttpRequest, query: &Query<'_>) -> Result<Option<Start>, Problem> {
+    let header = request.headers().get("last-event-id").map(HeaderValue::as_bytes).filter(|id| !id.is_empty());
+    let id = header.or_else(|| query.get("last_event_id").map(str::as_bytes));
+    let start = id.map(Start::parse_last_event_id).transpose();
+    start.map_err(|error| Problem::of_slug("last_event_id", 400, error.to_string()))
 }
 
 pub(super) fn types(query: &Query<'_>) -> Result<Vec<String>, Problem> {
@@ -166,6 +202,7 @@ mod tests {
     fn what_is_wrong_has_its_own_name() {
         for (query, status, slug) in [
             ("format=xml", 406, "not_acceptable"),
+            ("format=ws", 426, "upgrade_required"),
             ("since=yesterday", 422, "since"),
             ("last_event_id=-1", 400, "last_event_id"),
             ("last_event_id=", 400, "last_event_id"),
@@ -185,6 +222,19 @@ mod tests {
         ] {
             assert_eq!(read_query(query).err(), Some((status, slug)), "{query}");
         }
+    }
+
+    #[test]
+    fn an_upgrade_chooses_the_format_whatever_is_accepted() {
+        let upgraded = |query: &str| {
+            let request = TestRequest::with_uri(&format!("/?{query}")).param("patterns", "a");
+            let headers = [("connection", "Upgrade"), ("upgrade", "websocket"), ("accept", "text/event-stream")];
+            let request = headers.into_iter().fold(request, TestRequest::insert_header).to_http_request();
+            stream(&request).map(|ask| ask.format.name).map_err(|problem| problem.slug())
+        };
+        assert_eq!(upgraded(""), Ok("ws"));
+        assert_eq!(upgraded("format=ws"), Ok("ws"));
+        assert_eq!(upgraded("format=sse"), Err("not_acceptable"));
     }
 
     #[test]

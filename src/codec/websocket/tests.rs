@@ -1,157 +1,191 @@
-//! Frames in every cutting.
+//! Frames held against another implementation, whole and cut anywhere.
+
+use proptest::prelude::*;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpCode};
+use tokio_tungstenite::tungstenite::protocol::frame::{Frame as Other, FrameHeader};
 
 use super::*;
-use proptest::prelude::*;
 
-/// Everything that bytes in these pieces hold, and the fault they end with.
-fn read(pieces: &[&[u8]], sender: Sender, bytes_max: usize) -> (Vec<WsItem>, Option<WsFault>) {
-    let mut decoder = WsDecoder::new(sender, bytes_max);
-    let mut items = Vec::new();
-    for piece in pieces {
-        let mut chunk = Bytes::copy_from_slice(piece);
-        loop {
-            match decoder.next(&mut chunk) {
-                Ok(Some(item)) => items.push(item),
-                Ok(None) => break,
-                Err(fault) => return (items, Some(fault)),
-            }
-        }
-        assert!(chunk.is_empty());
-    }
-    (items, None)
+const MASK: [u8; 4] = [0x12, 0x00, 0xff, 0x5a];
+
+/// A frame as a client that is not ours writes it.
+fn frame(opcode: OpCode, is_final: bool, payload: &[u8]) -> Vec<u8> {
+    let header = FrameHeader { is_final, opcode, mask: Some(MASK), ..FrameHeader::default() };
+    let mut out = Vec::new();
+    Other::from_payload(header, payload.to_vec().into()).format(&mut out).unwrap();
+    out
 }
 
-fn of_server(bytes: &[u8]) -> (Vec<WsItem>, Option<WsFault>) {
-    let whole = read(&[bytes], Sender::Server, 1000);
-    let bytewise: Vec<&[u8]> = bytes.chunks(1).collect();
-    assert_eq!(read(&bytewise, Sender::Server, 1000), whole, "any cutting gives the same");
-    whole
-}
+const TEXT: OpCode = OpCode::Data(Data::Text);
+const MORE: OpCode = OpCode::Data(Data::Continue);
+const PING: OpCode = OpCode::Control(Control::Ping);
+const CLOSE: OpCode = OpCode::Control(Control::Close);
 
-fn text(data: &'static str) -> WsItem {
-    WsItem::Text(Bytes::from_static(data.as_bytes()))
-}
-
-#[test]
-fn the_examples_of_the_standard_are_read() {
-    // Spec: RFC 6455 §5.7.
-    assert_eq!(of_server(&[0x81, 5, b'H', b'e', b'l', b'l', b'o']).0, [text("Hello")]);
-    let masked = [0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58];
-    assert_eq!(read(&[&masked], Sender::Client, 10).0, [text("Hello")]);
-    assert_eq!(of_server(&[0x01, 3, b'H', b'e', b'l', 0x80, 2, b'l', b'o']).0, [text("Hello")]);
-    assert_eq!(of_server(&[0x89, 2, b'h', b'i']).0, [WsItem::Ping(Bytes::from_static(b"hi"))]);
-    let long = [&[0x82, 0x7e, 0x01, 0x00][..], &[7; 256]].concat();
-    assert_eq!(of_server(&long).0, [WsItem::Binary(Bytes::from(vec![7; 256]))]);
-    let longer = [&[0x82, 0x7f, 0, 0, 0, 0, 0, 1, 0, 0][..], &[7; 65_536]].concat();
-    assert_eq!(read(&[&longer], Sender::Server, 65_536).0, [WsItem::Binary(Bytes::from(vec![7; 65_536]))]);
-}
-
-#[test]
-fn control_frames_may_stand_inside_a_message() {
-    let bytes = [0x01, 1, b'a', 0x8a, 0, 0x89, 0, 0x80, 1, b'b', 0x81, 0, 0x88, 0];
-    let (items, fault) = of_server(&bytes);
-    assert_eq!(items, [WsItem::Pong, WsItem::Ping(Bytes::new()), text("ab"), text(""), WsItem::Close(None, String::new())]);
-    assert_eq!(fault, None);
-    assert_eq!(of_server(&[0x88, 4, 3, 0xf4, b'o', b'k']).0, [WsItem::Close(Some(1012), "ok".to_owned())]);
-}
-
-#[test]
-fn what_breaks_the_protocol_has_the_close_code_for_it() {
-    let cases: &[(&[u8], u16)] = &[
-        (&[0xc1, 1, b'a'], 1002),
-        (&[0x83, 0], 1002),
-        (&[0x81, 0x81, 1, 2, 3, 4, 5], 1002),
-        (&[0x09, 0], 1002),
-        (&[0x89, 126, 0, 126], 1002),
-        (&[0x80, 1, b'a'], 1002),
-        (&[0x01, 1, b'a', 0x81, 1, b'b'], 1002),
-        (&[0x82, 127, 0x80, 0, 0, 0, 0, 0, 0, 0], 1002),
-        (&[0x88, 1, 3], 1002),
-        (&[0x88, 2, 0x03, 0xed], 1002),
-        (&[0x88, 2, 0x03, 0xe7], 1002),
-        (&[0x88, 2, 0x13, 0x88], 1002),
-        (&[0x88, 3, 0x03, 0xe8, 0xff], 1007),
-        (&[0x81, 2, 0xc3, 0x28], 1007),
-        (&[0x01, 1, 0xc3, 0x80, 1, 0x28], 1007),
-    ];
-    for (bytes, code) in cases {
-        let (items, fault) = of_server(bytes);
-        assert_eq!((items, fault.map(WsFault::code)), (Vec::new(), Some(*code)), "{bytes:x?}");
-    }
-    assert_eq!(read(&[&[0x81, 1, b'a']], Sender::Client, 10).1.map(WsFault::code), Some(1002));
-}
-
-#[test]
-fn a_message_over_the_cap_is_left_out_and_not_held() {
-    let mut decoder = WsDecoder::new(Sender::Server, 10);
-    let mut head = Bytes::from_static(&[0x82, 127, 0, 0, 0, 1, 0, 0, 0, 0]);
-    assert_eq!(decoder.next(&mut head), Ok(None));
-    let mut left: u64 = 1 << 32;
-    let block = Bytes::from(vec![b'x'; 1 << 20]);
-    while left > block.len() as u64 {
-        assert_eq!(decoder.next(&mut block.clone()), Ok(None));
-        assert!(decoder.message.as_ref().unwrap().data.capacity() <= 1024);
-        left -= block.len() as u64;
-    }
-    let item = decoder.next(&mut block.clone()).unwrap();
-    assert_eq!(item, Some(WsItem::Skipped(SkipReason::EventTooLarge, Bytes::from(vec![b'x'; 256]))));
-    assert!(!decoder.is_inside());
-    assert_eq!(decoder.next(&mut Bytes::from_static(&[0x81, 1, b'a'])), Ok(Some(text("a"))));
-}
-
-#[test]
-fn fragments_are_counted() {
-    let mut decoder = WsDecoder::new(Sender::Server, 10);
-    assert_eq!(decoder.next(&mut Bytes::from_static(&[0x01, 0])), Ok(None));
-    let mut ended = None;
-    for n in 2.. {
-        if let Err(fault) = decoder.next(&mut Bytes::from_static(&[0x00, 0])) {
-            ended = Some((n, fault));
-            break;
+/// Everything that bytes say, handed in so many at a time.
+fn decode(bytes: &[u8], piece: usize) -> Result<Vec<Message>, Violation> {
+    let (mut decoder, mut said) = (Decoder::default(), Vec::new());
+    for piece in bytes.to_vec().chunks_mut(piece) {
+        let mut rest = piece;
+        while !rest.is_empty() {
+            let (taken, message) = decoder.next(rest)?;
+            said.extend(message);
+            rest = &mut rest[taken..];
         }
     }
-    assert_eq!(ended, Some((FRAGMENTS_MAX + 1, WsFault::Fragments)));
+    Ok(said)
+}
+
+fn all_at_once(bytes: &[u8]) -> Result<Vec<Message>, Violation> {
+    decode(bytes, bytes.len().max(1))
+}
+
+fn text(text: &str) -> Message {
+    Message::Text(Some(text.to_owned()))
 }
 
 #[test]
-fn a_reason_is_cut_between_characters() {
+fn control_frames_stand_between_the_parts_of_a_message() {
+    let bytes = [
+        frame(TEXT, false, "ä".as_bytes().split_at(1).0),
+        frame(PING, true, b"now"),
+        frame(MORE, false, b""),
+        frame(MORE, true, "ä".as_bytes().split_at(1).1),
+        frame(OpCode::Control(Control::Pong), true, b"x"),
+        frame(TEXT, true, b""),
+        frame(CLOSE, true, b"\x03\xe8bye"),
+    ]
+    .concat();
+    let wanted = [Message::Ping(b"now".to_vec()), text("ä"), Message::Pong, text(""), Message::Close(Some(1000))];
+    for piece in [1, 2, 3, 7, 1000] {
+        assert_eq!(decode(&bytes, piece).unwrap(), wanted, "{piece}");
+    }
+}
+
+#[test]
+fn a_long_text_is_judged_and_not_kept() {
+    let long = "ü".repeat(MESSAGE_BYTES_MAX / 2);
+    assert_eq!(decode(&frame(TEXT, true, long.as_bytes()), 511).unwrap(), [Message::Text(None)]);
+    let mut decoder = Decoder::default();
+    let mut bytes = frame(TEXT, true, long.as_bytes());
+    let end = bytes.len() - 1;
+    assert_eq!(decoder.next(&mut bytes[..end]), Ok((end, None)));
+    assert!(decoder.text.capacity() <= 2 * TEXT_BYTES_KEPT, "{}", decoder.text.capacity());
+}
+
+#[test]
+fn what_breaks_the_protocol_is_told_by_its_code() {
+    let large = vec![b'x'; MESSAGE_BYTES_MAX];
+    let unmasked = |first: u8| vec![first, 0x03, b'a', b'b', b'c'];
+    for (what, bytes, code) in [
+        ("unmasked", unmasked(0x81), 1002),
+        ("first reserved bit", vec![0xc1, 0x80], 1002),
+        ("second reserved bit", vec![0xa1, 0x80], 1002),
+        ("third reserved bit", vec![0x91, 0x80], 1002),
+        ("reserved data opcode", vec![0x83, 0x80], 1002),
+        ("reserved control opcode", vec![0x8b, 0x80], 1002),
+        ("fragmented ping", frame(PING, false, b"x"), 1002),
+        ("ping of 126 bytes", frame(PING, true, &[0; 126]), 1002),
+        ("continuation of nothing", frame(MORE, true, b"x"), 1002),
+        ("message in a message", [frame(TEXT, false, b"x"), frame(TEXT, true, b"y")].concat(), 1002),
+        ("long form of a short length", vec![0x81, 0xfe, 0, 5], 1002),
+        ("longest form of a medium length", vec![0x81, 0xff, 0, 0, 0, 0, 0, 0, 0xff, 0xff], 1002),
+        ("half a close code", frame(CLOSE, true, b"\x03"), 1002),
+        ("close code that is never sent", frame(CLOSE, true, &1005u16.to_be_bytes()), 1002),
+        ("close code of nobody", frame(CLOSE, true, &5000u16.to_be_bytes()), 1002),
+        ("not UTF-8", frame(TEXT, true, b"a\xff"), 1007),
+        ("half a character at the end", frame(TEXT, true, b"\xc3"), 1007),
+        ("a surrogate", frame(TEXT, true, b"\xed\xa0\x80"), 1007),
+        ("reason that is not UTF-8", frame(CLOSE, true, b"\x03\xe8\xff"), 1007),
+        ("a frame too large", frame(TEXT, true, &[&large[..], b"x"].concat()), 1009),
+        ("a length with its highest bit", vec![0x82, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 0], 1009),
+        ("a message too large", [frame(TEXT, false, &large), frame(MORE, true, b"x")].concat(), 1009),
+    ] {
+        for piece in [1, 1000] {
+            assert_eq!(decode(&bytes, piece).map_err(Violation::code), Err(code), "{what}");
+        }
+    }
+}
+
+#[test]
+fn a_frame_too_large_is_refused_by_its_head() {
+    let mut head = frame(TEXT, true, &vec![b'x'; 1024 * 1024])[..10].to_vec();
+    assert_eq!(Decoder::default().next(&mut head), Err(Violation::TooLarge));
+}
+
+#[test]
+fn as_many_frames_are_counted_as_were_begun() {
+    let mut bytes = [frame(PING, true, b""), frame(TEXT, false, b"a"), frame(MORE, true, b"b")].concat();
+    let (mut decoder, mut at) = (Decoder::default(), 0);
+    while at < bytes.len() {
+        at += decoder.next(&mut bytes[at..]).unwrap().0;
+    }
+    assert_eq!(decoder.frames(), 3);
+}
+
+#[test]
+fn a_reason_is_cut_between_two_characters() {
     let mut out = BytesMut::new();
-    write_close(&mut out, 1008, &"ä".repeat(100), None);
-    assert_eq!(of_server(&out).0, [WsItem::Close(Some(1008), "ä".repeat(61))]);
+    write_close(&mut out, Some(1008), &"ö".repeat(100));
+    assert_eq!(out.len(), 2 + 2 + 122);
+    assert!(std::str::from_utf8(&out[4..]).is_ok());
+    out.clear();
+    write_close(&mut out, None, "");
+    assert_eq!(out[..], [0x88, 0]);
 }
 
 proptest! {
     #[test]
-    fn frames_that_are_written_are_read_in_any_cutting(
-        messages in prop::collection::vec((any::<bool>(), "[a-zä]{0,300}", any::<Option<[u8; 4]>>()), 1..8),
-        cuts in prop::collection::vec(1usize..40, 1..200),
-        is_client in any::<bool>(),
+    fn another_implementation_reads_what_is_written(
+        before in 0usize..5,
+        length in prop_oneof![0usize..300, 65_400usize..65_700, Just(200_000)],
     ) {
-        let sender = if is_client { Sender::Client } else { Sender::Server };
-        let (mut out, mut wanted) = (BytesMut::new(), Vec::new());
-        for (is_text, data, mask) in &messages {
-            let mask = is_client.then(|| mask.unwrap_or([1, 2, 3, 4]));
-            let opcode = if *is_text { Opcode::Text } else { Opcode::Binary };
-            write_frame(&mut out, opcode, data.as_bytes(), mask);
-            let data = Bytes::copy_from_slice(data.as_bytes());
-            wanted.push(if *is_text { WsItem::Text(data) } else { WsItem::Binary(data) });
-        }
-        let mut pieces: Vec<&[u8]> = Vec::new();
-        let mut rest = &out[..];
-        for cut in cuts {
-            let (piece, more) = rest.split_at(cut.min(rest.len()));
-            pieces.push(piece);
-            rest = more;
-        }
-        pieces.push(rest);
-        prop_assert_eq!(read(&pieces, sender, 2000), (wanted, None));
+        let mut out = BytesMut::from(&vec![b'-'; before][..]);
+        write_frame(&mut out, Opcode::Text, |out| out.put_bytes(b'x', length));
+        let mut cursor = std::io::Cursor::new(&out[before..]);
+        let (header, bytes) = FrameHeader::parse(&mut cursor).unwrap().unwrap();
+        prop_assert_eq!((header.is_final, header.opcode, header.mask, bytes), (true, TEXT, None, length as u64));
+        let head_bytes = usize::try_from(cursor.position()).unwrap();
+        prop_assert_eq!(header.len(bytes), head_bytes, "the shortest form");
+        prop_assert!(out[before + head_bytes..].iter().all(|b| *b == b'x'));
+        prop_assert_eq!(out.len(), before + head_bytes + length);
+        prop_assert!(out[..before].iter().all(|b| *b == b'-'));
     }
 
     #[test]
-    fn any_bytes_are_read_or_refused_alike_in_any_cutting(bytes in prop::collection::vec(any::<u8>(), 0..200), at in 0usize..200) {
-        for sender in [Sender::Server, Sender::Client] {
-            let (left, right) = bytes.split_at(at.min(bytes.len()));
-            prop_assert_eq!(read(&[left, right], sender, 50), read(&[&bytes], sender, 50));
+    fn any_cutting_gives_the_same_messages(
+        messages in prop::collection::vec((".{0,80}", 1usize..5, any::<bool>()), 1..6),
+        piece in 1usize..40,
+    ) {
+        let (mut bytes, mut wanted) = (Vec::new(), Vec::new());
+        for (content, parts, with_ping) in &messages {
+            let size = content.len().div_ceil(*parts).max(1);
+            let mut chunks: Vec<&[u8]> = content.as_bytes().chunks(size).collect();
+            if chunks.is_empty() {
+                chunks.push(b"");
+            }
+            let last = chunks.len() - 1;
+            for (at, chunk) in chunks.into_iter().enumerate() {
+                bytes.extend(frame(if at == 0 { TEXT } else { MORE }, at == last, chunk));
+                if *with_ping {
+                    bytes.extend(frame(PING, true, b"p"));
+                    if at < last {
+                        wanted.push(Message::Ping(b"p".to_vec()));
+                    }
+                }
+            }
+            wanted.push(Message::Text((content.len() <= TEXT_BYTES_KEPT).then(|| content.clone())));
+            if *with_ping {
+                wanted.push(Message::Ping(b"p".to_vec()));
+            }
         }
+        prop_assert_eq!(decode(&bytes, piece), Ok(wanted));
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic_and_cuttings_agree(
+        bytes in prop::collection::vec(any::<u8>(), 0..300),
+        piece in 1usize..9,
+    ) {
+        prop_assert_eq!(decode(&bytes, piece), all_at_once(&bytes));
     }
 }

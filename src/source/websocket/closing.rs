@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use crate::codec::websocket::WsFault;
+use crate::codec::websocket::messages::WsFault;
 use crate::source::reconnect::{Ending, EndingClass};
 
 /// The purpose is fulfilled.

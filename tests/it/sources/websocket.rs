@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use hookcast::codec::websocket::{Opcode, Sender, WsDecoder, WsItem, write_close, write_frame};
+use hookcast::codec::websocket::Opcode;
+use hookcast::codec::websocket::messages::{Sender, WsDecoder, WsItem, write_close, write_frame};
 use hookcast::model::source::SourceSettings;
 use hookcast::model::source::own::OwnSettings;
 use hookcast::model::source::own::websocket::WebSocketSettings;
