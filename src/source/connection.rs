@@ -154,7 +154,8 @@ pub(super) fn refusal(status: StatusCode, headers: &HeaderMap, now: Timestamp) -
         200 | 204 => return None,
         401 | 403 => (EndingClass::Denied, "auth", "the upstream refuses the credentials"),
         300..=399 => (EndingClass::Denied, "redirect", "the upstream answers with a redirect, which is not followed"),
-        429 => (EndingClass::Failed, "rate_limited", "the upstream asks for fewer requests"),
+        // 420 is what Twitter's streams said before there was a 429.
+        420 | 429 => (EndingClass::Failed, "rate_limited", "the upstream asks for fewer requests"),
         _ => (EndingClass::Failed, "status", "the upstream answers with an unusable status"),
     };
     let ending = Ending::new(class, slug, format!("{detail} ({})", status.as_u16()));

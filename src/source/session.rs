@@ -3,23 +3,46 @@
 //! The upstream's position moves only with events that were handed on. Stopping never interrupts a hand-over: it ends the
 //! reading, and what was read is handed on first.
 
-use std::sync::Arc;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use hyper::header::HeaderMap;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::connection::{self, ConnectFault, UpstreamBody, UpstreamPipe, UpstreamResponse};
+use super::connection::{self, BodyFault, ConnectFault, UpstreamBody, UpstreamPipe, UpstreamResponse};
 use super::reconnect::{Ending, EndingClass, Next, Reconnect};
 use super::record::{EventMapper, Record};
 use super::status::{SkippedSample, StatusCell};
-use super::{BATCH_BYTES_SOFT_MAX, BATCH_EVENTS_MAX, Emission, SourceContext};
+use super::{BATCH_BYTES_SOFT_MAX, BATCH_EVENTS_MAX, Emission, EmitError, Said, SourceContext};
 use crate::clock::Timestamp;
 use crate::codec::SkipReason;
 use crate::model::source::{SourceGap, SourceSpec};
 use crate::model::{ResumeToken, Seq};
+
+/// Chunks that go into one batch without waiting for them.
+const READY_CHUNKS_MAX: u32 = 64;
+
+type Storing = Pin<Box<dyn Future<Output = Result<(), EmitError>> + Send>>;
+
+/// A batch that is being stored.
+struct UnderWay {
+    /// The mutex is never locked; it makes the session one that threads may share.
+    stored: Mutex<Storing>,
+    events: usize,
+    /// The upstream's position with it.
+    position: Option<ResumeToken>,
+    arrived_at: Timestamp,
+}
+
+impl std::fmt::Debug for UnderWay {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("UnderWay").field("events", &self.events).finish_non_exhaustive()
+    }
+}
 
 /// The working state of one source between start and stop.
 #[derive(Debug)]
@@ -36,6 +59,10 @@ pub struct Session {
     position: Option<ResumeToken>,
     batch: Vec<Emission>,
     batch_bytes: usize,
+    /// What was handed on and is being stored.
+    under_way: Option<Box<UnderWay>>,
+    /// Chunks that were taken since something was handed on, without waiting for them.
+    ready_chunks: u32,
     /// When what is being gathered came in.
     arrived_at: Timestamp,
     /// Records seen on this connection.
@@ -53,11 +80,13 @@ impl Session {
     ) -> Self {
         Self {
             mapper: EventMapper::new(&spec, seed),
-            policy: Reconnect::new(context.reconnect),
+            policy: Reconnect::new(context.reconnect, spec.settings.own.profile()),
             resume: status.resume_token(),
             position: status.resume_token(),
             batch: Vec::new(),
             batch_bytes: 0,
+            under_way: None,
+            ready_chunks: 0,
             arrived_at: context.clock.now(),
             records: 0,
             connected: false,
@@ -146,7 +175,7 @@ impl Session {
         if self.resume.is_none() {
             self.status.gap();
             let gap = SourceGap { source: self.spec.name.clone(), from, to: now, at_seq: Seq::ZERO };
-            self.context.emitter.gap(gap).await;
+            self.context.emitter.gap(&self.spec, gap).await;
         }
     }
 
@@ -167,6 +196,21 @@ impl Session {
         let next = tokio::time::timeout_at(deadline, body.next_chunk());
         let next = self.stop.run_until_cancelled(next).await.ok_or_else(Ending::cancelled)?;
         let next = next.map_err(|_| Ending::new(EndingClass::Lost, "idle", "nothing came within the idle timeout"))?;
+        self.came(next)
+    }
+
+    /// The next bytes of a body if they are there already, while something waits to be handed on; for so long only that it
+    /// does not wait much.
+    pub fn ready_chunk(&mut self, body: &mut dyn UpstreamBody) -> Option<Result<Option<Bytes>, Ending>> {
+        if self.batch.is_empty() || self.ready_chunks >= READY_CHUNKS_MAX || self.stop.is_cancelled() {
+            return None;
+        }
+        let next = body.next_chunk().now_or_never()?;
+        self.ready_chunks += 1;
+        Some(self.came(next))
+    }
+
+    fn came(&mut self, next: Option<Result<Bytes, BodyFault>>) -> Result<Option<Bytes>, Ending> {
         self.arrived_at = self.context.clock.now();
         match next {
             None => Ok(None),
@@ -206,33 +250,82 @@ impl Session {
         self.policy.set_retry(delay);
     }
 
+    /// Passes on what the upstream says about its stream, behind everything that came before.
+    ///
+    /// # Errors
+    /// The [`Ending`] when the relay is going down.
+    pub async fn said(&mut self, said: Said) -> Result<(), Ending> {
+        self.flush().await?;
+        self.context.emitter.said(&self.spec, said).await;
+        Ok(())
+    }
+
     /// Whether as much was gathered as is handed on at once.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.batch.len() >= BATCH_EVENTS_MAX || self.batch_bytes >= BATCH_BYTES_SOFT_MAX
     }
 
-    /// Hands on what was gathered; waits while the relay is busy.
+    /// Hands on what was gathered, once what was handed on before is stored; goes on while it is being stored.
+    ///
+    /// # Errors
+    /// The [`Ending`] when the relay is going down.
+    pub async fn hand_on(&mut self) -> Result<(), Ending> {
+        self.settle().await?;
+        self.ready_chunks = 0;
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        let events = self.batch.len();
+        let batch = std::mem::replace(&mut self.batch, Vec::with_capacity(events));
+        self.batch_bytes = 0;
+        let (emitter, spec) = (Arc::clone(&self.context.emitter), Arc::clone(&self.spec));
+        let mut stored: Storing = Box::pin(async move { emitter.emit(&spec.name, batch).await });
+        // Asked once, so that it stands in the queue; whoever waits for it asks again.
+        let early = (&mut stored).now_or_never();
+        let under_way =
+            UnderWay { stored: Mutex::new(stored), events, position: self.position.clone(), arrived_at: self.arrived_at };
+        match early {
+            None => self.under_way = Some(Box::new(under_way)),
+            Some(outcome) => self.settled(&under_way, outcome)?,
+        }
+        Ok(())
+    }
+
+    /// Hands on what was gathered and waits until it is stored.
     ///
     /// # Errors
     /// The [`Ending`] when the relay is going down.
     pub async fn flush(&mut self) -> Result<(), Ending> {
-        if !self.batch.is_empty() {
-            let events = self.batch.len();
-            let batch = std::mem::replace(&mut self.batch, Vec::with_capacity(events));
-            self.batch_bytes = 0;
-            if self.context.emitter.emit(&self.spec.name, batch).await.is_err() {
-                self.position.clone_from(&self.resume);
-                return Err(Ending::cancelled());
-            }
-            self.status.handed_on(events, self.arrived_at);
-            let dropped = self.mapper.take_dropped();
-            if dropped > 0 {
-                self.status.attributes_dropped(dropped);
-            }
-        }
+        self.hand_on().await?;
+        self.settle().await?;
         if self.resume != self.position {
             self.resume.clone_from(&self.position);
+            self.status.set_resume_token(self.resume.clone());
+        }
+        Ok(())
+    }
+
+    /// Waits until what was handed on is stored.
+    async fn settle(&mut self) -> Result<(), Ending> {
+        let Some(mut under_way) = self.under_way.take() else { return Ok(()) };
+        let outcome = under_way.stored.get_mut().unwrap_or_else(PoisonError::into_inner).await;
+        self.settled(&under_way, outcome)
+    }
+
+    fn settled(&mut self, under_way: &UnderWay, outcome: Result<(), EmitError>) -> Result<(), Ending> {
+        if outcome.is_err() {
+            self.batch.clear();
+            self.position.clone_from(&self.resume);
+            return Err(Ending::cancelled());
+        }
+        self.status.handed_on(under_way.events, under_way.arrived_at);
+        let dropped = self.mapper.take_dropped();
+        if dropped > 0 {
+            self.status.attributes_dropped(dropped);
+        }
+        if self.resume != under_way.position {
+            self.resume.clone_from(&under_way.position);
             self.status.set_resume_token(self.resume.clone());
         }
         Ok(())

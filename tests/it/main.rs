@@ -33,6 +33,7 @@ mod docs;
 mod edge;
 mod endpoint_rows;
 mod filters;
+mod framings;
 mod history;
 mod layers;
 mod limits;

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use super::parse::SourceRules;
 use crate::model::fields::Fields;
 
+pub mod profile;
 pub mod raw;
 pub mod websocket;
 
@@ -18,6 +19,8 @@ pub enum OwnSettings {
     /// The protocol has none.
     #[default]
     None,
+    /// Of `ndjson` and `length`, when they have one.
+    Profile(profile::Profile),
     /// Of `raw`.
     Raw(raw::RawSettings),
     /// Of `websocket`; boxed, because it is the large one.
@@ -36,7 +39,7 @@ pub(super) struct Row {
 }
 
 /// Every protocol with settings of its own.
-pub(super) const ROWS: &[Row] = &[raw::ROW, websocket::ROW];
+pub(super) const ROWS: &[Row] = &[profile::NDJSON, profile::LENGTH, raw::ROW, websocket::ROW];
 
 /// The row of a protocol, if it has settings of its own.
 pub(super) fn row(protocol: &str) -> Option<&'static Row> {
@@ -44,10 +47,20 @@ pub(super) fn row(protocol: &str) -> Option<&'static Row> {
 }
 
 impl OwnSettings {
+    /// The profile of the stream, if it has one.
+    #[must_use]
+    pub const fn profile(&self) -> Option<profile::Profile> {
+        match self {
+            Self::Profile(profile) => Some(*profile),
+            _ => None,
+        }
+    }
+
     /// Adds what GET shows of them to `settings`; no secrets.
     pub(super) fn show(&self, settings: &mut Map<String, Value>) {
         match self {
             Self::None => {}
+            Self::Profile(profile) => profile.show(settings),
             Self::Raw(raw) => raw.show(settings),
             Self::WebSocket(websocket) => websocket.show(settings),
         }
