@@ -4,7 +4,7 @@
 //! `&mut Bytes` and is used up from the front. Nothing in here reads a clock, opens a connection or knows what is done with
 //! a record. `lines` and `nesting` are the ground floor; `ndjson`, `sse`, `json_seq`, `length`, `messages` and `multipart` are
 //! framings, `cloudevents` the forms of one event, `gzip` the content coding, `json` and `pointer` judge and search JSON
-//! without building it, `websocket` frames for a server.
+//! without building it, `websocket` frames and messages of either side.
 
 pub mod cloudevents;
 pub mod gzip;

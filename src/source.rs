@@ -26,10 +26,13 @@ mod stream;
 mod supervisor;
 mod twitter;
 mod watch;
+mod websocket;
 
 pub mod reconnect;
 
-pub use connection::{BodyFault, ConnectFault, UpstreamBody, UpstreamClient, UpstreamRequest, UpstreamResponse};
+pub use connection::{
+    BodyFault, ConnectFault, UpstreamBody, UpstreamClient, UpstreamPipe, UpstreamRequest, UpstreamResponse, UpstreamUpgrade,
+};
 pub use credentials::TokenRequest;
 pub use reconnect::{Ending, EndingClass, ReconnectSettings, SourceState};
 pub use record::EventMapper;
@@ -57,6 +60,7 @@ pub const SOURCES: &[Protocol] = &[
     multipart::PROTOCOL,
     poll::PROTOCOL,
     long_poll::PROTOCOL,
+    websocket::PROTOCOL,
 ];
 
 /// Most events handed on at once.

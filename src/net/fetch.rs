@@ -22,6 +22,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 pub use hyper::http::{HeaderMap, HeaderName, HeaderValue, Method};
+pub use upgrade::{Pipe, Upgrade};
+
+mod upgrade;
 
 /// Largest response head, and the size of the read buffer.
 pub const HEAD_BYTES_MAX: usize = 64 * 1024;
@@ -187,11 +190,7 @@ impl Fetcher {
     async fn exchange(&self, request: FetchRequest<'_>) -> Result<FetchResponse, FetchError> {
         let message = message(&request)?;
         let socket = self.open(request.target).await?;
-        let (mut sender, connection) = http1::Builder::new()
-            .max_buf_size(HEAD_BYTES_MAX)
-            .handshake::<_, Full<Bytes>>(TokioIo::new(socket))
-            .await
-            .map_err(|error| translate(&error))?;
+        let (mut sender, connection) = handshake(socket).await?;
         let mut driver: Option<Driver> = Some(Box::pin(connection));
         let response = {
             let mut response = std::pin::pin!(sender.send_request(message));
@@ -212,6 +211,12 @@ impl Fetcher {
         let body = FetchBody { incoming, driver, _sender: sender, framing: end, end: None };
         Ok(FetchResponse { status: head.status.as_u16(), headers: head.headers, body })
     }
+}
+
+/// The two ends of HTTP on a connection: what asks, and what must be driven.
+async fn handshake(socket: Socket) -> Result<(Sender, http1::Connection<TokioIo<Socket>, Full<Bytes>>), FetchError> {
+    let builder = http1::Builder::new().max_buf_size(HEAD_BYTES_MAX).handshake(TokioIo::new(socket));
+    builder.await.map_err(|error| translate(&error))
 }
 
 fn message(request: &FetchRequest<'_>) -> Result<hyper::Request<Full<Bytes>>, FetchError> {

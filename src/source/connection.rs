@@ -75,6 +75,35 @@ pub trait UpstreamBody: Send {
     async fn next_chunk(&mut self) -> Option<Result<Bytes, BodyFault>>;
 }
 
+/// A connection that has left HTTP behind.
+#[async_trait]
+pub trait UpstreamPipe: UpstreamBody {
+    /// Writes all of `bytes`.
+    ///
+    /// # Errors
+    /// [`BodyFault`] when the connection broke.
+    ///
+    /// # Cancellation
+    /// The connection is of no use after that.
+    async fn write(&mut self, bytes: &[u8]) -> Result<(), BodyFault>;
+}
+
+/// What an upstream answered to a request for another protocol.
+pub struct UpstreamUpgrade {
+    /// 101, or the status that refuses.
+    pub status: StatusCode,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The connection; `None` = refused.
+    pub pipe: Option<Box<dyn UpstreamPipe>>,
+}
+
+impl std::fmt::Debug for UpstreamUpgrade {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("UpstreamUpgrade").field("status", &self.status).finish_non_exhaustive()
+    }
+}
+
 /// Opens connections to upstreams.
 #[async_trait]
 pub trait UpstreamClient: Send + Sync {
@@ -83,6 +112,15 @@ pub trait UpstreamClient: Send + Sync {
     /// # Errors
     /// [`ConnectFault`] when there is no answer.
     async fn fetch(&self, request: UpstreamRequest) -> Result<UpstreamResponse, ConnectFault>;
+
+    /// Sends a request that asks for another protocol and waits for the head of the answer.
+    ///
+    /// # Errors
+    /// [`ConnectFault`] when there is no answer, and from clients that cannot do this.
+    async fn upgrade(&self, _request: UpstreamRequest) -> Result<UpstreamUpgrade, ConnectFault> {
+        let detail = "this client speaks HTTP only".to_owned();
+        Err(ConnectFault { slug: "handshake", detail, forbidden: false })
+    }
 
     /// The same with trust (PEM, instead of the machine's) and identity (chain and key) of its own.
     ///

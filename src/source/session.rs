@@ -10,9 +10,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use hyper::StatusCode;
+use hyper::header::HeaderMap;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::connection::{self, BodyFault, UpstreamBody, UpstreamRequest, UpstreamResponse};
+use super::connection::{self, BodyFault, ConnectFault, UpstreamBody, UpstreamPipe, UpstreamRequest, UpstreamResponse};
 use super::credentials::{Credentials, Shown};
 use super::reconnect::{Ending, EndingClass, Next, Reconnect};
 use super::record::{EventMapper, Record};
@@ -131,27 +133,69 @@ impl Session {
     ///
     /// # Errors
     /// The [`Ending`] that no answer within the idle timeout, no token, or being stopped means.
-    pub async fn exchange(&mut self, mut request: UpstreamRequest) -> Result<UpstreamResponse, Ending> {
+    pub async fn exchange(&mut self, request: UpstreamRequest) -> Result<UpstreamResponse, Ending> {
+        let client = Arc::clone(&self.context.client);
+        self.ask(request, |request| client.fetch(request), |response| response.status).await
+    }
+
+    /// Sends the source's request with `more` headers, which ask for another protocol, and waits for a 101.
+    ///
+    /// # Errors
+    /// The [`Ending`] that any other answer, none within the idle timeout, or being stopped means.
+    pub(super) async fn upgrade(&mut self, more: HeaderMap) -> Result<(Box<dyn UpstreamPipe>, HeaderMap), Ending> {
+        let mut request = request(&self.spec, "*/*", self.resume.as_ref());
+        request.headers.extend(more);
+        let client = Arc::clone(&self.context.client);
+        let answer = self.ask(request, |request| client.upgrade(request), |answer| answer.status).await?;
+        if let Some(pipe) = answer.pipe {
+            return Ok((pipe, answer.headers));
+        }
+        Err(connection::refusal(answer.status, &answer.headers, self.context.clock.now()).unwrap_or_else(|| {
+            let detail = format!("the upstream does not change the protocol ({})", answer.status.as_u16());
+            Ending::new(EndingClass::Failed, "handshake", detail)
+        }))
+    }
+
+    async fn ask<T, A>(
+        &mut self,
+        mut request: UpstreamRequest,
+        asking: impl Fn(UpstreamRequest) -> A + Send + Sync,
+        status: impl Fn(&T) -> StatusCode + Send + Sync,
+    ) -> Result<T, Ending>
+    where
+        A: Future<Output = Result<T, ConnectFault>> + Send,
+    {
         let stop = self.stop.clone();
         loop {
             let now = self.context.clock.now();
             let shown = stop.run_until_cancelled(self.credentials.show(&self.spec, &mut request.headers, now));
             let shown = shown.await.ok_or_else(Ending::cancelled)??;
-            let answer = tokio::time::timeout(self.idle_timeout(), self.context.client.fetch(request.clone()));
+            let answer = tokio::time::timeout(self.idle_timeout(), asking(request.clone()));
             let answer = stop.run_until_cancelled(answer).await.ok_or_else(Ending::cancelled)?;
             let answer = answer.map_err(|_| Ending::new(EndingClass::Failed, "timeout", "the upstream does not answer"))?;
-            let response = answer.map_err(|fault| {
+            let answer = answer.map_err(|fault| {
                 let class = if fault.forbidden { EndingClass::Denied } else { EndingClass::Failed };
                 Ending::new(class, fault.slug, fault.detail)
             })?;
-            if response.status != StatusCode::UNAUTHORIZED {
-                return Ok(response);
+            if status(&answer) != StatusCode::UNAUTHORIZED {
+                return Ok(answer);
             }
             self.credentials.refused();
             if shown == Shown::Fixed {
-                return Ok(response);
+                return Ok(answer);
             }
         }
+    }
+
+    /// Writes to a connection that has left HTTP behind.
+    ///
+    /// # Errors
+    /// The [`Ending`] when it broke, takes nothing for the idle timeout, or the source is stopped.
+    pub(super) async fn write(&self, pipe: &mut dyn UpstreamPipe, bytes: &[u8]) -> Result<(), Ending> {
+        let written = tokio::time::timeout(self.idle_timeout(), pipe.write(bytes));
+        let written = self.stop.run_until_cancelled(written).await.ok_or_else(Ending::cancelled)?;
+        let written = written.map_err(|_| Ending::new(EndingClass::Lost, "idle", "the upstream takes nothing"))?;
+        written.map_err(|fault| Ending::new(EndingClass::Lost, fault.slug, fault.detail))
     }
 
     /// The upstream is being read from now on; tells of the gap since the last time when it cannot be made good.
@@ -177,7 +221,16 @@ impl Session {
     /// # Errors
     /// The [`Ending`] that a broken body, silence or being stopped means.
     pub async fn next_chunk(&mut self, body: &mut dyn UpstreamBody) -> Result<Option<Bytes>, Ending> {
-        let next = tokio::time::timeout(self.idle_timeout(), body.next_chunk());
+        self.next_chunk_by(body, Instant::now() + self.idle_timeout()).await
+    }
+
+    /// [`Session::next_chunk`] for readers that are woken by other things too: silence lasts until `deadline`.
+    pub(super) async fn next_chunk_by(
+        &mut self,
+        body: &mut dyn UpstreamBody,
+        deadline: Instant,
+    ) -> Result<Option<Bytes>, Ending> {
+        let next = tokio::time::timeout_at(deadline, body.next_chunk());
         let next = self.stop.run_until_cancelled(next).await.ok_or_else(Ending::cancelled)?;
         let next = next.map_err(|_| Ending::new(EndingClass::Lost, "idle", "nothing came within the idle timeout"))?;
         self.came(next)
@@ -377,7 +430,7 @@ impl Session {
         self.stop.run_until_cancelled(tokio::time::sleep(delay)).await.is_some()
     }
 
-    fn idle_timeout(&self) -> Duration {
+    pub(super) fn idle_timeout(&self) -> Duration {
         self.spec.settings.idle_timeout
     }
 }

@@ -67,5 +67,6 @@ mod support;
 mod templates;
 mod tokens;
 mod transfer;
+mod upstreams;
 mod websockets;
 mod websub;

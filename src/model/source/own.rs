@@ -11,6 +11,7 @@ use crate::model::fields::Fields;
 pub mod poll;
 pub mod profile;
 pub mod raw;
+pub mod websocket;
 
 /// Settings of one protocol beyond those that all have.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +26,9 @@ pub enum OwnSettings {
     Profile(profile::Profile),
     /// Of `raw`.
     Raw(raw::RawSettings),
+    /// Of `websocket`; boxed, because it is the large one.
+    #[serde(rename = "websocket")]
+    WebSocket(Box<websocket::WebSocketSettings>),
 }
 
 /// The settings of one protocol, as definitions have them.
@@ -38,7 +42,8 @@ pub(super) struct Row {
 }
 
 /// Every protocol with settings of its own.
-pub(super) const ROWS: &[Row] = &[poll::LONG_ROW, poll::ROW, profile::NDJSON, profile::LENGTH, raw::ROW];
+pub(super) const ROWS: &[Row] =
+    &[poll::LONG_ROW, poll::ROW, profile::NDJSON, profile::LENGTH, raw::ROW, websocket::ROW];
 
 /// The row of a protocol, if it has settings of its own.
 pub(super) fn row(protocol: &str) -> Option<&'static Row> {
@@ -62,6 +67,7 @@ impl OwnSettings {
             Self::Poll(poll) => poll.show(settings),
             Self::Profile(profile) => profile.show(settings),
             Self::Raw(raw) => raw.show(settings),
+            Self::WebSocket(websocket) => websocket.show(settings),
         }
     }
 }

@@ -87,7 +87,8 @@ pub fn parse_source(
 
 /// Applies a merge patch (RFC 7396) to the REST form of a stored source and reads the result.
 ///
-/// Header values, parameters and credentials that the patch does not name stay. A URL that the patch does not name is not judged again.
+/// Header values, parameters and credentials that the patch does not name stay. A URL is judged again when the patch names it
+/// or the protocol.
 ///
 /// # Errors
 /// Every mistake.
@@ -102,7 +103,7 @@ pub fn merge_source(current: &SourceRecord, patch: &Value, rules: &SourceRules<'
         let lowered = lower_names(headers, "/headers", &errors);
         members.insert("headers".to_owned(), Value::Object(lowered));
     }
-    let url_is_new = members.get("url").is_some();
+    let url_is_new = members.get("url").is_some() || members.get("protocol").is_some();
     let mut document = form(&current.spec);
     document["headers"] = json!(current.spec.headers);
     current.spec.settings.access.write_whole(&mut document);
@@ -171,7 +172,10 @@ fn read(
     }
     let name = read_name(&fields, path_name, random);
     let protocol = read_protocol(&fields, rules.protocols);
-    let url = read_url(&fields, rules.urls);
+    let url = match protocol.as_deref() {
+        Some("websocket") => own::websocket::read_url(&fields, rules.urls),
+        _ => read_url(&fields, rules.urls),
+    };
     let topic = read_topic(&fields);
     let headers = read_headers(&fields, HeaderUse::Source);
     let mut settings = read_settings(&fields, protocol.as_deref().unwrap_or_default(), rules);
