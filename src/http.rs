@@ -47,6 +47,7 @@ mod streams;
 mod subscriptions;
 pub mod tokens;
 mod views;
+pub mod webhook;
 pub mod websub;
 
 use audit::Audit;
@@ -132,6 +133,8 @@ pub struct HttpState {
     pub source_control: Arc<dyn SourceControl>,
     /// The `WebSub` hub, if there is one.
     pub hub: Option<websub::Door>,
+    /// What senders of webhooks have in use.
+    pub senders: webhook::Senders,
     /// Decides whether a URL may be dialled.
     pub urls: Arc<dyn UrlJudge + Send + Sync>,
     /// Decides whether filters, templates, certificates and names of groups can be used.
@@ -265,6 +268,7 @@ fn configure(config: &mut ServiceConfig) {
         .configure(tokens::configure)
         .configure(streams::routes)
         .configure(websub::routes)
+        .configure(webhook::routes)
         .configure(subscriptions::configure)
         .configure(sources::configure);
 }

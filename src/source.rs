@@ -19,6 +19,7 @@ mod supervisor;
 mod watch;
 
 pub mod reconnect;
+pub mod webhook;
 
 pub use connection::{BodyFault, ConnectFault, UpstreamBody, UpstreamClient, UpstreamRequest, UpstreamResponse};
 pub use reconnect::{Ending, EndingClass, ReconnectSettings, SourceState};
@@ -38,7 +39,7 @@ use crate::model::source::{SourceGap, SourceSettings, SourceSpec};
 use crate::model::{NewEvent, ResumeToken};
 
 /// Every protocol an upstream can be read with.
-pub const SOURCES: &[Protocol] = &[ndjson::PROTOCOL, sse::PROTOCOL];
+pub const SOURCES: &[Protocol] = &[ndjson::PROTOCOL, sse::PROTOCOL, webhook::PROTOCOL];
 
 /// Most events handed on at once.
 pub const BATCH_EVENTS_MAX: usize = 512;

@@ -14,10 +14,11 @@ use crate::follow::Follow;
 use crate::http::ports::{SourceControl, SourceStatus};
 use crate::ingest::{FromSource, Ingest};
 use crate::model::event::DataForm;
-use crate::model::source::SourceGap;
+use crate::model::source::{SourceGap, SourceRecord};
 use crate::model::{NewEvent, Topic};
 use crate::registry::SourceRegistry;
 use crate::source::Sources;
+use crate::source::webhook::Door;
 use crate::source::{Emission, EmitError, Emitter, ReconnectSettings, SOURCES, SourceContext, Turn};
 use crate::storage::{Catalog, StorageError};
 
@@ -172,6 +173,10 @@ impl SourceControl for Control {
 
     async fn restart(&self, name: &str) {
         self.sources.restart(name).await;
+    }
+
+    fn door(&self, record: &SourceRecord) -> Option<Arc<Door>> {
+        self.sources.door(record)
     }
 
     async fn gaps(&self, name: &str, limit: u32) -> Result<Vec<SourceGap>, StorageError> {

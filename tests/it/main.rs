@@ -63,4 +63,5 @@ mod support;
 mod templates;
 mod tokens;
 mod transfer;
+mod webhook_source;
 mod websub;

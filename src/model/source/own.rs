@@ -9,6 +9,7 @@ use super::parse::SourceRules;
 use crate::model::fields::Fields;
 
 pub mod raw;
+pub mod webhook;
 
 /// Settings of one protocol beyond those that all have.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +20,8 @@ pub enum OwnSettings {
     None,
     /// Of `raw`.
     Raw(raw::RawSettings),
+    /// Of `webhook`.
+    Webhook(Box<webhook::WebhookSettings>),
 }
 
 /// The settings of one protocol, as definitions have them.
@@ -32,7 +35,7 @@ pub(super) struct Row {
 }
 
 /// Every protocol with settings of its own.
-pub(super) const ROWS: &[Row] = &[raw::ROW];
+pub(super) const ROWS: &[Row] = &[raw::ROW, webhook::ROW];
 
 /// The row of a protocol, if it has settings of its own.
 pub(super) fn row(protocol: &str) -> Option<&'static Row> {
@@ -45,6 +48,14 @@ impl OwnSettings {
         match self {
             Self::None => {}
             Self::Raw(raw) => raw.show(settings),
+            Self::Webhook(webhook) => webhook.show(settings),
+        }
+    }
+
+    /// Adds the secrets that [`OwnSettings::show`] leaves out.
+    pub(super) fn add_secrets(&self, settings: &mut Map<String, Value>) {
+        if let Self::Webhook(webhook) = self {
+            webhook.add_secrets(settings);
         }
     }
 }
