@@ -67,12 +67,13 @@ async fn a_definition_says_how_senders_prove_themselves() {
 async fn secrets_are_never_shown_stay_through_a_patch_and_can_be_rotated() {
     let mut relay = Relay::start().await;
     let url =
-        source(&relay, "a", json!({"scheme": "github", "secret": TEXT_SECRET}), json!({"verify_token": "a token of hubs"})).await;
+        source(&relay, "a", json!({"scheme": "github", "secret": TEXT_SECRET}), json!({"verify_token": "the token of hubs"}))
+            .await;
     let shown = relay.get("/v1/sources/a").await;
     assert_eq!(shown["settings"]["verify"], json!({"scheme": "github", "tolerance": "5m"}));
     assert_eq!((&shown["path"], &shown.get("url")), (&json!("/v1/sources/a/webhook"), &None));
     let text = shown.to_string() + &relay.get("/v1/sources").await.to_string();
-    assert!(!text.contains(TEXT_SECRET) && !text.contains("a token of hubs"), "{text}");
+    assert!(!text.contains(TEXT_SECRET) && !text.contains("the token of hubs"), "{text}");
     let one = |n: u32, secret: &str| Message::new(&url, "github", secret, format!("{{\"n\":{n}}}").as_bytes());
     let statuses = async |messages: &[Message]| -> Vec<u64> {
         send(messages).await.iter().map(|answer| answer["status"].as_u64().unwrap()).collect()
@@ -86,7 +87,7 @@ async fn secrets_are_never_shown_stay_through_a_patch_and_can_be_rotated() {
     assert_eq!(statuses(&[one(4, TEXT_SECRET), one(5, NEXT)]).await, [401, 200], "in force at once");
     assert_eq!(
         relay
-            .ask("GET", "/v1/sources/a/webhook?hub.mode=subscribe&hub.challenge=x&hub.verify_token=a%20token%20of%20hubs", None)
+            .ask("GET", "/v1/sources/a/webhook?hub.mode=subscribe&hub.challenge=x&hub.verify_token=the%20token%20of%20hubs", None)
             .await
             .0,
         200
@@ -147,7 +148,8 @@ async fn a_signature_is_the_credential_and_without_one_a_token_is() {
     let root = made["token"].as_str().unwrap().to_owned();
     let token = async |scopes: Value, topics: Value| {
         let body = json!({"name": "t", "scopes": scopes, "topics": topics});
-        let (_, made) = relay.ask_as(&root, "POST", "/v1/tokens", Some(&body)).await;
+        let (status, made) = relay.ask_as(&root, "POST", "/v1/tokens", Some(&body)).await;
+        assert_eq!(status, 201, "{made}");
         made["token"].as_str().unwrap().to_owned()
     };
     for (name, verify) in [("signed", json!({"scheme": "github", "secret": TEXT_SECRET})), ("open", json!({"scheme": "none"}))] {
@@ -161,7 +163,7 @@ async fn a_signature_is_the_credential_and_without_one_a_token_is() {
     let open = "/v1/sources/open/webhook";
     assert_eq!(relay.ask("POST", open, Some(&json!({}))).await.0, 401);
     assert_eq!(relay.ask("GET", &format!("{open}?challenge=a"), None).await.0, 401);
-    let reader = token(json!(["read"]), json!([])).await;
+    let reader = token(json!(["read"]), json!(["**"])).await;
     let theirs = token(json!(["read", "publish"]), json!(["acme.**"])).await;
     let foreign = token(json!(["read", "publish"]), json!(["other.**"])).await;
     assert_eq!(slug(&relay.ask_as(&reader, "POST", open, Some(&json!({}))).await), (403, "scope"));
@@ -178,7 +180,7 @@ async fn a_signature_is_the_credential_and_without_one_a_token_is() {
 #[tokio::test]
 async fn a_source_of_webhooks_is_sealed_and_may_be_declared() {
     use base64::Engine as _;
-    let key = base64::engine::general_purpose::STANDARD.encode([7; 32]);
+    let key = base64::engine::general_purpose::STANDARD.encode((7..39).collect::<Vec<u8>>());
     let declared = format!(
         "[secrets]\nkey = \"{key}\"\n[[sources]]\nname = \"a\"\nprotocol = \"webhook\"\ntopic = \"in\"\n\
          [sources.settings.verify]\nscheme = \"slack\"\nsecret = [\"{TEXT_SECRET}\"]\ntolerance = \"10m\"\n"

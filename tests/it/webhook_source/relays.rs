@@ -45,7 +45,7 @@ async fn a_relay_agrees_with_a_relay_and_takes_its_events_once() {
     }
     // A replay has the same webhook-id: it is a repeat there.
     from.status_becomes("challenge", json!({"in_flight": 0, "retrying": 0, "lag": 0})).await;
-    let replay = json!({"from": seq, "to": seq, "only": "all"});
+    let replay = json!({"from": {"seq": seq}, "to": {"seq": seq}, "only": "all"});
     from.must("POST", "/v1/subscriptions/challenge/replay", replay).await;
     eventually("the replay", async || (from.status("challenge").await["delivered_total"].as_u64().unwrap() >= 2).then_some(()))
         .await;
