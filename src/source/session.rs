@@ -216,6 +216,13 @@ impl Session {
         }
     }
 
+    /// Is called instead of calling: counts as connected until it is stopped. There is no gap, because who calls tries again.
+    pub async fn stand(&mut self) -> Ending {
+        self.status.connected();
+        self.stop.cancelled().await;
+        Ending::cancelled()
+    }
+
     /// The next bytes of a body; `None` at its clean end.
     ///
     /// # Errors

@@ -67,6 +67,7 @@ mod support;
 mod templates;
 mod tokens;
 mod transfer;
+mod webhook_source;
 mod upstreams;
 mod websockets;
 mod websub;
