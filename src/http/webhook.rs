@@ -25,8 +25,7 @@ use super::{HttpState, at};
 use crate::codec::cloudevents::decode_headers;
 use crate::ingest::Offer;
 use crate::model::event::HOPS_MAX;
-use crate::signature::verify::VerifyError;
-use crate::source::webhook::{Arrival, Door};
+use crate::source::webhook::{Arrival, Door, VerifyError};
 
 /// Requests without a proof a minute that an address is told the reason of; more are told to wait.
 pub(super) const FORGERIES_MAX: u32 = 60;
@@ -112,7 +111,7 @@ async fn take(state: Data<HttpState>, request: HttpRequest, payload: Payload) ->
         }
     })?;
     let header = header_of(&request);
-    door.lock().open(&header, &body, now).map_err(|error| forged(&state, &request, &door, &error))?;
+    door.lock().open(&header, &body, now).map_err(|error| forged(&state, &request, &door, error))?;
     let hops = hops(&request)?;
     if let Some(challenge) = challenge_of(&body) {
         return echo(&challenge);
@@ -149,11 +148,11 @@ fn admit(state: &HttpState, request: &HttpRequest, door: &Door) -> Result<Option
         return Ok(Some(caller));
     }
     let glance = door.lock().glance(&header_of(request), state.clock.now());
-    glance.map(|()| None).map_err(|error| forged(state, request, door, &error))
+    glance.map(|()| None).map_err(|error| forged(state, request, door, error))
 }
 
 /// Counts a request without a proof. Its sender is not told what was wrong with it; the operator is.
-fn forged(state: &HttpState, request: &HttpRequest, door: &Door, error: &VerifyError) -> Problem {
+fn forged(state: &HttpState, request: &HttpRequest, door: &Door, error: VerifyError) -> Problem {
     let (peer, now): (Option<IpAddr>, _) = (request.peer_addr().map(|address| address.ip()), state.clock.now());
     let wait = state.senders.forgeries.count(peer, now, FORGERIES_MAX);
     door.refused(error, wait.is_none(), now);
@@ -198,7 +197,7 @@ async fn challenged(state: Data<HttpState>, request: HttpRequest) -> Result<Http
     };
     if let Some(mode) = find("hub.mode") {
         if !find("hub.verify_token").is_some_and(|token| door.is_verify_token(&token)) {
-            return Err(forged(&state, &request, &door, &VerifyError::Mismatch));
+            return Err(forged(&state, &request, &door, VerifyError::Mismatch));
         }
         return match find("hub.challenge") {
             Some(challenge) => echo(&challenge),
@@ -210,7 +209,7 @@ async fn challenged(state: Data<HttpState>, request: HttpRequest) -> Result<Http
     let challenge = find("challenge").ok_or_else(no_challenge)?;
     admit(&state, &request, &door)?;
     let judged = door.lock().open(&header_of(&request), &[], state.clock.now());
-    judged.map_err(|error| forged(&state, &request, &door, &error))?;
+    judged.map_err(|error| forged(&state, &request, &door, error))?;
     echo(&challenge)
 }
 

@@ -24,7 +24,8 @@ use crate::model::source::own::webhook::{PROTOCOL as NAME, SenderScheme, Webhook
 use crate::model::source::{SourceRecord, SourceSpec};
 use crate::model::{NewEvent, Topic};
 use crate::signature::receive::{HeaderOf, Lock};
-use crate::signature::verify::VerifyError;
+
+pub use crate::signature::verify::VerifyError;
 
 pub(super) const PROTOCOL: Protocol = Protocol { name: NAME, check, open: |_| Box::new(Standing) };
 
@@ -204,7 +205,7 @@ impl Door {
     }
 
     /// Counts a request that nothing proves to be its sender's; `is_told` = as the last error, too.
-    pub fn refused(&self, error: &VerifyError, is_told: bool, at: Timestamp) {
+    pub fn refused(&self, error: VerifyError, is_told: bool, at: Timestamp) {
         self.skipped(SkipReason::BadSignature, "bad_signature", &error.to_string(), is_told, at);
     }
 

@@ -6,6 +6,8 @@ use super::{TEXT_SECRET, source, stored};
 use crate::support::sender::{Message, send};
 use crate::support::{Relay, SECRET, eventually};
 
+const NEXT: &str = "the secret that comes next";
+
 fn slug(answer: &(u16, Value)) -> (u16, &str) {
     (answer.0, answer.1["type"].as_str().unwrap_or_default().trim_start_matches("/problems/"))
 }
@@ -78,7 +80,6 @@ async fn secrets_are_never_shown_stay_through_a_patch_and_can_be_rotated() {
     let statuses = async |messages: &[Message]| -> Vec<u64> {
         send(messages).await.iter().map(|answer| answer["status"].as_u64().unwrap()).collect()
     };
-    const NEXT: &str = "the secret that comes next";
     relay.must("PATCH", "/v1/sources/a", json!({"settings": {"subject": "/n"}})).await;
     assert_eq!(statuses(&[one(1, TEXT_SECRET), one(1, NEXT)]).await, [200, 401]);
     relay.must("PATCH", "/v1/sources/a", json!({"settings": {"verify": {"secret": [NEXT, TEXT_SECRET]}}})).await;
@@ -102,14 +103,14 @@ async fn secrets_are_never_shown_stay_through_a_patch_and_can_be_rotated() {
     relay.restart().await;
     let url = format!("{}/v1/sources/a/webhook", relay.url);
     let again = Message::new(&url, "github", NEXT, b"{\"n\":7}");
-    assert_eq!(statuses(&[again.clone()]).await, [200]);
+    assert_eq!(statuses(std::slice::from_ref(&again)).await, [200]);
     eventually("it stands", async || (relay.get("/v1/sources/a").await["state"] == "connected").then_some(())).await;
     assert_eq!(relay.get("/v1/sources/a").await["gaps"], json!([]), "who calls tries again, so nothing is missed");
     relay.must("PATCH", "/v1/sources/a", json!({"enabled": false})).await;
-    assert_eq!(statuses(&[again.clone()]).await, [404]);
+    assert_eq!(statuses(std::slice::from_ref(&again)).await, [404]);
     relay.must("PATCH", "/v1/sources/a", json!({"enabled": true})).await;
     assert_eq!(relay.ask("DELETE", "/v1/sources/a", None).await.0, 204);
-    assert_eq!(statuses(&[again.clone()]).await, [404]);
+    assert_eq!(statuses(std::slice::from_ref(&again)).await, [404]);
     source(&relay, "a", json!({"scheme": "github", "secret": TEXT_SECRET}), json!({})).await;
     assert_eq!(statuses(&[again]).await, [401], "another source of the same name");
     assert!(!relay.log().contains(NEXT) && !relay.log().contains(TEXT_SECRET));

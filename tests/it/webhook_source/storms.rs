@@ -17,7 +17,16 @@ async fn a_thousand_at_once_are_all_stored_before_they_are_answered() {
         sending.spawn(async move {
             let body = format!("{{\"id\":\"evt_{n}\",\"type\":\"a.b\"}}");
             let header = stripe_signature(TEXT_SECRET, at, body.as_bytes());
-            client.post(url).header("stripe-signature", header).header("content-type", "application/json").body(body).send().await.unwrap().status().as_u16()
+            client
+                .post(url)
+                .header("stripe-signature", header)
+                .header("content-type", "application/json")
+                .body(body)
+                .send()
+                .await
+                .unwrap()
+                .status()
+                .as_u16()
         });
     }
     let statuses = sending.join_all().await;
@@ -66,7 +75,8 @@ async fn what_is_too_large_or_encoded_is_refused_and_counted() {
     let at = jiff::Timestamp::now().as_second();
     let sent = async |body: String, encoding: Option<&str>| {
         let header = stripe_signature(TEXT_SECRET, at, body.as_bytes());
-        let mut request = relay.client.post(&url).header("stripe-signature", header).header("content-type", "application/json").body(body);
+        let mut request =
+            relay.client.post(&url).header("stripe-signature", header).header("content-type", "application/json").body(body);
         if let Some(encoding) = encoding {
             request = request.header("content-encoding", encoding);
         }
@@ -82,7 +92,15 @@ async fn what_is_too_large_or_encoded_is_refused_and_counted() {
     let chunks = (0..90).map(|_| Ok::<_, std::io::Error>(bytes::Bytes::from(vec![b'y'; 1024])));
     let header = stripe_signature(TEXT_SECRET, at, &vec![b'y'; 90 * 1024]);
     let body = reqwest::Body::wrap_stream(futures_util::stream::iter(chunks));
-    let answer = relay.client.post(&url).header("stripe-signature", header).header("content-type", "application/json").body(body).send().await.unwrap();
+    let answer = relay
+        .client
+        .post(&url)
+        .header("stripe-signature", header)
+        .header("content-type", "application/json")
+        .body(body)
+        .send()
+        .await
+        .unwrap();
     assert_eq!(answer.status(), 200);
 }
 
@@ -101,7 +119,8 @@ async fn a_relay_that_cannot_store_does_not_say_that_it_did() {
         .collect();
     let mut sending = tokio::task::JoinSet::new();
     for (n, (header, body)) in signed.iter().cloned().enumerate() {
-        let request = relay.client.post(&url).header("stripe-signature", header).header("content-type", "application/json").body(body);
+        let request =
+            relay.client.post(&url).header("stripe-signature", header).header("content-type", "application/json").body(body);
         sending.spawn(async move {
             let answer = request.send().await.unwrap();
             (n, answer.status().as_u16(), answer.headers().contains_key("retry-after"))
@@ -121,7 +140,12 @@ async fn a_relay_that_cannot_store_does_not_say_that_it_did() {
     assert_eq!(found, taken);
     for (header, body) in &signed {
         eventually("a place for what was refused", async || {
-            let request = relay.client.post(&url).header("stripe-signature", header).header("content-type", "application/json").body(body.clone());
+            let request = relay
+                .client
+                .post(&url)
+                .header("stripe-signature", header)
+                .header("content-type", "application/json")
+                .body(body.clone());
             (request.send().await.unwrap().status() == 200).then_some(())
         })
         .await;
