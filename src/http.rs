@@ -49,6 +49,7 @@ mod subscriptions;
 mod tickets;
 pub mod tokens;
 mod views;
+mod websocket;
 pub mod websub;
 
 use audit::Audit;

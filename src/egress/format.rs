@@ -12,6 +12,7 @@ use crate::model::{Event, Seq};
 mod list;
 mod ndjson;
 mod sse;
+mod ws;
 
 /// What stands around an event's data.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -129,7 +130,10 @@ pub struct Format {
 }
 
 /// Every format; the first is the default.
-pub const FORMATS: &[Format] = &[ndjson::FORMAT, sse::FORMAT];
+pub const FORMATS: &[Format] = &[ndjson::FORMAT, sse::FORMAT, ws::FORMAT];
+
+/// What a request that is upgraded to a WebSocket asks for, whatever it accepts otherwise.
+pub const WEBSOCKET: &str = ws::FORMAT.name;
 
 /// Elements of a JSON list, each with a comma behind it; for answers that end.
 pub static LIST: Format = list::FORMAT;

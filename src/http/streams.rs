@@ -9,7 +9,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use super::problem::{self, Problem};
 use super::pull::conduit;
 use super::tickets::caller_of;
-use super::{HttpState, ask, at, get, websub};
+use super::{HttpState, ask, at, get, websocket, websub};
 
 use crate::egress::{self, StreamError, Worker};
 
@@ -27,6 +27,7 @@ async fn stream(state: Data<HttpState>, request: HttpRequest) -> Result<HttpResp
         return Box::pin(conduit::respond(&state, &request, &caller)).await;
     }
     let worker = request.app_data::<Worker>().expect("invariant: every worker has its streams");
+    let handshake = websocket::handshake(&request, &state.cors_origins)?;
     let ask = ask::stream(&request)?;
     caller.follow(&ask.patterns)?;
     if PAGES.contains(&ask.format.name) {
@@ -36,7 +37,10 @@ async fn stream(state: Data<HttpState>, request: HttpRequest) -> Result<HttpResp
         egress::hold(&request, seat);
     }
     let link = websub::discovery(&state, &request, &ask.patterns);
-    let mut response = egress::respond(&request, worker, ask).await?;
+    let mut response = match handshake {
+        Some(handshake) => egress::websocket::upgrade(&request, worker, ask, handshake).await?,
+        None => egress::respond(&request, worker, ask).await?,
+    };
     if let Some(link) = link {
         response.headers_mut().insert(header::LINK, link);
     }

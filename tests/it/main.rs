@@ -64,4 +64,5 @@ mod support;
 mod templates;
 mod tokens;
 mod transfer;
+mod websockets;
 mod websub;
