@@ -24,6 +24,7 @@ mod client;
 mod counts;
 mod feeder;
 pub mod format;
+pub mod gather;
 pub mod handover;
 mod history;
 mod ring;
@@ -135,6 +136,9 @@ pub enum StreamError {
     /// The relay is shutting down.
     #[error("the relay is shutting down")]
     Closing,
+    /// The log is damaged where it would go on.
+    #[error("the log cannot be read at the position of this stream")]
+    Broken,
     /// The server does not let go of the connection.
     #[error("the connection cannot be taken over from the server")]
     NoConnection,

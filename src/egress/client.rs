@@ -22,6 +22,10 @@ use super::websocket::Ending;
 use super::worker::State;
 use crate::model::Seq;
 
+mod piece;
+
+pub(super) use piece::Piece;
+
 /// The log cannot be read where this stream stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the log cannot be read at the position of this stream")]

@@ -9,6 +9,7 @@ use bytes::{BufMut, BytesMut};
 
 use crate::model::{Event, Seq};
 
+mod list;
 mod ndjson;
 mod sse;
 mod ws;
@@ -133,6 +134,9 @@ pub const FORMATS: &[Format] = &[ndjson::FORMAT, sse::FORMAT, ws::FORMAT];
 
 /// What a request that is upgraded to a WebSocket asks for, whatever it accepts otherwise.
 pub const WEBSOCKET: &str = ws::FORMAT.name;
+
+/// Elements of a JSON list, each with a comma behind it; for answers that end.
+pub static LIST: Format = list::FORMAT;
 
 /// None of the formats was asked for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -6,11 +6,15 @@ use actix_web::http::header;
 use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse, web};
 
-use super::auth::Scope;
-use super::problem::Problem;
+use super::problem::{self, Problem};
+use super::pull::conduit;
+use super::tickets::caller_of;
 use super::{HttpState, ask, at, get, websocket, websub};
 
 use crate::egress::{self, StreamError, Worker};
+
+/// Formats that are pages: whoever frames one cannot set a header, and must not be let in by what a browser adds by itself.
+const PAGES: &[&str] = &["html"];
 
 /// Adds the stream of topics. The application must hold a [`Worker`] as data.
 pub(super) fn routes(config: &mut web::ServiceConfig) {
@@ -18,12 +22,18 @@ pub(super) fn routes(config: &mut web::ServiceConfig) {
 }
 
 async fn stream(state: Data<HttpState>, request: HttpRequest) -> Result<HttpResponse, Problem> {
-    let caller = state.auth.require(&request, Scope::Stream)?;
+    let caller = caller_of(&state, &request)?;
+    if conduit::is_asked(&request) {
+        return Box::pin(conduit::respond(&state, &request, &caller)).await;
+    }
     let worker = request.app_data::<Worker>().expect("invariant: every worker has its streams");
     let handshake = websocket::handshake(&request, &state.cors_origins)?;
     let ask = ask::stream(&request)?;
     caller.follow(&ask.patterns)?;
-    if let Some(seat) = caller.seat()? {
+    if PAGES.contains(&ask.format.name) {
+        caller.must_have_ticket()?;
+    }
+    if let Some(seat) = caller.seat(&state.clock)? {
         egress::hold(&request, seat);
     }
     let link = websub::discovery(&state, &request, &ask.patterns);
@@ -46,6 +56,9 @@ impl From<StreamError> for Problem {
             }
             StreamError::Closing => {
                 Self::of_slug("unavailable", 503, "the relay is shutting down; come back in a moment").retry_after(1)
+            }
+            StreamError::Broken => {
+                Self::new(problem::INTERNAL, "the log cannot be read at this position; the relay's log says more")
             }
             error => {
                 tracing::warn!(%error, "a stream could not begin");

@@ -46,6 +46,7 @@ mod notices;
 mod ordering;
 mod pace;
 mod promises;
+mod pull;
 mod queue_rows;
 mod recovery;
 mod relay;
