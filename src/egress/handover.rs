@@ -19,6 +19,7 @@ use tokio::net::TcpStream;
 
 use super::chunk::Wrapping;
 use super::client::Client;
+use super::socket;
 use super::websocket::Session;
 use super::writer::Writer;
 
@@ -75,6 +76,13 @@ impl Connection {
         match speaking {
             Speaking::Body(wrapping) => Writer::new(client, socket, wrapping, None).await,
             Speaking::WebSocket(session) => Writer::new(client, socket, Wrapping::Bare, Some(session)).await,
+        }
+    }
+
+    /// Has a peer that is sent nothing for long asked whether it is there.
+    pub(super) fn probe(&self) {
+        if let Some(Err(error)) = self.0.socket.borrow().as_ref().map(socket::probe) {
+            tracing::debug!(%error, "a socket takes no probes");
         }
     }
 

@@ -264,7 +264,7 @@ pub async fn upgrade(
     let mut permit = worker.0.egress.admit()?;
     permit.keep(request.extensions_mut().remove());
     let connection = request.conn_data::<Connection>().ok_or(StreamError::NoConnection)?;
-    let client = open(worker, ask, permit).await?;
+    let (client, _) = open(worker, ask, permit).await?;
     let mut response = HttpResponse::SwitchingProtocols();
     response.upgrade("websocket").insert_header((SEC_WEBSOCKET_ACCEPT, handshake.accept));
     if handshake.is_ours {

@@ -7,7 +7,7 @@
 
 use bytes::{BufMut, BytesMut};
 
-use super::{Format, Notice, Style};
+use super::{Format, Notice, Style, plain};
 use crate::codec::cloudevents;
 use crate::codec::websocket::{Opcode, write_frame};
 use crate::model::{Event, Seq};
@@ -18,7 +18,9 @@ pub(super) const FORMAT: Format = Format {
     media_type: "websocket",
     aliases: &[],
     has_envelope: false,
+    yields: false,
     gap_ends: false,
+    head: plain,
     opening: |_, _| {},
     event: write_event,
     heartbeat: write_heartbeat,
