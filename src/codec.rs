@@ -2,8 +2,9 @@
 //!
 //! Every decoder takes whatever pieces the network cut and gives the same records for any cutting; a chunk is handed in as
 //! `&mut Bytes` and is used up from the front. Nothing in here reads a clock, opens a connection or knows what is done with
-//! a record. `lines` and `nesting` are the ground floor; `ndjson`, `sse`, `json_seq`, `length`, `messages` and `multipart` are framings, `cloudevents` the forms of one event, `gzip` the
-//! content coding, `json` and `pointer` judge and search JSON without building it.
+//! a record. `lines` and `nesting` are the ground floor; `ndjson`, `sse`, `json_seq`, `length`, `messages` and `multipart` are
+//! framings, `cloudevents` the forms of one event, `gzip` the content coding, `json` and `pointer` judge and search JSON
+//! without building it, `websocket` frames and messages of either side.
 
 pub mod cloudevents;
 pub mod gzip;
@@ -16,6 +17,7 @@ pub mod multipart;
 pub mod ndjson;
 pub mod pointer;
 pub mod sse;
+pub mod websocket;
 
 #[cfg(test)]
 mod cut;

@@ -38,6 +38,7 @@ mod events;
 mod gate;
 mod health;
 pub mod ports;
+mod posted;
 pub mod problem;
 mod publish;
 mod pull;
@@ -49,6 +50,7 @@ mod subscriptions;
 mod tickets;
 pub mod tokens;
 mod views;
+mod websocket;
 pub mod websub;
 
 use audit::Audit;

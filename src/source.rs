@@ -7,13 +7,17 @@
 //! [`UpstreamClient`], which `fetcher` makes of the relay's gate.
 
 mod connection;
+mod credentials;
 mod fetcher;
 mod json_seq;
 mod length;
+mod long_poll;
 mod multipart;
 mod ndjson;
+mod poll;
 mod raw;
 mod record;
+mod request;
 mod runner;
 mod session;
 mod sse;
@@ -22,10 +26,14 @@ mod stream;
 mod supervisor;
 mod twitter;
 mod watch;
+mod websocket;
 
 pub mod reconnect;
 
-pub use connection::{BodyFault, ConnectFault, UpstreamBody, UpstreamClient, UpstreamRequest, UpstreamResponse};
+pub use connection::{
+    BodyFault, ConnectFault, UpstreamBody, UpstreamClient, UpstreamPipe, UpstreamRequest, UpstreamResponse, UpstreamUpgrade,
+};
+pub use credentials::TokenRequest;
 pub use reconnect::{Ending, EndingClass, ReconnectSettings, SourceState};
 pub use record::EventMapper;
 pub use session::Session;
@@ -43,8 +51,17 @@ use crate::model::source::{SourceGap, SourceSettings, SourceSpec};
 use crate::model::{NewEvent, ResumeToken};
 
 /// Every protocol an upstream can be read with.
-pub const SOURCES: &[Protocol] =
-    &[ndjson::PROTOCOL, sse::PROTOCOL, json_seq::PROTOCOL, length::PROTOCOL, raw::PROTOCOL, multipart::PROTOCOL];
+pub const SOURCES: &[Protocol] = &[
+    ndjson::PROTOCOL,
+    sse::PROTOCOL,
+    json_seq::PROTOCOL,
+    length::PROTOCOL,
+    raw::PROTOCOL,
+    multipart::PROTOCOL,
+    poll::PROTOCOL,
+    long_poll::PROTOCOL,
+    websocket::PROTOCOL,
+];
 
 /// Most events handed on at once.
 pub const BATCH_EVENTS_MAX: usize = 2048;
@@ -174,7 +191,10 @@ pub trait Emitter: Send + Sync {
     /// Takes note of what an upstream says about its stream; everything that came before it was handed on.
     async fn said(&self, _spec: &SourceSpec, _said: Said) {}
 
-    /// Takes note that a source is down, or up again.
+    /// Takes note of a position that no event carries.
+    async fn moved(&self, _source: &str, _position: ResumeToken) {}
+
+    /// Takes note that a source is down, or up again, or that something is wrong with it.
     async fn turned(&self, _source: &str, _turn: Turn) {}
 }
 

@@ -15,7 +15,7 @@ use crate::http::ports::{SourceControl, SourceStatus};
 use crate::ingest::{FromSource, Ingest};
 use crate::model::event::DataForm;
 use crate::model::source::{SourceGap, SourceSpec};
-use crate::model::{NewEvent, Seq, Topic};
+use crate::model::{NewEvent, ResumeToken, Seq, Topic};
 use crate::registry::SourceRegistry;
 use crate::source::Sources;
 use crate::source::{Emission, EmitError, Emitter, ReconnectSettings, SOURCES, Said, SourceContext, Turn};
@@ -115,6 +115,13 @@ impl Emitter for Intake {
         }
     }
 
+    async fn moved(&self, source: &str, position: ResumeToken) {
+        let resume = Some((source.to_owned(), position));
+        if let Err(error) = self.ingest.publish_from_source(Vec::new(), FromSource { resume, gap: None }).await {
+            tracing::warn!(source.name = source, %error, "the position of a source could not be stored");
+        }
+    }
+
     async fn said(&self, spec: &SourceSpec, said: Said) {
         metrics::counter!("hookcast_source_said_total", "source" => spec.name.clone(), "kind" => said.kind).increment(1);
         let purged = match &said.purge {
@@ -127,6 +134,7 @@ impl Emitter for Intake {
     async fn turned(&self, source: &str, turn: Turn) {
         self.say(match turn {
             Turn::Down { since, reason, detail } => Notice::source_down(source, since, reason, &detail),
+            Turn::CursorWentBack { from, to } => Notice::source_cursor_went_back(source, &from, &to),
             Turn::Up { down_since } => Notice::source_up(source, down_since),
         });
     }

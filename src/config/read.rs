@@ -76,9 +76,9 @@ fn read(value: &Value, env: &[(String, String)], protocols: &[&str], errors: &Er
     };
     let rules = config.egress_rules();
     let judge = Judge(&rules);
-    config.sources = sources(&root, &SourceRules { urls: &judge, protocols });
     let Delivery { timeout, max_in_flight, .. } = config.delivery;
     let texts = config.texts();
+    config.sources = sources(&root, &SourceRules { urls: &judge, protocols, texts: &texts });
     config.subscriptions = subscriptions(&root, &Rules { timeout, max_in_flight, texts: &texts, ..Rules::new(&judge) });
     if !config.server.listen.ip().is_loopback() && config.auth.tokens.is_empty() {
         let detail = format!(

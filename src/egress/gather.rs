@@ -47,7 +47,7 @@ pub async fn gather(request: &HttpRequest, worker: &Worker, ask: Ask) -> Result<
     // Silence needs no heartbeat: the answer comes before one is due.
     let ask = Ask { format: &LIST, limit: Some(limit), max_duration: Some(time), heartbeat: Some(time * 2), ..ask };
     let newest = worker.0.egress.follow().head();
-    let client = open(worker, ask, permit).await?;
+    let (client, _) = open(worker, ask, permit).await?;
     let mut gathering = Gathering { client, newest, waits: wait.is_some(), events: BytesMut::new(), full_at: None };
     std::future::poll_fn(|context| gathering.poll(context)).await
 }

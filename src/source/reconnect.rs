@@ -172,7 +172,8 @@ impl Reconnect {
         }
         match ending.class {
             EndingClass::Stop | EndingClass::Cancelled => return Next::Stop,
-            EndingClass::Lost if steady || std::mem::take(&mut self.free_try) => {
+            // A floor, even of nothing, means: not at once.
+            EndingClass::Lost if ending.retry_after.is_none() && (steady || std::mem::take(&mut self.free_try)) => {
                 return Next::After(self.retry.map_or(Duration::ZERO, |retry| spread(retry, self.fifth_over(retry), random)));
             }
             _ => self.failures = self.failures.saturating_add(1),

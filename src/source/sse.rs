@@ -44,6 +44,7 @@ impl Sse {
             kind: event.kind,
             content_type: None,
             resume,
+            ..Record::default()
         }
     }
 }

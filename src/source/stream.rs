@@ -195,7 +195,7 @@ async fn take(part: Part, session: &mut Session) -> Result<(), Ending> {
     Ok(())
 }
 
-fn is_gzip(headers: &HeaderMap) -> Result<bool, Ending> {
+pub(super) fn is_gzip(headers: &HeaderMap) -> Result<bool, Ending> {
     let mut codings = headers.get_all(CONTENT_ENCODING).iter().map(|value| value.as_bytes().to_ascii_lowercase());
     match (codings.next().as_deref().map(<[u8]>::trim_ascii), codings.next()) {
         (None | Some(b"" | b"identity"), None) => Ok(false),
@@ -207,7 +207,7 @@ fn is_gzip(headers: &HeaderMap) -> Result<bool, Ending> {
     }
 }
 
-fn decode_ending(fault: GzipFault) -> Ending {
+pub(super) fn decode_ending(fault: GzipFault) -> Ending {
     let (class, slug) = match fault {
         GzipFault::Corrupt => (EndingClass::Failed, "decode"),
         GzipFault::Truncated => (EndingClass::Lost, "truncated"),

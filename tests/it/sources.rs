@@ -8,3 +8,4 @@ mod rows;
 mod sse;
 mod supervision;
 mod support;
+mod websocket;

@@ -8,8 +8,10 @@ use serde_json::{Map, Value};
 use super::parse::SourceRules;
 use crate::model::fields::Fields;
 
+pub mod poll;
 pub mod profile;
 pub mod raw;
+pub mod websocket;
 
 /// Settings of one protocol beyond those that all have.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,10 +20,15 @@ pub enum OwnSettings {
     /// The protocol has none.
     #[default]
     None,
+    /// Of `long-poll` and `poll`.
+    Poll(poll::PollSettings),
     /// Of `ndjson` and `length`, when they have one.
     Profile(profile::Profile),
     /// Of `raw`.
     Raw(raw::RawSettings),
+    /// Of `websocket`; boxed, because it is the large one.
+    #[serde(rename = "websocket")]
+    WebSocket(Box<websocket::WebSocketSettings>),
 }
 
 /// The settings of one protocol, as definitions have them.
@@ -35,7 +42,8 @@ pub(super) struct Row {
 }
 
 /// Every protocol with settings of its own.
-pub(super) const ROWS: &[Row] = &[profile::NDJSON, profile::LENGTH, raw::ROW];
+pub(super) const ROWS: &[Row] =
+    &[poll::LONG_ROW, poll::ROW, profile::NDJSON, profile::LENGTH, raw::ROW, websocket::ROW];
 
 /// The row of a protocol, if it has settings of its own.
 pub(super) fn row(protocol: &str) -> Option<&'static Row> {
@@ -56,8 +64,10 @@ impl OwnSettings {
     pub(super) fn show(&self, settings: &mut Map<String, Value>) {
         match self {
             Self::None => {}
+            Self::Poll(poll) => poll.show(settings),
             Self::Profile(profile) => profile.show(settings),
             Self::Raw(raw) => raw.show(settings),
+            Self::WebSocket(websocket) => websocket.show(settings),
         }
     }
 }
