@@ -241,7 +241,7 @@ impl Poller {
             (None, Some(scope)) if !self.pointers.finds_id(&item.data, item.is_json) => Some(hash_id(&item.hash, scope)),
             _ => None,
         };
-        Record { data: item.data, is_json: item.is_json, id, kind: None, resume: None }
+        Record { data: item.data, is_json: item.is_json, id, ..Record::default() }
     }
 
     /// Stores a position that no event carries: at once when it is the first, later now and then, and at the end.

@@ -42,8 +42,7 @@ pub(super) struct Row {
 }
 
 /// Every protocol with settings of its own.
-pub(super) const ROWS: &[Row] =
-    &[poll::LONG_ROW, poll::ROW, profile::NDJSON, profile::LENGTH, raw::ROW, websocket::ROW];
+pub(super) const ROWS: &[Row] = &[poll::LONG_ROW, poll::ROW, profile::NDJSON, profile::LENGTH, raw::ROW, websocket::ROW];
 
 /// The row of a protocol, if it has settings of its own.
 pub(super) fn row(protocol: &str) -> Option<&'static Row> {
