@@ -70,6 +70,8 @@ pub type Starting = Pin<Box<dyn Future<Output = Result<Relay, Exit>>>>;
 pub struct Relay {
     /// Where it listens.
     pub address: SocketAddr,
+    /// Where it listens for clients without HTTP.
+    pub tcp_address: Option<SocketAddr>,
     /// Ends it in order.
     pub stop: Pin<Box<dyn Future<Output = ()>>>,
 }

@@ -107,6 +107,11 @@ impl Client {
         }
     }
 
+    /// Everything up to here was sent or is not for this client.
+    pub(super) fn position(&self) -> Seq {
+        self.after
+    }
+
     /// Moves on: fills `pending`, or moves the position, or finds that there is nothing.
     fn step(&mut self) -> Step {
         if let Some(step) = self.step_through_history() {

@@ -10,6 +10,7 @@ use bytes::{BufMut, BytesMut};
 use crate::model::{Event, Seq};
 
 mod ndjson;
+mod nul;
 mod sse;
 
 /// What stands around an event's data.
@@ -129,6 +130,8 @@ pub struct Format {
 
 /// Every format; the first is the default.
 pub const FORMATS: &[Format] = &[ndjson::FORMAT, sse::FORMAT];
+/// JSON forms that end in NUL; for connections without HTTP, where nothing else says a format.
+pub static NUL_ENDED: Format = nul::FORMAT;
 
 /// None of the formats was asked for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -5,6 +5,7 @@
 //! cross-site requests). Proxy headers are never believed. Knows no endpoint. What a token has in use is counted in [`usage`].
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use actix_web::http::header::{self, HeaderMap, HeaderValue};
@@ -180,29 +181,42 @@ impl Auth {
             }
             return Ok(Caller(None));
         }
-        let entry = match bearer(request.headers()) {
-            None => return Err(unauthorized("send `Authorization: Bearer <token>`")),
-            Some(token) => {
-                let known = Arc::clone(&self.tokens.read().unwrap_or_else(PoisonError::into_inner));
-                find(token, &known, self.clock.now())
-            }
-        };
-        let Some(entry) = entry else {
-            let peer = request.peer_addr().map(|address| address.ip());
-            return Err(match self.guesses.note(peer, self.clock.now()) {
-                Some(wait_s) => {
-                    Problem::new(problem::TOO_MANY_REQUESTS, "too many unknown tokens came from this address").retry_after(wait_s)
-                }
-                None => unauthorized("the token is not known, or no longer valid"),
-            });
-        };
-        remember(request, scope, &entry.entry);
-        if !entry.entry.scopes.contains(&scope) {
-            let detail = format!("the token `{}` lacks the scope `{}`", entry.entry.name, scope.word());
-            return Err(Problem::new(problem::SCOPE, detail));
-        }
-        Ok(Caller(Some(entry)))
+        let token = bearer(request.headers()).ok_or_else(|| unauthorized("send `Authorization: Bearer <token>`"))?;
+        let held = self.holder(token, request.peer_addr().map(|address| address.ip()))?;
+        remember(request, scope, &held.entry);
+        allowed(held, scope)
     }
+
+    /// [`Auth::require`] where there are no headers: finds out whose token it is that `peer` sent.
+    ///
+    /// # Errors
+    /// As [`Auth::require`].
+    pub fn require_token(&self, token: Option<&[u8]>, peer: Option<IpAddr>, scope: Scope) -> Result<Caller, Problem> {
+        if !self.has_tokens() {
+            return Ok(Caller(None));
+        }
+        allowed(self.holder(token.ok_or_else(|| unauthorized("this relay asks for a token"))?, peer)?, scope)
+    }
+
+    /// Who holds a token; a bad one is counted.
+    fn holder(&self, token: &[u8], peer: Option<IpAddr>) -> Result<Arc<Held>, Problem> {
+        let known = Arc::clone(&self.tokens.read().unwrap_or_else(PoisonError::into_inner));
+        let now = self.clock.now();
+        find(token, &known, now).ok_or_else(|| match self.guesses.note(peer, now) {
+            Some(wait_s) => {
+                Problem::new(problem::TOO_MANY_REQUESTS, "too many unknown tokens came from this address").retry_after(wait_s)
+            }
+            None => unauthorized("the token is not known, or no longer valid"),
+        })
+    }
+}
+
+fn allowed(held: Arc<Held>, scope: Scope) -> Result<Caller, Problem> {
+    if held.entry.scopes.contains(&scope) {
+        return Ok(Caller(Some(held)));
+    }
+    let detail = format!("the token `{}` lacks the scope `{}`", held.entry.name, scope.word());
+    Err(Problem::new(problem::SCOPE, detail))
 }
 
 /// A token in force, with what it has in use already if it was in force before.
