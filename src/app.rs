@@ -184,8 +184,11 @@ impl App {
             clock: Arc::clone(&ground.clock),
         });
         let settings = ServerSettings { workers: cores(), ..ServerSettings::default() };
-        let server = crate::http::serve_both(listener, plain, state, settings, &egress)
-            .map_err(|source| AppError::Listen { key: "listen", address: config.server.listen, source })?;
+        let server = crate::http::serve_both(listener, plain, state, settings, &egress).map_err(|source| AppError::Listen {
+            key: "listen",
+            address: config.server.listen,
+            source,
+        })?;
         let handle = server.handle();
         let serving = actix_web::rt::spawn(server);
         let Ground { store, closing, .. } = ground;

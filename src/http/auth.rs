@@ -4,8 +4,8 @@
 //! its own machine: only a `Host` that means this relay is answered, and pages of other sites are refused (DNS rebinding,
 //! cross-site requests). Proxy headers are never believed. Knows no endpoint. What a token has in use is counted in [`usage`].
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use actix_web::http::header::{self, HeaderMap, HeaderValue};

@@ -60,6 +60,7 @@ mod sources;
 mod storage;
 mod streams;
 mod support;
+mod tcp;
 mod templates;
 mod tokens;
 mod transfer;
