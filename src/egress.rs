@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::body::{BoxBody, None as NoBody};
-use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, VARY, X_CONTENT_TYPE_OPTIONS};
 use actix_web::http::{ConnectionType, Method, Version};
 use actix_web::{HttpMessage as _, HttpRequest, HttpResponse};
 use tokio_util::sync::CancellationToken;
@@ -123,6 +123,8 @@ pub struct Ask {
     pub max_duration: Option<Duration>,
     /// Longest silence, when not the usual one.
     pub heartbeat: Option<Duration>,
+    /// Origins whose pages may show the answer in a frame.
+    pub origins: Vec<String>,
 }
 
 /// Why there is no stream.
@@ -228,19 +230,26 @@ impl fmt::Debug for Worker {
 /// # Errors
 /// [`StreamError`] when no stream can begin now.
 pub async fn respond(request: &HttpRequest, worker: &Worker, ask: Ask) -> Result<HttpResponse, StreamError> {
+    let format = ask.format;
+    let mut answer = head(request, format, &ask.origins);
     if request.method() == Method::HEAD {
-        return Ok(head(request, ask.format).set_body(BoxBody::new(NoBody::new())));
+        return Ok(answer.set_body(BoxBody::new(NoBody::new())));
     }
     let mut permit = worker.0.egress.admit()?;
     permit.keep(request.extensions_mut().remove());
-    let format = ask.format;
     // Behind a stream that may end another request may follow; the server keeps such a connection.
     let is_endless = ask.limit.is_none() && ask.max_duration.is_none();
-    let client = open(worker, ask, permit).await?;
+    let (client, unsaid) = open(worker, ask, permit).await?;
+    if let Some((name, value)) = unsaid {
+        answer.headers_mut().insert(HeaderName::from_static(name), value);
+    }
     // What knows no chunks ends with its connection.
     let wrapping = if request.version() >= Version::HTTP_11 { Wrapping::Chunked } else { Wrapping::Bare };
-    let connection = request.conn_data::<Connection>().filter(|_| is_endless);
-    Ok(head(request, format).set_body(match connection {
+    let connection = request.conn_data::<Connection>();
+    if let Some(connection) = connection.filter(|_| format.is_silent()) {
+        connection.probe();
+    }
+    Ok(answer.set_body(match connection.filter(|_| is_endless) {
         Some(connection) => BoxBody::new(connection.give_to(client, wrapping)),
         None => BoxBody::new(client),
     }))
@@ -252,12 +261,16 @@ pub fn hold(request: &HttpRequest, allowance: impl Allowance + 'static) {
     request.extensions_mut().insert(Hold(Rc::new(allowance)));
 }
 
-async fn open(worker: &Worker, mut ask: Ask, permit: Permit) -> Result<client::Client, StorageError> {
+/// A header that says what a format cannot say in the body.
+type Unsaid = Option<(&'static str, HeaderValue)>;
+
+async fn open(worker: &Worker, mut ask: Ask, permit: Permit) -> Result<(client::Client, Unsaid), StorageError> {
     let state = &worker.0;
     let (after, reset) = state.egress.locate(ask.start).await?;
     if reset.is_some() {
         permit.count_reset();
     }
+    let unsaid = if ask.format.gap_ends { unsaid(after, reset.as_ref(), state.egress.follow().first_kept()) } else { None };
     ask.types.sort_unstable();
     ask.types.dedup();
     let envelope = if ask.format.has_envelope { ask.style.envelope } else { Envelope::Native };
@@ -274,17 +287,29 @@ async fn open(worker: &Worker, mut ask: Ask, permit: Permit) -> Result<client::C
     };
     let opening = client::Opening { after, reset, events_max: ask.limit.unwrap_or(u64::MAX), schedule, padding: ask.padding };
     let ring = state.join(selection, Encoding { format: ask.format, style });
-    Ok(client::Client::new(Rc::clone(state), ring, &opening, permit))
+    Ok((client::Client::new(Rc::clone(state), ring, &opening, permit), unsaid))
 }
 
-fn head(request: &HttpRequest, format: &Format) -> HttpResponse<()> {
+fn unsaid(after: Seq, reset: Option<&Notice>, first_kept: Seq) -> Unsaid {
+    if let Some(reset) = reset {
+        return Some((format::UNSAID_RESET, HeaderValue::from(reset.seq().0)));
+    }
+    let missing = after.next()..first_kept;
+    let value = || HeaderValue::try_from(format!("{}-{}", missing.start, missing.end.prev())).ok();
+    if missing.is_empty() { None } else { value().map(|value| (format::UNSAID_GAP, value)) }
+}
+
+fn head(request: &HttpRequest, format: &Format, origins: &[String]) -> HttpResponse<()> {
     let mut response = HttpResponse::Ok().finish().drop_body();
     let head = response.head_mut();
     head.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(format.media_type));
     // Nothing in between may keep, gather, compress or guess at a stream.
     head.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store, no-transform"));
     head.headers_mut().insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+    head.headers_mut().insert(HeaderName::from_static("incremental"), HeaderValue::from_static("?1"));
     head.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    head.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
+    (format.head)(head.headers_mut(), origins);
     if request.version() < Version::HTTP_11 {
         // Chunks are not known there: the end of the connection is the end of the body.
         head.no_chunking(true);

@@ -38,6 +38,7 @@ mod events;
 mod gate;
 mod health;
 pub mod ports;
+mod posted;
 pub mod problem;
 mod publish;
 mod query;

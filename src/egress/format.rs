@@ -5,13 +5,28 @@
 
 use std::rc::Rc;
 
+use actix_web::http::header::HeaderMap;
 use bytes::{BufMut, BytesMut};
 
 use crate::model::{Event, Seq};
 
+mod html;
+mod json_seq;
+mod length;
+mod multipart;
 mod ndjson;
 mod nul;
+mod raw;
 mod sse;
+
+/// Bytes that fill the buffers on the way for a client that asks for them.
+pub const PADDING_BYTES: usize = 2048;
+/// Longest name of a function that takes events.
+pub const CALLBACK_BYTES_MAX: usize = 64;
+/// Header of a format without notices: what retention took in front of the first event, `1-5`.
+pub const UNSAID_GAP: &str = "hookcast-gap";
+/// Header of a format without notices: the head of a log that the position asked for is beyond.
+pub const UNSAID_RESET: &str = "hookcast-reset";
 
 /// What stands around an event's data.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -114,8 +129,12 @@ pub struct Format {
     pub aliases: &'static [&'static str],
     /// Whether `envelope=cloudevents` changes anything.
     pub has_envelope: bool,
+    /// Whether `Accept` chooses it only when it takes no other: its media type is asked for by those who mean something else.
+    pub yields: bool,
     /// Whether the response ends where a gap begins, because the format has no way to tell of it.
     pub gap_ends: bool,
+    /// Adds to the head of the response, or changes it; takes the origins whose pages may show it.
+    pub head: fn(&mut HeaderMap, &[String]),
     /// Appends what comes before everything.
     pub opening: fn(&mut BytesMut, &Prologue<'_>),
     /// Appends one event.
@@ -129,9 +148,48 @@ pub struct Format {
 }
 
 /// Every format; the first is the default.
-pub const FORMATS: &[Format] = &[ndjson::FORMAT, sse::FORMAT];
+pub const FORMATS: &[Format] =
+    &[ndjson::FORMAT, sse::FORMAT, json_seq::FORMAT, raw::FORMAT, length::FORMAT, multipart::FORMAT, html::FORMAT];
 /// JSON forms that end in NUL; for connections without HTTP, where nothing else says a format.
 pub static NUL_ENDED: Format = nul::FORMAT;
+
+impl Format {
+    /// Whether nothing is sent into silence.
+    #[must_use]
+    pub fn is_silent(&self) -> bool {
+        let mut out = BytesMut::new();
+        (self.heartbeat)(&mut out, Seq::ZERO);
+        out.is_empty()
+    }
+}
+
+/// The head of a format that needs nothing of its own.
+fn plain(_: &mut HeaderMap, _: &[String]) {}
+
+/// Appends what every reader skips until it is long enough, if the client asked for that.
+fn write_padding(out: &mut BytesMut, prologue: &Prologue<'_>, skipped: &[u8]) {
+    if prologue.padding {
+        for _ in 0..PADDING_BYTES.div_ceil(skipped.len()) {
+            out.put_slice(skipped);
+        }
+    }
+}
+
+/// Digits that nobody guesses.
+fn random_word() -> String {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).expect("invariant: the system has random bytes");
+    bytes.iter().fold(String::new(), |word, byte| word + &format!("{byte:02x}"))
+}
+
+/// Whether this may name a function of a page: words joined by dots, nothing that ends a call or begins another.
+#[must_use]
+pub fn is_callback(name: &str) -> bool {
+    let is_part = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'$' | b'.');
+    name.len() <= CALLBACK_BYTES_MAX
+        && name.bytes().next().is_some_and(|first| is_part(first) && first != b'.' && !first.is_ascii_digit())
+        && name.bytes().all(is_part)
+}
 
 /// None of the formats was asked for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -160,8 +218,9 @@ pub fn negotiate(name: Option<&str>, accept: Option<&str>) -> Result<&'static Fo
     let Some(accept) = accept.filter(|accept| !accept.trim().is_empty()) else { return Ok(&FORMATS[0]) };
     let ranges: Vec<Range<'_>> = accept.split(',').filter_map(Range::parse).collect();
     let best = FORMATS.iter().filter_map(|format| quality(format, &ranges).map(|quality| (quality, format)));
-    // Of equals the earlier row stays.
-    let best = best.reduce(|best, next| if next.0 > best.0 { next } else { best });
+    // What yields comes behind all that do not; of equals the earlier row stays.
+    let rank = |(quality, format): &(u16, &Format)| (!format.yields, *quality);
+    let best = best.reduce(|best, next| if rank(&next) > rank(&best) { next } else { best });
     best.map(|(_, format)| format).ok_or_else(|| unknown(accept))
 }
 
@@ -209,53 +268,4 @@ fn thousandths(text: &str) -> u16 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn by_accept(accept: &str) -> Option<&'static str> {
-        negotiate(None, Some(accept)).ok().map(|format| format.name)
-    }
-
-    #[test]
-    fn a_name_wins_over_accept() {
-        assert_eq!(negotiate(Some("sse"), Some("application/x-ndjson")).unwrap().name, "sse");
-        assert!(negotiate(Some("xml"), Some("*/*")).is_err());
-        assert!(negotiate(Some(""), None).is_err());
-    }
-
-    #[test]
-    fn accept_chooses_by_quality_and_closeness() {
-        assert_eq!(negotiate(None, None).unwrap().name, "ndjson");
-        assert_eq!(by_accept(""), Some("ndjson"));
-        assert_eq!(by_accept("*/*"), Some("ndjson"));
-        assert_eq!(by_accept("text/event-stream"), Some("sse"));
-        assert_eq!(by_accept("Text/Event-Stream, */*"), Some("ndjson"));
-        assert_eq!(by_accept("text/event-stream, */*;q=0.5"), Some("sse"));
-        assert_eq!(by_accept("application/x-ndjson;q=0, */*"), Some("sse"));
-        assert_eq!(by_accept("application/ndjson;q=0.9, text/event-stream;q=0.8"), Some("ndjson"));
-        assert_eq!(by_accept("text/html,application/xhtml+xml,*/*;q=0.8"), Some("ndjson"));
-        assert_eq!(by_accept("text/*"), Some("sse"));
-        assert_eq!(by_accept("image/png"), None);
-        assert_eq!(by_accept("text/event-stream;q=0"), None);
-        assert_eq!(by_accept("nonsense"), None);
-    }
-
-    #[test]
-    fn names_and_media_types_are_distinct() {
-        for (index, format) in FORMATS.iter().enumerate() {
-            assert!(FORMATS[..index].iter().all(|other| other.name != format.name && other.media_type != format.media_type));
-        }
-    }
-
-    #[test]
-    fn the_json_form_of_a_notice_is_json() {
-        for notice in [Notice::Gap { from: Seq(6), to: Seq(100) }, Notice::Reset { head: Seq(7) }] {
-            let mut out = BytesMut::new();
-            notice.write_json_form(&mut out);
-            let form: serde_json::Value = serde_json::from_slice(&out).unwrap();
-            assert_eq!(form["type"], notice.kind());
-            assert_eq!(form["seq"], notice.seq().to_string());
-            assert_eq!(form["data"].to_string(), notice.data());
-        }
-    }
-}
+mod tests;

@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 
 use super::chunk::Wrapping;
 use super::client::Client;
-use super::writer;
+use super::{socket, writer};
 
 /// One accepted connection, shared by the server's side of it and by the stream that may take it over. Cheap to clone.
 #[derive(Clone)]
@@ -64,6 +64,13 @@ impl Connection {
         drop(self);
         if let (Some((client, wrapping)), Some(socket)) = (client, socket) {
             writer::Writer::new(client, socket, wrapping).await;
+        }
+    }
+
+    /// Has a peer that is sent nothing for long asked whether it is there.
+    pub(super) fn probe(&self) {
+        if let Some(Err(error)) = self.0.socket.borrow().as_ref().map(socket::probe) {
+            tracing::debug!(%error, "a socket takes no probes");
         }
     }
 

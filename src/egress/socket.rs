@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use socket2::SockRef;
+use socket2::{SockRef, TcpKeepalive};
 
 /// Bytes a stream hands to the server at once. Together with [`WRITE_BUFFER_BYTES`] it stays inside the 8 KiB that a
 /// connection's write buffer begins with, so a burst leaves no larger buffer behind.
@@ -20,6 +20,9 @@ pub const WRITE_BUFFER_BYTES: usize = 4_096;
 pub const SEND_BUFFER_BYTES: usize = 128 * 1024;
 /// A connection whose peer takes no byte for this long while some wait is cut.
 pub const DEAD_AFTER: Duration = Duration::from_secs(30);
+
+/// Silence after which a peer is asked whether it is there, and again as often, where no heartbeat finds that out.
+pub const PROBE_AFTER: Duration = Duration::from_secs(15);
 
 /// Bounds the send buffer, sends small chunks at once, and cuts a peer that takes nothing for [`DEAD_AFTER`].
 ///
@@ -35,6 +38,15 @@ pub fn harden(socket: &impl AsFd) -> io::Result<()> {
     #[cfg(target_os = "linux")]
     socket.set_tcp_user_timeout(Some(DEAD_AFTER))?;
     Ok(())
+}
+
+/// Asks a peer that is sent nothing whether it is there; one that does not answer for [`DEAD_AFTER`] is cut.
+///
+/// # Errors
+/// As the system refuses an option; the connection works without it.
+pub fn probe(socket: &impl AsFd) -> io::Result<()> {
+    let probes = TcpKeepalive::new().with_time(PROBE_AFTER).with_interval(PROBE_AFTER);
+    SockRef::from(socket).set_tcp_keepalive(&probes)
 }
 
 #[cfg(test)]
@@ -54,6 +66,9 @@ mod tests {
         let (accepted, _) = listener.accept().unwrap();
         harden(&accepted).unwrap();
         let socket = SockRef::from(&accepted);
+        assert!(!socket.keepalive().unwrap(), "heartbeats do that");
+        probe(&accepted).unwrap();
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), PROBE_AFTER);
         assert_eq!(socket.tcp_user_timeout().unwrap(), Some(DEAD_AFTER));
         assert!(socket.send_buffer_size().unwrap() <= 2 * SEND_BUFFER_BYTES);
         assert!(socket.tcp_nodelay().unwrap());

@@ -3,6 +3,7 @@
 //! Knows the names of parameters and what a refusal is called; the same for streams and for every other way of reading.
 
 use std::borrow::Cow;
+use std::rc::Rc;
 use std::time::Duration;
 
 use actix_web::HttpRequest;
@@ -20,23 +21,44 @@ use crate::model::event::TYPE_BYTES_MAX;
 use crate::units;
 
 /// Parameters that a stream knows.
-const STREAM: &[&str] =
-    &["format", "since", "last_event_id", "types", "filter", "limit", "max_duration", "heartbeat", "envelope"];
+const STREAM: &[&str] = &[
+    "format",
+    "since",
+    "last_event_id",
+    "types",
+    "filter",
+    "limit",
+    "max_duration",
+    "heartbeat",
+    "envelope",
+    "padding",
+    "callback",
+];
 
 /// Reads a request for a stream.
 pub(super) fn stream(request: &HttpRequest) -> Result<Ask, Problem> {
-    let query = Query::read(request.query_string(), STREAM)?;
+    posted_stream(request, Vec::new())
+}
+
+/// Reads a request for a stream that has parameters in its body as well.
+pub(super) fn posted_stream(request: &HttpRequest, posted: Vec<(String, String)>) -> Result<Ask, Problem> {
+    let mut query = Query::read(request.query_string(), STREAM)?;
+    for (name, value) in posted {
+        query.add(name.into(), value.into(), STREAM)?;
+    }
+    let format = format_of(request, &query)?;
     Ok(Ask {
         patterns: patterns(request)?,
         types: types(&query)?,
         filter: filter(&query)?,
-        format: format_of(request, &query)?,
-        style: Style { envelope: envelope(&query)?, callback: None },
-        padding: false,
+        format,
+        style: Style { envelope: envelope(&query)?, callback: callback(&query, format)? },
+        padding: padding(&query)?,
         start: start(request, &query)?,
         limit: limit(&query)?,
         max_duration: duration(&query, "max_duration", Duration::from_millis(1), Duration::MAX)?,
         heartbeat: duration(&query, "heartbeat", egress::HEARTBEAT_MIN, egress::HEARTBEAT_MAX)?,
+        origins: Vec::new(),
     })
 }
 
@@ -93,6 +115,24 @@ fn envelope(query: &Query<'_>) -> Result<Envelope, Problem> {
     }
 }
 
+fn callback(query: &Query<'_>, format: &Format) -> Result<Option<Rc<str>>, Problem> {
+    let Some(name) = query.get("callback") else { return Ok(None) };
+    let refuse = |detail| Err(Problem::of_slug("callback", 422, detail));
+    match format.name {
+        "html" if format::is_callback(name) => Ok(Some(name.into())),
+        "html" => refuse("the name of a function: at most 64 of `A-Z a-z 0-9 _ $ .`, not a digit or dot first"),
+        _ => refuse("only the format `html` calls a function"),
+    }
+}
+
+fn padding(query: &Query<'_>) -> Result<bool, Problem> {
+    match query.get("padding") {
+        None | Some("0") => Ok(false),
+        Some("1") => Ok(true),
+        Some(_) => Err(Problem::of_slug("padding", 422, "allowed: `0`, `1`")),
+    }
+}
+
 pub(super) fn limit(query: &Query<'_>) -> Result<Option<u64>, Problem> {
     let Some(text) = query.get("limit") else { return Ok(None) };
     let limit = text.parse::<u64>().ok().filter(|limit| *limit > 0 && text.bytes().all(|b| b.is_ascii_digit()));
@@ -116,19 +156,25 @@ pub(super) struct Query<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
 impl<'a> Query<'a> {
     /// Reads a query that may hold these parameters.
     pub(super) fn read(text: &'a str, known: &[&str]) -> Result<Self, Problem> {
-        let mut pairs: Vec<(Cow<'a, str>, Cow<'a, str>)> = Vec::new();
+        let mut query = Self(Vec::new());
         for (name, value) in form_urlencoded::parse(text.as_bytes()) {
-            if !known.contains(&&*name) {
-                let allowed = known.join(", ");
-                let detail = format!("the query parameter {name:?} is not known; allowed: {allowed}");
-                return Err(Problem::of_slug("unknown_parameter", 422, detail));
-            }
-            if pairs.iter().any(|(earlier, _)| *earlier == name) {
-                return Err(Problem::of_slug("unknown_parameter", 422, format!("the query parameter {name:?} is given twice")));
-            }
-            pairs.push((name, value));
+            query.add(name, value, known)?;
         }
-        Ok(Self(pairs))
+        Ok(query)
+    }
+
+    /// Adds a parameter that is known and was not given yet.
+    fn add(&mut self, name: Cow<'a, str>, value: Cow<'a, str>, known: &[&str]) -> Result<(), Problem> {
+        if !known.contains(&&*name) {
+            let allowed = known.join(", ");
+            let detail = format!("the query parameter {name:?} is not known; allowed: {allowed}");
+            return Err(Problem::of_slug("unknown_parameter", 422, detail));
+        }
+        if self.get(&name).is_some() {
+            return Err(Problem::of_slug("unknown_parameter", 422, format!("the query parameter {name:?} is given twice")));
+        }
+        self.0.push((name, value));
+        Ok(())
     }
 
     pub(super) fn get(&self, name: &str) -> Option<&str> {
@@ -178,6 +224,10 @@ mod tests {
             ("heartbeat=6m", 422, "heartbeat"),
             ("heartbeat=15", 422, "heartbeat"),
             ("envelope=none", 422, "envelope"),
+            ("padding=yes", 422, "padding"),
+            ("callback=f", 422, "callback"),
+            ("format=html&callback=a(", 422, "callback"),
+            ("format=html&callback=", 422, "callback"),
             ("filter=amount%3E1", 422, "filter"),
             ("filter=data.", 422, "filter"),
             ("sinse=1", 422, "unknown_parameter"),

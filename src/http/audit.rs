@@ -71,11 +71,11 @@ impl fmt::Debug for Audit {
     }
 }
 
-/// Whether a request may be an act: it changes something, or shows secrets. Published events are none.
+/// Whether a request may be an act: it changes something, or shows secrets. Published events and streams are none.
 pub(super) fn may_be_act(head: &RequestHead) -> bool {
     match head.method {
         Method::GET | Method::HEAD => head.uri.query().is_some_and(|query| query.contains("secrets=")),
-        Method::POST => !head.uri.path().ends_with("/events"),
+        Method::POST => !(head.uri.path().ends_with("/events") || head.uri.path().ends_with("/stream")),
         Method::PUT | Method::PATCH | Method::DELETE => true,
         _ => false,
     }

@@ -1,32 +1,46 @@
-//! `GET /v1/topics/{patterns}/stream`: reads what the client wants and hands it to `egress`.
+//! `GET` and `POST /v1/topics/{patterns}/stream`: reads what the client wants and hands it to `egress`.
 //!
 //! Must know neither how parameters are read nor how streams are fed.
 
 use actix_web::http::header;
-use actix_web::web::Data;
+use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse, web};
 
-use super::auth::Scope;
+use super::auth::{Caller, Scope};
 use super::problem::Problem;
-use super::{HttpState, ask, at, get, websub};
+use super::{HttpState, ask, at, get, posted, websub};
 
-use crate::egress::{self, StreamError, Worker};
+use crate::egress::{self, Ask, StreamError, Worker};
 
 /// Adds the stream of topics. The application must hold a [`Worker`] as data.
 pub(super) fn routes(config: &mut web::ServiceConfig) {
-    config.service(at("/v1/topics/{patterns}/stream", "GET, HEAD").route(get().to(stream)));
+    let resource = at("/v1/topics/{patterns}/stream", "GET, HEAD, POST");
+    config.service(resource.route(get().to(stream)).route(web::post().to(posted_stream)));
 }
 
 async fn stream(state: Data<HttpState>, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let caller = state.auth.require(&request, Scope::Stream)?;
-    let worker = request.app_data::<Worker>().expect("invariant: every worker has its streams");
     let ask = ask::stream(&request)?;
+    answer(&state, &request, &caller, ask).await
+}
+
+/// A stream whose parameters, or some of them, are too long for an address.
+async fn posted_stream(state: Data<HttpState>, request: HttpRequest, payload: Payload) -> Result<HttpResponse, Problem> {
+    let caller = state.auth.require(&request, Scope::Stream)?;
+    let posted = posted::parameters(&request, payload, &state).await?;
+    let ask = ask::posted_stream(&request, posted)?;
+    answer(&state, &request, &caller, ask).await
+}
+
+async fn answer(state: &HttpState, request: &HttpRequest, caller: &Caller, mut ask: Ask) -> Result<HttpResponse, Problem> {
+    let worker = request.app_data::<Worker>().expect("invariant: every worker has its streams");
+    ask.origins.clone_from(&state.cors_origins);
     caller.follow(&ask.patterns)?;
     if let Some(seat) = caller.seat()? {
-        egress::hold(&request, seat);
+        egress::hold(request, seat);
     }
-    let link = websub::discovery(&state, &request, &ask.patterns);
-    let mut response = egress::respond(&request, worker, ask).await?;
+    let link = websub::discovery(state, request, &ask.patterns);
+    let mut response = egress::respond(request, worker, ask).await?;
     if let Some(link) = link {
         response.headers_mut().insert(header::LINK, link);
     }

@@ -2,7 +2,7 @@
 
 use bytes::{BufMut, BytesMut};
 
-use super::{Format, Notice, Style};
+use super::{Format, Notice, Style, plain, write_padding};
 use crate::codec::cloudevents;
 use crate::model::{Event, Seq};
 
@@ -12,8 +12,10 @@ pub(super) const FORMAT: Format = Format {
     media_type: "application/x-ndjson",
     aliases: &["application/ndjson", "application/jsonl", "application/x-jsonlines"],
     has_envelope: false,
+    yields: false,
     gap_ends: false,
-    opening: |_, _| {},
+    head: plain,
+    opening: |out, prologue| write_padding(out, prologue, b"\n"),
     event: write_event,
     heartbeat: write_heartbeat,
     notice: write_notice,

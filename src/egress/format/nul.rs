@@ -2,7 +2,7 @@
 
 use bytes::{BufMut, BytesMut};
 
-use super::{Format, Notice, Style};
+use super::{Format, Notice, Style, plain};
 use crate::codec::cloudevents;
 use crate::model::{Event, Seq};
 
@@ -12,7 +12,9 @@ pub(super) const FORMAT: Format = Format {
     media_type: "application/octet-stream",
     aliases: &[],
     has_envelope: false,
+    yields: false,
     gap_ends: false,
+    head: plain,
     opening: |_, _| {},
     event: write_event,
     heartbeat: write_heartbeat,

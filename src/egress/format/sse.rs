@@ -9,7 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::BytesMut;
 
-use super::{Envelope, Format, Notice, Prologue, Style};
+use super::{Envelope, Format, Notice, Prologue, Style, plain, write_padding};
 use crate::codec::{cloudevents, sse};
 use crate::model::event::DataForm;
 use crate::model::{Event, Seq};
@@ -25,7 +25,9 @@ pub(super) const FORMAT: Format = Format {
     media_type: "text/event-stream",
     aliases: &[],
     has_envelope: true,
+    yields: false,
     gap_ends: false,
+    head: plain,
     opening: write_opening,
     event: write_event,
     heartbeat: write_heartbeat,
@@ -35,7 +37,10 @@ pub(super) const FORMAT: Format = Format {
 
 fn write_opening(out: &mut BytesMut, prologue: &Prologue<'_>) {
     let retry_ms = RETRY_MS_MIN + prologue.spread % RETRY_MS_SPREAD;
-    out.extend_from_slice(format!("retry: {retry_ms}\n\n").as_bytes());
+    // Something at once: readers and what stands in between know that it has begun.
+    out.extend_from_slice(format!("retry: {retry_ms}\n: hookcast\n").as_bytes());
+    write_padding(out, prologue, b":\n");
+    out.extend_from_slice(b"\n");
 }
 
 fn write_event(out: &mut BytesMut, event: &Event, style: &Style) {

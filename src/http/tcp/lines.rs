@@ -94,6 +94,7 @@ impl<'a> Lines<'a> {
             limit: ask::limit(&query)?,
             max_duration: ask::duration(&query, "max_duration", Duration::from_millis(1), Duration::MAX)?,
             heartbeat: ask::duration(&query, "heartbeat", egress::HEARTBEAT_MIN, egress::HEARTBEAT_MAX)?,
+            origins: Vec::new(),
         })
     }
 }
