@@ -26,7 +26,9 @@ pub struct Plain(Client);
 pub async fn open(worker: &Worker, ask: Ask, allowance: Option<Rc<dyn Allowance>>) -> Result<Plain, StreamError> {
     let mut permit = worker.0.egress.admit()?;
     permit.keep(allowance.map(Hold));
-    Ok(Plain(super::open(worker, ask, permit).await?))
+    // Formats of connections without HTTP say everything themselves.
+    let (client, _) = super::open(worker, ask, permit).await?;
+    Ok(Plain(client))
 }
 
 impl Plain {
