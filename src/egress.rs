@@ -79,7 +79,7 @@ impl Default for EgressSettings {
             tick: Duration::from_secs(1),
             ring_bytes_max: 256 * 1024,
             worker_bytes_max: 16 * 1024 * 1024,
-            load_bytes_max: 64 * 1024,
+            load_bytes_max: 96 * 1024,
         }
     }
 }

@@ -12,6 +12,7 @@ use clap::{Args, Subcommand};
 
 mod backlog;
 mod bytes;
+mod catchup;
 mod crowd;
 mod deliver;
 mod down;
@@ -65,6 +66,7 @@ const EXPERIMENTS: &[Experiment] = &[
     stream::DELAY,
     stream::FULL,
     stream::IDLE,
+    catchup::CATCH_UP,
     backlog::BACKLOG,
     backlog::LAGGING,
     outage::OUTAGE,

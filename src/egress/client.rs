@@ -41,6 +41,8 @@ pub(super) struct Client {
     wrapping: Option<Wrapping>,
     /// What was read from the log and is not used up.
     loaded: Option<Rc<Loaded>>,
+    /// When it was given that.
+    loaded_at: u64,
     /// Events it may still get.
     left: u64,
     ended: bool,
@@ -67,6 +69,9 @@ pub(super) enum Found {
     /// Something that it has to wake up for.
     Else,
 }
+
+/// Who takes the next part of the log within so many ticks is read ahead for.
+const QUICK_TICKS: u64 = 1;
 
 enum Step {
     /// There is something to hand out, or the position moved.
@@ -100,6 +105,7 @@ impl Client {
             shared: None,
             wrapping: None,
             loaded: None,
+            loaded_at: 0,
             left: opening.events_max,
             ended: false,
             closed: false,
@@ -140,13 +146,19 @@ impl Client {
             return None;
         }
         let loaded = match self.ring.sleepers.take_load(self.place) {
-            Load::Ready(loaded) => Some(loaded),
+            Load::Ready(after, loaded) if after == self.after => Some(loaded),
             Load::Waiting => None,
-            Load::None => history::ask(&self.worker, &self.ring, self.place, self.after),
+            Load::Ready(..) | Load::None => history::ask(&self.worker, &self.ring, self.place, self.after),
         };
         let Some(loaded) = loaded else { return Some(self.heartbeat_or(Step::Sleep)) };
         if let Loaded::Events { gap: Some((from, to)), .. } = *loaded {
             self.tell_gap(from, to);
+        }
+        let last_at = std::mem::replace(&mut self.loaded_at, self.worker.tick());
+        if let Loaded::Events { through, .. } = *loaded
+            && last_at + QUICK_TICKS >= self.loaded_at
+        {
+            history::ahead(&self.worker, &self.ring, self.place, through);
         }
         self.loaded = Some(loaded);
         Some(Step::Went)

@@ -51,6 +51,19 @@ pub(super) fn ask(worker: &Rc<State>, ring: &Rc<Ring>, place: usize, after: Seq)
     if known.is_some() {
         return known;
     }
+    begin(worker, ring, place, after);
+    None
+}
+
+/// Has read what a quick reader will want next, while it takes what it has.
+pub(super) fn ahead(worker: &Rc<State>, ring: &Rc<Ring>, place: usize, after: Seq) {
+    let is_known = ring.loads.recent.borrow().iter().any(|(at, loaded)| *at == after && loaded.strong_count() > 0);
+    if !is_known && !ring.covers(after) && after < worker.egress.follow().head() {
+        begin(worker, ring, place, after);
+    }
+}
+
+fn begin(worker: &Rc<State>, ring: &Rc<Ring>, place: usize, after: Seq) {
     let holder = ring.sleepers.await_load(place);
     let mut waiting = ring.loads.waiting.borrow_mut();
     let clients = waiting.entry(after).or_default();
@@ -58,7 +71,6 @@ pub(super) fn ask(worker: &Rc<State>, ring: &Rc<Ring>, place: usize, after: Seq)
     if clients.len() == 1 {
         actix_web::rt::spawn(run(Rc::clone(worker), Rc::clone(ring), after));
     }
-    None
 }
 
 async fn run(worker: Rc<State>, ring: Rc<Ring>, after: Seq) {
@@ -75,7 +87,7 @@ async fn run(worker: Rc<State>, ring: Rc<Ring>, after: Seq) {
         recent.push_front((after, Rc::downgrade(&loaded)));
     }
     for (place, holder) in clients {
-        ring.sleepers.deliver(place, holder, &loaded);
+        ring.sleepers.deliver(place, holder, after, &loaded);
     }
 }
 

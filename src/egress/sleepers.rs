@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::task::Waker;
 
 use super::history::Loaded;
+use crate::model::Seq;
 
 /// After this many clients others get a turn.
 const WAKES_A_TURN: u32 = 64;
@@ -56,8 +57,8 @@ pub(super) enum Load {
     None,
     /// It is being read.
     Waiting,
-    /// Here it is.
-    Ready(Rc<Loaded>),
+    /// Here is what stands behind this position.
+    Ready(Seq, Rc<Loaded>),
 }
 
 /// What the wheel does with a client next.
@@ -162,10 +163,10 @@ impl Sleepers {
     }
 
     /// Hands over what was read, if the client is still the one that asked.
-    pub(super) fn deliver(&self, at: usize, holder: u64, loaded: &Rc<Loaded>) {
+    pub(super) fn deliver(&self, at: usize, holder: u64, after: Seq, loaded: &Rc<Loaded>) {
         let place = &mut self.places.borrow_mut()[at];
         if place.holder == holder {
-            place.loaded = Load::Ready(Rc::clone(loaded));
+            place.loaded = Load::Ready(after, Rc::clone(loaded));
             place.wake();
         }
     }

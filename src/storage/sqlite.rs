@@ -5,6 +5,7 @@
 //! checkpoints and definitions mean to those who store them.
 
 use std::path::Path;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Mutex as TurnMutex, mpsc, oneshot};
@@ -76,7 +77,18 @@ pub async fn open(settings: StorageSettings) -> Result<Store> {
     let queues = writer::Queues { jobs: jobs_queue, slices: slices_queue };
     let home = writer::start(writer::Writer::new(conn, wal, state, Arc::clone(&bounds), Arc::clone(&space), place), queues)?;
 
-    let sqlite = Arc::new(Sqlite { log_id, sealing, readers, jobs, slices, bounds, space, trimming: TurnMutex::new(()), home });
+    let sqlite = Arc::new(Sqlite {
+        log_id,
+        sealing,
+        readers,
+        page_bytes: AtomicUsize::default(),
+        jobs,
+        slices,
+        bounds,
+        space,
+        trimming: TurnMutex::new(()),
+        home,
+    });
     let closing = Arc::clone(&sqlite);
     Ok(Store::new(sqlite.clone(), sqlite.clone(), sqlite.clone(), sqlite, move || {
         let sqlite = Arc::clone(&closing);
@@ -89,6 +101,8 @@ struct Sqlite {
     log_id: String,
     sealing: Sealing,
     readers: Readers,
+    /// Bytes of a page as last read.
+    page_bytes: AtomicUsize,
     jobs: mpsc::Sender<Job>,
     slices: mpsc::Sender<SliceJob>,
     /// As of the last commit; written by the writer before it answers.

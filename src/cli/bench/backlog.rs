@@ -117,7 +117,7 @@ async fn catch_up(
 }
 
 /// Publishes so many events in batches, as fast as they are taken.
-async fn publish(relay: SocketAddr, topic: &str, events: u64) -> anyhow::Result<()> {
+pub(super) async fn publish(relay: SocketAddr, topic: &str, events: u64) -> anyhow::Result<()> {
     let mut intake = Connection::open(relay).await?;
     let path = format!("/v1/topics/{topic}/events");
     let mut batch = String::new();

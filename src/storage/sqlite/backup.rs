@@ -23,6 +23,7 @@ use super::state::State;
 use super::{connect, signed, unsigned};
 use crate::clock::Timestamp;
 use crate::model::event::DataForm;
+use crate::model::page::PAGE_BYTES_SOFT_MAX;
 use crate::model::{NewEvent, PageBuilder, Seq, Topic};
 use crate::seal::Seals;
 use crate::storage::{Durability, Result, StorageError, StorageErrorKind};
@@ -174,7 +175,7 @@ async fn check_whole(conn: &mut SqliteConnection) -> Result<()> {
     let oldest: i64 = connect::scalar(conn, "SELECT coalesce(min(first), 1) FROM log").await?;
     let mut at = Seq(unsigned(oldest)).prev();
     while at < Seq(unsigned(newest)) {
-        let pages = read_pages(conn, at, CHECKED_BYTES).await?;
+        let pages = read_pages(conn, at, CHECKED_BYTES, PAGE_BYTES_SOFT_MAX).await?;
         at = pages.last().map_or(at.next(), |page| page.last());
     }
     Ok(())

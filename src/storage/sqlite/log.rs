@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -53,7 +54,10 @@ impl EventLog for Sqlite {
             return Ok(Vec::new());
         }
         let mut reader = self.readers.take().await?;
-        read_pages(&mut reader, after, bytes_max).await
+        let pages = read_pages(&mut reader, after, bytes_max, self.page_bytes.load(Ordering::Relaxed)).await?;
+        let bytes: usize = pages.iter().map(|page| page.bytes().len()).sum();
+        self.page_bytes.store((bytes / pages.len().max(1)).max(PAGE_BYTES_MIN), Ordering::Relaxed);
+        Ok(pages)
     }
 
     async fn get(&self, seqs: &[Seq]) -> Result<Vec<Event>> {
@@ -133,14 +137,37 @@ fn chunk((first, last, last_at, bytes): (i64, i64, i64, Vec<u8>)) -> Fingerprint
     FingerprintChunk { first: Seq(unsigned(first)), last: Seq(unsigned(last)), last_at: Timestamp(last_at), bytes }
 }
 
-/// Reads whole pages behind `after` and makes sure that none is missing between them. Nothing is missing in the hole that a
-/// restored log has; the pages end in front of it, so that readers see it as what lies in front of the next ones.
-pub(super) async fn read_pages(conn: &mut SqliteConnection, after: Seq, bytes_max: usize) -> Result<Vec<Arc<Page>>> {
+/// Reads whole pages behind `after`, at least one and at most `bytes_max` bytes, and makes sure that none is missing between them. Nothing is
+/// missing in the hole that a restored log has; the pages end in front of it, so that readers see it as what lies in front of
+/// the next ones.
+///
+/// The database is asked for as many rows as that takes when pages have about `page_bytes`: it runs ahead of whoever takes
+/// its rows, and what is not taken was read for nothing.
+pub(super) async fn read_pages(
+    conn: &mut SqliteConnection,
+    after: Seq,
+    bytes_max: usize,
+    page_bytes: usize,
+) -> Result<Vec<Arc<Page>>> {
+    let few = (bytes_max / page_bytes.max(PAGE_BYTES_MIN)).clamp(1, READ_ROWS_MAX);
+    match read_rows(conn, after, bytes_max, few).await? {
+        // The one page in front of `after` is a row, too.
+        pages if pages.is_empty() => {
+            let pages = read_rows(conn, after, bytes_max, READ_ROWS_MAX).await?;
+            if pages.is_empty() {
+                return Err(damaged(format_args!("the log misses {} and all behind it", after.next())));
+            }
+            Ok(pages)
+        }
+        pages => Ok(pages),
+    }
+}
+
+async fn read_rows(conn: &mut SqliteConnection, after: Seq, bytes_max: usize, rows_max: usize) -> Result<Vec<Arc<Page>>> {
     // One statement sees one state of the log, so the oldest position goes with the pages.
     let sql = "SELECT first, data, (SELECT min(first) FROM log) FROM log \
                WHERE first >= (SELECT coalesce(max(first), 0) FROM log WHERE first <= ?) ORDER BY first LIMIT ?";
-    let limit = (bytes_max / PAGE_BYTES_MIN + 2).min(READ_ROWS_MAX);
-    let mut rows = sqlx::query(sql).bind(signed(after.next().0)).bind(signed(limit as u64)).fetch(conn);
+    let mut rows = sqlx::query(sql).bind(signed(after.next().0)).bind(signed(rows_max as u64)).fetch(conn);
     let (mut pages, mut bytes, mut next, mut before) = (Vec::new(), 0, after.next(), None);
     while let Some(row) = rows.try_next().await.map_err(reading)? {
         let page = page(&row)?;
@@ -165,9 +192,6 @@ pub(super) async fn read_pages(conn: &mut SqliteConnection, after: Seq, bytes_ma
         }
         next = page.last().next();
         pages.push(Arc::new(page));
-    }
-    if pages.is_empty() {
-        return Err(damaged(format_args!("the log misses {next} and all behind it")));
     }
     Ok(pages)
 }
