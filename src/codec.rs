@@ -3,7 +3,7 @@
 //! Every decoder takes whatever pieces the network cut and gives the same records for any cutting; a chunk is handed in as
 //! `&mut Bytes` and is used up from the front. Nothing in here reads a clock, opens a connection or knows what is done with
 //! a record. `lines` is the ground floor, `ndjson` and `sse` are framings, `cloudevents` the forms of one event, `gzip` the
-//! content coding, `json` and `pointer` judge and search JSON without building it.
+//! content coding, `json` and `pointer` judge and search JSON without building it, `websocket` frames for a server.
 
 pub mod cloudevents;
 pub mod gzip;
@@ -12,6 +12,7 @@ pub mod lines;
 pub mod ndjson;
 pub mod pointer;
 pub mod sse;
+pub mod websocket;
 
 use bytes::Bytes;
 

@@ -32,6 +32,7 @@ mod segment;
 mod sleepers;
 pub mod socket;
 pub mod start;
+pub mod websocket;
 mod wheel;
 mod worker;
 mod writer;
@@ -137,6 +138,9 @@ pub enum StreamError {
     /// The relay is shutting down.
     #[error("the relay is shutting down")]
     Closing,
+    /// The server does not let go of the connection.
+    #[error("the connection cannot be taken over from the server")]
+    NoConnection,
     /// The log did not say where the stream begins.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -196,17 +200,26 @@ impl Egress {
         self.0.counters.admit(self.0.settings.streams_max as u64).ok_or(StreamError::TooMany)
     }
 
+    /// The same for a position.
+    fn locate_after(&self, seq: Seq) -> (Seq, Option<Notice>) {
+        let head = self.0.follow.head();
+        if seq == Seq::ZERO {
+            (self.0.follow.first_kept().prev(), None)
+        } else if seq > head {
+            (head, Some(Notice::Reset { head }))
+        } else {
+            (seq, None)
+        }
+    }
+
     /// The position behind which a stream begins, and whether it asked for one beyond the log.
     async fn locate(&self, start: Start) -> Result<(Seq, Option<Notice>), StorageError> {
         let follow = &self.0.follow;
         let earliest = || follow.first_kept().prev();
         Ok(match start {
             Start::Latest => (follow.head(), None),
-            Start::Earliest | Start::After(Seq::ZERO) => (earliest(), None),
-            Start::After(seq) => {
-                let head = follow.head();
-                if seq > head { (head, Some(Notice::Reset { head })) } else { (seq, None) }
-            }
+            Start::Earliest => (earliest(), None),
+            Start::After(seq) => self.locate_after(seq),
             Start::At(time) => (follow.before_time(time).await?.max(earliest()), None),
             Start::Ago(ago) => (follow.before_time(self.0.clock.now().minus(ago)).await?.max(earliest()), None),
         })

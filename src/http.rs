@@ -49,6 +49,7 @@ mod subscriptions;
 pub mod tcp;
 pub mod tokens;
 mod views;
+mod websocket;
 pub mod websub;
 
 use audit::Audit;

@@ -18,6 +18,7 @@ use super::ring::{Encoding, Ring};
 use super::segment::{Cut, Part};
 use super::sleepers::{Load, Schedule, Served};
 use super::socket::CHUNK_BYTES;
+use super::websocket::Ending;
 use super::worker::State;
 use crate::model::Seq;
 
@@ -273,10 +274,45 @@ impl Client {
         Found::Chunk(part.chunk.wrapped(wrapping))
     }
 
+    /// Goes on behind another position; whatever is not yet handed out is forgotten.
+    pub(super) fn resume(&mut self, seq: Seq) {
+        (self.pending, self.shared, self.loaded) = (Bytes::new(), None, None);
+        let (after, reset) = self.worker.egress.locate_after(seq);
+        self.after = after;
+        if let Some(notice) = reset {
+            let mut out = BytesMut::new();
+            (self.ring.encoding.format.notice)(&mut out, &notice, &self.ring.encoding.style);
+            self.pending = out.freeze();
+            self.permit.count_reset();
+        }
+    }
+
+    /// Why there is nothing more.
+    pub(super) fn ending(&self) -> Ending {
+        let is_over = || self.permit.is_over(self.worker.egress.now());
+        if self.left > 0 && self.worker.is_closing() {
+            Ending::Closing
+        } else if self.left > 0 && is_over() {
+            Ending::Revoked
+        } else {
+            Ending::Done
+        }
+    }
+
+    /// The present tick of its worker.
+    pub(super) fn tick(&self) -> u64 {
+        self.worker.tick()
+    }
+
     fn next_piece(&mut self) -> Bytes {
         let piece = self.pending.split_to(self.pending.len().min(CHUNK_BYTES));
         self.worker.count_sent(0, piece.len());
         piece
+    }
+
+    fn whole_piece(&mut self) -> Bytes {
+        self.worker.count_sent(0, self.pending.len());
+        std::mem::take(&mut self.pending)
     }
 
     /// The next chunk for a client that writes to its connection itself; `None` at the end.
@@ -287,7 +323,13 @@ impl Client {
     ) -> Poll<Option<Result<Bytes, StreamBroken>>> {
         self.wrapping = Some(wrapping);
         self.poll_step(context).map_ok(|()| {
-            let Some(shared) = self.shared.take() else { return wrapping.around(self.next_piece()) };
+            let Some(shared) = self.shared.take() else {
+                return match wrapping {
+                    Wrapping::Chunked => wrapping.around(self.next_piece()),
+                    // What is sent as it is stays whole, so that nothing can come inside a frame.
+                    Wrapping::Bare => self.whole_piece(),
+                };
+            };
             self.worker.count_sent(0, shared.len());
             shared.wrapped(wrapping)
         })

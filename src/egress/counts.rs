@@ -91,6 +91,11 @@ impl Permit {
         self.1.as_ref().map(|hold| Rc::downgrade(&hold.0))
     }
 
+    /// Whether what the stream is allowed by is over.
+    pub(super) fn is_over(&self, now: Timestamp) -> bool {
+        self.1.as_ref().is_some_and(|hold| hold.0.is_over(now))
+    }
+
     pub(super) fn count_gap(&self) {
         self.0.gaps.fetch_add(1, Relaxed);
     }

@@ -18,6 +18,7 @@ mod ndjson;
 mod nul;
 mod raw;
 mod sse;
+mod ws;
 
 /// Bytes that fill the buffers on the way for a client that asks for them.
 pub const PADDING_BYTES: usize = 2048;
@@ -149,7 +150,9 @@ pub struct Format {
 
 /// Every format; the first is the default.
 pub const FORMATS: &[Format] =
-    &[ndjson::FORMAT, sse::FORMAT, json_seq::FORMAT, raw::FORMAT, length::FORMAT, multipart::FORMAT, html::FORMAT];
+    &[ndjson::FORMAT, sse::FORMAT, json_seq::FORMAT, raw::FORMAT, length::FORMAT, multipart::FORMAT, html::FORMAT, ws::FORMAT];
+/// What a request that is upgraded to a WebSocket asks for, whatever it accepts otherwise.
+pub const WEBSOCKET: &str = ws::FORMAT.name;
 /// JSON forms that end in NUL; for connections without HTTP, where nothing else says a format.
 pub static NUL_ENDED: Format = nul::FORMAT;
 

@@ -19,7 +19,9 @@ use tokio::net::TcpStream;
 
 use super::chunk::Wrapping;
 use super::client::Client;
-use super::{socket, writer};
+use super::socket;
+use super::websocket::Session;
+use super::writer::Writer;
 
 /// One accepted connection, shared by the server's side of it and by the stream that may take it over. Cheap to clone.
 #[derive(Clone)]
@@ -29,11 +31,19 @@ struct Shared {
     /// Gone once a stream has it.
     socket: RefCell<Option<TcpStream>>,
     /// The stream that waits for the head to be out.
-    next: RefCell<Option<(Client, Wrapping)>>,
+    next: RefCell<Option<(Client, Speaking)>>,
     /// Whether the head of the stream's answer stands in the server's write buffer, or is out.
     head_written: Cell<bool>,
     /// Whether the server has nothing to do with the socket any more.
     taken: Cell<bool>,
+}
+
+/// What is spoken on the connection.
+enum Speaking {
+    /// The rest of an answer.
+    Body(Wrapping),
+    /// Frames, in both directions.
+    WebSocket(Box<Session>),
 }
 
 impl Connection {
@@ -62,8 +72,10 @@ impl Connection {
         }
         let (client, socket) = (self.0.next.take(), self.0.socket.take());
         drop(self);
-        if let (Some((client, wrapping)), Some(socket)) = (client, socket) {
-            writer::Writer::new(client, socket, wrapping).await;
+        let Some(((client, speaking), socket)) = client.zip(socket) else { return };
+        match speaking {
+            Speaking::Body(wrapping) => Writer::new(client, socket, wrapping, None).await,
+            Speaking::WebSocket(session) => Writer::new(client, socket, Wrapping::Bare, Some(session)).await,
         }
     }
 
@@ -76,7 +88,16 @@ impl Connection {
 
     /// Gives the connection to a stream; what is returned is the body of the answer whose head goes out first.
     pub(super) fn give_to(&self, client: Client, wrapping: Wrapping) -> Handover {
-        self.0.next.replace(Some((client, wrapping)));
+        self.give(client, Speaking::Body(wrapping))
+    }
+
+    /// Gives the connection to a stream and to what its client says.
+    pub(super) fn give_to_socket(&self, client: Client, session: Session) -> Handover {
+        self.give(client, Speaking::WebSocket(Box::new(session)))
+    }
+
+    fn give(&self, client: Client, speaking: Speaking) -> Handover {
+        self.0.next.replace(Some((client, speaking)));
         Handover(self.clone())
     }
 

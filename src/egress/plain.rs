@@ -40,7 +40,7 @@ impl Plain {
 
     /// Writes the stream until it ends or the peer is gone.
     pub fn write_to(self, socket: TcpStream) -> impl Future<Output = ()> + use<> {
-        Writer::new(self.0, socket, Wrapping::Bare)
+        Writer::new(self.0, socket, Wrapping::Bare, None)
     }
 }
 

@@ -69,7 +69,7 @@ impl Start {
 }
 
 /// A number too large for a position stands beyond every log, and so does the largest position.
-fn parse_seq(text: &str) -> Option<Seq> {
+pub(super) fn parse_seq(text: &str) -> Option<Seq> {
     let digits = (1..=LAST_EVENT_ID_BYTES_MAX).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
     digits.then(|| Seq(text.parse().unwrap_or(u64::MAX)))
 }

@@ -1,7 +1,7 @@
 //! Writes a stream to the connection that it has for itself: one write a chunk, the chunk shared with its neighbours.
 //!
 //! Most chunks are sent by the feeder itself, one client after the other; the task is woken when the socket is full, the stream ends or the
-//! log has to be read. It reads only to learn that the peer is gone. It holds no buffer of its own: while the socket takes nothing more, the rest
+//! log has to be read. It reads only to learn that the peer is gone, or what a WebSocket client says. It holds no buffer of its own: while the socket takes nothing more, the rest
 //! of one chunk waits here and the stream stands still in the log.
 
 use std::cell::RefCell;
@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 use super::chunk::Wrapping;
 use super::client::{Client, Found};
 use super::sleepers::Served;
+use super::websocket::{Ending, Session};
 
 /// Bytes of what a peer still says that are thrown away at once.
 const IGNORED_BYTES: usize = 512;
@@ -34,11 +35,13 @@ struct State {
     /// What is being written.
     unsent: Bytes,
     ended: bool,
+    /// What a WebSocket client says; others say nothing.
+    session: Option<Box<Session>>,
 }
 
 impl Writer {
-    pub(super) fn new(client: Client, socket: TcpStream, wrapping: Wrapping) -> Self {
-        let state = State { client, socket, wrapping, unsent: Bytes::new(), ended: false };
+    pub(super) fn new(client: Client, socket: TcpStream, wrapping: Wrapping, session: Option<Box<Session>>) -> Self {
+        let state = State { client, socket, wrapping, unsent: Bytes::new(), ended: false, session };
         let sending = Rc::new(Sending(RefCell::new(state)));
         sending.0.borrow().client.set_served(Some(Rc::clone(&sending) as Rc<dyn Served>));
         Self(sending)
@@ -87,12 +90,24 @@ impl State {
             // What was shared is let go before anything is waited for.
             self.unsent = Bytes::new();
             if self.ended {
+                if self.session.as_ref().is_some_and(|session| !session.is_over()) {
+                    return Poll::Pending;
+                }
                 return Pin::new(&mut self.socket).poll_shutdown(cx).map(drop);
             }
-            match ready!(self.client.poll_chunk(cx, self.wrapping)) {
-                Some(Ok(chunk)) => self.unsent = chunk,
-                Some(Err(_)) => return Poll::Ready(()),
-                None => {
+            if let Some(session) = &mut self.session
+                && let Some(frame) = session.next_frame()
+            {
+                self.unsent = frame;
+                self.ended = session.is_closed();
+                continue;
+            }
+            match (ready!(self.client.poll_chunk(cx, self.wrapping)), &mut self.session) {
+                (Some(Ok(chunk)), _) => self.unsent = chunk,
+                (Some(Err(_)), None) => return Poll::Ready(()),
+                (Some(Err(_)), Some(session)) => session.end(Ending::Broken),
+                (None, Some(session)) => session.end(self.client.ending()),
+                (None, None) => {
                     self.ended = true;
                     self.unsent = self.wrapping.last();
                 }
@@ -100,7 +115,8 @@ impl State {
         }
     }
 
-    /// Ready when the peer sends no more: nothing else tells an abandoned stream from a quiet one.
+    /// Ready when the peer sends no more: nothing else tells an abandoned stream from a quiet one. What a WebSocket client says
+    /// is heard piece by piece, so that it can be answered before it is gone.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             if !matches!(ready!(self.socket.poll_read_ready(cx)), Ok(())) {
@@ -112,6 +128,12 @@ impl State {
             if read.is_err() || ignored.filled().is_empty() {
                 return Poll::Ready(());
             }
+            let Some(session) = &mut self.session else { continue };
+            session.hear(ignored.filled_mut(), self.client.tick());
+            if let Some(seq) = session.take_resume() {
+                self.client.resume(seq);
+            }
+            return Poll::Pending;
         }
     }
 }
@@ -121,6 +143,14 @@ impl Future for Writer {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.0.0.borrow_mut();
-        if state.poll_send(cx).is_ready() { Poll::Ready(()) } else { state.poll_gone(cx) }
+        loop {
+            if state.poll_send(cx).is_ready() || state.poll_gone(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            let Some(session) = &mut state.session else { return Poll::Pending };
+            if !session.take_news() {
+                return session.poll_late(cx);
+            }
+        }
     }
 }

@@ -11,6 +11,7 @@ use actix_web::http::header::{self, HeaderValue};
 use url::form_urlencoded;
 
 use super::problem::Problem;
+use super::websocket;
 
 use crate::egress::format::{self, Envelope, Format, Style};
 use crate::egress::start::Start;
@@ -69,10 +70,17 @@ pub(super) fn patterns(request: &HttpRequest) -> Result<PatternList, Problem> {
 }
 
 fn format_of(request: &HttpRequest, query: &Query<'_>) -> Result<&'static Format, Problem> {
+    let is_websocket = websocket::is_asked(request);
+    let name = query.get("format").or(is_websocket.then_some(format::WEBSOCKET));
     let accept: Vec<_> = request.headers().get_all(header::ACCEPT).filter_map(|value| value.to_str().ok()).collect();
     let accept = (!accept.is_empty()).then(|| accept.join(","));
-    format::negotiate(query.get("format"), accept.as_deref())
-        .map_err(|unknown| Problem::of_slug("not_acceptable", 406, unknown.to_string()))
+    let chosen = format::negotiate(name, accept.as_deref())
+        .map_err(|unknown| Problem::of_slug("not_acceptable", 406, unknown.to_string()))?;
+    match (is_websocket, chosen.name == format::WEBSOCKET) {
+        (false, false) | (true, true) => Ok(chosen),
+        (false, true) => Err(websocket::upgrade_required("the format `ws` begins with the handshake of a WebSocket")),
+        (true, false) => Err(Problem::of_slug("not_acceptable", 406, "a WebSocket has the format `ws` and no other")),
+    }
 }
 
 /// The header is newer than the address it comes with: a browser repeats the address and adds the header.
@@ -212,6 +220,7 @@ mod tests {
     fn what_is_wrong_has_its_own_name() {
         for (query, status, slug) in [
             ("format=xml", 406, "not_acceptable"),
+            ("format=ws", 426, "upgrade_required"),
             ("since=yesterday", 422, "since"),
             ("last_event_id=-1", 400, "last_event_id"),
             ("last_event_id=", 400, "last_event_id"),
@@ -235,6 +244,19 @@ mod tests {
         ] {
             assert_eq!(read_query(query).err(), Some((status, slug)), "{query}");
         }
+    }
+
+    #[test]
+    fn an_upgrade_chooses_the_format_whatever_is_accepted() {
+        let upgraded = |query: &str| {
+            let request = TestRequest::with_uri(&format!("/?{query}")).param("patterns", "a");
+            let headers = [("connection", "Upgrade"), ("upgrade", "websocket"), ("accept", "text/event-stream")];
+            let request = headers.into_iter().fold(request, TestRequest::insert_header).to_http_request();
+            stream(&request).map(|ask| ask.format.name).map_err(|problem| problem.slug())
+        };
+        assert_eq!(upgraded(""), Ok("ws"));
+        assert_eq!(upgraded("format=ws"), Ok("ws"));
+        assert_eq!(upgraded("format=sse"), Err("not_acceptable"));
     }
 
     #[test]

@@ -69,6 +69,7 @@ kinds! {
     IDEMPOTENCY_KEY = "idempotency_key", 422, "The idempotency key is not acceptable.";
     LOOP_DETECTED = "loop_detected", 422, "The event went through too many relays.";
     UNKNOWN_PARAMETER = "unknown_parameter", 422, "A query parameter is not known.";
+    UPGRADE_REQUIRED = "upgrade_required", 426, "This needs a WebSocket of version 13.";
     TOO_MANY_REQUESTS = "too_many_requests", 429, "Too many requests.";
     TOO_MANY_SUBSCRIPTIONS = "too_many_subscriptions", 429, "There are as many subscriptions as allowed.";
     TOKEN_LIMIT = "token_limit", 429, "The token has as much as it may have.";

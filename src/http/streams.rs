@@ -8,8 +8,9 @@ use actix_web::{HttpRequest, HttpResponse, web};
 
 use super::auth::{Caller, Scope};
 use super::problem::Problem;
-use super::{HttpState, ask, at, get, posted, websub};
+use super::{HttpState, ask, at, get, posted, websocket, websub};
 
+use crate::egress::websocket::Handshake;
 use crate::egress::{self, Ask, StreamError, Worker};
 
 /// Adds the stream of topics. The application must hold a [`Worker`] as data.
@@ -20,8 +21,9 @@ pub(super) fn routes(config: &mut web::ServiceConfig) {
 
 async fn stream(state: Data<HttpState>, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let caller = state.auth.require(&request, Scope::Stream)?;
+    let handshake = websocket::handshake(&request, &state.cors_origins)?;
     let ask = ask::stream(&request)?;
-    answer(&state, &request, &caller, ask).await
+    answer(&state, &request, &caller, ask, handshake).await
 }
 
 /// A stream whose parameters, or some of them, are too long for an address.
@@ -29,10 +31,16 @@ async fn posted_stream(state: Data<HttpState>, request: HttpRequest, payload: Pa
     let caller = state.auth.require(&request, Scope::Stream)?;
     let posted = posted::parameters(&request, payload, &state).await?;
     let ask = ask::posted_stream(&request, posted)?;
-    answer(&state, &request, &caller, ask).await
+    answer(&state, &request, &caller, ask, None).await
 }
 
-async fn answer(state: &HttpState, request: &HttpRequest, caller: &Caller, mut ask: Ask) -> Result<HttpResponse, Problem> {
+async fn answer(
+    state: &HttpState,
+    request: &HttpRequest,
+    caller: &Caller,
+    mut ask: Ask,
+    handshake: Option<Handshake>,
+) -> Result<HttpResponse, Problem> {
     let worker = request.app_data::<Worker>().expect("invariant: every worker has its streams");
     ask.origins.clone_from(&state.cors_origins);
     caller.follow(&ask.patterns)?;
@@ -40,7 +48,10 @@ async fn answer(state: &HttpState, request: &HttpRequest, caller: &Caller, mut a
         egress::hold(request, seat);
     }
     let link = websub::discovery(state, request, &ask.patterns);
-    let mut response = egress::respond(request, worker, ask).await?;
+    let mut response = match handshake {
+        Some(handshake) => egress::websocket::upgrade(request, worker, ask, handshake).await?,
+        None => egress::respond(request, worker, ask).await?,
+    };
     if let Some(link) = link {
         response.headers_mut().insert(header::LINK, link);
     }

@@ -50,7 +50,8 @@ fn foreign_host() -> Problem {
     )
 }
 
-fn is_same(origin: &str, host: &str) -> bool {
+/// Whether an origin is the one that pages of this host have.
+pub(in crate::http) fn is_same(origin: &str, host: &str) -> bool {
     origin
         .split_once("://")
         .is_some_and(|(scheme, rest)| matches!(scheme, "http" | "https") && !host.is_empty() && rest.eq_ignore_ascii_case(host))
