@@ -24,6 +24,7 @@ mod client;
 mod counts;
 mod feeder;
 pub mod format;
+pub mod gather;
 pub mod handover;
 mod history;
 pub mod plain;
@@ -141,6 +142,9 @@ pub enum StreamError {
     /// The server does not let go of the connection.
     #[error("the connection cannot be taken over from the server")]
     NoConnection,
+    /// The log is damaged where it would go on.
+    #[error("the log cannot be read at the position of this stream")]
+    Broken,
     /// The log did not say where the stream begins.
     #[error(transparent)]
     Storage(#[from] StorageError),

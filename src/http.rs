@@ -41,12 +41,14 @@ pub mod ports;
 mod posted;
 pub mod problem;
 mod publish;
+mod pull;
 mod query;
 mod quota;
 mod sources;
 mod streams;
 mod subscriptions;
 pub mod tcp;
+mod tickets;
 pub mod tokens;
 mod views;
 mod websocket;
@@ -272,7 +274,7 @@ fn cors(origins: &[String]) -> Cors {
         .fold(Cors::default(), |cors, origin| cors.allowed_origin(origin))
         .allowed_methods(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"])
         .allowed_headers(["authorization", "content-type", "idempotency-key", "if-match", "if-none-match", "last-event-id"])
-        .expose_headers(["etag", "location", "retry-after"])
+        .expose_headers(["etag", "hookcast-next", "location", "retry-after"])
         .block_on_origin_mismatch(false)
         .max_age(PREFLIGHT_MAX_AGE_S)
 }
@@ -281,7 +283,7 @@ fn cors(origins: &[String]) -> Cors {
 fn configure(config: &mut ServiceConfig) {
     config
         // Without a pattern: matching one would cost an event more than all other checks together.
-        .service(web::scope("/v1/topics").guard(guard::fn_guard(is_for_events)).default_service(web::to(publish_to_topic)))
+        .service(web::scope("/v1/topics").guard(guard::fn_guard(is_for_events)).default_service(web::to(events_of_topic)))
         .service(at("/v1/topics", "GET, HEAD").route(get().to(events::topics)))
         .service(at("/v1/events/{seq}", "GET, HEAD").route(get().to(events::event)))
         .service(at("/healthz", "GET, HEAD").route(get().to(health::alive)))
@@ -291,6 +293,7 @@ fn configure(config: &mut ServiceConfig) {
         .configure(audit::configure)
         .configure(tokens::configure)
         .configure(streams::routes)
+        .configure(tickets::configure)
         .configure(websub::routes)
         .configure(subscriptions::configure)
         .configure(sources::configure);
@@ -301,12 +304,14 @@ fn is_for_events(request: &GuardContext<'_>) -> bool {
 }
 
 /// `/v1/topics/{topic}/events`
-async fn publish_to_topic(state: Data<HttpState>, request: HttpRequest, payload: Payload) -> Result<HttpResponse, Problem> {
+async fn events_of_topic(state: Data<HttpState>, request: HttpRequest, payload: Payload) -> Result<HttpResponse, Problem> {
     let topic = topic_of(request.match_info().unprocessed()).ok_or_else(Problem::not_found)?.to_owned();
-    if request.method() != Method::POST {
-        return Err(problem::wrong_method("POST"));
+    match *request.method() {
+        Method::POST => publish::publish(state, request, &topic, payload).await,
+        // In a box, so that what publishes is not as large as what waits.
+        Method::GET | Method::HEAD => Box::pin(pull::events(&state, &request, &topic)).await,
+        _ => Err(problem::wrong_method("GET, HEAD, POST")),
     }
-    publish::publish(state, request, &topic, payload).await
 }
 
 /// The topic of `/{topic}/events`.

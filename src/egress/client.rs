@@ -22,6 +22,10 @@ use super::websocket::Ending;
 use super::worker::State;
 use crate::model::Seq;
 
+mod piece;
+
+pub(super) use piece::Piece;
+
 /// The log cannot be read where this stream stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the log cannot be read at the position of this stream")]
@@ -112,11 +116,6 @@ impl Client {
             closed: false,
             permit,
         }
-    }
-
-    /// Everything up to here was sent or is not for this client.
-    pub(super) fn position(&self) -> Seq {
-        self.after
     }
 
     /// Moves on: fills `pending`, or moves the position, or finds that there is nothing.

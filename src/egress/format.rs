@@ -13,6 +13,7 @@ use crate::model::{Event, Seq};
 mod html;
 mod json_seq;
 mod length;
+mod list;
 mod multipart;
 mod ndjson;
 mod nul;
@@ -193,6 +194,9 @@ pub fn is_callback(name: &str) -> bool {
         && name.bytes().next().is_some_and(|first| is_part(first) && first != b'.' && !first.is_ascii_digit())
         && name.bytes().all(is_part)
 }
+
+/// Elements of a JSON list, each with a comma behind it; for answers that end.
+pub static LIST: Format = list::FORMAT;
 
 /// None of the formats was asked for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

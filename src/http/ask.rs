@@ -11,7 +11,7 @@ use actix_web::http::header::{self, HeaderValue};
 use url::form_urlencoded;
 
 use super::problem::Problem;
-use super::websocket;
+use super::{tickets, websocket};
 
 use crate::egress::format::{self, Envelope, Format, Style};
 use crate::egress::start::Start;
@@ -34,6 +34,7 @@ const STREAM: &[&str] = &[
     "envelope",
     "padding",
     "callback",
+    tickets::PARAMETER,
 ];
 
 /// Reads a request for a stream.
@@ -63,10 +64,21 @@ pub(super) fn posted_stream(request: &HttpRequest, posted: Vec<(String, String)>
     })
 }
 
+/// What an answer that ends asks for: a choice among the events of some topics, from a position on, and no form of its own.
+pub(super) fn list(patterns: PatternList, start: Start, query: &Query<'_>) -> Result<Ask, Problem> {
+    let (types, filter) = (types(query)?, filter(query)?);
+    let (format, style) = (&format::LIST, Style::default());
+    let (limit, max_duration, heartbeat) = (None, None, None);
+    Ok(Ask { patterns, types, filter, format, style, padding: false, start, limit, max_duration, heartbeat, origins: Vec::new() })
+}
+
 /// The patterns of the path.
 pub(super) fn patterns(request: &HttpRequest) -> Result<PatternList, Problem> {
-    let patterns = request.match_info().get("patterns").unwrap_or_default();
-    patterns.parse().map_err(|error| Problem::of_slug("topics", 422, format!("{error}")))
+    parse_patterns(request.match_info().get("patterns").unwrap_or_default())
+}
+
+pub(super) fn parse_patterns(text: &str) -> Result<PatternList, Problem> {
+    text.parse().map_err(|error| Problem::of_slug("topics", 422, format!("{error}")))
 }
 
 fn format_of(request: &HttpRequest, query: &Query<'_>) -> Result<&'static Format, Problem> {
@@ -85,14 +97,20 @@ fn format_of(request: &HttpRequest, query: &Query<'_>) -> Result<&'static Format
 
 /// The header is newer than the address it comes with: a browser repeats the address and adds the header.
 pub(super) fn start(request: &HttpRequest, query: &Query<'_>) -> Result<Start, Problem> {
-    let header = request.headers().get("last-event-id").map(HeaderValue::as_bytes).filter(|id| !id.is_empty());
-    let id = header.or_else(|| query.get("last_event_id").map(str::as_bytes));
-    if let Some(id) = id {
-        return Start::parse_last_event_id(id).map_err(|error| Problem::of_slug("last_event_id", 400, error.to_string()));
+    if let Some(start) = last_event_id(request, query)? {
+        return Ok(start);
     }
     query.get("since").map_or(Ok(Start::Latest), |since| {
         Start::parse_since(since).map_err(|error| Problem::of_slug("since", 422, error.to_string()))
     })
+}
+
+/// Behind the last event that a client has seen.
+pub(super) fn last_event_id(request: &HttpRequest, query: &Query<'_>) -> Result<Option<Start>, Problem> {
+    let header = request.headers().get("last-event-id").map(HeaderValue::as_bytes).filter(|id| !id.is_empty());
+    let id = header.or_else(|| query.get("last_event_id").map(str::as_bytes));
+    let start = id.map(Start::parse_last_event_id).transpose();
+    start.map_err(|error| Problem::of_slug("last_event_id", 400, error.to_string()))
 }
 
 pub(super) fn types(query: &Query<'_>) -> Result<Vec<String>, Problem> {

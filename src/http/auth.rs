@@ -20,9 +20,11 @@ use crate::model::{PatternList, Topic, TopicPattern};
 
 pub(super) mod guesses;
 pub(super) mod origin;
+pub mod tickets;
 pub mod usage;
 
 use guesses::Guesses;
+use tickets::{Ticket, Tickets};
 use usage::{Seat, Usage};
 
 /// Longest token that is looked at; a longer one is refused unread.
@@ -122,12 +124,18 @@ pub struct Auth {
     tokens: RwLock<Arc<[Arc<Held>]>>,
     hosts: Vec<String>,
     guesses: Guesses,
+    tickets: Tickets,
     clock: Arc<dyn Clock>,
 }
 
-/// Who asks; only made by [`Auth::require`].
+/// Who asks; only made by [`Auth::require`] and [`Auth::require_stream`].
 #[derive(Clone, Debug)]
-pub struct Caller(Option<Arc<Held>>);
+pub struct Caller {
+    /// Nobody in particular when tokens are not asked for.
+    held: Option<Arc<Held>>,
+    /// What was shown in place of the token.
+    ticket: Option<Arc<Ticket>>,
+}
 
 impl Auth {
     /// Takes the settings.
@@ -135,7 +143,7 @@ impl Auth {
     pub fn new(settings: AuthSettings, clock: Arc<dyn Clock>) -> Self {
         let is_guarded = AtomicBool::new(!settings.tokens.is_empty());
         let tokens = RwLock::new(settings.tokens.into_iter().map(|entry| held(entry, &[])).collect());
-        Self { is_guarded, tokens, hosts: settings.hosts, guesses: Guesses::default(), clock }
+        Self { is_guarded, tokens, hosts: settings.hosts, guesses: Guesses::default(), tickets: Tickets::default(), clock }
     }
 
     /// Whether tokens are asked for.
@@ -179,12 +187,26 @@ impl Auth {
             if scope == Scope::Manage {
                 request.extensions_mut().insert(Actor(LOCAL.to_owned()));
             }
-            return Ok(Caller(None));
+            return Ok(Caller { held: None, ticket: None });
         }
         let token = bearer(request.headers()).ok_or_else(|| unauthorized("send `Authorization: Bearer <token>`"))?;
         let held = self.holder(token, request.peer_addr().map(|address| address.ip()))?;
         remember(request, scope, &held.entry);
         allowed(held, scope)
+    }
+
+    /// Refuses a token or ticket that is not known, and counts it.
+    fn guessed(&self, request: &HttpRequest, detail: &'static str) -> Problem {
+        self.guessed_by(request.peer_addr().map(|address| address.ip()), detail)
+    }
+
+    fn guessed_by(&self, peer: Option<IpAddr>, detail: &'static str) -> Problem {
+        match self.guesses.note(peer, self.clock.now()) {
+            Some(wait_s) => {
+                Problem::new(problem::TOO_MANY_REQUESTS, "too many unknown tokens came from this address").retry_after(wait_s)
+            }
+            None => unauthorized(detail),
+        }
     }
 
     /// [`Auth::require`] where there are no headers: finds out whose token it is that `peer` sent.
@@ -193,7 +215,7 @@ impl Auth {
     /// As [`Auth::require`].
     pub fn require_token(&self, token: Option<&[u8]>, peer: Option<IpAddr>, scope: Scope) -> Result<Caller, Problem> {
         if !self.has_tokens() {
-            return Ok(Caller(None));
+            return Ok(Caller { held: None, ticket: None });
         }
         allowed(self.holder(token.ok_or_else(|| unauthorized("this relay asks for a token"))?, peer)?, scope)
     }
@@ -201,19 +223,14 @@ impl Auth {
     /// Who holds a token; a bad one is counted.
     fn holder(&self, token: &[u8], peer: Option<IpAddr>) -> Result<Arc<Held>, Problem> {
         let known = Arc::clone(&self.tokens.read().unwrap_or_else(PoisonError::into_inner));
-        let now = self.clock.now();
-        find(token, &known, now).ok_or_else(|| match self.guesses.note(peer, now) {
-            Some(wait_s) => {
-                Problem::new(problem::TOO_MANY_REQUESTS, "too many unknown tokens came from this address").retry_after(wait_s)
-            }
-            None => unauthorized("the token is not known, or no longer valid"),
-        })
+        let held = find(token, &known, self.clock.now());
+        held.ok_or_else(|| self.guessed_by(peer, "the token is not known, or no longer valid"))
     }
 }
 
 fn allowed(held: Arc<Held>, scope: Scope) -> Result<Caller, Problem> {
     if held.entry.scopes.contains(&scope) {
-        return Ok(Caller(Some(held)));
+        return Ok(Caller { held: Some(held), ticket: None });
     }
     let detail = format!("the token `{}` lacks the scope `{}`", held.entry.name, scope.word());
     Err(Problem::new(problem::SCOPE, detail))
@@ -273,31 +290,37 @@ impl Caller {
     /// Whether only some topics are theirs.
     #[must_use]
     pub fn is_limited(&self) -> bool {
-        self.0.as_ref().is_some_and(|held| !held.entry.topics.is_empty())
+        self.ticket.is_some() || self.held.as_ref().is_some_and(|held| !held.entry.topics.is_empty())
     }
 
     /// The token, if tokens are asked for.
     #[must_use]
     pub fn token(&self) -> Option<&TokenEntry> {
-        self.0.as_ref().map(|held| &held.entry)
+        self.held.as_ref().map(|held| &held.entry)
     }
 
     /// What it has in use, when there is a limit to that.
     #[must_use]
     pub fn usage(&self) -> Option<&Arc<Usage>> {
-        self.0.as_ref().filter(|held| held.entry.limits != TokenLimits::default()).map(|held| &held.usage)
+        self.held.as_ref().filter(|held| held.entry.limits != TokenLimits::default()).map(|held| &held.usage)
     }
 
     /// A place for a stream; `None` when tokens are not asked for.
     ///
     /// # Errors
     /// `token_limit`
-    pub fn seat(&self) -> Result<Option<Seat>, Problem> {
-        self.0.as_ref().map(|held| held.usage.seat()).transpose()
+    pub fn seat(&self, clock: &Arc<dyn Clock>) -> Result<Option<Seat>, Problem> {
+        let Some(held) = &self.held else { return Ok(None) };
+        let seat = held.usage.seat()?;
+        Ok(Some(seat.under(self.ticket.as_ref().map(|ticket| ticket.enter(Arc::clone(clock))))))
     }
 
+    /// The only topics that are theirs; empty = all. A ticket never reaches further than its token.
     fn topics(&self) -> &[TopicPattern] {
-        self.0.as_ref().map_or(&[], |held| &held.entry.topics)
+        if let Some(ticket) = &self.ticket {
+            return ticket.topics().patterns();
+        }
+        self.held.as_ref().map_or(&[], |held| &held.entry.topics)
     }
 
     /// Whether a topic is theirs.
@@ -339,7 +362,10 @@ impl Caller {
 
     fn too_wide(&self) -> Problem {
         let theirs = self.topics().iter().map(TopicPattern::as_str).collect::<Vec<_>>().join(", ");
-        Problem::new(problem::TOPIC_NOT_ALLOWED, format!("this token reaches only: {theirs}"))
+        Problem::new(
+            problem::TOPIC_NOT_ALLOWED,
+            format!("this {} reaches only: {theirs}", if self.ticket.is_some() { "ticket" } else { "token" }),
+        )
     }
 }
 

@@ -6,12 +6,17 @@ use actix_web::http::header;
 use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse, web};
 
-use super::auth::{Caller, Scope};
-use super::problem::Problem;
+use super::auth::Caller;
+use super::problem::{self, Problem};
+use super::pull::conduit;
+use super::tickets::caller_of;
 use super::{HttpState, ask, at, get, posted, websocket, websub};
 
 use crate::egress::websocket::Handshake;
 use crate::egress::{self, Ask, StreamError, Worker};
+
+/// Formats that are pages: whoever frames one cannot set a header, and must not be let in by what a browser adds by itself.
+const PAGES: &[&str] = &["html"];
 
 /// Adds the stream of topics. The application must hold a [`Worker`] as data.
 pub(super) fn routes(config: &mut web::ServiceConfig) {
@@ -20,7 +25,10 @@ pub(super) fn routes(config: &mut web::ServiceConfig) {
 }
 
 async fn stream(state: Data<HttpState>, request: HttpRequest) -> Result<HttpResponse, Problem> {
-    let caller = state.auth.require(&request, Scope::Stream)?;
+    let caller = caller_of(&state, &request)?;
+    if conduit::is_asked(&request) {
+        return Box::pin(conduit::respond(&state, &request, &caller)).await;
+    }
     let handshake = websocket::handshake(&request, &state.cors_origins)?;
     let ask = ask::stream(&request)?;
     answer(&state, &request, &caller, ask, handshake).await
@@ -28,7 +36,7 @@ async fn stream(state: Data<HttpState>, request: HttpRequest) -> Result<HttpResp
 
 /// A stream whose parameters, or some of them, are too long for an address.
 async fn posted_stream(state: Data<HttpState>, request: HttpRequest, payload: Payload) -> Result<HttpResponse, Problem> {
-    let caller = state.auth.require(&request, Scope::Stream)?;
+    let caller = caller_of(&state, &request)?;
     let posted = posted::parameters(&request, payload, &state).await?;
     let ask = ask::posted_stream(&request, posted)?;
     answer(&state, &request, &caller, ask, None).await
@@ -44,7 +52,10 @@ async fn answer(
     let worker = request.app_data::<Worker>().expect("invariant: every worker has its streams");
     ask.origins.clone_from(&state.cors_origins);
     caller.follow(&ask.patterns)?;
-    if let Some(seat) = caller.seat()? {
+    if PAGES.contains(&ask.format.name) {
+        caller.must_have_ticket()?;
+    }
+    if let Some(seat) = caller.seat(&state.clock)? {
         egress::hold(request, seat);
     }
     let link = websub::discovery(state, request, &ask.patterns);
@@ -67,6 +78,9 @@ impl From<StreamError> for Problem {
             }
             StreamError::Closing => {
                 Self::of_slug("unavailable", 503, "the relay is shutting down; come back in a moment").retry_after(1)
+            }
+            StreamError::Broken => {
+                Self::new(problem::INTERNAL, "the log cannot be read at this position; the relay's log says more")
             }
             error => {
                 tracing::warn!(%error, "a stream could not begin");

@@ -100,7 +100,7 @@ async fn open(state: &HttpState, worker: &Worker, peer: Option<IpAddr>, lines: &
     let caller = state.auth.require_token(lines.token, peer, Scope::Stream)?;
     let ask = lines.ask()?;
     caller.follow(&ask.patterns)?;
-    let seat = caller.seat()?.map(|seat| Rc::new(seat) as Rc<dyn Allowance>);
+    let seat = caller.seat(&state.clock)?.map(|seat| Rc::new(seat) as Rc<dyn Allowance>);
     Ok(plain::open(worker, ask, seat).await?)
 }
 

@@ -39,6 +39,26 @@ pub(in crate::http) fn check(headers: &HeaderMap, hosts: &[String], is_navigatio
     }
 }
 
+/// Judges a request for a script, which a page of any site may run and so read: a browser that does not say where the page is
+/// from (an old one, or one that speaks to a name it does not trust) has to show a page of this relay as the referrer.
+///
+/// # Errors
+/// `cross_site`.
+pub(in crate::http) fn check_script(headers: &HeaderMap) -> Result<(), Problem> {
+    let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    // No page can change what its browser calls itself when it loads a script.
+    let is_browser = ["Mozilla/", "Opera/"].iter().any(|name| text(header::USER_AGENT).starts_with(name));
+    let referrer = text(header::REFERER);
+    if headers.contains_key(SEC_FETCH_SITE) || (!is_browser && referrer.is_empty()) {
+        return Ok(());
+    }
+    let site_of = |url: &str| url.match_indices('/').nth(2).map_or(url.len(), |(end, _)| end);
+    if is_same(&referrer[..site_of(referrer)], text(header::HOST)) {
+        return Ok(());
+    }
+    Err(Problem::new(problem::CROSS_SITE, "without tokens only this relay's own pages may load events as a script"))
+}
+
 fn is(value: Option<&HeaderValue>, word: &str) -> bool {
     value.is_some_and(|value| value.as_bytes() == word.as_bytes())
 }
@@ -115,6 +135,30 @@ mod tests {
         assert_eq!(verdict(&[("host", "Relay.Example:8080")]), "ok");
         assert_eq!(verdict(&[("host", "other.example")]), "host_not_allowed");
         assert_eq!(verdict(&[]), "ok");
+    }
+
+    #[test]
+    fn a_script_is_for_programs_and_pages_of_this_relay() {
+        let judge = |pairs: &[(&'static str, &'static str)]| {
+            let mut headers = HeaderMap::new();
+            headers.append(header::HOST, HeaderValue::from_static("localhost:8080"));
+            for (name, value) in pairs {
+                headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+            }
+            check_script(&headers).is_ok()
+        };
+        let browser = ("user-agent", "Mozilla/5.0 (X11)");
+        assert!(judge(&[]) && judge(&[("user-agent", "curl/8")]));
+        assert!(judge(&[browser, ("sec-fetch-site", "same-origin")]), "the gate has judged that one");
+        assert!(judge(&[browser, ("referer", "http://localhost:8080/page?x")]));
+        assert!(judge(&[browser, ("referer", "http://localhost:8080")]));
+        for other in
+            ["", "http://evil.example/", "http://localhost:80801/", "http://localhost:8080.evil.example/", "localhost:8080"]
+        {
+            assert!(!judge(&[browser, ("referer", other)]), "{other}");
+        }
+        assert!(!judge(&[browser]));
+        assert!(!judge(&[("referer", "http://evil.example/")]));
     }
 
     #[test]

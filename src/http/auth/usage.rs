@@ -10,6 +10,7 @@ use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
+use super::tickets::Pass;
 use crate::clock::Timestamp;
 use crate::egress::Allowance;
 use crate::http::problem::{self, Problem};
@@ -32,7 +33,10 @@ pub struct Usage {
 
 /// A stream that counts for a token; no longer when dropped.
 #[derive(Debug)]
-pub struct Seat(Arc<Usage>);
+pub struct Seat {
+    usage: Arc<Usage>,
+    pass: Option<Pass>,
+}
 
 impl Usage {
     /// Nothing yet.
@@ -55,6 +59,11 @@ impl Usage {
         self.is_over.store(true, Ordering::Release);
     }
 
+    /// Whether the token is no longer in force.
+    pub(super) fn is_over(&self, now: Timestamp) -> bool {
+        self.is_over.load(Ordering::Acquire) || self.expires_at.is_some_and(|end| now >= end)
+    }
+
     /// The turn to make a definition: counting and making are one step, so that two requests cannot share the last place.
     pub async fn turn(&self) -> OwnedMutexGuard<()> {
         Arc::clone(&self.making).lock_owned().await
@@ -67,7 +76,7 @@ impl Usage {
     pub fn seat(self: &Arc<Self>) -> Result<Seat, Problem> {
         let most = self.limits.streams.unwrap_or(u32::MAX);
         let taken = self.streams.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |open| (open < most).then(|| open + 1));
-        taken.map(|_| Seat(Arc::clone(self))).map_err(|_| reached(most, "streams").retry_after(5))
+        taken.map(|_| Seat { usage: Arc::clone(self), pass: None }).map_err(|_| reached(most, "streams").retry_after(5))
     }
 
     /// Takes events of one request from the rate.
@@ -92,15 +101,24 @@ impl Usage {
     }
 }
 
+impl Seat {
+    /// The same under a ticket, with which it ends, too.
+    pub(super) fn under(self, pass: Option<Pass>) -> Self {
+        let mut seat = self;
+        seat.pass = pass;
+        seat
+    }
+}
+
 impl Allowance for Seat {
     fn is_over(&self, now: Timestamp) -> bool {
-        self.0.is_over.load(Ordering::Acquire) || self.0.expires_at.is_some_and(|end| now >= end)
+        self.usage.is_over(now) || self.pass.as_ref().is_some_and(|pass| pass.is_over(now))
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.0.streams.fetch_sub(1, Ordering::Relaxed);
+        self.usage.streams.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
