@@ -7,6 +7,7 @@ use std::time::Duration;
 
 pub(crate) mod cutter;
 pub(crate) mod judge;
+pub(crate) mod proxy;
 pub(crate) mod receiver;
 pub(crate) mod relay;
 pub(crate) mod upstream;

@@ -56,6 +56,11 @@ pub(super) fn lines(check: Check, between: Between) -> Vec<String> {
 fn settings(check: Check) -> Option<Settings> {
     Some(match check {
         Check::Reach | Check::Clock => return None,
+        Check::Delay => Settings {
+            nginx: "`tcp_nodelay on;` (as it is by default)",
+            haproxy: "`option http-no-delay`: without it everything that goes on waits 200 ms",
+            varnish: "nothing by itself; look at what stands before and behind it",
+        },
         Check::Buffering => Settings {
             nginx: "`proxy_buffering off;`, or let the relay's `X-Accel-Buffering: no` act: no `proxy_ignore_headers X-Accel-Buffering`",
             haproxy: "no `compression` and no filter that waits for a body; haproxy passes on what it gets",

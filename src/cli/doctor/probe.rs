@@ -10,14 +10,18 @@ use tokio_tungstenite::tungstenite::{Error as WsError, Message, http};
 
 use crate::cli::client::{Place, refusal};
 use crate::clock::{Clock as _, SystemClock, Timestamp};
-use crate::net::fetch::{FetchError, HeaderMap, Method};
+use crate::net::fetch::{FetchBody, FetchError, FetchResponse, HeaderMap, Method};
 
 /// How long heartbeats a second apart are watched.
 pub(super) const BEATS_WATCHED: Duration = Duration::from_secs(5);
+/// Longest wait for the head of a stream, which the relay sends at once.
+const HEAD_PATIENCE: Duration = Duration::from_secs(6);
 /// Longest wait for a WebSocket's first ping; one a second is asked for.
 const PING_PATIENCE: Duration = Duration::from_secs(5);
 /// The seconds that a long poll is asked to wait.
 pub(super) const POLL_SECONDS: u64 = 2;
+/// How often delays are measured; the shortest counts, for machines that do other things too.
+const DELAYS: usize = 4;
 /// Most of an answer that is read for what it says.
 const ANSWER_BYTES_MAX: usize = 4096;
 
@@ -25,6 +29,7 @@ const ANSWER_BYTES_MAX: usize = 4096;
 #[derive(Debug)]
 pub(super) struct Seen {
     pub(super) health: Result<Head, String>,
+    pub(super) delay: Option<Delay>,
     pub(super) streams: Vec<(&'static str, Result<Beats, String>)>,
     pub(super) idle: Result<Idle, String>,
     pub(super) resume: Result<u16, String>,
@@ -51,6 +56,15 @@ pub(super) struct Beats {
     pub(super) arrivals: Vec<Duration>,
     /// Whether the stream ended by itself.
     pub(super) ended: bool,
+}
+
+/// The shortest of some answers of each kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Delay {
+    /// Until a whole short answer was there.
+    pub(super) answer: Duration,
+    /// Until the head of a stream was there.
+    pub(super) stream: Duration,
 }
 
 /// A silent stream.
@@ -91,8 +105,9 @@ impl Seen {
 
 /// Looks at everything at the same time; takes a little longer than `watch`, and no less than heartbeats are watched.
 pub(super) async fn all(place: &Place, topic: &str, watch: Duration) -> Seen {
-    let (health, ndjson, sse, idle, resume, poll, socket) = tokio::join!(
+    let (health, delay, ndjson, sse, idle, resume, poll, socket) = tokio::join!(
         health(place),
+        delay(place, topic),
         beats(place, topic, "ndjson"),
         beats(place, topic, "sse"),
         idle(place, topic, watch),
@@ -100,7 +115,7 @@ pub(super) async fn all(place: &Place, topic: &str, watch: Duration) -> Seen {
         poll(place, topic),
         upgrade(place, topic),
     );
-    Seen { health, streams: vec![("ndjson", ndjson), ("sse", sse)], idle, resume, poll, socket }
+    Seen { health, delay, streams: vec![("ndjson", ndjson), ("sse", sse)], idle, resume, poll, socket }
 }
 
 fn stream_url(place: &Place, topic: &str, query: &str) -> url::Url {
@@ -113,6 +128,13 @@ fn said(error: &FetchError) -> String {
     error.to_string()
 }
 
+/// Opens a stream, and does not wait for a head that somebody keeps until the body is long enough.
+async fn open(place: &Place, url: &url::Url, headers: &[(&str, &str)]) -> Result<FetchResponse, String> {
+    let opening = timeout(HEAD_PATIENCE, place.open(Method::GET, url, headers, Bytes::new()));
+    let late = |_| format!("its head did not come within {} s: somebody gathers the answer", HEAD_PATIENCE.as_secs());
+    opening.await.map_err(late)?.map_err(|error| said(&error))
+}
+
 async fn health(place: &Place) -> Result<Head, String> {
     let answer = place.send(Method::GET, &place.at(&["healthz"]), &[], Bytes::new()).await.map_err(|error| said(&error))?;
     if answer.status != 200 {
@@ -121,12 +143,27 @@ async fn health(place: &Place) -> Result<Head, String> {
     Ok(Head { status: answer.status, headers: answer.headers, at: SystemClock.now() })
 }
 
+/// Compares what ends with what goes on: those who wait for more to send keep the latter a little. `None` when either fails.
+async fn delay(place: &Place, topic: &str) -> Option<Delay> {
+    let mut shortest = Delay { answer: Duration::MAX, stream: Duration::MAX };
+    let url = stream_url(place, topic, "format=ndjson");
+    for _ in 0..DELAYS {
+        let begun = Instant::now();
+        health(place).await.ok()?;
+        shortest.answer = shortest.answer.min(begun.elapsed());
+        let begun = Instant::now();
+        open(place, &url, &[]).await.ok()?;
+        shortest.stream = shortest.stream.min(begun.elapsed());
+    }
+    Some(shortest)
+}
+
 async fn beats(place: &Place, topic: &str, format: &str) -> Result<Beats, String> {
     let url = stream_url(place, topic, &format!("format={format}&heartbeat=1s"));
     let begun = Instant::now();
     // Browsers and most libraries ask for it, so those between feel free to.
     let headers = [("accept-encoding", "gzip")];
-    let mut response = place.open(Method::GET, &url, &headers, Bytes::new()).await.map_err(|error| said(&error))?;
+    let mut response = open(place, &url, &headers).await?;
     let head_after = begun.elapsed();
     if response.status != 200 {
         return Err(refused(response.status, &mut response.body).await);
@@ -143,7 +180,7 @@ async fn beats(place: &Place, topic: &str, format: &str) -> Result<Beats, String
     Ok(Beats { headers: response.headers, head_after, arrivals, ended })
 }
 
-async fn refused(status: u16, body: &mut crate::net::fetch::FetchBody) -> String {
+async fn refused(status: u16, body: &mut FetchBody) -> String {
     let mut kept = Vec::new();
     let _ = timeout(BEATS_WATCHED, body.gather(ANSWER_BYTES_MAX, &mut kept)).await;
     refusal(status, &kept)
@@ -152,7 +189,7 @@ async fn refused(status: u16, body: &mut crate::net::fetch::FetchBody) -> String
 /// A stream whose heartbeats are far apart says nothing; whoever cuts silence, cuts it.
 async fn idle(place: &Place, topic: &str, watched: Duration) -> Result<Idle, String> {
     let url = stream_url(place, topic, "format=ndjson&heartbeat=5m");
-    let mut response = place.open(Method::GET, &url, &[], Bytes::new()).await.map_err(|error| said(&error))?;
+    let mut response = open(place, &url, &[]).await?;
     if response.status != 200 {
         return Err(refused(response.status, &mut response.body).await);
     }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use super::probe::{BEATS_WATCHED, Beats, Head, Idle, POLL_SECONDS, Poll, Seen, Upgrade};
+use super::probe::{BEATS_WATCHED, Beats, Delay, Head, Idle, POLL_SECONDS, Poll, Seen, Upgrade};
 use crate::net::fetch::HeaderMap;
 use crate::units::format_duration;
 
@@ -12,6 +12,8 @@ const BEATS_MIN: usize = 2;
 const APART: Duration = Duration::from_millis(400);
 /// The head of a stream comes at once; whoever holds it back waits for the first bytes of the body, a second later at least.
 const HEAD_LATE: Duration = Duration::from_millis(900);
+/// Streams may begin this much later than short answers come.
+const DELAY_MAX: Duration = Duration::from_millis(120);
 /// A clock this far off makes times in `since` and signatures wrong.
 const CLOCK_OFF: Duration = Duration::from_secs(30);
 /// Heartbeats are this far apart unless a client asks for others.
@@ -22,6 +24,7 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 pub(super) enum Check {
     Reach,
     Clock,
+    Delay,
     Buffering,
     Compression,
     Caching,
@@ -45,6 +48,7 @@ impl Check {
         match self {
             Self::Reach => "reach",
             Self::Clock => "clock",
+            Self::Delay => "delay",
             Self::Buffering => "buffering",
             Self::Compression => "compression",
             Self::Caching => "caching",
@@ -75,6 +79,7 @@ pub(super) fn findings(seen: &Seen) -> Vec<Finding> {
         Ok(head) => head,
     };
     let mut findings = vec![reach(head), clock(head)];
+    findings.extend(seen.delay.map(delay));
     for (format, beats) in &seen.streams {
         match beats {
             Err(error) => findings.push(Check::Buffering.wrong(format!("no {format} stream: {error}"))),
@@ -82,10 +87,8 @@ pub(super) fn findings(seen: &Seen) -> Vec<Finding> {
         }
     }
     findings.push(caching(seen));
-    findings.push(match &seen.idle {
-        Ok(idle) => silence(*idle),
-        Err(error) => Check::Idle.wrong(format!("no stream: {error}")),
-    });
+    // Without a stream there is nothing to learn about silence; why there is none was said above.
+    findings.extend(seen.idle.as_ref().ok().map(|idle| silence(*idle)));
     findings.push(resume(&seen.resume));
     findings.push(long_poll(&seen.poll));
     findings.push(websocket(&seen.socket));
@@ -114,6 +117,16 @@ fn clock(head: &Head) -> Finding {
     let ours = Duration::from_secs(u64::try_from(head.at.as_secs()).unwrap_or_default());
     let off = ours.abs_diff(theirs);
     Check::Clock.judge(off <= CLOCK_OFF, format!("{} s between its clock and the one here", off.as_secs()))
+}
+
+fn delay(seen: Delay) -> Finding {
+    let late = seen.stream.saturating_sub(seen.answer);
+    let text = format!("what goes on comes {} ms later than what ends", late.as_millis());
+    if late <= DELAY_MAX {
+        Check::Delay.fine(text)
+    } else {
+        Check::Delay.wrong(format!("{text}: somebody waits for more to send"))
+    }
 }
 
 fn buffering(format: &str, beats: &Beats) -> Finding {
@@ -233,12 +246,21 @@ mod tests {
     }
 
     #[test]
+    fn a_stream_may_begin_a_little_later_than_an_answer_comes() {
+        let ms = Duration::from_millis;
+        assert!(delay(Delay { answer: ms(40), stream: ms(60) }).is_fine);
+        assert!(delay(Delay { answer: ms(400), stream: ms(40) }).is_fine);
+        assert!(!delay(Delay { answer: ms(2), stream: ms(204) }).is_fine);
+    }
+
+    #[test]
     fn what_somebody_added_or_took_is_seen() {
         let compressed = beats(&[], &[("content-encoding", "gzip")]);
         assert!(!compression("sse", &compressed.headers).is_fine);
         assert!(compression("sse", &beats(&[], &[]).headers).is_fine);
         let seen = |headers: &[(&'static str, &'static str)]| Seen {
             health: Err(String::new()),
+            delay: None,
             streams: vec![("sse", Ok(beats(&[], headers)))],
             idle: Err(String::new()),
             resume: Ok(400),

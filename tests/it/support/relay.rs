@@ -220,6 +220,16 @@ impl Relay {
         }
     }
 
+    /// Waits until so many streams and long polls are open.
+    pub(crate) async fn wait_for_streams(&self, count: u64) {
+        let open = format!("hookcast_streams_open {count}");
+        eventually("as many streams as wanted", async || {
+            let text = self.client.get(format!("{}/metrics", self.url)).send().await.ok()?.text().await.ok()?;
+            text.lines().any(|line| line == open).then_some(())
+        })
+        .await;
+    }
+
     pub(crate) async fn status(&self, id: &str) -> Value {
         self.get(&format!("/v1/subscriptions/{id}/status")).await
     }
