@@ -83,14 +83,19 @@ const ways = {
     const address = stream(way, { since: after, format: 'html', ticket: await ticket(way) });
     const frame = document.createElement('iframe');
     await new Promise(resolve => {
+      let silence;
+      const over = () => { clearTimeout(silence); removeEventListener('message', hear); resolve(); };
+      // Nothing tells a page that a frame broke off: a silent one is opened again, which costs no event.
+      const wait = () => { clearTimeout(silence); silence = setTimeout(over, 2000); };
       // The frame is of another origin, so it sends messages instead of calling a function of this page.
       const hear = message => {
         if (message.source !== frame.contentWindow || !message.data.hookcast) return;
         take(message.data.hookcast);
-        if (isDone()) { removeEventListener('message', hear); resolve(); }
+        wait();
+        if (isDone()) over();
       };
       addEventListener('message', hear);
-      frame.onload = () => { setTimeout(() => { removeEventListener('message', hear); resolve(); }, 300); };
+      wait();
       frame.src = address;
       document.body.append(frame);
     });
