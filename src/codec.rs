@@ -2,17 +2,26 @@
 //!
 //! Every decoder takes whatever pieces the network cut and gives the same records for any cutting; a chunk is handed in as
 //! `&mut Bytes` and is used up from the front. Nothing in here reads a clock, opens a connection or knows what is done with
-//! a record. `lines` is the ground floor, `ndjson` and `sse` are framings, `cloudevents` the forms of one event, `gzip` the
-//! content coding, `json` and `pointer` judge and search JSON without building it, `websocket` frames for a server.
+//! a record. `lines` and `nesting` are the ground floor; `ndjson`, `sse`, `json_seq`, `length`, `messages` and `multipart` are
+//! framings, `cloudevents` the forms of one event, `gzip` the content coding, `json` and `pointer` judge and search JSON
+//! without building it, `websocket` frames and messages of either side.
 
 pub mod cloudevents;
 pub mod gzip;
 pub mod json;
+pub mod json_seq;
+pub mod length;
 pub mod lines;
+pub mod messages;
+pub mod multipart;
 pub mod ndjson;
 pub mod pointer;
 pub mod sse;
 pub mod websocket;
+
+#[cfg(test)]
+mod cut;
+mod nesting;
 
 use bytes::Bytes;
 

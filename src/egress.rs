@@ -139,12 +139,12 @@ pub enum StreamError {
     /// The relay is shutting down.
     #[error("the relay is shutting down")]
     Closing,
-    /// The server does not let go of the connection.
-    #[error("the connection cannot be taken over from the server")]
-    NoConnection,
     /// The log is damaged where it would go on.
     #[error("the log cannot be read at the position of this stream")]
     Broken,
+    /// The server does not let go of the connection.
+    #[error("the connection cannot be taken over from the server")]
+    NoConnection,
     /// The log did not say where the stream begins.
     #[error(transparent)]
     Storage(#[from] StorageError),

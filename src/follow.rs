@@ -153,6 +153,31 @@ impl Follow {
         Ok(self.log.get(&[seq]).await?.pop())
     }
 
+    /// Takes the data of one event out of the log and out of memory for good. Gives whether there is such an event.
+    ///
+    /// # Errors
+    /// As storage fails.
+    pub async fn purge(&self, seq: Seq) -> Result<bool, StorageError> {
+        let is_known = seq <= self.head() && self.log.purge(seq).await?;
+        if is_known {
+            self.shared.forget();
+            self.tail.purge(seq);
+        }
+        Ok(is_known)
+    }
+
+    /// How often something was purged: what a reader encoded before is out of date when this has changed.
+    #[must_use]
+    pub fn purges(&self) -> u64 {
+        self.tail.purges()
+    }
+
+    /// Up to which position a copy that was made earlier may hold what was purged since, and is to be read again.
+    #[must_use]
+    pub fn purged_to(&self) -> Seq {
+        self.tail.purged_to()
+    }
+
     /// The position before the first event that arrived at `time` or later.
     ///
     /// # Errors

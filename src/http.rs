@@ -285,7 +285,9 @@ fn configure(config: &mut ServiceConfig) {
         // Without a pattern: matching one would cost an event more than all other checks together.
         .service(web::scope("/v1/topics").guard(guard::fn_guard(is_for_events)).default_service(web::to(events_of_topic)))
         .service(at("/v1/topics", "GET, HEAD").route(get().to(events::topics)))
-        .service(at("/v1/events/{seq}", "GET, HEAD").route(get().to(events::event)))
+        .service(
+            at("/v1/events/{seq}", "GET, HEAD, DELETE").route(get().to(events::event)).route(web::delete().to(events::purge)),
+        )
         .service(at("/healthz", "GET, HEAD").route(get().to(health::alive)))
         .service(at("/readyz", "GET, HEAD").route(get().to(health::ready)))
         .service(at("/metrics", "GET, HEAD").route(get().to(health::metrics)))

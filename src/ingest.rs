@@ -95,6 +95,7 @@ pub struct Ingest {
     queue: mpsc::Sender<Item>,
     room: Arc<Semaphore>,
     oldest_known: Arc<AtomicU64>,
+    finder: leader::Finder,
 }
 
 impl Ingest {
@@ -113,14 +114,20 @@ impl Ingest {
         let room = Arc::new(Semaphore::new(QUEUE_BYTES_MAX / PERMIT_BYTES));
         let home = log.home().unwrap_or_else(tokio::runtime::Handle::current);
         let leader = leader::Leader::new(log, tail, clock, known, inbox);
-        let oldest_known = leader.oldest_known();
-        Ok((Self { queue, room, oldest_known }, home.spawn(leader.run())))
+        let (oldest_known, finder) = (leader.oldest_known(), leader.finder());
+        Ok((Self { queue, room, oldest_known, finder }, home.spawn(leader.run())))
     }
 
     /// The oldest position whose key is known; stored fingerprints from before it can be dropped.
     #[must_use]
     pub fn oldest_known(&self) -> Seq {
         Seq(self.oldest_known.load(Ordering::Relaxed))
+    }
+
+    /// Where the event with this key stands; `None` when it is unknown, or so old that it is forgotten.
+    #[must_use]
+    pub fn position(&self, topic: &str, source: &str, id: &str) -> Option<Seq> {
+        (self.finder)(topic, source, id)
     }
 
     /// Stores all events together; they are durable when it returns, one answer an event, in order.

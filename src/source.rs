@@ -2,25 +2,38 @@
 //!
 //! A protocol is one file and one row of [`SOURCES`]. `supervisor` keeps one task a source, `runner` goes round
 //! connect–read–reconnect, `reconnect` decides when, `session` is what a protocol works with, `stream` reads bodies that are
-//! one endless sequence of records, `record` makes events, `status` is what operators see. Knows nothing of storage,
+//! one endless sequence of records, `twitter` what one service says inside them, `record` makes events, `status` is what operators see. Knows nothing of storage,
 //! deduplication or HTTP serving: events leave through an [`Emitter`], connections come from an
 //! [`UpstreamClient`], which `fetcher` makes of the relay's gate.
 
 mod connection;
+mod credentials;
 mod fetcher;
+mod json_seq;
+mod length;
+mod long_poll;
+mod multipart;
 mod ndjson;
+mod poll;
+mod raw;
 mod record;
+mod request;
 mod runner;
 mod session;
 mod sse;
 mod status;
 mod stream;
 mod supervisor;
+mod twitter;
 mod watch;
+mod websocket;
 
 pub mod reconnect;
 
-pub use connection::{BodyFault, ConnectFault, UpstreamBody, UpstreamClient, UpstreamRequest, UpstreamResponse};
+pub use connection::{
+    BodyFault, ConnectFault, UpstreamBody, UpstreamClient, UpstreamPipe, UpstreamRequest, UpstreamResponse, UpstreamUpgrade,
+};
+pub use credentials::TokenRequest;
 pub use reconnect::{Ending, EndingClass, ReconnectSettings, SourceState};
 pub use record::EventMapper;
 pub use session::Session;
@@ -38,10 +51,20 @@ use crate::model::source::{SourceGap, SourceSettings, SourceSpec};
 use crate::model::{NewEvent, ResumeToken};
 
 /// Every protocol an upstream can be read with.
-pub const SOURCES: &[Protocol] = &[ndjson::PROTOCOL, sse::PROTOCOL];
+pub const SOURCES: &[Protocol] = &[
+    ndjson::PROTOCOL,
+    sse::PROTOCOL,
+    json_seq::PROTOCOL,
+    length::PROTOCOL,
+    raw::PROTOCOL,
+    multipart::PROTOCOL,
+    poll::PROTOCOL,
+    long_poll::PROTOCOL,
+    websocket::PROTOCOL,
+];
 
 /// Most events handed on at once.
-pub const BATCH_EVENTS_MAX: usize = 512;
+pub const BATCH_EVENTS_MAX: usize = 2048;
 /// A batch is handed on once its data has this many bytes.
 pub const BATCH_BYTES_SOFT_MAX: usize = 1024 * 1024;
 
@@ -134,6 +157,17 @@ pub struct Emission {
     pub resume: Option<ResumeToken>,
 }
 
+/// What an upstream says about its stream rather than in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Said {
+    /// The type of the notice that it becomes, such as `source.limit`.
+    pub kind: &'static str,
+    /// What it said, as JSON.
+    pub data: serde_json::Value,
+    /// Id of an event whose data is to be purged.
+    pub purge: Option<String>,
+}
+
 /// Why events were not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EmitError {
@@ -152,9 +186,15 @@ pub trait Emitter: Send + Sync {
     async fn emit(&self, source: &str, batch: Vec<Emission>) -> Result<(), EmitError>;
 
     /// Takes note of a stretch that was missed for good; `at_seq` is for the emitter to fill.
-    async fn gap(&self, gap: SourceGap);
+    async fn gap(&self, spec: &SourceSpec, gap: SourceGap);
 
-    /// Takes note that a source is down, or up again.
+    /// Takes note of what an upstream says about its stream; everything that came before it was handed on.
+    async fn said(&self, _spec: &SourceSpec, _said: Said) {}
+
+    /// Takes note of a position that no event carries.
+    async fn moved(&self, _source: &str, _position: ResumeToken) {}
+
+    /// Takes note that a source is down, or up again, or that something is wrong with it.
     async fn turned(&self, _source: &str, _turn: Turn) {}
 }
 

@@ -32,6 +32,9 @@ pub struct Tail {
     /// Oldest position that the log still has.
     first_kept: AtomicU64,
     head: watch::Sender<Seq>,
+    purges: AtomicU64,
+    /// The head when something was purged last.
+    purged_to: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -55,7 +58,14 @@ impl Tail {
     /// An empty tail behind a log with these ends.
     #[must_use]
     pub fn new(settings: TailSettings, first_kept: Seq, head: Seq) -> Self {
-        Self { settings, ring: RwLock::default(), first_kept: AtomicU64::new(first_kept.0), head: watch::Sender::new(head) }
+        Self {
+            settings,
+            ring: RwLock::default(),
+            first_kept: AtomicU64::new(first_kept.0),
+            head: watch::Sender::new(head),
+            purges: AtomicU64::new(0),
+            purged_to: AtomicU64::new(0),
+        }
     }
 
     /// Takes pages that were just committed and wakes every reader.
@@ -74,6 +84,33 @@ impl Tail {
             }
         }
         self.head.send_replace(newest.last());
+    }
+
+    /// Takes the data of one event out of what is held, and wakes every reader: what they made of it is out of date.
+    pub fn purge(&self, seq: Seq) {
+        {
+            let mut ring = self.ring.write().unwrap_or_else(PoisonError::into_inner);
+            let at = ring.pages.partition_point(|page| page.last() < seq);
+            if let Some(purged) = ring.pages.get(at).and_then(|page| page.purged(seq)) {
+                let before = std::mem::replace(&mut ring.pages[at], Arc::clone(&purged));
+                ring.bytes = ring.bytes - before.bytes().len() + purged.bytes().len();
+            }
+        }
+        self.purged_to.fetch_max(self.head().0, Ordering::Release);
+        self.purges.fetch_add(1, Ordering::Release);
+        self.head.send_modify(|_| {});
+    }
+
+    /// How often something was purged.
+    #[must_use]
+    pub fn purges(&self) -> u64 {
+        self.purges.load(Ordering::Acquire)
+    }
+
+    /// Up to which position a copy that was made earlier may hold what was purged since.
+    #[must_use]
+    pub fn purged_to(&self) -> Seq {
+        Seq(self.purged_to.load(Ordering::Acquire))
     }
 
     /// The newest committed position.

@@ -14,15 +14,18 @@ use crate::follow::Follow;
 use crate::http::ports::{SourceControl, SourceStatus};
 use crate::ingest::{FromSource, Ingest};
 use crate::model::event::DataForm;
-use crate::model::source::SourceGap;
-use crate::model::{NewEvent, Topic};
+use crate::model::source::{SourceGap, SourceSpec};
+use crate::model::{NewEvent, ResumeToken, Seq, Topic};
 use crate::registry::SourceRegistry;
 use crate::source::Sources;
-use crate::source::{Emission, EmitError, Emitter, ReconnectSettings, SOURCES, SourceContext, Turn};
+use crate::source::{Emission, EmitError, Emitter, ReconnectSettings, SOURCES, Said, SourceContext, Turn};
 use crate::storage::{Catalog, StorageError};
 
 /// Where the relay's own events go.
 const NOTICE_TOPIC: &str = "hookcast.ops";
+
+/// Type of the event that tells of a gap of its source.
+const GAP_TYPE: &str = "hookcast.source.gap";
 
 /// Names of the protocols that sources may have.
 pub(super) fn protocols() -> &'static [&'static str] {
@@ -78,6 +81,20 @@ impl Intake {
     }
 }
 
+impl Intake {
+    /// Purges what a source wants forgotten; gives its position.
+    async fn purge(&self, spec: &SourceSpec, id: &str) -> Option<Seq> {
+        let seq = self.ingest.position(spec.topic.as_str(), &format!("/sources/{}", spec.name), id)?;
+        match self.follow.purge(seq).await {
+            Ok(is_known) => is_known.then_some(seq),
+            Err(error) => {
+                tracing::error!(%error, source.name = %spec.name, seq = seq.0, "an event could not be purged");
+                None
+            }
+        }
+    }
+}
+
 #[async_trait]
 impl Emitter for Intake {
     async fn emit(&self, source: &str, batch: Vec<Emission>) -> Result<(), EmitError> {
@@ -87,20 +104,60 @@ impl Emitter for Intake {
         stored.map(|_| ()).map_err(|_| EmitError::ShuttingDown)
     }
 
-    async fn gap(&self, gap: SourceGap) {
+    async fn gap(&self, spec: &SourceSpec, gap: SourceGap) {
         tracing::warn!(source.name = gap.source, from = %gap.from, to = %gap.to, "the upstream was missed for a while");
+        metrics::counter!("hookcast_source_gaps_total", "source" => gap.source.clone()).increment(1);
         let gap = SourceGap { at_seq: self.follow.head(), ..gap };
         self.say(Notice::source_gap(&gap));
-        if let Err(error) = self.ingest.publish_from_source(Vec::new(), FromSource { resume: None, gap: Some(gap) }).await {
+        let event = gap_event(spec, &gap);
+        if let Err(error) = self.ingest.publish_from_source(vec![event], FromSource { resume: None, gap: Some(gap) }).await {
             tracing::error!(%error, "a gap could not be stored");
         }
+    }
+
+    async fn moved(&self, source: &str, position: ResumeToken) {
+        let resume = Some((source.to_owned(), position));
+        if let Err(error) = self.ingest.publish_from_source(Vec::new(), FromSource { resume, gap: None }).await {
+            tracing::warn!(source.name = source, %error, "the position of a source could not be stored");
+        }
+    }
+
+    async fn said(&self, spec: &SourceSpec, said: Said) {
+        metrics::counter!("hookcast_source_said_total", "source" => spec.name.clone(), "kind" => said.kind).increment(1);
+        let purged = match &said.purge {
+            Some(id) => self.purge(spec, id).await,
+            None => None,
+        };
+        self.say(Notice::source_said(said.kind, &spec.name, &said.data, purged));
     }
 
     async fn turned(&self, source: &str, turn: Turn) {
         self.say(match turn {
             Turn::Down { since, reason, detail } => Notice::source_down(source, since, reason, &detail),
+            Turn::CursorWentBack { from, to } => Notice::source_cursor_went_back(source, &from, &to),
             Turn::Up { down_since } => Notice::source_up(source, down_since),
         });
+    }
+}
+
+/// What readers of a source's topic see of a gap: an event between those before it and those behind it.
+fn gap_event(spec: &SourceSpec, gap: &SourceGap) -> NewEvent {
+    let data = serde_json::json!({ "source": gap.source, "from": gap.from.to_string(), "to": gap.to.to_string() });
+    NewEvent {
+        topic: spec.topic.clone(),
+        id: uuid::Uuid::now_v7().to_string(),
+        own_id: false,
+        source: format!("/sources/{}", spec.name),
+        kind: GAP_TYPE.to_owned(),
+        subject: None,
+        time: None,
+        arrived_at: gap.to,
+        content_type: "application/json".to_owned(),
+        data_schema: None,
+        extensions: Vec::new(),
+        hops: 0,
+        form: DataForm::Json,
+        data: Bytes::from(data.to_string()),
     }
 }
 

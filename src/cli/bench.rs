@@ -35,6 +35,7 @@ mod readers;
 mod receiver;
 mod scaling;
 mod slow;
+mod source;
 mod stage;
 mod stream;
 mod subscriptions;
@@ -62,6 +63,7 @@ const EXPERIMENTS: &[Experiment] = &[
     tenants::NOISE,
     publish::BATCHES,
     publish::SINGLES,
+    source::NDJSON,
     stream::SINGLE,
     stream::DELAY,
     stream::FULL,

@@ -1,7 +1,7 @@
 //! `hookcast upstream`: serves a recording as an upstream would, at a steady rate, over and over if asked to.
 //!
 //! Every path answers with the stream. Each connection has its own position: SSE goes on behind `Last-Event-ID`, and `?after=n`
-//! does the same for both protocols.
+//! does the same for every protocol. A protocol is one file and one row of [`PROTOCOLS`](protocol::PROTOCOLS).
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -17,9 +17,19 @@ use tokio::time::Instant;
 
 use super::{EXIT_BIND, Exit, client::failed, output};
 
+mod json_seq;
+mod length;
+mod long_poll;
+mod multipart;
+mod ndjson;
+mod protocol;
+mod raw;
 mod recording;
+mod sse;
+mod websocket;
 
-use recording::{Protocol, Record};
+use protocol::{Protocol, Way};
+use recording::Record;
 
 /// Size beyond which a chunk takes no further event, in bytes.
 const CHUNK_BYTES: usize = 32 * 1024;
@@ -30,9 +40,9 @@ const STOP_TIMEOUT_S: u64 = 1;
 pub(super) struct UpstreamArgs {
     /// The recording: NDJSON or SSE, plain or gzip.
     file: PathBuf,
-    /// How it is served.
-    #[arg(long, value_enum, default_value = "ndjson")]
-    protocol: Protocol,
+    /// How it is served: a protocol of sources.
+    #[arg(long, default_value = "ndjson", value_parser = protocol::parse)]
+    protocol: &'static Protocol,
     /// Events a second on each connection; 0 = as fast as they are taken.
     #[arg(long, default_value_t = 10.0, value_parser = parse_rate)]
     rate: f64,
@@ -53,7 +63,7 @@ fn parse_rate(text: &str) -> Result<f64, String> {
 #[derive(Debug)]
 struct Show {
     records: Vec<Record>,
-    protocol: Protocol,
+    protocol: &'static Protocol,
     rate: f64,
     repeat: bool,
 }
@@ -88,16 +98,17 @@ pub(super) async fn serve_http(
     server.run().await.map_err(|error| failed(error.to_string()))
 }
 
-async fn stream(request: HttpRequest, show: web::Data<Show>) -> HttpResponse {
+async fn stream(request: HttpRequest, payload: web::Payload, show: web::Data<Show>) -> HttpResponse {
     let after = position(&request).unwrap_or(0);
-    let content_type = match show.protocol {
-        Protocol::Ndjson => "application/x-ndjson",
-        Protocol::Sse => "text/event-stream",
-    };
-    HttpResponse::Ok()
-        .insert_header((CONTENT_TYPE, content_type))
-        .insert_header((CACHE_CONTROL, "no-store"))
-        .streaming(events(show.into_inner(), after))
+    let show = show.into_inner();
+    match show.protocol.way {
+        Way::Body => HttpResponse::Ok()
+            .insert_header((CONTENT_TYPE, show.protocol.content_type))
+            .insert_header((CACHE_CONTROL, "no-store"))
+            .streaming(events(show, after)),
+        Way::WebSocket => websocket::talk(&request, payload, events(show, after)),
+        Way::LongPoll => long_poll::answer(show, after).await,
+    }
 }
 
 /// The number of the last event the client has.
@@ -118,14 +129,13 @@ struct Place {
 
 /// Events number `after + 1` and on, each no earlier than the rate says.
 fn events(show: Arc<Show>, after: u64) -> impl Stream<Item = Result<Bytes, std::io::Error>> {
-    let place = Place { show, began_at: Instant::now(), first: after.saturating_add(1), next: after.saturating_add(1) };
-    unfold(place, |mut place| async move {
+    unfold(Place::new(show, after), |mut place| async move {
         tokio::time::sleep_until(place.due()).await;
         let now = Instant::now();
         let mut chunk = BytesMut::new();
         while chunk.len() < CHUNK_BYTES && place.due() <= now {
             let Some(record) = place.record() else { break };
-            record.write(place.show.protocol, place.next, &mut chunk);
+            (place.show.protocol.write)(record, place.next, &mut chunk);
             place.next += 1;
         }
         (!chunk.is_empty()).then(|| (Ok(chunk.freeze()), place))
@@ -133,6 +143,10 @@ fn events(show: Arc<Show>, after: u64) -> impl Stream<Item = Result<Bytes, std::
 }
 
 impl Place {
+    fn new(show: Arc<Show>, after: u64) -> Self {
+        Self { show, began_at: Instant::now(), first: after.saturating_add(1), next: after.saturating_add(1) }
+    }
+
     /// When the next event may go out.
     fn due(&self) -> Instant {
         #[allow(clippy::cast_precision_loss, reason = "counts far below 2^52")]

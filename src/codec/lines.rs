@@ -1,4 +1,4 @@
-//! Lines out of chunks: ended by LF or CR LF, capped, never by chunk border. What a line means is not its business.
+//! Lines out of chunks: ended by LF or CR LF, or by another byte, capped, never by chunk border. What a line means is not its business.
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -14,6 +14,7 @@ pub enum Line {
 /// Cuts a byte stream into lines while holding at most one line and one byte over the cap.
 #[derive(Debug)]
 pub struct LineDecoder {
+    end: u8,
     held: BytesMut,
     skipping: bool,
     line_bytes_max: usize,
@@ -23,12 +24,18 @@ impl LineDecoder {
     /// A decoder that skips lines longer than `line_bytes_max`, the line end not counted.
     #[must_use]
     pub fn new(line_bytes_max: usize) -> Self {
-        Self { held: BytesMut::new(), skipping: false, line_bytes_max }
+        Self::ended_by(b'\n', line_bytes_max)
+    }
+
+    /// The same for records that end with another byte; only a line feed may have a CR before it.
+    #[must_use]
+    pub fn ended_by(end: u8, line_bytes_max: usize) -> Self {
+        Self { end, held: BytesMut::new(), skipping: false, line_bytes_max }
     }
 
     /// The next line that ends inside `chunk`; `None` when the chunk is used up.
     pub fn next(&mut self, chunk: &mut Bytes) -> Option<Line> {
-        let Some(end) = memchr::memchr(b'\n', chunk) else {
+        let Some(end) = memchr::memchr(self.end, chunk) else {
             self.hold(chunk);
             chunk.clear();
             return None;
@@ -78,7 +85,7 @@ impl LineDecoder {
     }
 
     fn finished(&self, mut line: Bytes) -> Line {
-        if line.last() == Some(&b'\r') {
+        if self.end == b'\n' && line.last() == Some(&b'\r') {
             line.truncate(line.len() - 1);
         }
         if line.len() > self.line_bytes_max { Line::TooLong } else { Line::Whole(line) }
@@ -111,6 +118,15 @@ mod tests {
     fn both_line_ends_and_blank_lines_are_read() {
         assert_eq!(lines_of(&[b"a\r\nb\n\n\r\nc"], 9), [whole("a"), whole("b"), whole(""), whole(""), whole("c")]);
         assert_eq!(lines_of(&[b"a\rb\n"], 9), [whole("a\rb")]);
+    }
+
+    #[test]
+    fn another_end_leaves_line_ends_inside() {
+        let mut decoder = LineDecoder::ended_by(0, 9);
+        let mut chunk = Bytes::from_static(b"a\r\n\0\0b");
+        assert_eq!(decoder.next(&mut chunk), Some(whole("a\r\n")));
+        assert_eq!((decoder.next(&mut chunk), decoder.next(&mut chunk)), (Some(whole("")), None));
+        assert_eq!(decoder.finish(), Some(whole("b")));
     }
 
     #[test]

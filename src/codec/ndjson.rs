@@ -29,19 +29,24 @@ impl NdjsonDecoder {
 
     /// The end of the stream; `clean` says that the other side meant to end it here.
     pub fn finish(&mut self, clean: bool) -> Option<Frame> {
-        let frame = judge(self.lines.finish()?);
-        match frame {
-            Frame::KeepAlive => None,
-            Frame::Record(line) if clean => Some(Frame::Record(line)),
-            Frame::Record(line) | Frame::Skipped(SkipReason::BadJson | SkipReason::BadUtf8, line) => {
-                Some(Frame::Skipped(SkipReason::Partial, line))
-            }
-            skipped @ Frame::Skipped(..) => Some(skipped),
-        }
+        last(judge(self.lines.finish()?), clean)
     }
 }
 
-fn judge(line: Line) -> Frame {
+/// What the end of a stream makes of what stood behind the last line end.
+pub(super) fn last(frame: Frame, clean: bool) -> Option<Frame> {
+    match frame {
+        Frame::KeepAlive => None,
+        Frame::Record(line) if clean => Some(Frame::Record(line)),
+        Frame::Record(line) | Frame::Skipped(SkipReason::BadJson | SkipReason::BadUtf8, line) => {
+            Some(Frame::Skipped(SkipReason::Partial, line))
+        }
+        skipped @ Frame::Skipped(..) => Some(skipped),
+    }
+}
+
+/// What a line is: a record, a keep-alive, or something to leave out.
+pub(super) fn judge(line: Line) -> Frame {
     match line {
         Line::TooLong => Frame::Skipped(SkipReason::LineTooLong, Bytes::new()),
         Line::Whole(line) if line.iter().all(u8::is_ascii_whitespace) => Frame::KeepAlive,

@@ -7,6 +7,7 @@
 
 use bytes::{BufMut as _, BytesMut};
 
+pub mod messages;
 mod utf8;
 
 use utf8::Utf8;

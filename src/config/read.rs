@@ -76,9 +76,9 @@ fn read(value: &Value, env: &[(String, String)], protocols: &[&str], errors: &Er
     };
     let rules = config.egress_rules();
     let judge = Judge(&rules);
-    config.sources = sources(&root, &SourceRules { urls: &judge, protocols });
     let Delivery { timeout, max_in_flight, .. } = config.delivery;
     let texts = config.texts();
+    config.sources = sources(&root, &SourceRules { urls: &judge, protocols, texts: &texts });
     config.subscriptions = subscriptions(&root, &Rules { timeout, max_in_flight, texts: &texts, ..Rules::new(&judge) });
     let doors = [("/server/listen", Some(config.server.listen)), ("/server/tcp_listen", config.server.tcp_listen)];
     for (pointer, address) in doors.iter().filter_map(|(pointer, address)| Some((*pointer, (*address)?))) {

@@ -17,7 +17,7 @@ use crate::model::{ErrorKind, JobId, Outcome};
 use crate::net::client::{AuthKey, HeaderLines, PostRequest, PreparedTarget, WireAnswer, WireClient, WireFailure};
 use crate::net::target::Target;
 use crate::net::tls::Tls;
-use crate::net::token::{TokenEndpoint, TokenError, basic};
+use crate::net::token::{TokenEndpoint, TokenError, basic, bearer};
 use crate::signature::{Message, Signer, hub};
 
 /// The `user-agent` of every delivery.
@@ -79,6 +79,10 @@ impl Address {
         let mut source = None;
         match spec.auth.as_deref() {
             None | Some(Auth::Mtls { .. }) => {}
+            Some(Auth::Bearer { token }) => {
+                headers.push(&AUTHORIZATION, bearer(token.expose()));
+                target = target.for_credentials(AuthKey::of(&["bearer", token.expose()]));
+            }
             Some(Auth::Basic { username, password }) => {
                 headers.push(&AUTHORIZATION, basic(username, password.expose()));
                 target = target.for_credentials(AuthKey::of(&["basic", username, password.expose()]));

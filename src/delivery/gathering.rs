@@ -7,13 +7,15 @@ use super::batch::{BatchBody, Gathered, Sent};
 use super::bodies::Body;
 use super::floor::Assignment;
 use super::lane::Lane;
+use super::parcel::Parcel;
 use super::policy;
 use crate::clock::Timestamp;
 use crate::model::{ErrorKind, Outcome};
 
 /// Posts a batch once; what did not fit or is gone is marked so.
 pub(super) async fn post(lane: &Lane, assignment: &Assignment, batch: &Gathered, began: Timestamp) -> Outcome {
-    let known = lane.bodies.borrow().find(&batch.terms, &batch.members);
+    let is_current = |body: &Rc<Body>| body.seqs.first().is_some_and(|first| lane.is_current(*first));
+    let known = lane.bodies.borrow().find(&batch.terms, &batch.members).filter(is_current);
     let body = match known {
         Some(body) => body,
         None => match make(lane, batch).await {
@@ -37,10 +39,11 @@ async fn make(lane: &Lane, batch: &Gathered) -> Result<Rc<Body>, Outcome> {
             member.mark(Sent::Left);
             continue;
         }
-        let parcel = match member.parcel() {
+        let parcel = match member.parcel().filter(|_| lane.is_current(member.seq)) {
             Some(parcel) => Rc::clone(parcel),
             None => match lane.context.follow.get(member.seq).await {
-                Ok(Some(event)) => Rc::clone(member.fill(event)),
+                Ok(Some(event)) if lane.is_current(member.seq) => Rc::clone(member.fill(event)),
+                Ok(Some(event)) => Rc::new(Parcel::new(event)),
                 Ok(None) => {
                     member.mark(Sent::Gone);
                     continue;

@@ -28,7 +28,7 @@ use super::{gathering, sorting};
 use crate::clock::{Clock, Timestamp};
 use crate::follow::Follow;
 use crate::model::subscription::{Activity, Ordinal, PayloadForm, SubscriptionRecord};
-use crate::model::{ErrorKind, Event, Outcome};
+use crate::model::{ErrorKind, Event, Outcome, Seq};
 use crate::net::client::WireClient;
 use crate::net::tls::Tls;
 use crate::registry::Registry;
@@ -234,11 +234,16 @@ impl Lane {
         }
     }
 
+    /// Whether what was made of the event at `seq` earlier still holds: nothing there was purged since.
+    pub(super) fn is_current(&self, seq: Seq) -> bool {
+        seq > self.context.follow.purged_to()
+    }
+
     async fn attempt(&self, assignment: &Assignment, began: Timestamp) -> (Outcome, Option<Event>) {
         if let Some(batch) = &assignment.job.batch {
             return (gathering::post(self, assignment, batch, began).await, None);
         }
-        let parcel = match &assignment.job.parcel {
+        let parcel = match assignment.job.parcel.as_ref().filter(|_| self.is_current(assignment.job.seq)) {
             Some(parcel) => Rc::clone(parcel),
             None => match self.context.follow.get(assignment.job.seq).await {
                 Ok(Some(event)) => Rc::new(Parcel::new(event)),

@@ -75,6 +75,18 @@ impl Notice {
         Self::of_source("source.up", source, json!({ "down_since": down_since.to_string() }))
     }
 
+    /// The cursor of an upstream went back; events that come again are known by their ids.
+    #[must_use]
+    pub fn source_cursor_went_back(source: &str, from: &str, to: &str) -> Self {
+        Self::of_source("source.cursor_went_back", source, json!({ "from": from, "to": to }))
+    }
+
+    /// What an upstream said about its stream, and the position of the event that it had purged.
+    #[must_use]
+    pub fn source_said(kind: &'static str, source: &str, said: &Value, purged: Option<Seq>) -> Self {
+        Self::of_source(kind, source, json!({ "said": said, "purged": purged }))
+    }
+
     fn of_source(kind: &'static str, source: &str, mut data: Value) -> Self {
         data["source"] = json!(source);
         Self { kind, subject: source.to_owned(), data }

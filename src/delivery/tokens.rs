@@ -18,8 +18,6 @@ use crate::net::token::{TokenEndpoint, TokenError};
 
 /// Credentials whose tokens a lane keeps; those beyond are asked for by each subscription on its own.
 pub const TOKEN_SOURCES_MAX: usize = 4096;
-/// A token is not used any more this long before its end, or in the last fifth of a short life.
-const MARGIN: Duration = Duration::from_secs(30);
 
 /// Where the tokens of one set of credentials come from, and the one that is good now.
 pub struct TokenSource {
@@ -73,8 +71,8 @@ impl TokenSource {
             self.ended.set(self.ended.get() + 1);
             *self.failure.borrow_mut() = fetched.as_ref().err().cloned();
             let token = fetched?;
+            let until = token.used_until(now);
             let text: Rc<str> = token.text.into();
-            let until = now.plus(token.life.saturating_sub(MARGIN.min(token.life / 5)));
             *self.held.borrow_mut() = Some(Held { text: Rc::clone(&text), until });
             Ok(text)
         };
@@ -124,6 +122,7 @@ impl Tokens {
 mod tests {
     use super::*;
     use crate::net::tls::Tls;
+    use crate::net::token::MARGIN;
 
     const NOW: Timestamp = Timestamp(1_800_000_000_000);
 

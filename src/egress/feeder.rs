@@ -25,7 +25,7 @@ pub(super) async fn run(worker: Rc<State>) {
     let mut head = worker.egress.follow().watch();
     let closing = worker.egress.closing().clone();
     let mut closed = pin!(closing.cancelled());
-    let mut encoder = Encoder::default();
+    let mut encoder = Encoder { purges: worker.egress.follow().purges(), ..Encoder::default() };
     while worker.has_clients() {
         // Register first, then look, then wait: whatever is committed in between wakes the wait.
         head.borrow_and_update();
@@ -54,8 +54,14 @@ async fn close(worker: &State) {
 async fn feed(worker: &State, encoder: &mut Encoder) -> bool {
     let follow = worker.egress.follow();
     let mut touched = Touched::default();
+    let purges = follow.purges();
+    if std::mem::replace(&mut encoder.purges, purges) != purges {
+        // What was encoded may hold what is gone.
+        touched.restart(worker, worker.scanned());
+    }
     match follow.read_tail(worker.scanned(), FEED_BYTES_MAX) {
-        TailRead::AtHead => return false,
+        TailRead::AtHead if touched.0.is_empty() => return false,
+        TailRead::AtHead => {}
         TailRead::Behind => {
             worker.set_scanned(follow.head());
             touched.restart(worker, worker.scanned());
@@ -132,6 +138,8 @@ fn encode(worker: &State, encoder: &mut Encoder, page: &Arc<Page>, touched: &mut
 /// Encodes an event once for each encoding.
 #[derive(Default)]
 struct Encoder {
+    /// How often something had been purged when the rings were fed last.
+    purges: u64,
     scratch: BytesMut,
     done: Vec<(Encoding, Place)>,
 }

@@ -152,8 +152,12 @@ pub struct Format {
 /// Every format; the first is the default.
 pub const FORMATS: &[Format] =
     &[ndjson::FORMAT, sse::FORMAT, json_seq::FORMAT, raw::FORMAT, length::FORMAT, multipart::FORMAT, html::FORMAT, ws::FORMAT];
+
 /// What a request that is upgraded to a WebSocket asks for, whatever it accepts otherwise.
 pub const WEBSOCKET: &str = ws::FORMAT.name;
+
+/// Elements of a JSON list, each with a comma behind it; for answers that end.
+pub static LIST: Format = list::FORMAT;
 /// JSON forms that end in NUL; for connections without HTTP, where nothing else says a format.
 pub static NUL_ENDED: Format = nul::FORMAT;
 
@@ -194,9 +198,6 @@ pub fn is_callback(name: &str) -> bool {
         && name.bytes().next().is_some_and(|first| is_part(first) && first != b'.' && !first.is_ascii_digit())
         && name.bytes().all(is_part)
 }
-
-/// Elements of a JSON list, each with a comma behind it; for answers that end.
-pub static LIST: Format = list::FORMAT;
 
 /// None of the formats was asked for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -72,6 +72,8 @@ pub(super) struct Session {
     /// What the last ping carried, until it is answered: earlier ones need no answer.
     ping: Option<Vec<u8>>,
     resume: Option<Seq>,
+    /// The position that the client has yet to be told of.
+    resumed: Option<Seq>,
     has_news: bool,
     stage: Stage,
     /// Nothing that still comes can be read, or it is of no interest.
@@ -98,6 +100,7 @@ impl Session {
             frames_before: 0,
             ping: None,
             resume: None,
+            resumed: None,
             has_news: false,
             stage: Stage::Open,
             is_deaf: false,
@@ -170,12 +173,14 @@ impl Session {
         std::mem::take(&mut self.has_news)
     }
 
-    /// Where the client wants to go on.
+    /// Where the client wants to go on; it is told so before anything that stands there.
     pub(super) fn take_resume(&mut self) -> Option<Seq> {
-        self.resume.take()
+        let resume = self.resume.take();
+        self.resumed = resume.or(self.resumed);
+        resume
     }
 
-    /// The next frame that is not the stream's; nothing follows on a close.
+    /// The next frames that are not the stream's; nothing follows on a close.
     pub(super) fn next_frame(&mut self) -> Option<Bytes> {
         let mut out = BytesMut::new();
         match self.stage {
@@ -185,11 +190,16 @@ impl Session {
                 self.stage = Stage::Closed;
             }
             Stage::Open => {
-                let ping = self.ping.take()?;
-                write_frame(&mut out, Opcode::Pong, |out| out.extend_from_slice(&ping));
+                let (ping, resumed) = (self.ping.take(), self.resumed.take());
+                if let Some(ping) = &ping {
+                    write_frame(&mut out, Opcode::Pong, |out| out.extend_from_slice(ping));
+                }
+                if let Some(seq) = resumed {
+                    write_frame(&mut out, Opcode::Text, |out| write_resumed(out, seq));
+                }
             }
         }
-        Some(out.freeze())
+        (!out.is_empty()).then(|| out.freeze())
     }
 
     /// Whether a close frame is on its way, so that no event may follow.
@@ -219,6 +229,15 @@ fn parse_resume(text: &str) -> Option<Seq> {
         Some(digits) => parse_seq(digits),
         None => resume.as_u64().map(Seq),
     }
+}
+
+/// Appends what tells a client that from here on its stream goes on behind the position that it asked for.
+fn write_resumed(out: &mut BytesMut, seq: Seq) {
+    let form = format!(
+        "{{\"specversion\":\"1.0\",\"id\":\"resumed-{seq}\",\"source\":\"/hookcast\",\"type\":\"hookcast.resumed\",\
+         \"topic\":\"hookcast.stream\",\"seq\":\"{seq}\",\"datacontenttype\":\"application/json\",\"data\":{{\"after\":{seq}}}}}"
+    );
+    out.extend_from_slice(form.as_bytes());
 }
 
 /// Answers a request for a stream by becoming a WebSocket.

@@ -74,6 +74,14 @@ impl Shared {
         self.reads.load(Ordering::Relaxed)
     }
 
+    /// Forgets everything that was kept for others.
+    pub(super) fn forget(&self) {
+        let mut kept = self.kept();
+        kept.pages.clear();
+        kept.order.clear();
+        kept.bytes = 0;
+    }
+
     fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }

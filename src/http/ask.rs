@@ -11,7 +11,8 @@ use actix_web::http::header::{self, HeaderValue};
 use url::form_urlencoded;
 
 use super::problem::Problem;
-use super::{tickets, websocket};
+use super::tickets;
+use super::websocket;
 
 use crate::egress::format::{self, Envelope, Format, Style};
 use crate::egress::start::Start;
@@ -32,9 +33,9 @@ const STREAM: &[&str] = &[
     "max_duration",
     "heartbeat",
     "envelope",
+    tickets::PARAMETER,
     "padding",
     "callback",
-    tickets::PARAMETER,
 ];
 
 /// Reads a request for a stream.
@@ -69,7 +70,8 @@ pub(super) fn list(patterns: PatternList, start: Start, query: &Query<'_>) -> Re
     let (types, filter) = (types(query)?, filter(query)?);
     let (format, style) = (&format::LIST, Style::default());
     let (limit, max_duration, heartbeat) = (None, None, None);
-    Ok(Ask { patterns, types, filter, format, style, padding: false, start, limit, max_duration, heartbeat, origins: Vec::new() })
+    let (padding, origins) = (false, Vec::new());
+    Ok(Ask { patterns, types, filter, format, style, padding, start, limit, max_duration, heartbeat, origins })
 }
 
 /// The patterns of the path.

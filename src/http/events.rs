@@ -43,6 +43,19 @@ pub(super) async fn event(state: Data<HttpState>, request: HttpRequest) -> Resul
     Ok(HttpResponse::Ok().insert_header((header::CONTENT_TYPE, STRUCTURED_TYPE)).body(body.freeze()))
 }
 
+/// `DELETE /v1/events/{seq}`: takes the data of one event out of the log for good; also when it is gone already.
+pub(super) async fn purge(state: Data<HttpState>, request: HttpRequest) -> Result<HttpResponse, Problem> {
+    let caller = state.auth.require(&request, Scope::Manage)?;
+    let seq = path_seq(&request)?;
+    let event = state.follow.get(seq).await?.filter(|event| caller.reaches(event.topic().as_str()));
+    let is_gone = event.is_none() && !caller.is_limited() && (1..=state.follow.head().0).contains(&seq.0);
+    if !is_gone {
+        event.ok_or_else(Problem::not_found)?;
+        state.follow.purge(seq).await?;
+    }
+    Ok(HttpResponse::NoContent().finish())
+}
+
 /// The position in the path.
 pub(super) fn path_seq(request: &HttpRequest) -> Result<Seq, Problem> {
     let text = request.match_info().get("seq").unwrap_or_default();

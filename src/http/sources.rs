@@ -167,7 +167,7 @@ fn contended() -> Problem {
 }
 
 fn rules(state: &HttpState) -> SourceRules<'_> {
-    SourceRules { urls: &*state.urls, protocols: state.protocols }
+    SourceRules { urls: &*state.urls, protocols: state.protocols, texts: &*state.texts }
 }
 
 fn new_record(state: &HttpState, spec: SourceSpec) -> SourceRecord {

@@ -136,6 +136,12 @@ impl Known {
         }
     }
 
+    /// Where the event with this key stands.
+    #[must_use]
+    pub fn position(&self, topic: &str, source: &str, id: &str) -> Option<Seq> {
+        self.find(key_of(topic, source, id)).map(|entry| entry.seq)
+    }
+
     /// Notes an event that goes into the commit.
     pub fn note(&mut self, fingerprint: Option<Fingerprint>, seq: Seq, arrived_at: Timestamp) {
         self.head = seq;

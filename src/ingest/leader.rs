@@ -13,6 +13,9 @@ use crate::model::{Page, PageBuilder, Record, Seq};
 use crate::storage::{Append, EventLog, FingerprintChunk, StorageError};
 use crate::tail::Tail;
 
+/// Where the event of a topic, a source and an id stands, while its key is known.
+pub(super) type Finder = Arc<dyn Fn(&str, &str, &str) -> Option<Seq> + Send + Sync>;
+
 type Reply = oneshot::Sender<Result<Vec<Placed>, IngestError>>;
 
 /// The one writer of the log.
@@ -68,6 +71,12 @@ impl Leader {
     /// Where the oldest position is kept whose key is known.
     pub(super) fn oldest_known(&self) -> Arc<AtomicU64> {
         Arc::clone(&lock(&self.drafting).oldest_known)
+    }
+
+    /// What looks for events by their keys.
+    pub(super) fn finder(&self) -> Finder {
+        let drafting = Arc::downgrade(&self.drafting);
+        Arc::new(move |topic, source, id| lock(&*drafting.upgrade()?).known.position(topic, source, id))
     }
 
     /// Works until every way in is closed and the queue is empty.

@@ -14,9 +14,11 @@ use super::topic::Topic;
 use crate::clock::Timestamp;
 
 mod builder;
+mod purge;
 mod records;
 
 pub use builder::PageBuilder;
+pub use purge::PURGED_EXTENSION;
 pub use records::{Record, Records};
 
 /// Most events in one page.

@@ -10,9 +10,11 @@ use super::event::Seq;
 use super::topic::Topic;
 use crate::clock::Timestamp;
 
+pub mod access;
 pub mod own;
 pub mod parse;
 
+use access::Access;
 use own::OwnSettings;
 
 /// Longest resume token, in bytes; a longer one from upstream is not kept.
@@ -60,7 +62,7 @@ pub struct SourceSettings {
     pub content_type: Option<String>,
     /// Request method, `GET` or `POST`.
     pub method: String,
-    /// Request body.
+    /// Request body, a template.
     pub body: Option<String>,
     /// Silence after which the connection is given up.
     pub idle_timeout: Duration,
@@ -69,6 +71,9 @@ pub struct SourceSettings {
     /// What only its protocol has.
     #[serde(default)]
     pub own: OwnSettings,
+    /// Query parameters, credentials and trust; definitions have them beside `settings`.
+    #[serde(default)]
+    pub access: Access,
 }
 
 impl Default for SourceSettings {
@@ -84,6 +89,7 @@ impl Default for SourceSettings {
             idle_timeout: Duration::from_secs(90),
             max_event_bytes: 1024 * 1024,
             own: OwnSettings::None,
+            access: Access::default(),
         }
     }
 }
@@ -99,7 +105,7 @@ pub struct SourceSpec {
     pub url: String,
     /// Where its events go.
     pub topic: Topic,
-    /// Request headers, lower-case names.
+    /// Request headers, lower-case names; values are templates.
     pub headers: BTreeMap<String, String>,
     /// How it is read.
     pub settings: SourceSettings,

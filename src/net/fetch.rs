@@ -7,7 +7,8 @@
 use super::dial::{DialError, Gate};
 use super::socket::Socket;
 use super::target::Target;
-use super::tls::Tls;
+use super::tls::{Tls, TlsError};
+use super::token::{TokenEndpoint, TokenError};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::{Body as _, Incoming};
@@ -21,6 +22,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 pub use hyper::http::{HeaderMap, HeaderName, HeaderValue, Method};
+pub use upgrade::{Pipe, Upgrade};
+
+mod upgrade;
 
 /// Largest response head, and the size of the read buffer.
 pub const HEAD_BYTES_MAX: usize = 64 * 1024;
@@ -134,6 +138,35 @@ impl Fetcher {
         Self { gate, tls }
     }
 
+    /// The gate it goes out through.
+    pub fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    /// The same with trust and identity of its own; see [`Tls::with`].
+    ///
+    /// # Errors
+    /// When they cannot be used.
+    pub fn trusting(&self, ca_pem: Option<&str>, identity: Option<(&str, &str)>) -> Result<Self, TlsError> {
+        Ok(Self { gate: self.gate.clone(), tls: self.tls.with(ca_pem, identity)? })
+    }
+
+    /// A token endpoint behind the same gate, which may also have a certificate of `ca_pem`.
+    ///
+    /// # Errors
+    /// `Unusable` when the stored URL or certificate is no longer one.
+    pub fn token_endpoint(
+        &self,
+        url: &str,
+        client: (&str, &str),
+        scopes: &[String],
+        ca_pem: Option<&str>,
+    ) -> Result<TokenEndpoint, TokenError> {
+        let tls = ca_pem.map_or_else(|| Ok(self.tls.clone()), |pem| self.tls.also(pem));
+        let tls = tls.map_err(|_| TokenError::Unusable("has a certificate that cannot be read"))?;
+        TokenEndpoint::new(url, tls, client, scopes).map_err(|_| TokenError::Unusable("has a URL that cannot be used"))
+    }
+
     /// Opens a bare vetted connection, for protocols that leave HTTP behind (WebSocket).
     ///
     /// # Errors
@@ -157,11 +190,7 @@ impl Fetcher {
     async fn exchange(&self, request: FetchRequest<'_>) -> Result<FetchResponse, FetchError> {
         let message = message(&request)?;
         let socket = self.open(request.target).await?;
-        let (mut sender, connection) = http1::Builder::new()
-            .max_buf_size(HEAD_BYTES_MAX)
-            .handshake::<_, Full<Bytes>>(TokioIo::new(socket))
-            .await
-            .map_err(|error| translate(&error))?;
+        let (mut sender, connection) = handshake(socket).await?;
         let mut driver: Option<Driver> = Some(Box::pin(connection));
         let response = {
             let mut response = std::pin::pin!(sender.send_request(message));
@@ -182,6 +211,12 @@ impl Fetcher {
         let body = FetchBody { incoming, driver, _sender: sender, framing: end, end: None };
         Ok(FetchResponse { status: head.status.as_u16(), headers: head.headers, body })
     }
+}
+
+/// The two ends of HTTP on a connection: what asks, and what must be driven.
+async fn handshake(socket: Socket) -> Result<(Sender, http1::Connection<TokioIo<Socket>, Full<Bytes>>), FetchError> {
+    let builder = http1::Builder::new().max_buf_size(HEAD_BYTES_MAX).handshake(TokioIo::new(socket));
+    builder.await.map_err(|error| translate(&error))
 }
 
 fn message(request: &FetchRequest<'_>) -> Result<hyper::Request<Full<Bytes>>, FetchError> {

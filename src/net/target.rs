@@ -12,6 +12,8 @@ use url::Url;
 
 /// Longest URL accepted, in bytes of the text as given.
 pub const URL_BYTES_MAX: usize = 2048;
+/// Longest URL with an upstream's position in it, in bytes.
+pub const LONG_URL_BYTES_MAX: usize = 32 * 1024;
 
 /// `http` or `https`; nothing else is dialled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -140,6 +142,17 @@ impl Target {
     /// `UrlTooLong`, `InvalidUrl`, `Scheme` or `UserinfoNotAllowed`.
     pub fn parse(text: &str) -> Result<Self, TargetError> {
         if text.len() > URL_BYTES_MAX {
+            return Err(TargetError::UrlTooLong);
+        }
+        Self::parse_long(text)
+    }
+
+    /// The same for a URL that the relay itself made longer, or that an upstream gave; up to [`LONG_URL_BYTES_MAX`].
+    ///
+    /// # Errors
+    /// Those of [`Target::parse`].
+    pub fn parse_long(text: &str) -> Result<Self, TargetError> {
+        if text.len() > LONG_URL_BYTES_MAX {
             return Err(TargetError::UrlTooLong);
         }
         let scheme = check_shape(text)?;

@@ -7,6 +7,7 @@ use super::dial::Gate;
 use super::fetch::{FetchError, FetchRequest, Fetcher, HeaderMap, HeaderValue, Method};
 use super::target::{Target, TargetError};
 use super::tls::Tls;
+use crate::clock::Timestamp;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
@@ -21,6 +22,8 @@ pub const ANSWER_BYTES_MAX: usize = 64 * 1024;
 pub const TOKEN_BYTES_MAX: usize = 16 * 1024;
 /// How long a token is used whose answer does not say how long it is good.
 const LIFE_DEFAULT: Duration = Duration::from_mins(5);
+/// A token is not used any more this long before its end.
+pub const MARGIN: Duration = Duration::from_secs(30);
 /// No token is used for longer than this.
 const LIFE_MAX: Duration = Duration::from_hours(24);
 
@@ -46,6 +49,14 @@ pub struct Token {
     pub text: String,
     /// How long it is good, as the endpoint says.
     pub life: Duration,
+}
+
+impl Token {
+    /// Until when it is used: not any more [`MARGIN`] before its end, or in the last fifth of a short life.
+    #[must_use]
+    pub fn used_until(&self, now: Timestamp) -> Timestamp {
+        now.plus(self.life.saturating_sub(MARGIN.min(self.life / 5)))
+    }
 }
 
 impl fmt::Debug for Token {
@@ -133,6 +144,17 @@ impl TokenEndpoint {
 pub fn basic(username: &str, password: &str) -> HeaderValue {
     let text = format!("Basic {}", BASE64.encode(format!("{username}:{password}")));
     let mut value = HeaderValue::from_str(&text).expect("invariant: base64 can stand in a header");
+    value.set_sensitive(true);
+    value
+}
+
+/// The value of an `authorization` header of RFC 6750; the token was checked to be able to stand in one.
+///
+/// # Panics
+/// When it cannot.
+#[must_use]
+pub fn bearer(token: &str) -> HeaderValue {
+    let mut value = HeaderValue::from_str(&format!("Bearer {token}")).expect("invariant: a token can stand in a header");
     value.set_sensitive(true);
     value
 }

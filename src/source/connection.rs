@@ -1,19 +1,18 @@
-//! One HTTP exchange with an upstream: the small interface to whatever opens connections, what is asked, and what an answer
-//! without a stream means. Redirects are never followed; the content is not looked at.
+//! One HTTP exchange with an upstream: the small interface to whatever opens connections, and what an answer without a stream
+//! means. Redirects are never followed; the content is not looked at.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use hyper::header::{
-    ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT,
-};
+use hyper::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use hyper::{Method, StatusCode};
 
+use super::credentials::TokenRequest;
 use super::reconnect::{Ending, EndingClass};
 use crate::clock::Timestamp;
-use crate::model::ResumeToken;
-use crate::model::source::SourceSpec;
+use crate::net::token::{Token, TokenError};
 
 /// What is asked of an upstream.
 #[derive(Clone, Debug)]
@@ -76,6 +75,35 @@ pub trait UpstreamBody: Send {
     async fn next_chunk(&mut self) -> Option<Result<Bytes, BodyFault>>;
 }
 
+/// A connection that has left HTTP behind.
+#[async_trait]
+pub trait UpstreamPipe: UpstreamBody {
+    /// Writes all of `bytes`.
+    ///
+    /// # Errors
+    /// [`BodyFault`] when the connection broke.
+    ///
+    /// # Cancellation
+    /// The connection is of no use after that.
+    async fn write(&mut self, bytes: &[u8]) -> Result<(), BodyFault>;
+}
+
+/// What an upstream answered to a request for another protocol.
+pub struct UpstreamUpgrade {
+    /// 101, or the status that refuses.
+    pub status: StatusCode,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The connection; `None` = refused.
+    pub pipe: Option<Box<dyn UpstreamPipe>>,
+}
+
+impl std::fmt::Debug for UpstreamUpgrade {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("UpstreamUpgrade").field("status", &self.status).finish_non_exhaustive()
+    }
+}
+
 /// Opens connections to upstreams.
 #[async_trait]
 pub trait UpstreamClient: Send + Sync {
@@ -84,30 +112,32 @@ pub trait UpstreamClient: Send + Sync {
     /// # Errors
     /// [`ConnectFault`] when there is no answer.
     async fn fetch(&self, request: UpstreamRequest) -> Result<UpstreamResponse, ConnectFault>;
-}
 
-/// The request of a source: its own headers win over ours, the position wins over both.
-pub(super) fn request(spec: &SourceSpec, accept: &'static str, resume: Option<&ResumeToken>) -> UpstreamRequest {
-    let mut headers = HeaderMap::new();
-    headers.insert(USER_AGENT, HeaderValue::from_static(concat!("hookcast/", env!("CARGO_PKG_VERSION"))));
-    headers.insert(ACCEPT, HeaderValue::from_static(accept));
-    // Compression makes many servers hold events back until a buffer is full.
-    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    if spec.settings.body.is_some() {
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    /// Sends a request that asks for another protocol and waits for the head of the answer.
+    ///
+    /// # Errors
+    /// [`ConnectFault`] when there is no answer, and from clients that cannot do this.
+    async fn upgrade(&self, _request: UpstreamRequest) -> Result<UpstreamUpgrade, ConnectFault> {
+        let detail = "this client speaks HTTP only".to_owned();
+        Err(ConnectFault { slug: "handshake", detail, forbidden: false })
     }
-    for (name, value) in &spec.headers {
-        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value)) {
-            headers.insert(name, value);
-        }
+
+    /// The same with trust (PEM, instead of the machine's) and identity (chain and key) of its own.
+    ///
+    /// # Errors
+    /// When they cannot be used.
+    fn with(&self, _ca_pem: Option<&str>, _identity: Option<(&str, &str)>) -> Result<Arc<dyn UpstreamClient>, ConnectFault> {
+        let detail = "these connections have no trust or identity of their own".to_owned();
+        Err(ConnectFault { slug: "certificate", detail, forbidden: true })
     }
-    if let Some(position) = resume.and_then(|token| HeaderValue::from_bytes(token.as_str().as_bytes()).ok()) {
-        headers.insert(HeaderName::from_static("last-event-id"), position);
+
+    /// Asks for a token.
+    ///
+    /// # Errors
+    /// Why there is none.
+    async fn token(&self, _request: TokenRequest<'_>) -> Result<Token, TokenError> {
+        Err(TokenError::Unusable("cannot be asked over these connections"))
     }
-    let method = if spec.settings.method == "POST" { Method::POST } else { Method::GET };
-    let body = spec.settings.body.clone().map(Bytes::from);
-    UpstreamRequest { method, url: spec.url.clone(), headers, body }
 }
 
 /// What an answer means that is neither 200 nor 204; `None` for those two.
@@ -116,7 +146,8 @@ pub(super) fn refusal(status: StatusCode, headers: &HeaderMap, now: Timestamp) -
         200 | 204 => return None,
         401 | 403 => (EndingClass::Denied, "auth", "the upstream refuses the credentials"),
         300..=399 => (EndingClass::Denied, "redirect", "the upstream answers with a redirect, which is not followed"),
-        429 => (EndingClass::Failed, "rate_limited", "the upstream asks for fewer requests"),
+        // 420 is what Twitter's streams said before there was a 429.
+        420 | 429 => (EndingClass::Failed, "rate_limited", "the upstream asks for fewer requests"),
         _ => (EndingClass::Failed, "status", "the upstream answers with an unusable status"),
     };
     let ending = Ending::new(class, slug, format!("{detail} ({})", status.as_u16()));
@@ -126,7 +157,7 @@ pub(super) fn refusal(status: StatusCode, headers: &HeaderMap, now: Timestamp) -
 /// The `Retry-After` of an answer, in seconds or as a date.
 ///
 /// Spec: RFC 9110 §10.2.3.
-fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+pub(super) fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
         return Some(Duration::from_secs(text.parse().unwrap_or(u64::MAX)));
@@ -143,6 +174,8 @@ pub(super) fn media_type(headers: &HeaderMap) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use hyper::header::HeaderValue;
+
     use super::*;
 
     fn headers(name: &'static str, value: &str) -> HeaderMap {

@@ -4,19 +4,28 @@
 
 use bytes::Bytes;
 
-use super::reconnect::{Ending, EndingClass};
-use super::record::Record;
-use super::stream::{Framing, Part, StreamSource};
+use super::reconnect::Ending;
+use super::stream::{Framing, Part, StreamSource, is_json_or_unnamed, nothing_to_send};
+use super::twitter::{Messages, Profiled};
 use super::{Protocol, record_bytes_max};
-use crate::codec::Frame;
 use crate::codec::ndjson::NdjsonDecoder;
 use crate::model::ResumeToken;
+use crate::model::source::own::profile::Profile;
 
 pub(super) const PROTOCOL: Protocol = Protocol {
     name: "ndjson",
     check: |_| Ok(()),
-    open: |spec| Box::new(StreamSource(Ndjson::new(record_bytes_max(&spec.settings)))),
+    open: |spec| {
+        let line_bytes_max = record_bytes_max(&spec.settings);
+        match spec.settings.own.profile() {
+            None => Box::new(StreamSource(Ndjson::new(line_bytes_max))),
+            Some(Profile::Twitter) => Box::new(StreamSource(Profiled(Messages::new(line_bytes_max)))),
+        }
+    },
 };
+
+/// What is asked for.
+pub(super) const ACCEPT: &str = "application/x-ndjson, application/jsonl, application/json;q=0.9, */*;q=0.1";
 
 struct Ndjson {
     decoder: NdjsonDecoder,
@@ -31,16 +40,15 @@ impl Ndjson {
 
 impl Framing for Ndjson {
     fn accept(&self) -> &'static str {
-        "application/x-ndjson, application/jsonl, application/json;q=0.9, */*;q=0.1"
+        ACCEPT
     }
 
-    /// Servers name this format in a dozen ways or not at all; what it surely is not is refused.
     fn reads(&self, media_type: Option<&str>) -> bool {
-        media_type.is_none_or(|name| name.contains("json") || matches!(name, "text/plain" | "application/octet-stream" | ""))
+        is_json_or_unnamed(media_type)
     }
 
     fn no_content(&self) -> Ending {
-        Ending::new(EndingClass::Failed, "empty", "the upstream has nothing to send (204)")
+        nothing_to_send()
     }
 
     fn begin(&mut self, _: Option<&ResumeToken>) {
@@ -48,18 +56,10 @@ impl Framing for Ndjson {
     }
 
     fn next(&mut self, chunk: &mut Bytes) -> Option<Part> {
-        self.decoder.next(chunk).map(part_of)
+        self.decoder.next(chunk).map(Part::of)
     }
 
     fn finish(&mut self, clean: bool) -> Option<Part> {
-        self.decoder.finish(clean).map(part_of)
-    }
-}
-
-fn part_of(frame: Frame) -> Part {
-    match frame {
-        Frame::Record(data) => Part::Record(Record { data, is_json: true, ..Record::default() }),
-        Frame::KeepAlive => Part::KeepAlive,
-        Frame::Skipped(reason, head) => Part::Skipped(reason, head),
+        self.decoder.finish(clean).map(Part::of)
     }
 }

@@ -9,6 +9,9 @@
 use std::time::Duration;
 
 use crate::clock::Timestamp;
+use crate::model::source::own::profile::Profile;
+
+mod twitter;
 
 #[cfg(test)]
 mod tests;
@@ -135,13 +138,16 @@ pub struct Reconnect {
     connected_at: Option<Timestamp>,
     /// Whether an unsteady connection may still be replaced at once.
     free_try: bool,
+    /// The delays that a profile asks for instead.
+    profile: Option<Box<twitter::Backoff>>,
 }
 
 impl Reconnect {
     /// A source that was never connected.
     #[must_use]
-    pub fn new(settings: ReconnectSettings) -> Self {
-        Self { settings, failures: 0, retry: None, connected_at: None, free_try: true }
+    pub fn new(settings: ReconnectSettings, profile: Option<Profile>) -> Self {
+        let profile = profile.map(|Profile::Twitter| Box::default());
+        Self { settings, failures: 0, retry: None, connected_at: None, free_try: true, profile }
     }
 
     /// The upstream wants this delay between connections; held between the shortest and the longest.
@@ -161,9 +167,13 @@ impl Reconnect {
         if steady || productive {
             self.failures = 0;
         }
+        if let Some(profile) = &mut self.profile {
+            return profile.ended(ending, steady || productive, &self.settings);
+        }
         match ending.class {
             EndingClass::Stop | EndingClass::Cancelled => return Next::Stop,
-            EndingClass::Lost if steady || std::mem::take(&mut self.free_try) => {
+            // A floor, even of nothing, means: not at once.
+            EndingClass::Lost if ending.retry_after.is_none() && (steady || std::mem::take(&mut self.free_try)) => {
                 return Next::After(self.retry.map_or(Duration::ZERO, |retry| spread(retry, self.fifth_over(retry), random)));
             }
             _ => self.failures = self.failures.saturating_add(1),

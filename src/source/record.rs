@@ -6,6 +6,7 @@ use crate::clock::Timestamp;
 use crate::codec::pointer::Pointer;
 use crate::model::event::{ATTRIBUTE_BYTES_MAX, DataForm, ID_BYTES_MAX, TYPE_BYTES_MAX, data_form, is_json_type};
 use crate::model::source::SourceSpec;
+use crate::model::source::own::profile::Profile;
 use crate::model::{NewEvent, ResumeToken, Topic};
 
 /// One record of an upstream, as its framing found it.
@@ -19,6 +20,8 @@ pub struct Record {
     pub id: Option<String>,
     /// Its type, when the protocol carries one.
     pub kind: Option<String>,
+    /// Its content type, when the protocol carries one; the configured one wins.
+    pub content_type: Option<String>,
     /// The upstream's position after it.
     pub resume: Option<ResumeToken>,
 }
@@ -44,10 +47,11 @@ impl EventMapper {
     pub fn new(spec: &SourceSpec, seed: [u8; 16]) -> Self {
         let pointer = |text: &Option<String>| text.as_deref().and_then(|text| Pointer::parse(text).ok());
         let settings = &spec.settings;
+        let of_profile = settings.own.profile().map(Profile::id_pointer);
         Self {
             topic: spec.topic.clone(),
             source: format!("/sources/{}", spec.name),
-            id: pointer(&settings.id),
+            id: settings.id.as_deref().or(of_profile).and_then(|text| Pointer::parse(text).ok()),
             kind: pointer(&settings.kind),
             subject: pointer(&settings.subject),
             time: pointer(&settings.time),
@@ -74,7 +78,8 @@ impl EventMapper {
         let given_kind = find(&self.kind).or(record.kind);
         let (subject, time) = (find(&self.subject), find(&self.time));
         let id = self.fit(given_id, ID_BYTES_MAX);
-        let (content_type, form) = self.typing(record.is_json, &record.data);
+        let own_type = self.fit(record.content_type, ATTRIBUTE_BYTES_MAX);
+        let (content_type, form) = self.typing(own_type.as_deref(), record.is_json, &record.data);
         let content_type = content_type.to_owned();
         let time = self.fit(time, ATTRIBUTE_BYTES_MAX).filter(|text| {
             let well_formed = Timestamp::parse_rfc3339(text).is_ok();
@@ -104,12 +109,14 @@ impl EventMapper {
         std::mem::take(&mut self.dropped)
     }
 
-    fn typing(&self, is_json: bool, data: &[u8]) -> (&str, DataForm) {
-        match &self.content_type {
-            Some((text, true)) if is_json => (text, DataForm::Json),
-            Some((text, _)) => (text, data_form(text, data)),
-            None if is_json => ("application/json", DataForm::Json),
-            None => ("text/plain", data_form("text/plain", data)),
+    fn typing<'a>(&'a self, own: Option<&'a str>, is_json: bool, data: &[u8]) -> (&'a str, DataForm) {
+        match (&self.content_type, own) {
+            (Some((text, true)), _) if is_json => (text, DataForm::Json),
+            (Some((text, _)), _) => (text, data_form(text, data)),
+            (None, Some(text)) if is_json && is_json_type(text) => (text, DataForm::Json),
+            (None, Some(text)) => (text, data_form(text, data)),
+            (None, None) if is_json => ("application/json", DataForm::Json),
+            (None, None) => ("text/plain", data_form("text/plain", data)),
         }
     }
 

@@ -36,7 +36,8 @@ pub(super) fn seed() -> [u8; 16] {
     seed
 }
 
-fn random_u64() -> u64 {
+/// Sixty-four bits from the system's generator.
+pub(super) fn random_u64() -> u64 {
     let whole = u128::from_le_bytes(seed());
     u64::try_from(whole >> 64).unwrap_or(0)
 }

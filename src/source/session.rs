@@ -3,21 +3,50 @@
 //! The upstream's position moves only with events that were handed on. Stopping never interrupts a hand-over: it ends the
 //! reading, and what was read is handed on first.
 
-use std::sync::Arc;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
+use hyper::StatusCode;
+use hyper::header::HeaderMap;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::connection::{self, UpstreamBody, UpstreamResponse};
+use super::connection::{self, BodyFault, ConnectFault, UpstreamBody, UpstreamPipe, UpstreamRequest, UpstreamResponse};
+use super::credentials::{Credentials, Shown};
 use super::reconnect::{Ending, EndingClass, Next, Reconnect};
 use super::record::{EventMapper, Record};
+use super::request::request;
 use super::status::{SkippedSample, StatusCell};
-use super::{BATCH_BYTES_SOFT_MAX, BATCH_EVENTS_MAX, Emission, SourceContext};
+use super::watch::Turn;
+use super::{BATCH_BYTES_SOFT_MAX, BATCH_EVENTS_MAX, Emission, EmitError, Said, SourceContext};
 use crate::clock::Timestamp;
 use crate::codec::SkipReason;
 use crate::model::source::{SourceGap, SourceSpec};
 use crate::model::{ResumeToken, Seq};
+
+/// Chunks that go into one batch without waiting for them.
+const READY_CHUNKS_MAX: u32 = 64;
+
+type Storing = Pin<Box<dyn Future<Output = Result<(), EmitError>> + Send>>;
+
+/// A batch that is being stored.
+struct UnderWay {
+    /// The mutex is never locked; it makes the session one that threads may share.
+    stored: Mutex<Storing>,
+    events: usize,
+    /// The upstream's position with it.
+    position: Option<ResumeToken>,
+    arrived_at: Timestamp,
+}
+
+impl std::fmt::Debug for UnderWay {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("UnderWay").field("events", &self.events).finish_non_exhaustive()
+    }
+}
 
 /// The working state of one source between start and stop.
 #[derive(Debug)]
@@ -34,31 +63,39 @@ pub struct Session {
     position: Option<ResumeToken>,
     batch: Vec<Emission>,
     batch_bytes: usize,
+    /// What was handed on and is being stored.
+    under_way: Option<Box<UnderWay>>,
+    /// Chunks that were taken since something was handed on, without waiting for them.
+    ready_chunks: u32,
     /// When what is being gathered came in.
     arrived_at: Timestamp,
     /// Records seen on this connection.
     records: u64,
     connected: bool,
+    credentials: Credentials,
 }
 
 impl Session {
     pub(super) fn new(
         spec: Arc<SourceSpec>,
-        context: SourceContext,
+        mut context: SourceContext,
         status: Arc<StatusCell>,
         stop: CancellationToken,
         seed: [u8; 16],
     ) -> Self {
         Self {
             mapper: EventMapper::new(&spec, seed),
-            policy: Reconnect::new(context.reconnect),
+            policy: Reconnect::new(context.reconnect, spec.settings.own.profile()),
             resume: status.resume_token(),
             position: status.resume_token(),
             batch: Vec::new(),
             batch_bytes: 0,
+            under_way: None,
+            ready_chunks: 0,
             arrived_at: context.clock.now(),
             records: 0,
             connected: false,
+            credentials: Credentials::of(&spec, &mut context),
             spec,
             context,
             status,
@@ -83,18 +120,82 @@ impl Session {
     /// # Errors
     /// The [`Ending`] that any other answer, none within the idle timeout, or being stopped means.
     pub async fn request(&mut self, accept: &'static str) -> Result<UpstreamResponse, Ending> {
-        let request = connection::request(&self.spec, accept, self.resume.as_ref());
-        let answer = tokio::time::timeout(self.idle_timeout(), self.context.client.fetch(request));
-        let answer = self.stop.run_until_cancelled(answer).await.ok_or_else(Ending::cancelled)?;
-        let answer = answer.map_err(|_| Ending::new(EndingClass::Failed, "timeout", "the upstream does not answer"))?;
-        let response = answer.map_err(|fault| {
-            let class = if fault.forbidden { EndingClass::Denied } else { EndingClass::Failed };
-            Ending::new(class, fault.slug, fault.detail)
-        })?;
+        let request = request(&self.spec, accept, self.resume.as_ref());
+        let response = self.exchange(request).await?;
         match connection::refusal(response.status, &response.headers, self.context.clock.now()) {
             Some(ending) => Err(ending),
             None => Ok(response),
         }
+    }
+
+    /// Sends a request with the source's credentials and waits for whatever is answered; once more when the upstream refuses a
+    /// token that was held.
+    ///
+    /// # Errors
+    /// The [`Ending`] that no answer within the idle timeout, no token, or being stopped means.
+    pub async fn exchange(&mut self, request: UpstreamRequest) -> Result<UpstreamResponse, Ending> {
+        let client = Arc::clone(&self.context.client);
+        self.ask(request, |request| client.fetch(request), |response| response.status).await
+    }
+
+    /// Sends the source's request with `more` headers, which ask for another protocol, and waits for a 101.
+    ///
+    /// # Errors
+    /// The [`Ending`] that any other answer, none within the idle timeout, or being stopped means.
+    pub(super) async fn upgrade(&mut self, more: HeaderMap) -> Result<(Box<dyn UpstreamPipe>, HeaderMap), Ending> {
+        let mut request = request(&self.spec, "*/*", self.resume.as_ref());
+        request.headers.extend(more);
+        let client = Arc::clone(&self.context.client);
+        let answer = self.ask(request, |request| client.upgrade(request), |answer| answer.status).await?;
+        if let Some(pipe) = answer.pipe {
+            return Ok((pipe, answer.headers));
+        }
+        Err(connection::refusal(answer.status, &answer.headers, self.context.clock.now()).unwrap_or_else(|| {
+            let detail = format!("the upstream does not change the protocol ({})", answer.status.as_u16());
+            Ending::new(EndingClass::Failed, "handshake", detail)
+        }))
+    }
+
+    async fn ask<T, A>(
+        &mut self,
+        mut request: UpstreamRequest,
+        asking: impl Fn(UpstreamRequest) -> A + Send + Sync,
+        status: impl Fn(&T) -> StatusCode + Send + Sync,
+    ) -> Result<T, Ending>
+    where
+        A: Future<Output = Result<T, ConnectFault>> + Send,
+    {
+        let stop = self.stop.clone();
+        loop {
+            let now = self.context.clock.now();
+            let shown = stop.run_until_cancelled(self.credentials.show(&self.spec, &mut request.headers, now));
+            let shown = shown.await.ok_or_else(Ending::cancelled)??;
+            let answer = tokio::time::timeout(self.idle_timeout(), asking(request.clone()));
+            let answer = stop.run_until_cancelled(answer).await.ok_or_else(Ending::cancelled)?;
+            let answer = answer.map_err(|_| Ending::new(EndingClass::Failed, "timeout", "the upstream does not answer"))?;
+            let answer = answer.map_err(|fault| {
+                let class = if fault.forbidden { EndingClass::Denied } else { EndingClass::Failed };
+                Ending::new(class, fault.slug, fault.detail)
+            })?;
+            if status(&answer) != StatusCode::UNAUTHORIZED {
+                return Ok(answer);
+            }
+            self.credentials.refused();
+            if shown == Shown::Fixed {
+                return Ok(answer);
+            }
+        }
+    }
+
+    /// Writes to a connection that has left HTTP behind.
+    ///
+    /// # Errors
+    /// The [`Ending`] when it broke, takes nothing for the idle timeout, or the source is stopped.
+    pub(super) async fn write(&self, pipe: &mut dyn UpstreamPipe, bytes: &[u8]) -> Result<(), Ending> {
+        let written = tokio::time::timeout(self.idle_timeout(), pipe.write(bytes));
+        let written = self.stop.run_until_cancelled(written).await.ok_or_else(Ending::cancelled)?;
+        let written = written.map_err(|_| Ending::new(EndingClass::Lost, "idle", "the upstream takes nothing"))?;
+        written.map_err(|fault| Ending::new(EndingClass::Lost, fault.slug, fault.detail))
     }
 
     /// The upstream is being read from now on; tells of the gap since the last time when it cannot be made good.
@@ -111,7 +212,7 @@ impl Session {
         if self.resume.is_none() {
             self.status.gap();
             let gap = SourceGap { source: self.spec.name.clone(), from, to: now, at_seq: Seq::ZERO };
-            self.context.emitter.gap(gap).await;
+            self.context.emitter.gap(&self.spec, gap).await;
         }
     }
 
@@ -120,9 +221,33 @@ impl Session {
     /// # Errors
     /// The [`Ending`] that a broken body, silence or being stopped means.
     pub async fn next_chunk(&mut self, body: &mut dyn UpstreamBody) -> Result<Option<Bytes>, Ending> {
-        let next = tokio::time::timeout(self.idle_timeout(), body.next_chunk());
+        self.next_chunk_by(body, Instant::now() + self.idle_timeout()).await
+    }
+
+    /// [`Session::next_chunk`] for readers that are woken by other things too: silence lasts until `deadline`.
+    pub(super) async fn next_chunk_by(
+        &mut self,
+        body: &mut dyn UpstreamBody,
+        deadline: Instant,
+    ) -> Result<Option<Bytes>, Ending> {
+        let next = tokio::time::timeout_at(deadline, body.next_chunk());
         let next = self.stop.run_until_cancelled(next).await.ok_or_else(Ending::cancelled)?;
         let next = next.map_err(|_| Ending::new(EndingClass::Lost, "idle", "nothing came within the idle timeout"))?;
+        self.came(next)
+    }
+
+    /// The next bytes of a body if they are there already, while something waits to be handed on; for so long only that it
+    /// does not wait much.
+    pub fn ready_chunk(&mut self, body: &mut dyn UpstreamBody) -> Option<Result<Option<Bytes>, Ending>> {
+        if self.batch.is_empty() || self.ready_chunks >= READY_CHUNKS_MAX || self.stop.is_cancelled() {
+            return None;
+        }
+        let next = body.next_chunk().now_or_never()?;
+        self.ready_chunks += 1;
+        Some(self.came(next))
+    }
+
+    fn came(&mut self, next: Option<Result<Bytes, BodyFault>>) -> Result<Option<Bytes>, Ending> {
         self.arrived_at = self.context.clock.now();
         match next {
             None => Ok(None),
@@ -157,9 +282,44 @@ impl Session {
         self.position = resume;
     }
 
+    /// Has the position stored that was handed on; for one that no event carries.
+    pub async fn store_position(&self) {
+        if let Some(position) = self.resume.clone() {
+            self.context.emitter.moved(&self.spec.name, position).await;
+        }
+    }
+
+    /// Tells of something wrong with an upstream that is being read.
+    pub async fn alarm(&self, slug: &'static str, detail: String, turn: Turn) {
+        self.status.alarm(slug, detail, self.now());
+        self.context.emitter.turned(&self.spec.name, turn).await;
+    }
+
+    /// Whether the upstream is being read.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.connected
+    }
+
+    /// The time.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.context.clock.now()
+    }
+
     /// The upstream wants this delay between connections.
     pub fn retry(&mut self, delay: Duration) {
         self.policy.set_retry(delay);
+    }
+
+    /// Passes on what the upstream says about its stream, behind everything that came before.
+    ///
+    /// # Errors
+    /// The [`Ending`] when the relay is going down.
+    pub async fn said(&mut self, said: Said) -> Result<(), Ending> {
+        self.flush().await?;
+        self.context.emitter.said(&self.spec, said).await;
+        Ok(())
     }
 
     /// Whether as much was gathered as is handed on at once.
@@ -168,27 +328,66 @@ impl Session {
         self.batch.len() >= BATCH_EVENTS_MAX || self.batch_bytes >= BATCH_BYTES_SOFT_MAX
     }
 
-    /// Hands on what was gathered; waits while the relay is busy.
+    /// Hands on what was gathered, once what was handed on before is stored; goes on while it is being stored.
+    ///
+    /// # Errors
+    /// The [`Ending`] when the relay is going down.
+    pub async fn hand_on(&mut self) -> Result<(), Ending> {
+        self.settle().await?;
+        self.ready_chunks = 0;
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        let events = self.batch.len();
+        let batch = std::mem::replace(&mut self.batch, Vec::with_capacity(events));
+        self.batch_bytes = 0;
+        let (emitter, spec) = (Arc::clone(&self.context.emitter), Arc::clone(&self.spec));
+        let mut stored: Storing = Box::pin(async move { emitter.emit(&spec.name, batch).await });
+        // Asked once, so that it stands in the queue; whoever waits for it asks again.
+        let early = (&mut stored).now_or_never();
+        let under_way =
+            UnderWay { stored: Mutex::new(stored), events, position: self.position.clone(), arrived_at: self.arrived_at };
+        match early {
+            None => self.under_way = Some(Box::new(under_way)),
+            Some(outcome) => self.settled(&under_way, outcome)?,
+        }
+        Ok(())
+    }
+
+    /// Hands on what was gathered and waits until it is stored.
     ///
     /// # Errors
     /// The [`Ending`] when the relay is going down.
     pub async fn flush(&mut self) -> Result<(), Ending> {
-        if !self.batch.is_empty() {
-            let events = self.batch.len();
-            let batch = std::mem::replace(&mut self.batch, Vec::with_capacity(events));
-            self.batch_bytes = 0;
-            if self.context.emitter.emit(&self.spec.name, batch).await.is_err() {
-                self.position.clone_from(&self.resume);
-                return Err(Ending::cancelled());
-            }
-            self.status.handed_on(events, self.arrived_at);
-            let dropped = self.mapper.take_dropped();
-            if dropped > 0 {
-                self.status.attributes_dropped(dropped);
-            }
-        }
+        self.hand_on().await?;
+        self.settle().await?;
         if self.resume != self.position {
             self.resume.clone_from(&self.position);
+            self.status.set_resume_token(self.resume.clone());
+        }
+        Ok(())
+    }
+
+    /// Waits until what was handed on is stored.
+    async fn settle(&mut self) -> Result<(), Ending> {
+        let Some(mut under_way) = self.under_way.take() else { return Ok(()) };
+        let outcome = under_way.stored.get_mut().unwrap_or_else(PoisonError::into_inner).await;
+        self.settled(&under_way, outcome)
+    }
+
+    fn settled(&mut self, under_way: &UnderWay, outcome: Result<(), EmitError>) -> Result<(), Ending> {
+        if outcome.is_err() {
+            self.batch.clear();
+            self.position.clone_from(&self.resume);
+            return Err(Ending::cancelled());
+        }
+        self.status.handed_on(under_way.events, under_way.arrived_at);
+        let dropped = self.mapper.take_dropped();
+        if dropped > 0 {
+            self.status.attributes_dropped(dropped);
+        }
+        if self.resume != under_way.position {
+            self.resume.clone_from(&under_way.position);
             self.status.set_resume_token(self.resume.clone());
         }
         Ok(())
@@ -231,7 +430,7 @@ impl Session {
         self.stop.run_until_cancelled(tokio::time::sleep(delay)).await.is_some()
     }
 
-    fn idle_timeout(&self) -> Duration {
+    pub(super) fn idle_timeout(&self) -> Duration {
         self.spec.settings.idle_timeout
     }
 }

@@ -175,6 +175,13 @@ impl StatusCell {
         }
     }
 
+    /// Something of the upstream is wrong although it is being read.
+    pub(super) fn alarm(&self, slug: &'static str, detail: String, at: Timestamp) {
+        let mut rare = self.rare();
+        rare.needs_attention = true;
+        rare.last_error = Some(LastError { at, slug, detail });
+    }
+
     /// Whether an ending makes the source one that is down.
     pub(super) fn watch(&self, ending: &Ending, goes_on: bool, now: Timestamp) -> Option<Turn> {
         self.rare().watch.ended(ending, goes_on, now)

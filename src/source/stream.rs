@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use hyper::header::{CONTENT_ENCODING, HeaderMap};
+use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
 
 use super::connection::{UpstreamResponse, media_type};
 use super::reconnect::{Ending, EndingClass};
 use super::record::Record;
-use super::{Session, Source};
-use crate::codec::SkipReason;
+use super::{Said, Session, Source};
 use crate::codec::gzip::{GzipDecoder, GzipFault};
+use crate::codec::{Frame, SkipReason};
 use crate::model::ResumeToken;
 
 /// What a framing found in a body.
@@ -28,6 +28,32 @@ pub(super) enum Part {
     Retry(Duration),
     /// A position without an event.
     Moved(Option<ResumeToken>),
+    /// Word about the stream rather than of it.
+    Said(Box<Said>),
+    /// Nothing that follows can be read: the word for why, and a sentence.
+    Broken(&'static str, String),
+}
+
+impl Part {
+    /// What a framing of JSON records found.
+    pub(super) fn of(frame: Frame) -> Self {
+        match frame {
+            Frame::Record(data) => Self::Record(Record { data, is_json: true, ..Record::default() }),
+            Frame::KeepAlive => Self::KeepAlive,
+            Frame::Skipped(reason, head) => Self::Skipped(reason, head),
+        }
+    }
+}
+
+/// Whether a body may be JSON by its media type: servers name these formats in a dozen ways or not at all; what it surely is
+/// not is refused.
+pub(super) fn is_json_or_unnamed(media_type: Option<&str>) -> bool {
+    media_type.is_none_or(|name| name.contains("json") || matches!(name, "text/plain" | "application/octet-stream" | ""))
+}
+
+/// What a 204 means where it does not tell to stay away.
+pub(super) fn nothing_to_send() -> Ending {
+    Ending::new(EndingClass::Failed, "empty", "the upstream has nothing to send (204)")
 }
 
 /// Cuts a body into parts; without I/O.
@@ -36,6 +62,13 @@ pub(super) trait Framing: Send {
     fn accept(&self) -> &'static str;
     /// Whether a body of this media type (lower case, no parameters) is read.
     fn reads(&self, media_type: Option<&str>) -> bool;
+    /// Looks at the whole `Content-Type` of an answer whose media type is read.
+    ///
+    /// # Errors
+    /// The [`Ending`] when something is missing there.
+    fn opened(&mut self, _content_type: Option<&str>) -> Result<(), Ending> {
+        Ok(())
+    }
     /// What a 204 means.
     fn no_content(&self) -> Ending;
     /// A new body begins, asked for from `resume`.
@@ -63,10 +96,11 @@ impl<F: Framing> Source for StreamSource<F> {
         session.connected().await;
         self.0.begin(session.resume());
         let ending = self.read(&mut body, session).await;
-        if ending.class != EndingClass::Cancelled
-            && let Some(part) = self.0.finish(ending.slug == EOF)
+        let last = if ending.class == EndingClass::Cancelled { None } else { self.0.finish(ending.slug == EOF) };
+        if let Some(part) = last
+            && let Err(stopped) = take(part, session).await
         {
-            take(part, session);
+            return stopped;
         }
         match session.flush().await {
             Ok(()) => ending,
@@ -84,7 +118,7 @@ struct OpenBody {
 }
 
 impl<F: Framing> StreamSource<F> {
-    fn open(&self, response: UpstreamResponse) -> Result<OpenBody, Ending> {
+    fn open(&mut self, response: UpstreamResponse) -> Result<OpenBody, Ending> {
         if response.status.as_u16() == 204 {
             return Err(self.0.no_content());
         }
@@ -94,13 +128,22 @@ impl<F: Framing> StreamSource<F> {
             let detail = format!("the upstream answers with content type {found:.80}");
             return Err(Ending::new(EndingClass::Failed, "content_type", detail));
         }
+        self.0.opened(response.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()))?;
         let gzip = is_gzip(&response.headers)?.then(GzipDecoder::new);
         Ok(OpenBody { raw: response.body, gzip })
     }
 
     async fn read(&mut self, body: &mut OpenBody, session: &mut Session) -> Ending {
         loop {
-            let step = match session.next_chunk(body.raw.as_mut()).await {
+            // What is there already goes into the same batch; nothing gathered waits for what is not.
+            let next = match session.ready_chunk(body.raw.as_mut()) {
+                Some(next) => next,
+                None => match session.flush().await {
+                    Ok(()) => session.next_chunk(body.raw.as_mut()).await,
+                    Err(stopped) => return stopped,
+                },
+            };
+            let step = match next {
                 Err(ending) => return ending,
                 Ok(None) => {
                     let end = body.gzip.as_ref().map_or(Ok(()), GzipDecoder::finish);
@@ -130,26 +173,29 @@ impl<F: Framing> StreamSource<F> {
 
     async fn take_chunk(&mut self, mut chunk: Bytes, session: &mut Session) -> Result<(), Ending> {
         while let Some(part) = self.0.next(&mut chunk) {
-            take(part, session);
+            take(part, session).await?;
             if session.is_full() {
-                session.flush().await?;
+                session.hand_on().await?;
             }
         }
-        session.flush().await
+        Ok(())
     }
 }
 
-fn take(part: Part, session: &mut Session) {
+async fn take(part: Part, session: &mut Session) -> Result<(), Ending> {
     match part {
         Part::Record(record) => session.record(record),
         Part::KeepAlive => {}
         Part::Skipped(reason, head) => session.skipped(reason, head),
         Part::Retry(delay) => session.retry(delay),
         Part::Moved(resume) => session.moved(resume),
+        Part::Said(said) => return session.said(*said).await,
+        Part::Broken(slug, detail) => return Err(Ending::new(EndingClass::Failed, slug, detail)),
     }
+    Ok(())
 }
 
-fn is_gzip(headers: &HeaderMap) -> Result<bool, Ending> {
+pub(super) fn is_gzip(headers: &HeaderMap) -> Result<bool, Ending> {
     let mut codings = headers.get_all(CONTENT_ENCODING).iter().map(|value| value.as_bytes().to_ascii_lowercase());
     match (codings.next().as_deref().map(<[u8]>::trim_ascii), codings.next()) {
         (None | Some(b"" | b"identity"), None) => Ok(false),
@@ -161,7 +207,7 @@ fn is_gzip(headers: &HeaderMap) -> Result<bool, Ending> {
     }
 }
 
-fn decode_ending(fault: GzipFault) -> Ending {
+pub(super) fn decode_ending(fault: GzipFault) -> Ending {
     let (class, slug) = match fault {
         GzipFault::Corrupt => (EndingClass::Failed, "decode"),
         GzipFault::Truncated => (EndingClass::Lost, "truncated"),

@@ -28,6 +28,13 @@ pub enum Turn {
         /// A sentence for a person.
         detail: String,
     },
+    /// The upstream's cursor went back.
+    CursorWentBack {
+        /// The one before.
+        from: String,
+        /// The one that is followed now.
+        to: String,
+    },
     /// It is read again.
     Up {
         /// Since when it was not.

@@ -106,6 +106,14 @@ pub trait EventLog: Send + Sync {
     /// As the backend fails.
     async fn get(&self, seqs: &[Seq]) -> Result<Vec<Event>>;
 
+    /// Takes the data of one event out of the log for good, also where it is kept aside; its place, id and attributes stay, and
+    /// it gets the extension [`crate::model::page::PURGED_EXTENSION`]. Durable when it returns. Gives whether there is such an
+    /// event; one whose data is gone already is one. The size of the log counts the data until its page goes.
+    ///
+    /// # Errors
+    /// As the backend fails.
+    async fn purge(&self, seq: Seq) -> Result<bool>;
+
     /// Both ends.
     ///
     /// # Errors

@@ -4,6 +4,9 @@
 
 use bytes::Bytes;
 use hookcast::codec::cloudevents::{Attributes, EventDefaults, decode_structured, write_event};
+use hookcast::codec::json_seq::JsonSeqDecoder;
+use hookcast::codec::length::LengthDecoder;
+use hookcast::codec::messages::MessageDecoder;
 use hookcast::codec::ndjson::NdjsonDecoder;
 use hookcast::codec::sse::{SseDecoder, SseItem, write_block};
 use hookcast::codec::{Frame, SkipReason};
@@ -141,6 +144,41 @@ fn every_ndjson_vector_gives_its_records_however_it_is_cut() {
         let body = base64(&vector["input_base64"]);
         for pieces in cuttings(&body) {
             let frames = read_ndjson(&pieces, true);
+            assert_eq!(records(&frames), expected.iter().map(String::as_bytes).collect::<Vec<_>>(), "{}", vector["name"]);
+        }
+    }
+}
+
+/// The records of a body by a framing other than lines of JSON.
+fn read_framed(framing: &str, pieces: &[&[u8]]) -> Vec<Frame> {
+    const BYTES_MAX: usize = 1024 * 1024;
+    let mut seq = JsonSeqDecoder::new(BYTES_MAX);
+    let mut length = LengthDecoder::new(BYTES_MAX);
+    let mut messages = MessageDecoder::new(BYTES_MAX);
+    let mut frames = Vec::new();
+    for piece in pieces {
+        let mut chunk = Bytes::copy_from_slice(piece);
+        frames.extend(std::iter::from_fn(|| match framing {
+            "json-seq" => seq.next(&mut chunk),
+            "length-delimited" => length.next(&mut chunk).map(Result::unwrap),
+            "crlf-delimited" => messages.next(&mut chunk),
+            other => panic!("no framing {other}"),
+        }));
+    }
+    frames.extend(seq.finish(true).or_else(|| length.finish()).or_else(|| messages.finish(true)));
+    frames
+}
+
+#[test]
+fn every_other_framing_vector_gives_its_records_however_it_is_cut() {
+    let vectors = vectors(include_str!("../data/framing/framing.json"));
+    let ours: Vec<&Value> = vectors.iter().filter(|vector| vector["framing"] != "ndjson").collect();
+    assert_eq!(ours.len(), 8);
+    for vector in ours {
+        let expected: Vec<String> = vector["records"].as_array().unwrap().iter().map(string).collect();
+        let body = base64(&vector["input_base64"]);
+        for pieces in cuttings(&body) {
+            let frames = read_framed(vector["framing"].as_str().unwrap(), &pieces);
             assert_eq!(records(&frames), expected.iter().map(String::as_bytes).collect::<Vec<_>>(), "{}", vector["name"]);
         }
     }

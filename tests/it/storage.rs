@@ -46,12 +46,14 @@ conformance! {
         a_time_is_found_between_pages,
         a_clock_that_slips_back_hides_nothing,
         many_small_appends_keep_count,
+        purged_data_is_gone_and_everything_else_stays,
     }
     retention::{
         old_pages_go_and_the_newest_stays,
         a_log_that_is_too_large_shrinks_from_the_old_end,
         trimming_stops_at_its_page_limit,
         events_that_exceptions_need_outlive_the_log,
+        what_is_kept_aside_can_be_purged,
         an_event_needed_twice_goes_with_the_last_exception,
         an_exception_made_after_the_trim_brings_its_event,
         positions_are_never_given_twice,

@@ -7,5 +7,5 @@ pub(crate) mod clients;
 mod handover;
 mod notices;
 mod protocol;
-mod relay;
+pub(crate) mod relay;
 mod seam;

@@ -1,31 +1,22 @@
-//! A recording: the events of a file, and how one of them is written on the wire of a protocol.
+//! A recording: the events of a file.
 //!
 //! Reads NDJSON and SSE, plain or gzip. Pure but for the one function that opens the file.
 
 use std::io::Read as _;
 use std::path::Path;
 
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::Bytes;
 
-use crate::codec::sse::{SseDecoder, SseItem, write_block};
+use crate::codec::sse::{SseDecoder, SseItem};
 
 /// Largest recording, unpacked, in bytes; it is held in memory.
 pub(super) const RECORDING_BYTES_MAX: u64 = 256 << 20;
 
-/// How a recording is served.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum Protocol {
-    /// One line an event.
-    Ndjson,
-    /// Server-sent events with ids, resumed by `Last-Event-ID`.
-    Sse,
-}
-
 /// One event of a recording.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Record {
-    kind: Option<String>,
-    data: Bytes,
+    pub(super) kind: Option<String>,
+    pub(super) data: Bytes,
 }
 
 /// Reads a recording from a file.
@@ -72,28 +63,18 @@ fn parse_lines(bytes: &Bytes) -> Vec<Record> {
     lines.map(|line| Record { kind: None, data: bytes.slice_ref(line) }).collect()
 }
 
-impl Record {
-    /// Appends the event as number `n` of the stream.
-    pub(super) fn write(&self, protocol: Protocol, n: u64, out: &mut BytesMut) {
-        match protocol {
-            Protocol::Sse => write_block(out, Some(&n.to_string()), self.kind.as_deref(), &self.data),
-            Protocol::Ndjson => {
-                // Line ends can only stand between tokens of JSON, where a space means the same.
-                out.extend(self.data.iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte }));
-                out.put_u8(b'\n');
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use bytes::BytesMut;
+
+    use super::super::protocol;
     use super::*;
 
-    fn written(text: &'static str, protocol: Protocol) -> Vec<String> {
+    fn written(text: &'static str, protocol: &str) -> Vec<String> {
+        let protocol = protocol::parse(protocol).unwrap();
         let write = |(index, record): (usize, Record)| {
             let mut out = BytesMut::new();
-            record.write(protocol, index as u64 + 1, &mut out);
+            (protocol.write)(&record, index as u64 + 1, &mut out);
             String::from_utf8(out.to_vec()).unwrap()
         };
         parse(Bytes::from_static(text.as_bytes())).into_iter().enumerate().map(write).collect()
@@ -102,14 +83,24 @@ mod tests {
     #[test]
     fn lines_are_served_as_lines_or_as_events() {
         let text = "{\"a\":1}\r\n\n{\"a\":2}";
-        assert_eq!(written(text, Protocol::Ndjson), ["{\"a\":1}\n", "{\"a\":2}\n"]);
-        assert_eq!(written(text, Protocol::Sse), ["id: 1\ndata: {\"a\":1}\n\n", "id: 2\ndata: {\"a\":2}\n\n"]);
+        assert_eq!(written(text, "ndjson"), ["{\"a\":1}\n", "{\"a\":2}\n"]);
+        assert_eq!(written(text, "sse"), ["id: 1\ndata: {\"a\":1}\n\n", "id: 2\ndata: {\"a\":2}\n\n"]);
     }
 
     #[test]
     fn events_are_served_as_events_or_as_lines() {
         let text = ": hello\n\nid: x\nevent: edit\ndata: {\ndata: \"a\":1}\n\ndata: 2";
-        assert_eq!(written(text, Protocol::Sse), ["id: 1\nevent: edit\ndata: {\ndata: \"a\":1}\n\n", "id: 2\ndata: 2\n\n"]);
-        assert_eq!(written(text, Protocol::Ndjson), ["{ \"a\":1}\n", "2\n"]);
+        assert_eq!(written(text, "sse"), ["id: 1\nevent: edit\ndata: {\ndata: \"a\":1}\n\n", "id: 2\ndata: 2\n\n"]);
+        assert_eq!(written(text, "ndjson"), ["{ \"a\":1}\n", "2\n"]);
+    }
+
+    #[test]
+    fn every_other_framing_says_where_an_event_ends() {
+        let text = "event: edit\ndata: {\ndata: \"a\":1}\n\n";
+        assert_eq!(written(text, "json-seq"), ["\u{1e}{\n\"a\":1}\n"]);
+        assert_eq!(written(text, "length"), ["10\r\n{ \"a\":1}\r\n"]);
+        assert_eq!(written(text, "raw"), ["{ \"a\":1}\n"]);
+        let part = "--hookcast-part\r\ncontent-type: application/json\r\ncontent-length: 8\r\n\r\n{\n\"a\":1}\r\n";
+        assert_eq!(written(text, "multipart"), [part]);
     }
 }

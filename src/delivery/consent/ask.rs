@@ -21,7 +21,7 @@ use crate::net::dial::Gate;
 use crate::net::fetch::{FetchError, FetchRequest, Fetcher, HeaderMap, HeaderName, HeaderValue, Method};
 use crate::net::target::Target;
 use crate::net::tls::Tls;
-use crate::net::token::{TokenEndpoint, basic};
+use crate::net::token::{TokenEndpoint, basic, bearer};
 use crate::signature::{Message, Signer};
 
 /// Read of an answer; a longer one is no echo.
@@ -210,6 +210,7 @@ impl Asker {
         let value = match spec.auth.as_deref() {
             None | Some(Auth::Mtls { .. }) => return Ok(()),
             Some(Auth::Basic { username, password }) => basic(username, password.expose()),
+            Some(Auth::Bearer { token }) => bearer(token.expose()),
             Some(Auth::Oauth2 { token_url, client_id, client_secret, scopes }) => {
                 let tls = match spec.ca_pem.as_deref() {
                     Some(ca) => self.tls.also(ca).map_err(|_| Refusal::Unusable)?,

@@ -31,7 +31,11 @@ fn a_position_may_be_given_as_text_or_number() {
         let mut session = Session::new(true);
         hear(&mut session, &frame(0x81, text.as_bytes()));
         assert_eq!(session.take_resume(), Some(Seq(seq)), "{text}");
-        assert_eq!((session.take_resume(), session.next_frame()), (None, None));
+        assert_eq!(session.take_resume(), None);
+        let told = session.next_frame().unwrap();
+        let told: serde_json::Value = serde_json::from_slice(&told[4..]).unwrap();
+        assert_eq!((&told["type"], &told["data"]["after"]), (&"hookcast.resumed".into(), &seq.into()));
+        assert_eq!(session.next_frame(), None);
     }
     assert_eq!(parse_resume("{\"resume\":\"99999999999999999999\"}"), Some(Seq(u64::MAX)));
     for text in [
@@ -101,7 +105,7 @@ fn a_hundred_frames_a_tick_are_heard_and_no_more() {
     let mut session = Session::new(true);
     for tick in 1..=3 {
         session.hear(&mut hundred.clone(), tick);
-        assert_eq!((session.take_resume(), session.next_frame()), (Some(Seq(1)), None), "{tick}");
+        assert_eq!((session.take_resume(), session.next_frame().unwrap()[0]), (Some(Seq(1)), 0x81), "{tick}");
     }
     session.hear(&mut resume.clone(), 3);
     assert_eq!(session.next_frame().unwrap()[2..4], 1008u16.to_be_bytes());

@@ -4,21 +4,18 @@ use actix_web::http::header;
 use actix_web::{HttpResponse, HttpResponseBuilder};
 use bytes::{BufMut as _, Bytes, BytesMut};
 
+use crate::egress::format::{CALLBACK_BYTES_MAX, is_callback};
 use crate::http::ask::Query;
 use crate::http::problem::Problem;
-
-/// Longest name of a function.
-const NAME_BYTES_MAX: usize = 64;
 
 /// `callback`: `[A-Za-z_$][\w$.]{0,63}`, because it is put into the script as it is.
 pub(super) fn callback<'a>(query: &'a Query<'_>) -> Result<Option<&'a str>, Problem> {
     let Some(name) = query.get("callback") else { return Ok(None) };
-    let is_name = |b: u8| b.is_ascii_alphanumeric() || b"_$".contains(&b);
-    let begins = name.bytes().next().is_some_and(|b| is_name(b) && !b.is_ascii_digit());
-    if begins && name.len() <= NAME_BYTES_MAX && name.bytes().all(|b| is_name(b) || b == b'.') {
+    if is_callback(name) {
         return Ok(Some(name));
     }
-    let detail = format!("allowed: a letter, '_' or '$', then letters, digits, '_', '$', '.'; at most {NAME_BYTES_MAX} in all");
+    let detail =
+        format!("allowed: a letter, '_' or '$', then letters, digits, '_', '$', '.'; at most {CALLBACK_BYTES_MAX} in all");
     Err(Problem::of_slug("callback", 422, detail))
 }
 

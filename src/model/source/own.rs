@@ -8,7 +8,10 @@ use serde_json::{Map, Value};
 use super::parse::SourceRules;
 use crate::model::fields::Fields;
 
+pub mod poll;
+pub mod profile;
 pub mod raw;
+pub mod websocket;
 
 /// Settings of one protocol beyond those that all have.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,8 +20,15 @@ pub enum OwnSettings {
     /// The protocol has none.
     #[default]
     None,
+    /// Of `long-poll` and `poll`.
+    Poll(poll::PollSettings),
+    /// Of `ndjson` and `length`, when they have one.
+    Profile(profile::Profile),
     /// Of `raw`.
     Raw(raw::RawSettings),
+    /// Of `websocket`; boxed, because it is the large one.
+    #[serde(rename = "websocket")]
+    WebSocket(Box<websocket::WebSocketSettings>),
 }
 
 /// The settings of one protocol, as definitions have them.
@@ -32,7 +42,7 @@ pub(super) struct Row {
 }
 
 /// Every protocol with settings of its own.
-pub(super) const ROWS: &[Row] = &[raw::ROW];
+pub(super) const ROWS: &[Row] = &[poll::LONG_ROW, poll::ROW, profile::NDJSON, profile::LENGTH, raw::ROW, websocket::ROW];
 
 /// The row of a protocol, if it has settings of its own.
 pub(super) fn row(protocol: &str) -> Option<&'static Row> {
@@ -40,11 +50,23 @@ pub(super) fn row(protocol: &str) -> Option<&'static Row> {
 }
 
 impl OwnSettings {
+    /// The profile of the stream, if it has one.
+    #[must_use]
+    pub const fn profile(&self) -> Option<profile::Profile> {
+        match self {
+            Self::Profile(profile) => Some(*profile),
+            _ => None,
+        }
+    }
+
     /// Adds what GET shows of them to `settings`; no secrets.
     pub(super) fn show(&self, settings: &mut Map<String, Value>) {
         match self {
             Self::None => {}
+            Self::Poll(poll) => poll.show(settings),
+            Self::Profile(profile) => profile.show(settings),
             Self::Raw(raw) => raw.show(settings),
+            Self::WebSocket(websocket) => websocket.show(settings),
         }
     }
 }

@@ -1,18 +1,19 @@
 //! The REST and TOML form of a source, read into a checked [`SourceSpec`], every mistake at once, and written back.
 //!
 //! Owns the names, defaults and limits of the form. Which protocols exist and which URLs may be dialled are the caller's to
-//! say. Header values are write-only.
+//! say. Values of headers and query parameters are write-only, as are credentials.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::access;
 use super::own::{self, OwnSettings};
 use super::{SourceRecord, SourceSettings, SourceSpec};
 use crate::model::fields::{Errors, FieldError, Fields, nearest, quoted};
 use crate::model::headers::{HeaderUse, lower_names, read_headers};
 use crate::model::subscription::is_id;
-use crate::model::subscription::parse::{Random, UrlJudge, generate_id, merge, read_url};
+use crate::model::subscription::parse::{Random, TextJudge, UrlJudge, generate_id, merge, read_url};
 use crate::model::topic::Topic;
 use crate::units::format_duration;
 
@@ -30,9 +31,13 @@ const NAMES: &[&str] = &[
     "url",
     "topic",
     "headers",
+    "query",
+    "auth",
+    "ca_pem",
     "settings",
     "enabled",
     "header_names",
+    "query_names",
     "state",
     "resume_token",
     "declared",
@@ -41,7 +46,8 @@ const NAMES: &[&str] = &[
     "updated_at",
 ];
 /// Names that only answers hold.
-const READ_ONLY: &[&str] = &["header_names", "state", "resume_token", "declared", "revision", "created_at", "updated_at"];
+const READ_ONLY: &[&str] =
+    &["header_names", "query_names", "state", "resume_token", "declared", "revision", "created_at", "updated_at"];
 /// Names of `settings` that every protocol has.
 const SETTINGS: &[&str] = &["id", "type", "subject", "time", "content_type", "method", "body", "idle_timeout", "max_event_bytes"];
 
@@ -52,6 +58,8 @@ pub struct SourceRules<'a> {
     pub urls: &'a dyn UrlJudge,
     /// Which protocols there are.
     pub protocols: &'a [&'a str],
+    /// Which certificates and keys are.
+    pub texts: &'a dyn TextJudge,
 }
 
 impl std::fmt::Debug for SourceRules<'_> {
@@ -79,7 +87,8 @@ pub fn parse_source(
 
 /// Applies a merge patch (RFC 7396) to the REST form of a stored source and reads the result.
 ///
-/// Header values that the patch does not name stay. A URL that the patch does not name is not judged again.
+/// Header values, parameters and credentials that the patch does not name stay. A URL is judged again when the patch names it
+/// or the protocol.
 ///
 /// # Errors
 /// Every mistake.
@@ -94,9 +103,10 @@ pub fn merge_source(current: &SourceRecord, patch: &Value, rules: &SourceRules<'
         let lowered = lower_names(headers, "/headers", &errors);
         members.insert("headers".to_owned(), Value::Object(lowered));
     }
-    let url_is_new = members.get("url").is_some();
+    let url_is_new = members.get("url").is_some() || members.get("protocol").is_some();
     let mut document = form(&current.spec);
     document["headers"] = json!(current.spec.headers);
+    current.spec.settings.access.write_whole(&mut document);
     merge(&mut document, &Value::Object(members));
     let keep_url = |url: &str| Ok(url.to_owned());
     let rules = if url_is_new { *rules } else { SourceRules { urls: &keep_url, ..*rules } };
@@ -109,6 +119,7 @@ pub fn merge_source(current: &SourceRecord, patch: &Value, rules: &SourceRules<'
 pub fn source_form(record: &SourceRecord) -> Value {
     let mut value = form(&record.spec);
     value["header_names"] = json!(record.spec.headers.keys().collect::<Vec<_>>());
+    record.spec.settings.access.show(&mut value);
     value["resume_token"] = json!(record.resume_token);
     value["declared"] = json!(record.declared);
     value["revision"] = json!(record.revision);
@@ -117,7 +128,7 @@ pub fn source_form(record: &SourceRecord) -> Value {
     value
 }
 
-/// Everything settable but the headers.
+/// Everything settable but headers, query and credentials.
 fn form(spec: &SourceSpec) -> Value {
     let settings = &spec.settings;
     let mut form = json!({
@@ -125,6 +136,7 @@ fn form(spec: &SourceSpec) -> Value {
         "protocol": spec.protocol,
         "url": spec.url,
         "topic": spec.topic,
+        "ca_pem": settings.access.ca_pem,
         "settings": {
             "id": settings.id,
             "type": settings.kind,
@@ -160,10 +172,14 @@ fn read(
     }
     let name = read_name(&fields, path_name, random);
     let protocol = read_protocol(&fields, rules.protocols);
-    let url = read_url(&fields, rules.urls);
+    let url = match protocol.as_deref() {
+        Some("websocket") => own::websocket::read_url(&fields, rules.urls),
+        _ => read_url(&fields, rules.urls),
+    };
     let topic = read_topic(&fields);
     let headers = read_headers(&fields, HeaderUse::Source);
-    let settings = read_settings(&fields, protocol.as_deref().unwrap_or_default(), rules);
+    let mut settings = read_settings(&fields, protocol.as_deref().unwrap_or_default(), rules);
+    settings.access = access::read(&fields, rules);
     let enabled = fields.flag("enabled").unwrap_or(true);
     Some(SourceSpec { name: name?, protocol: protocol?, url: url?, topic: topic?, headers, settings, enabled })
 }
@@ -239,11 +255,12 @@ fn read_settings(fields: &Fields<'_>, protocol: &str, rules: &SourceRules<'_>) -
         idle_timeout: settings.duration("idle_timeout", IDLE_TIMEOUT, "idle_timeout").unwrap_or(default.idle_timeout),
         max_event_bytes: settings.size("max_event_bytes", 1..=EVENT_BYTES_MAX).unwrap_or(default.max_event_bytes),
         own: own.map_or(OwnSettings::None, |own| (own.read)(&settings, rules)),
+        ..default
     }
 }
 
 /// RFC 6901 §3.
-fn read_json_pointer(settings: &Fields<'_>, name: &str) -> Option<String> {
+pub(super) fn read_json_pointer(settings: &Fields<'_>, name: &str) -> Option<String> {
     let given = settings.short_text(name)?;
     let escapes_are_sound = given.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']));
     if given.starts_with('/') && escapes_are_sound {

@@ -17,6 +17,11 @@ pub enum Auth {
         /// Its password.
         password: Secret,
     },
+    /// `authorization: Bearer …` (RFC 6750); of sources only.
+    Bearer {
+        /// The token.
+        token: Secret,
+    },
     /// A bearer token by client credentials (RFC 6749 §4.4).
     Oauth2 {
         /// Where tokens are given; canonical.

@@ -24,7 +24,7 @@ pub use keys::{
     generate_secret, generate_secret_of, parse_secret, parse_secret_of, public_key_of, read_scheme_word,
 };
 
-mod access;
+pub(in crate::model) mod access;
 pub mod form;
 mod judge;
 pub mod keys;
@@ -304,7 +304,7 @@ fn read(value: &Value, path_id: Option<&str>, rules: &Rules<'_>, errors: &Errors
         ordering,
         on_dead,
         verify: access::read_verify(&fields),
-        auth: access::read_auth(&fields, rules),
+        auth: access::read_auth(&fields, rules, access::KINDS),
         ca_pem: access::read_ca(&fields, rules),
         limit_group: parts::read_limit_group(&fields, rules),
         disable_after: fields.duration("disable_after", DISABLE_AFTER_RANGE, "disable_after").unwrap_or(DISABLE_AFTER),

@@ -56,6 +56,24 @@ impl EventLog for Memory {
         Ok(wanted.into_iter().filter_map(|seq| state.event(seq)).collect())
     }
 
+    async fn purge(&self, seq: Seq) -> Result<bool> {
+        let state = &mut *self.state();
+        let at = state.pages.partition_point(|page| page.last() < seq);
+        if let Some(page) = state.pages.get_mut(at)
+            && let Some(purged) = page.purged(seq)
+        {
+            let bounds = state.bounds.as_mut().expect("invariant: a log with pages has bounds");
+            bounds.bytes = bounds.bytes - page.bytes().len() as u64 + purged.bytes().len() as u64;
+            *page = purged;
+        }
+        if let Some(event) = state.kept.get_mut(&seq)
+            && let Some(purged) = event.page().purged(seq).and_then(|page| page.get(seq))
+        {
+            *event = purged;
+        }
+        Ok(state.event(seq).is_some())
+    }
+
     async fn bounds(&self) -> Result<Bounds> {
         Ok(self.state().bounds())
     }

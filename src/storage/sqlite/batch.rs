@@ -38,6 +38,8 @@ pub(super) struct Batch<'a> {
     ahead: Ahead,
     /// Page, `t_last`, `total`.
     pages: Vec<(Arc<Page>, Timestamp, u64)>,
+    /// Pages that take the place of others, and whether they are kept aside.
+    rewritten: Vec<(Arc<Page>, bool)>,
     resume_tokens: BTreeMap<String, ResumeToken>,
     fingerprints_from: Option<Seq>,
     fingerprints: Vec<FingerprintChunk>,
@@ -67,6 +69,7 @@ impl<'a> Batch<'a> {
             state,
             ahead: state.ahead(),
             pages: Vec::new(),
+            rewritten: Vec::new(),
             resume_tokens: BTreeMap::new(),
             fingerprints_from: None,
             fingerprints: Vec::new(),
@@ -106,6 +109,11 @@ impl<'a> Batch<'a> {
     pub(super) fn admit(&mut self, work: &Work) -> Result<Answer> {
         match work {
             Work::Append(append) => self.append(append).map(|()| Answer::Done),
+            Work::Rewrite { page, is_aside } => {
+                self.bytes += page.bytes().len();
+                self.rewritten.push((Arc::clone(page), *is_aside));
+                Ok(Answer::Done)
+            }
             Work::DropFingerprints(first) => {
                 self.fingerprints_from = self.fingerprints_from.max(Some(*first));
                 self.fingerprints.retain(|chunk| chunk.first >= *first);

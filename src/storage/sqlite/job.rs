@@ -1,12 +1,14 @@
 //! What the writer is asked to do and what it answers. Data only.
 
+use std::sync::Arc;
+
 use tokio::sync::oneshot;
 
 use super::administration;
 use crate::clock::Timestamp;
 use crate::model::source::SourceRecord;
 use crate::model::subscription::{Ordinal, SubscriptionRecord};
-use crate::model::{Seq, SubscriptionId};
+use crate::model::{Page, Seq, SubscriptionId};
 use crate::storage::{Append, Bounds, LateAppend, Lease, LedgerChange, LedgerTrim, LedgerTrimmed, Result};
 
 /// Something to be committed soon, together with whatever else waits.
@@ -20,6 +22,11 @@ pub(super) enum Work {
     Append(Append),
     /// Turned into an append when its group is put together.
     Late(LateAppend),
+    /// Put a page in the place of the one that begins where it does: in the log, or among what is kept aside.
+    Rewrite {
+        page: Arc<Page>,
+        is_aside: bool,
+    },
     DropFingerprints(Seq),
     Lease(u16),
     Commit(Vec<LedgerChange>),

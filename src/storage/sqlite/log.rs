@@ -80,6 +80,25 @@ impl EventLog for Sqlite {
         Ok(found.into_values().collect())
     }
 
+    async fn purge(&self, seq: Seq) -> Result<bool> {
+        // Retention moves events from the log aside: it must not do so with what is being rewritten.
+        let _turn = self.trimming.lock().await;
+        let found = {
+            let mut reader = self.readers.take().await?;
+            let keys = pages_of(&mut reader, &[seq]).await?;
+            let page = pages_at(&mut reader, &keys).await?.into_iter().find(|page| page.get(seq).is_some());
+            match page {
+                Some(page) => Some((page, false)),
+                None => kept(&mut reader, &[signed(seq.0)]).await?.pop().map(|event| (Arc::clone(event.page()), true)),
+            }
+        };
+        let Some((page, is_aside)) = found else { return Ok(false) };
+        if let Some(page) = page.purged(seq) {
+            self.ask(Work::Rewrite { page, is_aside }).await?;
+        }
+        Ok(true)
+    }
+
     async fn bounds(&self) -> Result<Bounds> {
         Ok(self.known_bounds())
     }

@@ -12,7 +12,7 @@ use hookcast::model::source::{SourceGap, SourceRecord, SourceSettings, SourceSpe
 use hookcast::model::{ResumeToken, Topic};
 use hookcast::net::fetch::Fetcher;
 use hookcast::net::tls::Tls;
-use hookcast::source::{Emission, EmitError, Emitter, ReconnectSettings, SourceContext, SourceStatus, Sources};
+use hookcast::source::{Emission, EmitError, Emitter, ReconnectSettings, Said, SourceContext, SourceStatus, Sources};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -129,6 +129,7 @@ async fn play(mut stream: TcpStream, script: Vec<Step>, seen: Arc<Mutex<Vec<Stri
 pub(crate) struct Recorder {
     emissions: Mutex<Vec<Emission>>,
     gaps: Mutex<Vec<SourceGap>>,
+    said: Mutex<Vec<Said>>,
     largest_batch: AtomicUsize,
     pub(crate) intake: Semaphore,
 }
@@ -138,6 +139,7 @@ impl Recorder {
         Arc::new(Self {
             emissions: Mutex::default(),
             gaps: Mutex::default(),
+            said: Mutex::default(),
             largest_batch: AtomicUsize::new(0),
             intake: Semaphore::new(batches),
         })
@@ -159,6 +161,11 @@ impl Recorder {
         self.gaps.lock().unwrap().clone()
     }
 
+    /// What upstreams said of themselves.
+    pub(crate) fn said(&self) -> Vec<Said> {
+        self.said.lock().unwrap().clone()
+    }
+
     pub(crate) fn largest_batch(&self) -> usize {
         self.largest_batch.load(Ordering::SeqCst)
     }
@@ -178,8 +185,12 @@ impl Emitter for Recorder {
         Ok(())
     }
 
-    async fn gap(&self, gap: SourceGap) {
+    async fn gap(&self, _: &SourceSpec, gap: SourceGap) {
         self.gaps.lock().unwrap().push(gap);
+    }
+
+    async fn said(&self, _: &SourceSpec, said: Said) {
+        self.said.lock().unwrap().push(said);
     }
 }
 

@@ -1,6 +1,8 @@
 //! What every log does.
 
 use hookcast::clock::Timestamp;
+use hookcast::model::event::DataForm;
+use hookcast::model::page::PURGED_EXTENSION;
 use hookcast::model::source::SourceGap;
 use hookcast::model::{ResumeToken, Seq};
 use hookcast::storage::{Append, Bounds, FingerprintChunk, StorageErrorKind, Store};
@@ -144,4 +146,35 @@ pub(crate) async fn many_small_appends_keep_count(store: &Store) {
     }
     assert_eq!(store.log.bounds().await.unwrap(), Bounds { first: Seq(1), head: Seq(300), bytes });
     assert_eq!(positions(store).await.len(), 300);
+}
+
+pub(crate) async fn purged_data_is_gone_and_everything_else_stays(store: &Store) {
+    append(store, vec![page(1, 5, 1), page(6, 5, 1)]).await;
+    let before = store.log.get(&(1..=10).map(Seq).collect::<Vec<_>>()).await.unwrap();
+    assert!(store.log.purge(Seq(3)).await.unwrap());
+    assert!(store.log.purge(Seq(3)).await.unwrap(), "again is no mistake");
+    assert!(store.log.purge(Seq(10)).await.unwrap());
+    for nowhere in [0, 11, u64::MAX >> 1] {
+        assert!(!store.log.purge(Seq(nowhere)).await.unwrap(), "{nowhere}");
+    }
+    let after = store.log.get(&(1..=10).map(Seq).collect::<Vec<_>>()).await.unwrap();
+    assert_eq!(seqs(&after), seqs(&before));
+    for (old, new) in before.iter().zip(&after) {
+        let is_purged = matches!(new.seq().0, 3 | 10);
+        let (old_fields, new_fields) = (old.fields(), new.fields());
+        assert_eq!(
+            (old_fields.id, old_fields.kind, old_fields.content_type),
+            (new_fields.id, new_fields.kind, new_fields.content_type)
+        );
+        assert_eq!((old.topic(), old.arrived_at()), (new.topic(), new.arrived_at()));
+        assert_eq!(new_fields.extensions().any(|extension| extension == (PURGED_EXTENSION, "true")), is_purged);
+        match (is_purged, new_fields.form) {
+            (false, _) => assert_eq!(old_fields.data, new_fields.data),
+            (true, DataForm::Json) => assert_eq!(new_fields.data, b"null"),
+            (true, _) => assert_eq!(new_fields.data, b""),
+        }
+    }
+    assert_eq!(positions(store).await, (1..=10).collect::<Vec<_>>());
+    append(store, vec![page(11, 1, 1)]).await;
+    assert_eq!(positions(store).await, (1..=11).collect::<Vec<_>>());
 }

@@ -54,6 +54,17 @@ pub(crate) async fn events_that_exceptions_need_outlive_the_log(store: &Store) {
     assert_eq!(kept[0].page().len(), 1);
 }
 
+pub(crate) async fn what_is_kept_aside_can_be_purged(store: &Store) {
+    append(store, vec![page(1, 3, 10), page(4, 3, 10)]).await;
+    put(store, vec![exception(1, 2, Retry, 5)]).await;
+    store.log.trim(Timestamp(11), NEVER, 100).await.unwrap();
+    assert!(store.log.purge(Seq(2)).await.unwrap());
+    assert!(!store.log.purge(Seq(1)).await.unwrap(), "retention took it");
+    let kept = store.log.get(&[Seq(2)]).await.unwrap();
+    assert_eq!(kept[0].fields().id, "event-2");
+    assert!(matches!(kept[0].fields().data, b"" | b"null"));
+}
+
 pub(crate) async fn an_event_needed_twice_goes_with_the_last_exception(store: &Store) {
     append(store, vec![page(1, 3, 10), page(4, 3, 10)]).await;
     put(store, vec![exception(1, 2, Retry, 5), exception(2, 2, Dead, 5)]).await;

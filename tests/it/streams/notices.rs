@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hookcast::egress::EgressSettings;
 
-use super::relay::{Relay, event, read_until, small};
+use super::relay::{Relay, event, read_until, small, within};
 
 fn get(path_and_query: &str) -> String {
     format!("GET /v1/topics/{path_and_query} HTTP/1.1\r\nhost: localhost\r\n\r\n")
@@ -112,5 +112,52 @@ async fn a_time_or_a_duration_is_a_beginning_too() {
     assert_eq!(later.seqs(1).await, [4]);
     assert_eq!(recent.seqs(1).await, [4]);
     assert_eq!(behind.seqs(2).await, [3, 4]);
+    relay.stop().await;
+}
+
+/// The JSON form of the gap from 6 to 90.
+const GAP: &str = r#"{"specversion":"1.0","id":"gap-6-90","source":"/hookcast","type":"hookcast.gap","topic":"hookcast.stream","seq":"90","datacontenttype":"application/json","data":{"from":6,"to":90}}"#;
+
+#[actix_web::test]
+async fn every_format_tells_of_a_gap_in_its_own_way() {
+    let relay = Relay::start(small(), 1).await;
+    for _ in 0..10 {
+        relay.publish("a", 10).await;
+    }
+    relay.trim().await;
+    for (format, told) in [
+        ("ndjson", format!("{GAP}\n")),
+        ("json-seq", format!("\u{1e}{GAP}\n")),
+        ("length", format!("{}\r\n{GAP}\r\n", GAP.len() + 2)),
+        ("html", format!("\">parent.hookcast({GAP})</script>\n")),
+        ("multipart", "ce-type: hookcast.gap\r\n\r\n{\"from\":6,\"to\":90}\r\n--".to_owned()),
+    ] {
+        let response = reqwest::get(relay.url(&format!("a/stream?since=5&limit=10&format={format}"))).await.unwrap();
+        let body = within(response.text()).await.unwrap();
+        let at = body.find(&told).unwrap_or_else(|| panic!("{format}: no {told:?} in {body}"));
+        assert!(body.find("\"n\":91").is_some_and(|first| first > at), "{format}: the gap comes first");
+        assert!(body.contains("\"n\":100"), "{format}");
+    }
+    relay.stop().await;
+}
+
+#[actix_web::test]
+async fn a_format_without_notices_ends_at_a_gap_and_says_in_its_head_what_it_can() {
+    let relay = Relay::start(small(), 1).await;
+    for _ in 0..10 {
+        relay.publish("a", 10).await;
+    }
+    relay.trim().await;
+    let before = reqwest::get(relay.url("a/stream?since=5&format=raw")).await.unwrap();
+    assert_eq!(before.headers()["hookcast-gap"], "6-90");
+    assert_eq!(within(before.text()).await.unwrap(), "", "a stream without an end of its own ends");
+    let behind = reqwest::get(relay.url("a/stream?since=90&format=raw&limit=2")).await.unwrap();
+    assert!(!behind.headers().contains_key("hookcast-gap"));
+    assert_eq!(within(behind.text()).await.unwrap(), "{\"n\":91}\n{\"n\":92}\n");
+    let beyond = reqwest::get(relay.url("a/stream?since=1000&format=raw&limit=1")).await.unwrap();
+    assert_eq!(beyond.headers()["hookcast-reset"], "100");
+    relay.publish("a", 1).await;
+    assert_eq!(within(beyond.text()).await.unwrap(), "{\"n\":101}\n");
+    assert_eq!(relay.counts().gaps, 1);
     relay.stop().await;
 }

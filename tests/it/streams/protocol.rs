@@ -7,7 +7,14 @@ use super::relay::{Lines, Relay, event, read_to_end, read_until, small, within};
 #[actix_web::test]
 async fn the_head_comes_at_once_and_forbids_gathering() {
     let relay = Relay::start(small(), 1024).await;
-    for (format, media_type) in [("ndjson", "application/x-ndjson"), ("sse", "text/event-stream")] {
+    for (format, media_type) in [
+        ("ndjson", "application/x-ndjson"),
+        ("sse", "text/event-stream"),
+        ("json-seq", "application/json-seq"),
+        ("raw", "application/octet-stream"),
+        ("length", "application/json"),
+        ("html", "text/html; charset=utf-8"),
+    ] {
         let request = Client::new().get(relay.url(&format!("a/stream?format={format}"))).header("accept-encoding", "gzip, br");
         let response = within(request.send()).await.unwrap();
         let header = |name: &str| response.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
@@ -16,6 +23,8 @@ async fn the_head_comes_at_once_and_forbids_gathering() {
         assert_eq!(header("cache-control").as_deref(), Some("no-store, no-transform"));
         assert_eq!(header("x-accel-buffering").as_deref(), Some("no"));
         assert_eq!(header("x-content-type-options").as_deref(), Some("nosniff"));
+        assert_eq!(header("incremental").as_deref(), Some("?1"));
+        assert_eq!(header("vary").as_deref(), Some("accept"));
         assert_eq!(header("content-encoding"), None);
         assert_eq!(header("content-length"), None);
     }

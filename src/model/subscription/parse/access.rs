@@ -9,6 +9,10 @@ use crate::model::subscription::{Auth, Secret, Verify};
 const CREDENTIAL_BYTES_MAX: usize = 1024;
 /// Longest PEM text, in bytes.
 const PEM_BYTES_MAX: usize = 64 * 1024;
+/// Kinds of credentials towards an endpoint.
+pub(in crate::model) const KINDS: &[&str] = &["basic", "oauth2", "mtls"];
+/// Kinds of credentials towards an upstream.
+pub(in crate::model) const SOURCE_KINDS: &[&str] = &["basic", "oauth2", "mtls", "bearer"];
 /// Most scopes of one token.
 const SCOPES_MAX: usize = 32;
 
@@ -22,25 +26,31 @@ pub(super) fn read_verify(fields: &Fields<'_>) -> Verify {
 }
 
 /// Reads `ca_pem`: one or more certificates.
-pub(super) fn read_ca(fields: &Fields<'_>, rules: &Rules<'_>) -> Option<Box<str>> {
+pub(in crate::model) fn read_ca(fields: &Fields<'_>, rules: &Rules<'_>) -> Option<Box<str>> {
     let given = pem(fields, "ca_pem")?;
     rules.texts.certificates(given).map_err(|problem| fields.refuse("ca_pem", "certificate", problem)).ok()?;
     Some(given.into())
 }
 
-/// Reads `auth`: exactly one kind.
-pub(super) fn read_auth(fields: &Fields<'_>, rules: &Rules<'_>) -> Option<Box<Auth>> {
-    let auth = fields.object("auth", &["basic", "oauth2", "mtls"])?;
-    let kinds = ["basic", "oauth2", "mtls"].iter().filter(|kind| auth.get(kind).is_some()).count();
-    if kinds != 1 {
-        fields.refuse("auth", "auth", format!("names {kinds} kinds; allowed: one of basic, oauth2, mtls"));
+/// Reads `auth`: exactly one of `kinds`.
+pub(in crate::model) fn read_auth(fields: &Fields<'_>, rules: &Rules<'_>, kinds: &[&str]) -> Option<Box<Auth>> {
+    let auth = fields.object("auth", kinds)?;
+    let named = kinds.iter().filter(|kind| auth.get(kind).is_some()).count();
+    if named != 1 {
+        fields.refuse("auth", "auth", format!("names {named} kinds; allowed: one of {}", kinds.join(", ")));
         return None;
     }
     if fields.get("headers").and_then(|headers| headers.as_object()).is_some_and(has_authorization) && auth.get("mtls").is_none()
     {
         fields.refuse("auth", "auth", "stands beside a header `authorization`; leave one of them out");
     }
-    read_basic(&auth).or_else(|| read_oauth2(&auth, rules)).or_else(|| read_mtls(&auth, rules)).map(Box::new)
+    let read = read_basic(&auth).or_else(|| read_oauth2(&auth, rules)).or_else(|| read_mtls(&auth, rules));
+    read.or_else(|| read_bearer(&auth)).map(Box::new)
+}
+
+fn read_bearer(auth: &Fields<'_>) -> Option<Auth> {
+    auth.get("bearer")?;
+    Some(Auth::Bearer { token: Secret::trusted(credential(auth, "bearer")?.to_owned()) })
 }
 
 fn has_authorization(headers: &serde_json::Map<String, serde_json::Value>) -> bool {

@@ -92,22 +92,24 @@ fn one_or_list(signatures: &[Signature], form: impl Fn(&Signature) -> Value) -> 
     }
 }
 
-fn auth_shown(auth: &Auth) -> Value {
+pub(in crate::model) fn auth_shown(auth: &Auth) -> Value {
     match auth {
         Auth::Basic { username, .. } => json!({ "basic": { "username": username } }),
         Auth::Oauth2 { token_url, client_id, scopes, .. } => {
             json!({ "oauth2": { "token_url": token_url, "client_id": client_id, "scopes": scopes } })
         }
         Auth::Mtls { cert_pem, .. } => json!({ "mtls": { "cert_pem": cert_pem } }),
+        Auth::Bearer { .. } => json!({ "bearer": {} }),
     }
 }
 
-fn auth_whole(auth: &Auth) -> Value {
+pub(in crate::model) fn auth_whole(auth: &Auth) -> Value {
     let mut form = auth_shown(auth);
     match auth {
         Auth::Basic { password, .. } => form["basic"]["password"] = json!(password.expose()),
         Auth::Oauth2 { client_secret, .. } => form["oauth2"]["client_secret"] = json!(client_secret.expose()),
         Auth::Mtls { key_pem, .. } => form["mtls"]["key_pem"] = json!(key_pem.expose()),
+        Auth::Bearer { token } => form["bearer"] = json!(token.expose()),
     }
     form
 }

@@ -53,6 +53,11 @@ impl Batch<'_> {
             script.bind(signed(page.first().0)).bind(signed(page.len() as u64)).bind(t_last.0).bind(signed(*total));
             script.bind(topics(page)).bind(page.bytes().to_vec());
         });
+        for (page, is_aside) in &self.rewritten {
+            let table =
+                if *is_aside { "UPDATE kept SET event = ? WHERE seq = ?" } else { "UPDATE log SET data = ? WHERE first = ?" };
+            script.statement(table).bind(page.bytes().to_vec()).bind(signed(page.first().0));
+        }
         for (name, token) in &self.resume_tokens {
             script.statement("UPDATE sources SET resume_token = ? WHERE name = ?");
             script.bind(token.as_str().to_owned()).bind(name.clone());
