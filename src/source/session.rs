@@ -84,7 +84,7 @@ impl Session {
     ) -> Self {
         Self {
             mapper: EventMapper::new(&spec, seed),
-            policy: Reconnect::new(context.reconnect, spec.settings.own.profile()),
+            policy: Reconnect::of_profile(context.reconnect, spec.settings.own.profile()),
             resume: status.resume_token(),
             position: status.resume_token(),
             batch: Vec::new(),
@@ -130,6 +130,13 @@ impl Session {
             let gap = SourceGap { source: self.spec.name.clone(), from, to: now, at_seq: Seq::ZERO };
             self.context.emitter.gap(&self.spec, gap).await;
         }
+    }
+
+    /// Is called instead of calling: counts as connected until it is stopped. There is no gap, because who calls tries again.
+    pub async fn stand(&mut self) -> Ending {
+        self.status.connected();
+        self.stop.cancelled().await;
+        Ending::cancelled()
     }
 
     /// The next bytes of a body; `None` at its clean end.

@@ -16,6 +16,7 @@ const READER: &str = "hc_reader_0123456789abcdef0123456789abcde";
 const TENANT: &str = "hc_tenant_0123456789abcdef0123456789abcde";
 const LOOKER: &str = "hc_looker_0123456789abcdef0123456789abcde";
 const PAGE: &str = "https://pages.example";
+const BROWSER: (&str, &str) = ("user-agent", "Mozilla/5.0 (X11; Linux x86_64)");
 
 fn token(token: &str, scopes: &[Scope], topics: &[&str], streams: Option<u32>) -> TokenEntry {
     TokenEntry {
@@ -59,6 +60,14 @@ impl Edge {
     }
 }
 
+/// The status of a WebSocket handshake.
+async fn upgrade(edge: &Edge, path_and_query: &str) -> u16 {
+    let request = edge.client.get(edge.url(&format!("/v1/topics/{path_and_query}")));
+    let request = request.header("connection", "upgrade").header("upgrade", "websocket").header("sec-websocket-version", "13");
+    let response = request.header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==").send().await.unwrap();
+    response.status().as_u16()
+}
+
 #[tokio::test]
 async fn a_ticket_opens_every_way_of_reading_and_nothing_else() {
     let edge = guarded(None).await;
@@ -74,6 +83,9 @@ async fn a_ticket_opens_every_way_of_reading_and_nothing_else() {
     }
     let conduit = format!("/v1/topics/acme.b/stream?format=conduit&heartbeat=1s&ticket={ticket}");
     assert_eq!(edge.client.get(edge.url(&conduit)).send().await.unwrap().text().await.unwrap(), "null");
+    assert_eq!(upgrade(&edge, &format!("acme.b/stream?ticket={ticket}")).await, 101);
+    assert_eq!(upgrade(&edge, &format!("acme.c/stream?ticket={ticket}")).await, 403);
+    assert_eq!(upgrade(&edge, "acme.b/stream?ticket=hct_wrong").await, 401);
     for path in [
         "acme.**/events?",
         "acme.c/events?",
@@ -148,7 +160,6 @@ async fn without_tokens_no_page_of_another_site_reads_a_script() {
         let request = headers.iter().fold(edge.client.get(path), |request, (name, value)| request.header(*name, *value));
         request.send().await.unwrap().status().as_u16()
     };
-    const BROWSER: (&str, &str) = ("user-agent", "Mozilla/5.0 (X11; Linux x86_64)");
     assert_eq!(ask(&[]).await, 200);
     assert_eq!(
         ask(&[BROWSER, ("sec-fetch-site", "same-origin"), ("sec-fetch-mode", "no-cors"), ("sec-fetch-dest", "script")]).await,
