@@ -22,6 +22,7 @@ use crate::follow::Follow;
 use crate::http::audit::Audit;
 use crate::http::auth::{Auth, AuthSettings, Scope, TokenEntry};
 use crate::http::tokens::Tokens;
+use crate::http::webhook::Senders;
 use crate::http::websub::Door;
 use crate::http::{DefinitionDefaults, HttpLimits, HttpState, ServerSettings};
 use crate::ingest::{DedupeSettings, Ingest};
@@ -158,6 +159,7 @@ impl App {
             tokens,
             audit,
             hub: Some(Door::new(hub::start(config, &ground, &registry))),
+            senders: Senders::default(),
             registry,
             sources: source_registry,
             follow: ground.follow.clone(),

@@ -8,6 +8,7 @@ use std::time::Duration;
 pub(crate) mod judge;
 pub(crate) mod receiver;
 pub(crate) mod relay;
+pub(crate) mod sender;
 pub(crate) mod upstream;
 
 pub(crate) use receiver::{Answer, Delivery, Receiver};
