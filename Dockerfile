@@ -37,7 +37,8 @@ ENV HOOKCAST__SERVER__LISTEN=0.0.0.0:8080 \
 WORKDIR /etc/hookcast
 USER 65532:65532
 VOLUME /data
-EXPOSE 8080
+# Streams without HTTP have a port of their own once HOOKCAST__SERVER__TCP_LISTEN is set, such as 0.0.0.0:8081.
+EXPOSE 8080 8081
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 CMD ["hookcast", "health"]
 ENTRYPOINT ["hookcast"]

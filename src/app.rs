@@ -50,8 +50,10 @@ const STOP_GRACE: Duration = Duration::from_secs(25);
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
     /// The address cannot be listened on.
-    #[error("cannot listen on {address}: {source}; choose another server.listen")]
+    #[error("cannot listen on {address}: {source}; choose another server.{key}")]
     Listen {
+        /// The key that names it.
+        key: &'static str,
         /// The address.
         address: SocketAddr,
         /// What the system said.
@@ -91,6 +93,7 @@ pub fn storage_exit_code(kind: StorageErrorKind) -> u8 {
 /// A running relay.
 pub struct App {
     address: SocketAddr,
+    tcp_address: Option<SocketAddr>,
     server: ServerHandle,
     serving: actix_web::rt::task::JoinHandle<std::io::Result<()>>,
     sources: Arc<Sources>,
@@ -124,13 +127,16 @@ impl App {
         }
         // Storage first: a second relay on the same data is told so, whatever the address says.
         let ground = Ground::open(config).await?;
-        let (listener, address) = match listen(config.server.listen) {
+        let bound = bind("listen", config.server.listen)
+            .and_then(|http| Ok((http, config.server.tcp_listen.map(|address| bind("tcp_listen", address)).transpose()?)));
+        let ((listener, address), plain) = match bound {
             Ok(bound) => bound,
-            Err(source) => {
+            Err(error) => {
                 ground.store.close().await;
-                return Err(AppError::Listen { address: config.server.listen, source });
+                return Err(error);
             }
         };
+        let (plain, tcp_address) = plain.unzip();
         let (registry, source_registry) = (
             Registry::open(Arc::clone(&ground.store.catalog)).await?,
             SourceRegistry::open(Arc::clone(&ground.store.catalog)).await?,
@@ -180,18 +186,27 @@ impl App {
             clock: Arc::clone(&ground.clock),
         });
         let settings = ServerSettings { workers: cores(), ..ServerSettings::default() };
-        let server = crate::http::serve(listener, state, settings, &egress)
-            .map_err(|source| AppError::Listen { address: config.server.listen, source })?;
+        let server = crate::http::serve_both(listener, plain, state, settings, &egress).map_err(|source| AppError::Listen {
+            key: "listen",
+            address: config.server.listen,
+            source,
+        })?;
         let handle = server.handle();
         let serving = actix_web::rt::spawn(server);
         let Ground { store, closing, .. } = ground;
-        Ok(Self { address, server: handle, serving, sources, lanes, notices_end, ingest, leader, store, closing })
+        Ok(Self { address, tcp_address, server: handle, serving, sources, lanes, notices_end, ingest, leader, store, closing })
     }
 
     /// Where it listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where it listens for clients without HTTP.
+    #[must_use]
+    pub fn tcp_address(&self) -> Option<SocketAddr> {
+        self.tcp_address
     }
 
     /// Ends it in order: intake, what is in flight, progress, streams, storage.
@@ -293,6 +308,10 @@ async fn open_store(config: &Config) -> Result<Store, AppError> {
         seals: config.secrets.seals(),
     };
     Ok((backend.open)(settings).await?)
+}
+
+fn bind(key: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), AppError> {
+    listen(address).map_err(|source| AppError::Listen { key, address, source })
 }
 
 fn listen(address: SocketAddr) -> std::io::Result<(TcpListener, SocketAddr)> {

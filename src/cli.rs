@@ -21,6 +21,7 @@ mod client;
 mod data;
 mod demo;
 mod directory;
+mod doctor;
 mod health;
 mod listen;
 mod output;
@@ -70,6 +71,8 @@ pub type Starting = Pin<Box<dyn Future<Output = Result<Relay, Exit>>>>;
 pub struct Relay {
     /// Where it listens.
     pub address: SocketAddr,
+    /// Where it listens for clients without HTTP.
+    pub tcp_address: Option<SocketAddr>,
     /// Ends it in order.
     pub stop: Pin<Box<dyn Future<Output = ()>>>,
 }
@@ -115,6 +118,8 @@ enum Command {
     Publish(publish::PublishArgs),
     /// The subscriptions of a running relay: list, add, show, export, import.
     Subs(subs::SubsArgs),
+    /// Find out what stands between a relay and its clients, and what to set there.
+    Doctor(doctor::DoctorArgs),
     /// Make a token.
     Token(token::TokenArgs),
     /// Copy the database, also while the relay runs.
@@ -179,6 +184,7 @@ impl Cli {
             Command::Tail(args) => tail::run(args).await,
             Command::Publish(args) => publish::run(args).await,
             Command::Subs(args) => subs::run(args).await,
+            Command::Doctor(args) => doctor::run(args).await,
             Command::Token(args) => token::run(args).await,
             Command::Backup(args) => data::back_up(args, &program).await,
             Command::Restore(args) => data::restore(args, &program).await,

@@ -78,6 +78,8 @@ pub struct Config {
 pub struct Server {
     /// Address and port; port 0 takes any free port. Beyond loopback only with tokens.
     pub listen: SocketAddr,
+    /// Address and port of streams without HTTP, under the same rules; none = there is no such door.
+    pub tcp_listen: Option<SocketAddr>,
     /// Names under which the relay is reached: without tokens the only ones a `Host` header may have besides the loopback
     /// ones; never a target of its own deliveries.
     pub hosts: Vec<String>,
@@ -229,7 +231,12 @@ pub struct Token {
 
 impl Default for Server {
     fn default() -> Self {
-        Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)), hosts: Vec::new(), cors_origins: Vec::new() }
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            tcp_listen: None,
+            hosts: Vec::new(),
+            cors_origins: Vec::new(),
+        }
     }
 }
 
@@ -325,9 +332,8 @@ impl Config {
     #[must_use]
     pub fn egress_rules(&self) -> EgressRules {
         let mut own = self.server.hosts.clone();
-        if self.server.listen.port() != 0 {
-            own.push(self.server.listen.to_string());
-        }
+        let doors = std::iter::once(self.server.listen).chain(self.server.tcp_listen);
+        own.extend(doors.filter(|address| address.port() != 0).map(|address| address.to_string()));
         EgressRules::new(self.network.allow.clone(), self.network.allow_http, self.network.resolver, own)
     }
 

@@ -27,6 +27,7 @@ pub mod format;
 pub mod gather;
 pub mod handover;
 mod history;
+pub mod plain;
 mod ring;
 mod segment;
 mod sleepers;
@@ -156,10 +157,14 @@ impl Egress {
         Self(Arc::new(Shared { follow, clock, closing, settings, counters: Arc::default() }))
     }
 
-    /// The part of one server worker; to be called on its thread.
+    /// The part of one server worker; to be called on its thread, where everybody who asks gets the same.
     #[must_use]
     pub fn worker(&self) -> Worker {
-        Worker(Rc::new(State::new(self.clone())))
+        Worker(State::of_thread(self))
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// The numbers for metrics.

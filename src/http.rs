@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use actix_cors::Cors;
 use actix_http::HttpService;
-use actix_service::map_config;
+use actix_service::{fn_service, map_config};
 use actix_web::body::MessageBody;
 use actix_web::dev::{AppConfig, Server, ServiceFactory, ServiceRequest, ServiceResponse};
 use actix_web::guard::{self, GuardContext};
@@ -47,6 +47,7 @@ mod quota;
 mod sources;
 mod streams;
 mod subscriptions;
+pub mod tcp;
 mod tickets;
 pub mod tokens;
 mod views;
@@ -192,6 +193,20 @@ impl Default for ServerSettings {
 /// # Errors
 /// When the listener cannot be used.
 pub fn serve(listener: TcpListener, state: Arc<HttpState>, settings: ServerSettings, egress: &Egress) -> io::Result<Server> {
+    serve_both(listener, None, state, settings, egress)
+}
+
+/// [`serve`], and beside it the door without HTTP ([`tcp`]) on a listener of its own, by the same workers.
+///
+/// # Errors
+/// When a listener cannot be used.
+pub fn serve_both(
+    listener: TcpListener,
+    plain: Option<TcpListener>,
+    state: Arc<HttpState>,
+    settings: ServerSettings,
+    egress: &Egress,
+) -> io::Result<Server> {
     let egress = egress.clone();
     let builder = Server::build();
     let draining = builder.graceful_shutdown_signal();
@@ -201,6 +216,16 @@ pub fn serve(listener: TcpListener, state: Arc<HttpState>, settings: ServerSetti
         .max_concurrent_connections(settings.connections_max)
         .shutdown_timeout(settings.shutdown_timeout.as_secs())
         .disable_signals();
+    let builder = match plain {
+        None => builder,
+        Some(plain) => {
+            let (state, egress) = (Arc::clone(&state), egress.clone());
+            builder.listen("hookcast-tcp", plain, move || {
+                let (state, worker) = (Arc::clone(&state), egress.worker());
+                fn_service(move |socket| tcp::serve(socket, Arc::clone(&state), worker.clone()))
+            })?
+        }
+    };
     let server = builder.listen("hookcast", listener, move || {
         let draining = draining.clone();
         let http = HttpService::build()

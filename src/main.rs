@@ -32,7 +32,7 @@ fn leave_no_core() {
 
 async fn start(config: Config) -> Result<Relay, Exit> {
     let app = App::start(&config).await.map_err(|error| Exit::new(error.exit_code(), error.to_string()))?;
-    Ok(Relay { address: app.address(), stop: Box::pin(app.stop()) })
+    Ok(Relay { address: app.address(), tcp_address: app.tcp_address(), stop: Box::pin(app.stop()) })
 }
 
 /// Runs a relay until the first signal; a second one ends the process at once, which loses nothing that was accepted.
@@ -42,6 +42,9 @@ async fn serve(config: Config) -> Result<(), Exit> {
     let relay = start(config).await?;
     // Whoever started us with port 0 reads the address here; if nobody reads, there is nobody to tell.
     let _ = writeln!(std::io::stdout(), "hookcast is listening on http://{}/", relay.address);
+    if let Some(address) = relay.tcp_address {
+        let _ = writeln!(std::io::stdout(), "hookcast is listening on tcp://{address}");
+    }
     stop.wait().await;
     tracing::info!("stopping; a second signal stops at once");
     tokio::select! {

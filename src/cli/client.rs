@@ -8,6 +8,7 @@ use url::Url;
 use super::{EXIT_FAILED, Exit, RelayArgs};
 use crate::net::dial::Gate;
 use crate::net::fetch::{FetchError, FetchRequest, FetchResponse, Fetcher, HeaderMap, HeaderName, HeaderValue, Method};
+use crate::net::socket::Socket;
 use crate::net::tls::Tls;
 use crate::net::{AllowEntry, EgressRules, ResolverChoice, Target};
 
@@ -72,6 +73,17 @@ impl Place {
             path.pop_if_empty().extend(segments);
         }
         url
+    }
+
+    /// What goes out with every request: the token, and who asks.
+    pub(super) fn headers(&self) -> &HeaderMap {
+        &self.headers
+    }
+
+    /// Connects, for what leaves HTTP behind.
+    pub(super) async fn socket(&self, url: &Url) -> Result<Socket, FetchError> {
+        let target = Target::parse(url.as_str()).map_err(|error| FetchError::Protocol(error.to_string()))?;
+        Ok(self.fetcher.open(&target).await?)
     }
 
     /// The URL named.

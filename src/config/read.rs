@@ -22,7 +22,7 @@ use crate::storage::{BACKENDS, Durability};
 
 /// Sections and their keys.
 pub(super) const KEYS: &[(&str, &[&str])] = &[
-    ("server", &["listen", "hosts", "cors_origins"]),
+    ("server", &["listen", "tcp_listen", "hosts", "cors_origins"]),
     ("storage", &["url", "durability"]),
     ("retention", &["max_age", "max_bytes", "dead_letters_max_age"]),
     ("history", &["attempts", "max_age", "max_bytes"]),
@@ -80,13 +80,15 @@ fn read(value: &Value, env: &[(String, String)], protocols: &[&str], errors: &Er
     let texts = config.texts();
     config.sources = sources(&root, &SourceRules { urls: &judge, protocols, texts: &texts });
     config.subscriptions = subscriptions(&root, &Rules { timeout, max_in_flight, texts: &texts, ..Rules::new(&judge) });
-    if !config.server.listen.ip().is_loopback() && config.auth.tokens.is_empty() {
-        let detail = format!(
-            "{} is open to other machines while there are no tokens; allowed: a loopback address, or tokens in [auth] or {}",
-            config.server.listen,
-            super::ADMIN_TOKEN_VARIABLE
-        );
-        errors.push("/server/listen", "tokens_required", detail);
+    let doors = [("/server/listen", Some(config.server.listen)), ("/server/tcp_listen", config.server.tcp_listen)];
+    for (pointer, address) in doors.iter().filter_map(|(pointer, address)| Some((*pointer, (*address)?))) {
+        if !address.ip().is_loopback() && config.auth.tokens.is_empty() {
+            let detail = format!(
+                "{address} is open to other machines while there are no tokens; allowed: a loopback address, or tokens in [auth] or {}",
+                super::ADMIN_TOKEN_VARIABLE
+            );
+            errors.push(pointer, "tokens_required", detail);
+        }
     }
     Some(config)
 }
@@ -103,15 +105,17 @@ impl UrlJudge for Judge<'_> {
 
 fn server(fields: &Fields<'_>) -> Server {
     let default = Server::default();
-    let listen = fields.text("listen").and_then(|given| {
+    let address = |name: &str, given: &str| {
         let parsed = given.parse().ok();
         if parsed.is_none() {
             let detail =
                 format!("{} is no address; allowed: an IP address and a port, such as \"127.0.0.1:8080\"", quoted(given));
-            fields.refuse("listen", "address", detail);
+            fields.refuse(name, "address", detail);
         }
         parsed
-    });
+    };
+    let listen = fields.text("listen").and_then(|given| address("listen", given));
+    let tcp_listen = fields.text("tcp_listen").filter(|given| !given.is_empty()).and_then(|given| address("tcp_listen", given));
     let hosts = texts(fields, "hosts", "host", "a host name, with or without a port", |given| {
         !given.is_empty() && given.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b))
     });
@@ -119,7 +123,7 @@ fn server(fields: &Fields<'_>) -> Server {
         let parsed = url::Url::parse(given).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
         parsed.is_some_and(|url| url.origin().ascii_serialization() == *given)
     });
-    Server { listen: listen.unwrap_or(default.listen), hosts, cors_origins }
+    Server { listen: listen.unwrap_or(default.listen), tcp_listen, hosts, cors_origins }
 }
 
 fn storage(fields: &Fields<'_>) -> Storage {

@@ -16,6 +16,7 @@ mod length;
 mod list;
 mod multipart;
 mod ndjson;
+mod nul;
 mod raw;
 mod sse;
 mod ws;
@@ -157,6 +158,8 @@ pub const WEBSOCKET: &str = ws::FORMAT.name;
 
 /// Elements of a JSON list, each with a comma behind it; for answers that end.
 pub static LIST: Format = list::FORMAT;
+/// JSON forms that end in NUL; for connections without HTTP, where nothing else says a format.
+pub static NUL_ENDED: Format = nul::FORMAT;
 
 impl Format {
     /// Whether nothing is sent into silence.

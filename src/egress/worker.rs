@@ -4,7 +4,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
 use tokio::sync::Semaphore;
 
@@ -18,6 +18,11 @@ use crate::model::{Event, Seq, Topic};
 const LOADS_MAX: usize = 4;
 /// Topics whose rings are remembered.
 const MEMO_TOPICS_MAX: usize = 4_096;
+
+thread_local! {
+    /// The workers of this thread that somebody uses: one, unless tests run several relays on it.
+    static OF_THREAD: RefCell<Vec<Weak<State>>> = const { RefCell::new(Vec::new()) };
+}
 
 /// The streams of one worker.
 pub(super) struct State {
@@ -41,7 +46,20 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(egress: Egress) -> Self {
+    /// The streams of this thread: all doors of a worker share its rings.
+    pub(super) fn of_thread(egress: &Egress) -> Rc<Self> {
+        OF_THREAD.with_borrow_mut(|known| {
+            known.retain(|state| state.strong_count() > 0);
+            let shared = known.iter().filter_map(Weak::upgrade).find(|state| state.egress.is(egress));
+            shared.unwrap_or_else(|| {
+                let state = Rc::new(Self::new(egress.clone()));
+                known.push(Rc::downgrade(&state));
+                state
+            })
+        })
+    }
+
+    fn new(egress: Egress) -> Self {
         let closing = Cell::new(egress.is_closing());
         // Without random bytes readers only come back less spread out.
         let spread = Cell::new(getrandom::u32().unwrap_or_default());

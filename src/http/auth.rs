@@ -4,6 +4,7 @@
 //! its own machine: only a `Host` that means this relay is answered, and pages of other sites are refused (DNS rebinding,
 //! cross-site requests). Proxy headers are never believed. Knows no endpoint. What a token has in use is counted in [`usage`].
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -188,25 +189,18 @@ impl Auth {
             }
             return Ok(Caller { held: None, ticket: None });
         }
-        let entry = match bearer(request.headers()) {
-            None => return Err(unauthorized("send `Authorization: Bearer <token>`")),
-            Some(token) => {
-                let known = Arc::clone(&self.tokens.read().unwrap_or_else(PoisonError::into_inner));
-                find(token, &known, self.clock.now())
-            }
-        };
-        let Some(entry) = entry else { return Err(self.guessed(request, "the token is not known, or no longer valid")) };
-        remember(request, scope, &entry.entry);
-        if !entry.entry.scopes.contains(&scope) {
-            let detail = format!("the token `{}` lacks the scope `{}`", entry.entry.name, scope.word());
-            return Err(Problem::new(problem::SCOPE, detail));
-        }
-        Ok(Caller { held: Some(entry), ticket: None })
+        let token = bearer(request.headers()).ok_or_else(|| unauthorized("send `Authorization: Bearer <token>`"))?;
+        let held = self.holder(token, request.peer_addr().map(|address| address.ip()))?;
+        remember(request, scope, &held.entry);
+        allowed(held, scope)
     }
 
     /// Refuses a token or ticket that is not known, and counts it.
     fn guessed(&self, request: &HttpRequest, detail: &'static str) -> Problem {
-        let peer = request.peer_addr().map(|address| address.ip());
+        self.guessed_by(request.peer_addr().map(|address| address.ip()), detail)
+    }
+
+    fn guessed_by(&self, peer: Option<IpAddr>, detail: &'static str) -> Problem {
         match self.guesses.note(peer, self.clock.now()) {
             Some(wait_s) => {
                 Problem::new(problem::TOO_MANY_REQUESTS, "too many unknown tokens came from this address").retry_after(wait_s)
@@ -214,6 +208,32 @@ impl Auth {
             None => unauthorized(detail),
         }
     }
+
+    /// [`Auth::require`] where there are no headers: finds out whose token it is that `peer` sent.
+    ///
+    /// # Errors
+    /// As [`Auth::require`].
+    pub fn require_token(&self, token: Option<&[u8]>, peer: Option<IpAddr>, scope: Scope) -> Result<Caller, Problem> {
+        if !self.has_tokens() {
+            return Ok(Caller { held: None, ticket: None });
+        }
+        allowed(self.holder(token.ok_or_else(|| unauthorized("this relay asks for a token"))?, peer)?, scope)
+    }
+
+    /// Who holds a token; a bad one is counted.
+    fn holder(&self, token: &[u8], peer: Option<IpAddr>) -> Result<Arc<Held>, Problem> {
+        let known = Arc::clone(&self.tokens.read().unwrap_or_else(PoisonError::into_inner));
+        let held = find(token, &known, self.clock.now());
+        held.ok_or_else(|| self.guessed_by(peer, "the token is not known, or no longer valid"))
+    }
+}
+
+fn allowed(held: Arc<Held>, scope: Scope) -> Result<Caller, Problem> {
+    if held.entry.scopes.contains(&scope) {
+        return Ok(Caller { held: Some(held), ticket: None });
+    }
+    let detail = format!("the token `{}` lacks the scope `{}`", held.entry.name, scope.word());
+    Err(Problem::new(problem::SCOPE, detail))
 }
 
 /// A token in force, with what it has in use already if it was in force before.

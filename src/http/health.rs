@@ -8,9 +8,12 @@ use super::HttpState;
 use super::auth::Scope;
 use super::problem::Problem;
 
-/// `GET /healthz`: the process answers.
+/// `GET /healthz`: the process answers, and says which version it is.
 pub(super) async fn alive() -> HttpResponse {
-    HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "no-store")).json(serde_json::json!({ "status": "ok" }))
+    HttpResponse::Ok()
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .insert_header(("hookcast-version", env!("CARGO_PKG_VERSION")))
+        .json(serde_json::json!({ "status": "ok" }))
 }
 
 /// `GET /readyz`: a write to storage would go through.

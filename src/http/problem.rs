@@ -146,6 +146,12 @@ impl Problem {
         self.0.slug
     }
 
+    /// What a person can do about it.
+    #[must_use]
+    pub fn detail(&self) -> &str {
+        &self.0.detail
+    }
+
     /// Its status.
     #[must_use]
     pub fn status(&self) -> StatusCode {

@@ -5,7 +5,9 @@
 use std::future::Future;
 use std::time::Duration;
 
+pub(crate) mod cutter;
 pub(crate) mod judge;
+pub(crate) mod proxy;
 pub(crate) mod receiver;
 pub(crate) mod relay;
 pub(crate) mod sender;
@@ -18,6 +20,12 @@ pub(crate) use relay::Relay;
 pub(crate) const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 /// Longest wait for anything; generous, for a machine that does other things too.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// So many real events: edits of Wikipedia, one JSON object each, the recording as often as it takes.
+pub(crate) fn edits(count: usize) -> Vec<String> {
+    let recording = include_str!("../../assets/wikiticker.ndjson");
+    recording.lines().cycle().take(count).map(str::to_owned).collect()
+}
 
 /// Waits until `check` gives something; fails after [`PATIENCE`].
 pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut check: impl FnMut() -> F) -> T {

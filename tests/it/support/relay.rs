@@ -17,6 +17,9 @@ use super::{PATIENCE, SECRET, eventually};
 pub(crate) struct Relay {
     directory: tempfile::TempDir,
     child: Option<Child>,
+    /// More keys of `[server]`.
+    server: String,
+    tcp: String,
     /// Where it listens, without a slash at the end.
     pub(crate) url: String,
     pub(crate) client: reqwest::Client,
@@ -30,17 +33,24 @@ impl Relay {
 
     /// Starts one with more configuration: sections other than `server`, `storage` and `network`.
     pub(crate) async fn start_with(more: &str) -> Self {
-        Self::start_configured(&format!("[network]\nallow = [\"127.0.0.0/8\"]\n{more}")).await
+        Self::start_served("", more).await
+    }
+
+    /// Starts one with more keys of `[server]`, and more sections.
+    pub(crate) async fn start_served(server: &str, more: &str) -> Self {
+        Self::start_configured(server, &format!("[network]\nallow = [\"127.0.0.0/8\"]\n{more}")).await
     }
 
     /// Starts one that may dial no more than anybody's.
     pub(crate) async fn start_strict() -> Self {
-        Self::start_configured("").await
+        Self::start_configured("", "").await
     }
 
-    async fn start_configured(sections: &str) -> Self {
+    async fn start_configured(server: &str, sections: &str) -> Self {
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        let mut relay = Self { directory: tempfile::tempdir().unwrap(), child: None, url: String::new(), client };
+        let directory = tempfile::tempdir().unwrap();
+        let mut relay =
+            Self { directory, child: None, server: server.to_owned(), tcp: String::new(), url: String::new(), client };
         relay.write_config(sections);
         relay.restart().await;
         relay
@@ -52,8 +62,9 @@ impl Relay {
     }
 
     fn write_config(&self, sections: &str) {
-        let fixed = "[server]\nlisten = \"127.0.0.1:0\"\n[storage]\nurl = \"sqlite://data/hookcast.db\"\n";
-        std::fs::write(self.directory.path().join("config.toml"), format!("{fixed}{sections}")).unwrap();
+        let server = format!("[server]\nlisten = \"127.0.0.1:0\"\n{}\n", self.server);
+        let storage = "[storage]\nurl = \"sqlite://data/hookcast.db\"\n";
+        std::fs::write(self.directory.path().join("config.toml"), format!("{server}{storage}{sections}")).unwrap();
     }
 
     /// Starts the process again on the same data.
@@ -64,7 +75,16 @@ impl Relay {
         let line = tokio::time::timeout(PATIENCE, lines.next_line()).await.expect("an address in time").unwrap();
         let line = line.unwrap_or_else(|| panic!("no address; its log: {}", self.log()));
         line[line.find("http://").unwrap()..].trim_end_matches('/').clone_into(&mut self.url);
+        if self.server.contains("tcp_listen") {
+            let line = tokio::time::timeout(PATIENCE, lines.next_line()).await.expect("an address in time").unwrap().unwrap();
+            line.rsplit_once("tcp://").unwrap().1.clone_into(&mut self.tcp);
+        }
         self.child = Some(child);
+    }
+
+    /// Where it listens without HTTP: address and port.
+    pub(crate) fn tcp(&self) -> &str {
+        &self.tcp
     }
 
     /// Another command in its directory: exit code, standard output, standard error.
@@ -189,6 +209,25 @@ impl Relay {
             seqs.extend(answer["events"].as_array().unwrap().iter().map(|event| event["seq"].as_u64().unwrap()));
         }
         seqs
+    }
+
+    /// Publishes these lines, each an event, in batches.
+    pub(crate) async fn publish_lines(&self, topic: &str, lines: &[String]) {
+        for batch in lines.chunks(500) {
+            let url = format!("{}/v1/topics/{topic}/events", self.url);
+            let request = self.client.post(url).header("content-type", "application/x-ndjson").body(batch.join("\n"));
+            assert_eq!(request.send().await.unwrap().status(), 202);
+        }
+    }
+
+    /// Waits until so many streams and long polls are open.
+    pub(crate) async fn wait_for_streams(&self, count: u64) {
+        let open = format!("hookcast_streams_open {count}");
+        eventually("as many streams as wanted", async || {
+            let text = self.client.get(format!("{}/metrics", self.url)).send().await.ok()?.text().await.ok()?;
+            text.lines().any(|line| line == open).then_some(())
+        })
+        .await;
     }
 
     pub(crate) async fn status(&self, id: &str) -> Value {
