@@ -40,12 +40,14 @@ pub enum SkipReason {
     EventTooLarge,
     /// The stream ended inside it.
     Partial,
+    /// A webhook that nothing proves to be from its sender.
+    BadSignature,
 }
 
 impl SkipReason {
     /// Every reason, in the order of [`SkipReason::index`].
-    pub const ALL: [Self; 6] =
-        [Self::BadJson, Self::BadUtf8, Self::TooDeep, Self::LineTooLong, Self::EventTooLarge, Self::Partial];
+    pub const ALL: [Self; 7] =
+        [Self::BadJson, Self::BadUtf8, Self::TooDeep, Self::LineTooLong, Self::EventTooLarge, Self::Partial, Self::BadSignature];
 
     /// The word used in the API, logs and metrics.
     #[must_use]
@@ -57,6 +59,7 @@ impl SkipReason {
             Self::LineTooLong => "line_too_long",
             Self::EventTooLarge => "event_too_large",
             Self::Partial => "partial",
+            Self::BadSignature => "bad_signature",
         }
     }
 

@@ -51,6 +51,7 @@ pub mod tcp;
 mod tickets;
 pub mod tokens;
 mod views;
+pub mod webhook;
 mod websocket;
 pub mod websub;
 
@@ -137,6 +138,8 @@ pub struct HttpState {
     pub source_control: Arc<dyn SourceControl>,
     /// The `WebSub` hub, if there is one.
     pub hub: Option<websub::Door>,
+    /// What senders of webhooks have in use.
+    pub senders: webhook::Senders,
     /// Decides whether a URL may be dialled.
     pub urls: Arc<dyn UrlJudge + Send + Sync>,
     /// Decides whether filters, templates, certificates and names of groups can be used.
@@ -297,6 +300,7 @@ fn configure(config: &mut ServiceConfig) {
         .configure(streams::routes)
         .configure(tickets::configure)
         .configure(websub::routes)
+        .configure(webhook::routes)
         .configure(subscriptions::configure)
         .configure(sources::configure);
 }

@@ -155,6 +155,19 @@ impl Ingest {
         self.submit(offer, None, room).await
     }
 
+    /// As [`Ingest::publish_offer`], for what a source was sent: an event with a known key is a repeat whatever its bytes, since
+    /// who sends it again would go on sending it.
+    ///
+    /// # Errors
+    /// [`IngestError`], never `Mismatch`; nothing of the request is stored then.
+    ///
+    /// # Cancellation
+    /// A dropped future may or may not have stored the events.
+    pub async fn publish_sent(&self, offer: Arc<Offer>) -> Result<Vec<Placed>, IngestError> {
+        let room = Arc::clone(&self.room).try_acquire_many_owned(permits(&offer)).map_err(|_| IngestError::Busy)?;
+        self.submit(offer, Some(FromSource::default()), room).await
+    }
+
     /// Stores events of a source with its position; waits while the queue is full, and as long as storage refuses.
     ///
     /// # Errors

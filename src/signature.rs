@@ -11,6 +11,8 @@ use crate::model::subscription::{Signature, SignatureScheme};
 pub mod ed25519;
 pub mod hub;
 pub mod keys;
+pub mod receive;
+pub mod slack;
 pub mod standard;
 pub mod stripe;
 pub mod verify;

@@ -29,6 +29,7 @@ mod watch;
 mod websocket;
 
 pub mod reconnect;
+pub mod webhook;
 
 pub use connection::{
     BodyFault, ConnectFault, UpstreamBody, UpstreamClient, UpstreamPipe, UpstreamRequest, UpstreamResponse, UpstreamUpgrade,
@@ -61,6 +62,7 @@ pub const SOURCES: &[Protocol] = &[
     poll::PROTOCOL,
     long_poll::PROTOCOL,
     websocket::PROTOCOL,
+    webhook::PROTOCOL,
 ];
 
 /// Most events handed on at once.

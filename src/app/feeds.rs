@@ -14,10 +14,11 @@ use crate::follow::Follow;
 use crate::http::ports::{SourceControl, SourceStatus};
 use crate::ingest::{FromSource, Ingest};
 use crate::model::event::DataForm;
-use crate::model::source::{SourceGap, SourceSpec};
+use crate::model::source::{SourceGap, SourceRecord, SourceSpec};
 use crate::model::{NewEvent, ResumeToken, Seq, Topic};
 use crate::registry::SourceRegistry;
 use crate::source::Sources;
+use crate::source::webhook::Door;
 use crate::source::{Emission, EmitError, Emitter, ReconnectSettings, SOURCES, Said, SourceContext, Turn};
 use crate::storage::{Catalog, StorageError};
 
@@ -229,6 +230,10 @@ impl SourceControl for Control {
 
     async fn restart(&self, name: &str) {
         self.sources.restart(name).await;
+    }
+
+    fn door(&self, record: &SourceRecord) -> Option<Arc<Door>> {
+        self.sources.door(record)
     }
 
     async fn gaps(&self, name: &str, limit: u32) -> Result<Vec<SourceGap>, StorageError> {

@@ -20,6 +20,7 @@ mod experiment;
 mod failures;
 mod fanout;
 mod filter;
+mod framing;
 mod gathering;
 mod hanging;
 mod history;
@@ -67,7 +68,10 @@ const EXPERIMENTS: &[Experiment] = &[
     stream::SINGLE,
     stream::DELAY,
     stream::FULL,
+    stream::FULL_NDJSON,
+    stream::FULL_WS,
     stream::IDLE,
+    stream::IDLE_WS,
     catchup::CATCH_UP,
     backlog::BACKLOG,
     backlog::LAGGING,

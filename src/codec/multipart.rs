@@ -214,7 +214,8 @@ impl MultipartDecoder {
 
     fn open(&mut self, content_type: Option<String>, is_long: bool) -> Step {
         let Some(found) = self.find() else {
-            let is_long = is_long || self.searched > self.part_bytes_max + 1;
+            // Behind the line feed at the front, and the CR that may belong to the boundary.
+            let is_long = is_long || self.searched > self.part_bytes_max + 2;
             if is_long {
                 self.forget_searched();
             }

@@ -208,7 +208,7 @@ impl Decoder {
         let bytes = match length_bytes {
             0 => short,
             2 if length < 126 => return Err(Violation::Protocol("a length in more bytes than it needs")),
-            8 if length <= u64::from(u16::MAX) => return Err(Violation::Protocol("a length in more bytes than it needs")),
+            8 if u16::try_from(length).is_ok() => return Err(Violation::Protocol("a length in more bytes than it needs")),
             _ => usize::try_from(length).unwrap_or(usize::MAX),
         };
         let before = if opcode.is_control() { 0 } else { self.message_bytes };
@@ -323,7 +323,7 @@ pub fn write_close(out: &mut BytesMut, code: Option<u16>, reason: &str) {
     write_frame(out, Opcode::Close, |out| {
         let Some(code) = code else { return };
         out.put_u16(code);
-        out.put_slice(reason[..reason.floor_char_boundary(CONTROL_BYTES_MAX - 2)].as_bytes());
+        out.put_slice(&reason.as_bytes()[..reason.floor_char_boundary(CONTROL_BYTES_MAX - 2)]);
     });
 }
 

@@ -76,9 +76,7 @@ pub(super) struct Session {
     resumed: Option<Seq>,
     has_news: bool,
     stage: Stage,
-    /// Nothing that still comes can be read, or it is of no interest.
-    is_deaf: bool,
-    peer_closed: bool,
+    peer: Peer,
     late: Option<Pin<Box<Sleep>>>,
 }
 
@@ -88,6 +86,16 @@ enum Stage {
     /// A close frame is to be sent.
     Closing(Option<u16>, &'static str),
     /// It is on its way.
+    Closed,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Peer {
+    /// It is listened to.
+    Heard,
+    /// What it still sends cannot be read, or is too much.
+    Unheard,
+    /// It has said its last frame.
     Closed,
 }
 
@@ -103,8 +111,7 @@ impl Session {
             resumed: None,
             has_news: false,
             stage: Stage::Open,
-            is_deaf: false,
-            peer_closed: false,
+            peer: Peer::Heard,
             late: None,
         }
     }
@@ -115,12 +122,12 @@ impl Session {
         if tick != self.tick {
             (self.tick, self.frames_before) = (tick, self.decoder.frames());
         }
-        while !self.is_deaf && !bytes.is_empty() {
+        while !self.is_deaf() && !bytes.is_empty() {
             match self.decoder.next(bytes) {
                 Ok((taken, message)) => {
                     bytes = &mut std::mem::take(&mut bytes)[taken..];
                     if self.decoder.frames() - self.frames_before > FRAMES_MAX {
-                        self.is_deaf = true;
+                        self.peer = Peer::Unheard;
                         self.close(1008, "more than 100 frames a second");
                     } else if let Some(message) = message {
                         self.take(message);
@@ -142,8 +149,7 @@ impl Session {
                 None => self.close(1008, "messages are understood in the subprotocol hookcast.v1 only"),
             },
             Message::Close(code) => {
-                self.peer_closed = true;
-                self.is_deaf = true;
+                self.peer = Peer::Closed;
                 if self.stage == Stage::Open {
                     self.stage = Stage::Closing(code, "");
                 }
@@ -152,7 +158,7 @@ impl Session {
     }
 
     fn fail(&mut self, violation: Violation) {
-        self.is_deaf = true;
+        self.peer = Peer::Unheard;
         self.close(violation.code(), violation.reason());
     }
 
@@ -166,6 +172,11 @@ impl Session {
     pub(super) fn end(&mut self, ending: Ending) {
         let (code, reason) = ending.close();
         self.close(code, reason);
+    }
+
+    /// Whether nothing of the peer is waited for any more: it has said its last frame, or cannot be understood.
+    pub(super) fn is_deaf(&self) -> bool {
+        self.peer != Peer::Heard
     }
 
     /// Whether something was heard since this was last asked.
@@ -207,9 +218,9 @@ impl Session {
         self.stage == Stage::Closed
     }
 
-    /// Whether both sides have said their last frame, once ours is out.
-    pub(super) fn is_over(&self) -> bool {
-        self.peer_closed
+    /// Whether the peer may still be sending: a connection that is dropped then takes our close away from it.
+    pub(super) fn is_lingering(&self) -> bool {
+        self.peer != Peer::Closed
     }
 
     /// Ready when the peer had enough time to take and answer the close.

@@ -90,10 +90,12 @@ impl State {
             // What was shared is let go before anything is waited for.
             self.unsent = Bytes::new();
             if self.ended {
-                if self.session.as_ref().is_some_and(|session| !session.is_over()) {
+                let session = self.session.as_ref();
+                if session.is_some_and(|session| !session.is_deaf()) {
                     return Poll::Pending;
                 }
-                return Pin::new(&mut self.socket).poll_shutdown(cx).map(drop);
+                let done = Pin::new(&mut self.socket).poll_shutdown(cx).map(drop);
+                return if session.is_some_and(|session| session.is_lingering()) { Poll::Pending } else { done };
             }
             if let Some(session) = &mut self.session
                 && let Some(frame) = session.next_frame()
@@ -128,7 +130,7 @@ impl State {
             if read.is_err() || ignored.filled().is_empty() {
                 return Poll::Ready(());
             }
-            let Some(session) = &mut self.session else { continue };
+            let Some(session) = self.session.as_mut().filter(|session| !session.is_deaf()) else { continue };
             session.hear(ignored.filled_mut(), self.client.tick());
             if let Some(seq) = session.take_resume() {
                 self.client.resume(seq);

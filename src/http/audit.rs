@@ -71,11 +71,13 @@ impl fmt::Debug for Audit {
     }
 }
 
-/// Whether a request may be an act: it changes something, or shows secrets. Published events and streams are none.
+/// Whether a request may be an act: it changes something, or shows secrets. Events and webhooks that come in are none, and
+/// neither are streams.
 pub(super) fn may_be_act(head: &RequestHead) -> bool {
+    let is_data = |path: &str| ["/events", "/stream", "/webhook"].iter().any(|end| path.ends_with(end));
     match head.method {
         Method::GET | Method::HEAD => head.uri.query().is_some_and(|query| query.contains("secrets=")),
-        Method::POST => !(head.uri.path().ends_with("/events") || head.uri.path().ends_with("/stream")),
+        Method::POST => !is_data(head.uri.path()),
         Method::PUT | Method::PATCH | Method::DELETE => true,
         _ => false,
     }

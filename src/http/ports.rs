@@ -15,9 +15,10 @@ use crate::delivery::inspect::DeliveryView;
 use crate::delivery::question::SubscriptionStatus;
 use crate::delivery::recovery::{Count, Recovering, Recovery};
 use crate::delivery::undelivered::UndeliveredPage;
-use crate::model::source::SourceGap;
+use crate::model::source::{SourceGap, SourceRecord};
 use crate::model::subscription::SubscriptionRecord;
 use crate::model::{Attempt, Exception, JobId, RecoveryJob, ResumeToken, Seq};
+use crate::source::webhook::Door;
 use crate::storage::{PageRequest, StorageError};
 
 /// The delivery side of subscriptions. `None` and `false` mean that the subscription is gone.
@@ -230,6 +231,11 @@ pub trait SourceControl: Send + Sync {
 
     /// Drops its connection and makes a new one at once.
     async fn restart(&self, name: &str);
+
+    /// The door of a source that is called; `None` when it is none.
+    fn door(&self, _: &SourceRecord) -> Option<Arc<Door>> {
+        None
+    }
 
     /// Stretches that were missed, newest first, at most `limit`.
     ///

@@ -42,6 +42,7 @@ kinds! {
     INVALID_TARGET = "request_target", 400, "The request target is not a path.";
     INVALID_CLOUDEVENT = "invalid_cloudevent", 422, "An event does not follow CloudEvents 1.0.";
     UNAUTHORIZED = "unauthorized", 401, "A valid bearer token is needed.";
+    BAD_SIGNATURE = "bad_signature", 401, "The signature of a webhook is not acceptable.";
     SCOPE = "scope", 403, "The token does not have the scope for this.";
     TOPIC_NOT_ALLOWED = "topic_not_allowed", 403, "The token does not reach these topics.";
     OWN_TOPIC = "own_topic", 403, "Topics that begin with `hookcast` are the relay's own.";

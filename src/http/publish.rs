@@ -24,7 +24,8 @@ mod ids;
 use decode::{Form, Request};
 
 /// The receiver's word that an event must not be sent again; another relay understands it.
-const ABORT: (HeaderName, HeaderValue) = (HeaderName::from_static("webhook-delivery"), HeaderValue::from_static("abort"));
+pub(super) const ABORT: (HeaderName, HeaderValue) =
+    (HeaderName::from_static("webhook-delivery"), HeaderValue::from_static("abort"));
 
 /// Takes the events of a request to a topic; answers once they are durable.
 pub(super) async fn publish(
@@ -94,7 +95,7 @@ fn put_number(out: &mut BytesMut, mut number: u64) {
     }
 }
 
-fn refused(error: &IngestError) -> Problem {
+pub(super) fn refused(error: &IngestError) -> Problem {
     match error {
         IngestError::Busy => Problem::new(problem::BUSY, "send the same request again in a moment").retry_after(1),
         IngestError::Full => {

@@ -13,9 +13,8 @@ use ed25519_dalek::{Signature as Signed, SigningKey, VerifyingKey};
 
 use super::keys::Keys;
 use super::standard::Received;
-use super::verify::{SIGNATURES_MAX, VerifyError, check_time};
+use super::verify::{Moment, SIGNATURES_MAX, VerifyError, check_time};
 use super::{KeyError, Message, Signer};
-use crate::clock::Timestamp;
 use crate::model::subscription::parse::{PUBLIC_KEY_PREFIX, decode_private_key};
 use crate::model::subscription::{Secret, Signature};
 
@@ -113,7 +112,7 @@ impl PublicKey {
 ///
 /// # Errors
 /// [`VerifyError`]; do not tell the sender which.
-pub fn verify(keys: &[PublicKey], received: &Received<'_>, now: Timestamp) -> Result<(), VerifyError> {
+pub fn verify(keys: &[PublicKey], received: &Received<'_>, now: impl Into<Moment>) -> Result<(), VerifyError> {
     if received.id.is_empty() {
         return Err(VerifyError::MissingId);
     }
@@ -133,6 +132,7 @@ pub fn verify(keys: &[PublicKey], received: &Received<'_>, now: Timestamp) -> Re
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Timestamp;
     use crate::model::subscription::SignatureScheme;
     use crate::model::subscription::parse::{parse_secret_of, public_key_of};
 

@@ -17,7 +17,7 @@ pub const HEADER: &str = "x-hub-signature-256";
 /// Length of a signature: `sha256=` and 64 digits.
 pub const SIGNATURE_BYTES: usize = METHOD.len() + 64;
 
-const METHOD: &str = "sha256=";
+pub(super) const METHOD: &str = "sha256=";
 
 /// Prepares the keys of a subscription.
 ///

@@ -12,9 +12,8 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
 use super::keys::Keys;
-use super::verify::{SIGNATURES_MAX, VerifyError, check_time};
+use super::verify::{Moment, SIGNATURES_MAX, VerifyError, check_time};
 use super::{KeyError, Signer};
-use crate::clock::Timestamp;
 use crate::model::subscription::parse::decode_secret;
 use crate::model::subscription::{Secret, Signature};
 
@@ -129,7 +128,7 @@ pub struct Received<'a> {
 ///
 /// # Errors
 /// [`VerifyError`]; do not tell the sender which.
-pub fn verify(keys: &[PreparedKey], received: &Received<'_>, now: Timestamp) -> Result<(), VerifyError> {
+pub fn verify(keys: &[PreparedKey], received: &Received<'_>, now: impl Into<Moment>) -> Result<(), VerifyError> {
     if received.id.is_empty() {
         return Err(VerifyError::MissingId);
     }

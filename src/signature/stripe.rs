@@ -8,9 +8,8 @@ use hmac::Mac as _;
 use super::hub::put_hex;
 use super::keys::Keys;
 use super::standard::PreparedKey;
-use super::verify::{SIGNATURES_MAX, VerifyError, check_time, decode_hex};
+use super::verify::{Moment, SIGNATURES_MAX, VerifyError, check_time, decode_hex};
 use super::{KeyError, Message, Signer};
-use crate::clock::Timestamp;
 use crate::model::subscription::Signature;
 
 /// Name of the header.
@@ -40,13 +39,19 @@ pub(super) fn sign_into<'k>(keys: impl Iterator<Item = &'k PreparedKey>, message
     }
 }
 
+/// The time in the value of the header, empty if there is none.
+pub(super) fn time_of(value: &str) -> &str {
+    let mut members = value.split(',').filter_map(|member| member.trim().split_once('='));
+    members.find(|(name, _)| *name == "t").map_or("", |(_, time)| time)
+}
+
 /// Verifies the value of the header: one fitting pair of a signature and a key is enough; compares in constant time.
 ///
 /// # Errors
 /// [`VerifyError`]; do not tell the sender which.
-pub fn verify(keys: &[PreparedKey], value: &str, body: &[u8], now: Timestamp) -> Result<(), VerifyError> {
+pub fn verify(keys: &[PreparedKey], value: &str, body: &[u8], now: impl Into<Moment>) -> Result<(), VerifyError> {
     let members = || value.split(',').filter_map(|member| member.trim().split_once('='));
-    let time = members().find(|(name, _)| *name == "t").map_or("", |(_, time)| time);
+    let time = time_of(value);
     check_time(time, now)?;
     let mut error = VerifyError::NoSignature;
     for (_, digits) in members().filter(|(name, _)| *name == "v1").take(SIGNATURES_MAX) {
@@ -62,6 +67,7 @@ pub fn verify(keys: &[PreparedKey], value: &str, body: &[u8], now: Timestamp) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Timestamp;
 
     #[test]
     fn every_key_signs_and_each_of_them_verifies() {

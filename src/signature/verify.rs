@@ -13,6 +13,21 @@ pub const TOLERANCE: Duration = Duration::from_mins(5);
 /// Most signatures of one header that are looked at.
 pub const SIGNATURES_MAX: usize = 32;
 
+/// When a message is judged, and how far its time may be from that.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    /// The time of the receiver.
+    pub now: Timestamp,
+    /// How far the clocks may differ.
+    pub tolerance: Duration,
+}
+
+impl From<Timestamp> for Moment {
+    fn from(now: Timestamp) -> Self {
+        Self { now, tolerance: TOLERANCE }
+    }
+}
+
 /// Why a message is not to be believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum VerifyError {
@@ -22,11 +37,11 @@ pub enum VerifyError {
     /// The time is not a number.
     #[error("the timestamp is not a number of seconds")]
     MalformedTimestamp,
-    /// More than [`TOLERANCE`] ago.
-    #[error("the timestamp is more than 5 minutes old")]
+    /// Longer ago than the tolerance, [`TOLERANCE`] unless another one is asked for.
+    #[error("the timestamp is too old")]
     TooOld,
-    /// More than [`TOLERANCE`] ahead.
-    #[error("the timestamp is more than 5 minutes in the future")]
+    /// Farther ahead than the tolerance.
+    #[error("the timestamp is too far in the future")]
     TooNew,
     /// No signature is there that the keys could be for.
     #[error("there is no signature for the secret")]
@@ -103,12 +118,13 @@ impl Verifier {
     }
 }
 
-/// Refuses a time that is no plain number of seconds or too far from `now`.
-pub(super) fn check_time(text: &str, now: Timestamp) -> Result<(), VerifyError> {
+/// Refuses a time that is no plain number of seconds or too far from now.
+pub(super) fn check_time(text: &str, moment: impl Into<Moment>) -> Result<(), VerifyError> {
+    let Moment { now, tolerance } = moment.into();
     // Only plain digits: `+5`, ` 5` and the like would be signed as something else than they read.
     let is_plain = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     let seconds: i64 = text.parse().ok().filter(|_| is_plain).ok_or(VerifyError::MalformedTimestamp)?;
-    let tolerance = i64::try_from(TOLERANCE.as_secs()).unwrap_or(i64::MAX);
+    let tolerance = i64::try_from(tolerance.as_secs()).unwrap_or(i64::MAX);
     if seconds < now.as_secs().saturating_sub(tolerance) {
         return Err(VerifyError::TooOld);
     }

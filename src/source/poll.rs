@@ -188,7 +188,7 @@ impl Poller {
         if !self.settings.is_long {
             if next.body == self.position.body {
                 items.clear();
-            } else if list.is_list && !items.is_empty() {
+            } else if list.is_many && !items.is_empty() {
                 next.known = items.iter().map(|item| short(&item.hash)).collect();
                 items.retain(|item| !self.position.known.holds(short(&item.hash)));
             }
@@ -201,14 +201,14 @@ impl Poller {
             fits
         });
         let scope = self.settings.is_long.then(|| self.scope(&next)).flatten();
-        let has_scope = scope.is_some() || (!self.settings.is_long && list.is_list);
+        let has_scope = scope.is_some() || (!self.settings.is_long && list.is_many);
         let scope = scope.unwrap_or_default();
         let token = next.token(&self.settings).unwrap_or_default();
         let (had_items, moved) = (!items.is_empty(), next != self.position);
-        let last = items.len().saturating_sub(1);
+        let end = items.len().saturating_sub(1);
         for (index, item) in items.into_iter().enumerate() {
             let mut record = self.record(item, has_scope.then_some(&*scope));
-            record.resume = token.clone().filter(|_| index == last);
+            record.resume = token.clone().filter(|_| index == end);
             session.record(record);
             if session.is_full() {
                 session.flush().await?;
@@ -241,7 +241,7 @@ impl Poller {
             (None, Some(scope)) if !self.pointers.finds_id(&item.data, item.is_json) => Some(hash_id(&item.hash, scope)),
             _ => None,
         };
-        Record { data: item.data, is_json: item.is_json, id, content_type: None, kind: None, resume: None }
+        Record { data: item.data, is_json: item.is_json, id, ..Record::default() }
     }
 
     /// Stores a position that no event carries: at once when it is the first, later now and then, and at the end.

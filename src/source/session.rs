@@ -9,16 +9,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use hyper::StatusCode;
-use hyper::header::HeaderMap;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::connection::{self, BodyFault, ConnectFault, UpstreamBody, UpstreamPipe, UpstreamRequest, UpstreamResponse};
-use super::credentials::{Credentials, Shown};
+use super::connection::{BodyFault, UpstreamBody};
+use super::credentials::Credentials;
 use super::reconnect::{Ending, EndingClass, Next, Reconnect};
 use super::record::{EventMapper, Record};
-use super::request::request;
 use super::status::{SkippedSample, StatusCell};
 use super::watch::Turn;
 use super::{BATCH_BYTES_SOFT_MAX, BATCH_EVENTS_MAX, Emission, EmitError, Said, SourceContext};
@@ -26,6 +23,8 @@ use crate::clock::Timestamp;
 use crate::codec::SkipReason;
 use crate::model::source::{SourceGap, SourceSpec};
 use crate::model::{ResumeToken, Seq};
+
+mod asking;
 
 /// Chunks that go into one batch without waiting for them.
 const READY_CHUNKS_MAX: u32 = 64;
@@ -115,89 +114,6 @@ impl Session {
         self.resume.as_ref()
     }
 
-    /// Sends the source's request and waits for a 200 or 204.
-    ///
-    /// # Errors
-    /// The [`Ending`] that any other answer, none within the idle timeout, or being stopped means.
-    pub async fn request(&mut self, accept: &'static str) -> Result<UpstreamResponse, Ending> {
-        let request = request(&self.spec, accept, self.resume.as_ref());
-        let response = self.exchange(request).await?;
-        match connection::refusal(response.status, &response.headers, self.context.clock.now()) {
-            Some(ending) => Err(ending),
-            None => Ok(response),
-        }
-    }
-
-    /// Sends a request with the source's credentials and waits for whatever is answered; once more when the upstream refuses a
-    /// token that was held.
-    ///
-    /// # Errors
-    /// The [`Ending`] that no answer within the idle timeout, no token, or being stopped means.
-    pub async fn exchange(&mut self, request: UpstreamRequest) -> Result<UpstreamResponse, Ending> {
-        let client = Arc::clone(&self.context.client);
-        self.ask(request, |request| client.fetch(request), |response| response.status).await
-    }
-
-    /// Sends the source's request with `more` headers, which ask for another protocol, and waits for a 101.
-    ///
-    /// # Errors
-    /// The [`Ending`] that any other answer, none within the idle timeout, or being stopped means.
-    pub(super) async fn upgrade(&mut self, more: HeaderMap) -> Result<(Box<dyn UpstreamPipe>, HeaderMap), Ending> {
-        let mut request = request(&self.spec, "*/*", self.resume.as_ref());
-        request.headers.extend(more);
-        let client = Arc::clone(&self.context.client);
-        let answer = self.ask(request, |request| client.upgrade(request), |answer| answer.status).await?;
-        if let Some(pipe) = answer.pipe {
-            return Ok((pipe, answer.headers));
-        }
-        Err(connection::refusal(answer.status, &answer.headers, self.context.clock.now()).unwrap_or_else(|| {
-            let detail = format!("the upstream does not change the protocol ({})", answer.status.as_u16());
-            Ending::new(EndingClass::Failed, "handshake", detail)
-        }))
-    }
-
-    async fn ask<T, A>(
-        &mut self,
-        mut request: UpstreamRequest,
-        asking: impl Fn(UpstreamRequest) -> A + Send + Sync,
-        status: impl Fn(&T) -> StatusCode + Send + Sync,
-    ) -> Result<T, Ending>
-    where
-        A: Future<Output = Result<T, ConnectFault>> + Send,
-    {
-        let stop = self.stop.clone();
-        loop {
-            let now = self.context.clock.now();
-            let shown = stop.run_until_cancelled(self.credentials.show(&self.spec, &mut request.headers, now));
-            let shown = shown.await.ok_or_else(Ending::cancelled)??;
-            let answer = tokio::time::timeout(self.idle_timeout(), asking(request.clone()));
-            let answer = stop.run_until_cancelled(answer).await.ok_or_else(Ending::cancelled)?;
-            let answer = answer.map_err(|_| Ending::new(EndingClass::Failed, "timeout", "the upstream does not answer"))?;
-            let answer = answer.map_err(|fault| {
-                let class = if fault.forbidden { EndingClass::Denied } else { EndingClass::Failed };
-                Ending::new(class, fault.slug, fault.detail)
-            })?;
-            if status(&answer) != StatusCode::UNAUTHORIZED {
-                return Ok(answer);
-            }
-            self.credentials.refused();
-            if shown == Shown::Fixed {
-                return Ok(answer);
-            }
-        }
-    }
-
-    /// Writes to a connection that has left HTTP behind.
-    ///
-    /// # Errors
-    /// The [`Ending`] when it broke, takes nothing for the idle timeout, or the source is stopped.
-    pub(super) async fn write(&self, pipe: &mut dyn UpstreamPipe, bytes: &[u8]) -> Result<(), Ending> {
-        let written = tokio::time::timeout(self.idle_timeout(), pipe.write(bytes));
-        let written = self.stop.run_until_cancelled(written).await.ok_or_else(Ending::cancelled)?;
-        let written = written.map_err(|_| Ending::new(EndingClass::Lost, "idle", "the upstream takes nothing"))?;
-        written.map_err(|fault| Ending::new(EndingClass::Lost, fault.slug, fault.detail))
-    }
-
     /// The upstream is being read from now on; tells of the gap since the last time when it cannot be made good.
     pub async fn connected(&mut self) {
         let now = self.context.clock.now();
@@ -214,6 +130,13 @@ impl Session {
             let gap = SourceGap { source: self.spec.name.clone(), from, to: now, at_seq: Seq::ZERO };
             self.context.emitter.gap(&self.spec, gap).await;
         }
+    }
+
+    /// Is called instead of calling: counts as connected until it is stopped. There is no gap, because who calls tries again.
+    pub async fn stand(&mut self) -> Ending {
+        self.status.connected();
+        self.stop.cancelled().await;
+        Ending::cancelled()
     }
 
     /// The next bytes of a body; `None` at its clean end.

@@ -182,6 +182,11 @@ impl StatusCell {
         rare.last_error = Some(LastError { at, slug, detail });
     }
 
+    /// Something went wrong that ends nothing.
+    pub(super) fn complained(&self, about: &Ending, at: Timestamp) {
+        self.rare().last_error = Some(LastError { at, slug: about.slug, detail: about.detail.clone() });
+    }
+
     /// Whether an ending makes the source one that is down.
     pub(super) fn watch(&self, ending: &Ending, goes_on: bool, now: Timestamp) -> Option<Turn> {
         self.rare().watch.ended(ending, goes_on, now)

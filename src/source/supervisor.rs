@@ -15,8 +15,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::reconnect::{Ending, EndingClass};
 use super::status::StatusCell;
+use super::webhook::Door;
 use super::{Session, SourceContext, SourceStatus, protocol, runner};
 use crate::clock::Timestamp;
+use crate::model::source::own::webhook::PROTOCOL;
 use crate::model::source::{SourceRecord, SourceSpec};
 
 const PANIC_DELAY: Duration = Duration::from_mins(1);
@@ -40,6 +42,8 @@ struct Entry {
     spec: Arc<SourceSpec>,
     status: Arc<StatusCell>,
     task: Option<Task>,
+    /// Of a source that is called, once it was.
+    door: Option<Arc<Door>>,
 }
 
 #[derive(Debug)]
@@ -106,6 +110,34 @@ impl Sources {
         self.entries().iter().map(|(name, entry)| (name.clone(), entry.status.snapshot())).collect()
     }
 
+    /// The door of a source that is called, as its record says; `None` when it is none, or is disabled.
+    ///
+    /// A source that is not read yet, because its definition was stored just now, has one already.
+    #[must_use]
+    pub fn door(&self, record: &SourceRecord) -> Option<Arc<Door>> {
+        if record.spec.protocol != PROTOCOL || !record.spec.enabled {
+            return None;
+        }
+        let mut entries = self.entries();
+        let entry = entries.entry(record.spec.name.clone()).or_insert_with(|| Entry {
+            created_at: record.created_at,
+            spec: Arc::new(record.spec.clone()),
+            status: Arc::new(StatusCell::new(None, None)),
+            task: None,
+            door: None,
+        });
+        if let Some(door) = entry.door.as_ref().filter(|door| door.revision == record.revision)
+            && entry.created_at == record.created_at
+        {
+            return Some(Arc::clone(door));
+        }
+        let door = Arc::new(Door::new(record, Arc::clone(&entry.status))?);
+        if entry.created_at == record.created_at {
+            entry.door = Some(Arc::clone(&door));
+        }
+        Some(door)
+    }
+
     /// Connects a source anew, whatever it is waiting for; `false` when there is none of that name or it is disabled.
     pub async fn restart(&self, name: &str) -> bool {
         let _changing = self.changing.lock().await;
@@ -140,6 +172,7 @@ impl Sources {
             spec: Arc::clone(&spec),
             status: Arc::new(StatusCell::new(record.resume_token.clone(), away_since)),
             task: None,
+            door: None,
         });
         if (&entry.spec.url, &entry.spec.protocol) != (&spec.url, &spec.protocol) {
             entry.status.set_resume_token(record.resume_token);

@@ -47,6 +47,8 @@ impl Edge {
 const ROUTES: &[(&str, &str, &str)] = &[
     ("POST", "/v1/topics/t/events", PUBLISHER),
     ("GET", "/v1/topics/t/stream?format=nonsense", ADMIN),
+    ("GET", "/v1/topics/t/events", ADMIN),
+    ("POST", "/v1/stream-tickets", ADMIN),
     ("GET", "/v1/topics", READER),
     ("GET", "/v1/events/1", READER),
     ("GET", "/v1/subscriptions", READER),

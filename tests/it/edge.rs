@@ -93,6 +93,7 @@ pub(crate) async fn state_over(
         deliveries: behind.clone(),
         source_control: behind.clone(),
         hub: None,
+        senders: hookcast::http::webhook::Senders::default(),
         urls: Arc::new(|url: &str| {
             if url.starts_with("https://") { Ok(url.to_owned()) } else { Err(("https_required", "use https".to_owned())) }
         }),

@@ -114,7 +114,7 @@ async fn a_deleted_tweet_is_gone_from_history_streams_and_waiting_deliveries() {
     let (url, go_on) = tweets(FIRST, SECOND).await;
     let mut relay = Relay::start().await;
     let receiver = Receiver::with(|_, nth| Answer::status(if nth < 2 { 500 } else { 200 })).await;
-    relay.subscribe("late", receiver.url(), "tweets", json!({"retry": {"schedule": ["3s"], "max_attempts": 9}})).await;
+    relay.subscribe("late", receiver.url(), "tweets", json!({"retry": {"schedule": ["8s"], "max_attempts": 9}})).await;
     let source = json!({"name": "up", "protocol": "ndjson", "url": url, "topic": "tweets", "settings": {"profile": "twitter"}});
     let made = relay.must("POST", "/v1/sources", source).await;
     assert_eq!(made["settings"]["profile"], "twitter");

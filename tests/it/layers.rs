@@ -38,7 +38,7 @@ const LAYERS: &[Layer] = &[
     layer(3, "follow", &["clock", "model", "storage", "tail"]),
     layer(3, "registry", &["clock", "model", "filter", "net", "template", "storage"]),
     layer(3, "retention", &["clock", "model", "storage", "tail"]),
-    layer(3, "source", &["clock", "units", "model", "codec", "json", "net"]),
+    layer(3, "source", &["clock", "units", "model", "codec", "json", "net", "signature"]),
     layer(3, "ingest", &["clock", "units", "model", "codec", "json", "storage", "tail", "source", "registry"]),
     layer(
         3,

@@ -71,5 +71,6 @@ mod templates;
 mod tokens;
 mod transfer;
 mod upstreams;
+mod webhook_source;
 mod websockets;
 mod websub;

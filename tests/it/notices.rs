@@ -66,6 +66,27 @@ async fn what_becomes_of_subscriptions_is_said_and_delivered() {
 }
 
 #[tokio::test]
+async fn an_endpoint_that_is_well_again_is_said_to_be_once() {
+    let relay = Relay::start().await;
+    // Twenty that hang and end well, ten that fail meanwhile: the circuit opens, and is closed by what was sent before it.
+    let receiver = Receiver::with(|_, before| if before < 20 { Answer::ok().when_released() } else { Answer::status(500) }).await;
+    let fields = json!({"max_in_flight": 64, "retry": {"max_attempts": 2, "schedule": ["1h"], "jitter": 0.0}});
+    relay.subscribe("a", receiver.url(), "t", fields).await;
+    relay.publish_numbers("t", 0..20).await;
+    receiver.sees(20).await;
+    relay.publish_numbers("t", 0..10).await;
+    notice(&relay, "subscription.failing", "a").await;
+    assert!(said(&relay).await.iter().all(|event| event["type"] != "subscription.recovered"));
+    receiver.release(20);
+    let recovered = notice(&relay, "subscription.recovered", "a").await;
+    assert_eq!(recovered["data"]["subscription"], "a");
+    assert!(recovered["data"]["at"].as_str().unwrap().parse::<jiff::Timestamp>().is_ok(), "{recovered}");
+    relay.status_becomes("a", json!({"state": "active", "circuit": "closed", "in_flight": 0})).await;
+    let kinds: Vec<String> = said(&relay).await.iter().map(|event| event["type"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(kinds, ["subscription.failing", "subscription.recovered"]);
+}
+
+#[tokio::test]
 async fn failing_for_too_long_is_said_as_disabled() {
     let relay = Relay::start().await;
     let broken = Receiver::with(|_, _| Answer::status(500)).await;

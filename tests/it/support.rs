@@ -10,6 +10,7 @@ pub(crate) mod judge;
 pub(crate) mod proxy;
 pub(crate) mod receiver;
 pub(crate) mod relay;
+pub(crate) mod sender;
 pub(crate) mod upstream;
 
 pub(crate) use receiver::{Answer, Delivery, Receiver};

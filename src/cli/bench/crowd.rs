@@ -59,10 +59,10 @@ impl Server {
         }
     }
 
-    fn stream_path(&self) -> &'static str {
+    fn stream_path(&self, format: &str) -> String {
         match self.kind {
-            Kind::Relay(_) => "/v1/topics/bench/stream?format=sse",
-            Kind::Peer(_) => "/stream",
+            Kind::Relay(_) => format!("/v1/topics/bench/stream?format={format}"),
+            Kind::Peer(_) => String::from("/stream"),
         }
     }
 
@@ -103,6 +103,8 @@ impl Server {
 #[derive(Debug)]
 pub(super) struct Crowd {
     pub(super) server: Server,
+    /// What a relay streams to them; the peer knows server-sent events only.
+    format: &'static str,
     /// How many clients.
     pub(super) clients: u64,
     readers: Role,
@@ -111,12 +113,12 @@ pub(super) struct Crowd {
 }
 
 impl Crowd {
-    /// Opens so many streams.
-    pub(super) async fn gather(server: Server, clients: u64) -> anyhow::Result<Self> {
+    /// Opens so many streams of a format.
+    pub(super) async fn gather(server: Server, format: &'static str, clients: u64) -> anyhow::Result<Self> {
         let readers = Role::start(&["bench", "readers"], server.directory.path()).await?;
         let control = Connection::open(readers.address).await?;
         let intake = Connection::open(server.address()).await?;
-        let mut crowd = Self { server, clients: 0, readers, control, intake };
+        let mut crowd = Self { server, format, clients: 0, readers, control, intake };
         // The peer has no channel to subscribe to before something was published.
         crowd.publish("{}").await?;
         crowd.grow(clients).await?;
@@ -125,7 +127,7 @@ impl Crowd {
 
     /// Opens more streams.
     pub(super) async fn grow(&mut self, clients: u64) -> anyhow::Result<()> {
-        let order = format!("/open?{}?{clients}?{}", self.server.address(), self.server.stream_path());
+        let order = format!("/open?{}?{clients}?{}", self.server.address(), self.server.stream_path(self.format));
         self.control.call("POST", &order, "text/plain", b"").await?;
         self.clients += clients;
         tokio::time::sleep(OPENING).await;

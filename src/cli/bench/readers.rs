@@ -16,12 +16,10 @@ use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
+use super::framing::Framing;
 use super::receiver::{OK, ReceiverStats, SENT_MARK, now_us};
 use super::wire;
 
-/// What ends a record: an empty line for server-sent events, a closed object for lines of JSON.
-const SSE_END: &[u8] = b"\n\n";
-const NDJSON_END: &[u8] = b"}\n";
 /// Digits of a send time.
 const SENT_DIGITS: usize = 16;
 /// Delays that are kept one by one.
@@ -96,7 +94,8 @@ async fn obey(mut stream: TcpStream, readers: &Rc<Readers>) -> anyhow::Result<()
 
 impl Readers {
     async fn open(self: &Rc<Self>, address: SocketAddr, count: usize, path: &str) -> anyhow::Result<()> {
-        let request = format!("GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\naccept: text/event-stream\r\n\r\n");
+        let framing = Framing::of(path);
+        let request = format!("GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\n{}\r\n", framing.headers());
         let mut left = count;
         while left > 0 {
             let mut opening = Vec::new();
@@ -108,26 +107,22 @@ impl Readers {
             for opened in opening {
                 let stream = opened.await??;
                 let readers = Rc::clone(self);
-                let record_end = if path.contains("ndjson") { NDJSON_END } else { SSE_END };
-                tokio::task::spawn_local(async move { readers.read(stream, record_end).await });
+                let framing = framing.clone();
+                tokio::task::spawn_local(async move { readers.read(stream, framing).await });
             }
         }
         Ok(())
     }
 
     /// Reads to the end of the connection.
-    async fn read(&self, mut stream: TcpStream, record_end: &[u8]) {
-        let end = memchr::memmem::Finder::new(record_end);
-        let mut is_open_end = false;
+    async fn read(&self, mut stream: TcpStream, mut framing: Framing) {
         loop {
             let read = poll_fn(|cx| {
                 let mut bytes = self.buffer.borrow_mut();
                 let mut space = ReadBuf::new(&mut bytes);
                 std::task::ready!(Pin::new(&mut stream).poll_read(cx, &mut space))?;
                 let got = space.filled();
-                let whole = u64::from(is_open_end && got.first() == Some(&b'\n')) + end.find_iter(got).count() as u64;
-                is_open_end = got.last() == record_end.first() && !got.ends_with(record_end);
-                self.note(got, whole);
+                self.note(got, framing.count(got));
                 std::task::Poll::Ready(std::io::Result::Ok(got.len()))
             });
             if !matches!(read.await, Ok(1..)) {
@@ -197,7 +192,7 @@ async fn open_one(address: SocketAddr, request: String) -> anyhow::Result<TcpStr
             anyhow::bail!("the stream ended before it began");
         }
     }
-    if !head.starts_with(b"HTTP/1.1 200") {
+    if !head.starts_with(b"HTTP/1.1 200") && !head.starts_with(b"HTTP/1.1 101") {
         anyhow::bail!("no stream: {}", String::from_utf8_lossy(&head));
     }
     Ok(stream)

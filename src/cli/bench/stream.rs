@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::crowd::{Crowd, Server};
-use super::experiment::{Experiment, Findings, Reading, Row, Run, Subject, Target, Terms};
+use super::experiment::{Experiment, Findings, Reading, Row, Subject, Target, Terms};
 use super::peer;
 use super::receiver::now_us;
 use super::wire::Connection;
@@ -19,7 +19,7 @@ pub(super) const SINGLE: Experiment = Experiment {
     name: "stream-single",
     subject: Subject::Stream,
     rows: &[Row { what: "1,000 SSE clients, one event at a time", against: PEER, unit: "/s", target: Target::AtLeast(1.1) }],
-    run: |terms| Box::pin(beside_peer(terms, single)),
+    run: |terms| Box::pin(beside_peer(terms, "sse", single)),
 };
 
 /// Time from send to receipt at [`RATE`] events a second.
@@ -27,7 +27,7 @@ pub(super) const DELAY: Experiment = Experiment {
     name: "stream-delay",
     subject: Subject::Stream,
     rows: &[Row { what: "1,000 SSE clients, 50 events/s, p99", against: PEER, unit: "ms", target: Target::AtMost(1.3) }],
-    run: |terms| Box::pin(beside_peer(terms, delay)),
+    run: |terms| Box::pin(beside_peer(terms, "sse", delay)),
 };
 
 /// A producer that sends as much as the clients take.
@@ -35,7 +35,23 @@ pub(super) const FULL: Experiment = Experiment {
     name: "stream-full",
     subject: Subject::Stream,
     rows: &[Row { what: "1,000 SSE clients, full speed", against: PEER, unit: "/s", target: Target::AtLeast(10.0) }],
-    run: |terms| Box::pin(beside_peer(terms, full)),
+    run: |terms| Box::pin(beside_peer(terms, "sse", full)),
+};
+
+/// The same as lines of JSON; the peer goes on with server-sent events.
+pub(super) const FULL_NDJSON: Experiment = Experiment {
+    name: "stream-full-ndjson",
+    subject: Subject::Stream,
+    rows: &[Row { what: "1,000 NDJSON clients, full speed", against: PEER, unit: "/s", target: Target::AtLeast(10.0) }],
+    run: |terms| Box::pin(beside_peer(terms, "ndjson", full)),
+};
+
+/// The same over `WebSockets`; the peer goes on with server-sent events.
+pub(super) const FULL_WS: Experiment = Experiment {
+    name: "stream-full-ws",
+    subject: Subject::Stream,
+    rows: &[Row { what: "1,000 WebSocket clients, full speed", against: PEER, unit: "/s", target: Target::AtLeast(10.0) }],
+    run: |terms| Box::pin(beside_peer(terms, "ws", full)),
 };
 
 /// Memory.
@@ -46,7 +62,18 @@ pub(super) const IDLE: Experiment = Experiment {
         Row { what: "resident a further idle SSE client", against: "", unit: "KiB", target: Target::AtMost(13.0) },
         Row { what: "the same after a burst", against: "", unit: "KiB", target: Target::AtMost(13.0) },
     ],
-    run: idle,
+    run: |_| Box::pin(idle("sse")),
+};
+
+/// Memory of `WebSockets`.
+pub(super) const IDLE_WS: Experiment = Experiment {
+    name: "stream-idle-ws",
+    subject: Subject::Stream,
+    rows: &[
+        Row { what: "resident a further idle WebSocket client", against: "", unit: "KiB", target: Target::AtMost(13.0) },
+        Row { what: "the same after a burst", against: "", unit: "KiB", target: Target::AtMost(13.0) },
+    ],
+    run: |_| Box::pin(idle("ws")),
 };
 
 /// Clients of every row but the last.
@@ -73,8 +100,8 @@ fn event(number: u64) -> String {
     )
 }
 
-/// Measures the relay, then the peer.
-async fn beside_peer<F>(terms: Terms, measure: F) -> anyhow::Result<Findings>
+/// Measures the relay with streams of a format, then the peer.
+async fn beside_peer<F>(terms: Terms, format: &'static str, measure: F) -> anyhow::Result<Findings>
 where
     F: AsyncFn(&mut Crowd, Duration) -> anyhow::Result<(f64, u64)>,
 {
@@ -83,7 +110,7 @@ where
     };
     let mut found = Vec::new();
     for server in [Server::relay().await?, Server::peer(&module).await?] {
-        let mut crowd = Crowd::gather(server, CLIENTS).await?;
+        let mut crowd = Crowd::gather(server, format, CLIENTS).await?;
         for number in 0..WARM_UP_EVENTS {
             crowd.publish(&event(number)).await?;
         }
@@ -168,20 +195,18 @@ async fn full(crowd: &mut Crowd, duration: Duration) -> anyhow::Result<(f64, u64
     Ok((stats.received as f64 / began.elapsed().as_secs_f64(), stats.received))
 }
 
-fn idle(_: Terms) -> Run {
-    Box::pin(async {
-        let kib = |bytes: u64, base: u64| bytes.saturating_sub(base) as f64 / 1024.0 / FURTHER_CLIENTS as f64;
-        let mut crowd = Crowd::gather(Server::relay().await?, CLIENTS).await?;
-        full(&mut crowd, SETTLE).await?;
-        tokio::time::sleep(SETTLE).await;
-        let base = crowd.server.resident_bytes();
-        crowd.grow(FURTHER_CLIENTS).await?;
-        tokio::time::sleep(SETTLE).await;
-        let idle = crowd.server.resident_bytes();
-        full(&mut crowd, SETTLE).await?;
-        tokio::time::sleep(SETTLE).await;
-        let after = crowd.server.resident_bytes();
-        crowd.disperse().await;
-        Ok(Findings::Measured(vec![Reading::absolute(kib(idle, base)), Reading::absolute(kib(after, base))]))
-    })
+async fn idle(format: &'static str) -> anyhow::Result<Findings> {
+    let kib = |bytes: u64, base: u64| bytes.saturating_sub(base) as f64 / 1024.0 / FURTHER_CLIENTS as f64;
+    let mut crowd = Crowd::gather(Server::relay().await?, format, CLIENTS).await?;
+    full(&mut crowd, SETTLE).await?;
+    tokio::time::sleep(SETTLE).await;
+    let base = crowd.server.resident_bytes();
+    crowd.grow(FURTHER_CLIENTS).await?;
+    tokio::time::sleep(SETTLE).await;
+    let idle = crowd.server.resident_bytes();
+    full(&mut crowd, SETTLE).await?;
+    tokio::time::sleep(SETTLE).await;
+    let after = crowd.server.resident_bytes();
+    crowd.disperse().await;
+    Ok(Findings::Measured(vec![Reading::absolute(kib(idle, base)), Reading::absolute(kib(after, base))]))
 }

@@ -91,6 +91,18 @@ fn long_and_cut_parts_are_skipped_and_heads_without_end_refused() {
 }
 
 #[test]
+fn a_part_at_the_cap_passes_however_it_is_cut() {
+    for (length, is_whole) in [(15, true), (16, true), (17, false)] {
+        let body = [b"--B\r\n\r\n", &vec![b'x'; length][..], b"\r\n--B\r\n"].concat();
+        let single: Vec<&[u8]> = body.chunks(1).collect();
+        for pieces in [vec![&body[..]], single] {
+            let found = items(&pieces);
+            assert_eq!(matches!(found[..], [Ok(PartItem::Part { .. })]), is_whole, "{length}: {found:?}");
+        }
+    }
+}
+
+#[test]
 fn what_is_held_is_bounded() {
     let mut decoder = MultipartDecoder::new("B", 16);
     for piece in [&b"--B\r\n\r\n"[..]].into_iter().chain(std::iter::repeat_n(&[b'x'; 100][..], 100)) {

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use proptest::prelude::*;
 
@@ -235,8 +237,7 @@ fn no_event_makes_a_part_of_its_own() {
     let parts = parts(&body, boundary.as_bytes());
     assert_eq!(parts.len(), 1);
     assert!(parts[0].0.contains("content-transfer-encoding: base64"));
-    use base64::Engine as _;
-    assert_eq!(base64::engine::general_purpose::STANDARD.decode(&parts[0].1).unwrap(), forged.as_bytes());
+    assert_eq!(STANDARD.decode(&parts[0].1).unwrap(), forged.as_bytes());
     assert!(written("multipart", "a\r\nb: c", b"", None).starts_with(b"\r\ncontent-type: application/octet-stream\r\n"));
 }
 

@@ -66,7 +66,7 @@ fn pings_of_one_piece_have_one_answer() {
 fn a_close_is_answered_with_its_code_and_both_sides_are_done() {
     let mut session = Session::new(false);
     hear(&mut session, &frame(0x88, b"\x03\xe9going"));
-    assert!(session.is_over());
+    assert!(session.is_deaf());
     assert_eq!(session.next_frame().unwrap(), &b"\x88\x02\x03\xe9"[..]);
     assert_eq!(closes(false, &frame(0x88, b"\x0f\xa0")), Some(4000));
     let mut session = Session::new(false);
@@ -81,9 +81,9 @@ fn our_close_is_said_once_and_then_the_answer_is_listened_for() {
     hear(&mut session, &frame(0x82, b"late"));
     let close = session.next_frame().unwrap();
     assert_eq!((close[0], &close[2..4]), (0x88, &1001u16.to_be_bytes()[..]));
-    assert!(!session.is_over());
+    assert!(!session.is_deaf());
     hear(&mut session, &[frame(0x89, b"x"), frame(0x88, b"\x03\xe9")].concat());
-    assert!(session.is_over() && session.next_frame().is_none());
+    assert!(session.is_deaf() && session.next_frame().is_none());
 }
 
 #[test]

@@ -29,20 +29,25 @@ impl Guesses {
         let address = network(peer?);
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if counts.len() >= ADDRESSES_MAX && !counts.contains_key(&address) {
-            counts.retain(|_, (since, _)| now.0 - since.0 < WINDOW_MS);
+            counts.retain(|_, (since, _)| is_open(*since, now));
             if counts.len() >= ADDRESSES_MAX {
                 // Forgetting everybody costs attackers nothing and us a minute of counting; growing would cost memory.
                 counts.clear();
             }
         }
         let (since, count) = counts.entry(address).or_insert((now, 0));
-        if now.0 - since.0 >= WINDOW_MS {
+        if !is_open(*since, now) {
             (*since, *count) = (now, 0);
         }
         *count = count.saturating_add(1);
         let left_ms = (WINDOW_MS - (now.0 - since.0)).max(1);
         (*count > most).then(|| u32::try_from(left_ms / 1000 + 1).unwrap_or(60))
     }
+}
+
+/// Whether the minute that began then is not over; a clock that was set back begins another one.
+fn is_open(since: Timestamp, now: Timestamp) -> bool {
+    (0..WINDOW_MS).contains(&(now.0 - since.0))
 }
 
 fn network(address: IpAddr) -> IpAddr {
@@ -66,6 +71,20 @@ mod tests {
         assert_eq!(guesses.note(one, Timestamp(5)), Some(61));
         assert_eq!(guesses.note(Some(IpAddr::from([192, 0, 2, 2])), Timestamp(5)), None);
         assert_eq!(guesses.note(one, Timestamp(5 + WINDOW_MS)), None);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_locks_nobody_out_for_longer_than_a_minute() {
+        let guesses = Guesses::default();
+        let one = Some(IpAddr::from([192, 0, 2, 1]));
+        for _ in 0..=GUESSES_MAX {
+            guesses.note(one, Timestamp(90 * WINDOW_MS));
+        }
+        assert_eq!(guesses.note(one, Timestamp(30 * WINDOW_MS)), None, "counted anew from the time that is now");
+        for _ in 0..GUESSES_MAX {
+            guesses.note(one, Timestamp(30 * WINDOW_MS));
+        }
+        assert_eq!(guesses.note(one, Timestamp(30 * WINDOW_MS)), Some(61));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::model::fields::Fields;
 pub mod poll;
 pub mod profile;
 pub mod raw;
+pub mod webhook;
 pub mod websocket;
 
 /// Settings of one protocol beyond those that all have.
@@ -26,6 +27,8 @@ pub enum OwnSettings {
     Profile(profile::Profile),
     /// Of `raw`.
     Raw(raw::RawSettings),
+    /// Of `webhook`.
+    Webhook(Box<webhook::WebhookSettings>),
     /// Of `websocket`; boxed, because it is the large one.
     #[serde(rename = "websocket")]
     WebSocket(Box<websocket::WebSocketSettings>),
@@ -42,7 +45,8 @@ pub(super) struct Row {
 }
 
 /// Every protocol with settings of its own.
-pub(super) const ROWS: &[Row] = &[poll::LONG_ROW, poll::ROW, profile::NDJSON, profile::LENGTH, raw::ROW, websocket::ROW];
+pub(super) const ROWS: &[Row] =
+    &[poll::LONG_ROW, poll::ROW, profile::NDJSON, profile::LENGTH, raw::ROW, webhook::ROW, websocket::ROW];
 
 /// The row of a protocol, if it has settings of its own.
 pub(super) fn row(protocol: &str) -> Option<&'static Row> {
@@ -67,6 +71,14 @@ impl OwnSettings {
             Self::Profile(profile) => profile.show(settings),
             Self::Raw(raw) => raw.show(settings),
             Self::WebSocket(websocket) => websocket.show(settings),
+            Self::Webhook(webhook) => webhook.show(settings),
+        }
+    }
+
+    /// Adds the secrets that [`OwnSettings::show`] leaves out.
+    pub(super) fn add_secrets(&self, settings: &mut Map<String, Value>) {
+        if let Self::Webhook(webhook) = self {
+            webhook.add_secrets(settings);
         }
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::access;
-use super::own::{self, OwnSettings};
+use super::own::{self, OwnSettings, webhook};
 use super::{SourceRecord, SourceSettings, SourceSpec};
 use crate::model::fields::{Errors, FieldError, Fields, nearest, quoted};
 use crate::model::headers::{HeaderUse, lower_names, read_headers};
@@ -38,6 +38,7 @@ const NAMES: &[&str] = &[
     "enabled",
     "header_names",
     "query_names",
+    "path",
     "state",
     "resume_token",
     "declared",
@@ -47,7 +48,7 @@ const NAMES: &[&str] = &[
 ];
 /// Names that only answers hold.
 const READ_ONLY: &[&str] =
-    &["header_names", "query_names", "state", "resume_token", "declared", "revision", "created_at", "updated_at"];
+    &["header_names", "query_names", "path", "state", "resume_token", "declared", "revision", "created_at", "updated_at"];
 /// Names of `settings` that every protocol has.
 const SETTINGS: &[&str] = &["id", "type", "subject", "time", "content_type", "method", "body", "idle_timeout", "max_event_bytes"];
 
@@ -107,6 +108,9 @@ pub fn merge_source(current: &SourceRecord, patch: &Value, rules: &SourceRules<'
     let mut document = form(&current.spec);
     document["headers"] = json!(current.spec.headers);
     current.spec.settings.access.write_whole(&mut document);
+    if let Some(settings) = document["settings"].as_object_mut() {
+        current.spec.settings.own.add_secrets(settings);
+    }
     merge(&mut document, &Value::Object(members));
     let keep_url = |url: &str| Ok(url.to_owned());
     let rules = if url_is_new { *rules } else { SourceRules { urls: &keep_url, ..*rules } };
@@ -118,6 +122,9 @@ pub fn merge_source(current: &SourceRecord, patch: &Value, rules: &SourceRules<'
 #[must_use]
 pub fn source_form(record: &SourceRecord) -> Value {
     let mut value = form(&record.spec);
+    if record.spec.protocol == webhook::PROTOCOL {
+        value["path"] = webhook::path(&record.spec.name).into();
+    }
     value["header_names"] = json!(record.spec.headers.keys().collect::<Vec<_>>());
     record.spec.settings.access.show(&mut value);
     value["resume_token"] = json!(record.resume_token);
@@ -150,6 +157,11 @@ fn form(spec: &SourceSpec) -> Value {
         },
         "enabled": spec.enabled,
     });
+    if spec.protocol == webhook::PROTOCOL
+        && let Some(members) = form.as_object_mut()
+    {
+        members.remove("url");
+    }
     if let Some(shown) = form["settings"].as_object_mut() {
         settings.own.show(shown);
     }
@@ -167,14 +179,21 @@ fn read(
     for name in READ_ONLY.iter().filter(|name| fields.get(name).is_some()) {
         fields.refuse(name, "read_only", "is shown in answers only and cannot be set");
     }
-    for name in ["protocol", "url", "topic"] {
+    for name in ["protocol", "topic"] {
         fields.require(name);
     }
     let name = read_name(&fields, path_name, random);
     let protocol = read_protocol(&fields, rules.protocols);
     let url = match protocol.as_deref() {
-        Some("websocket") => own::websocket::read_url(&fields, rules.urls),
-        _ => read_url(&fields, rules.urls),
+        Some(webhook::PROTOCOL) => is_called(&fields),
+        Some("websocket") => {
+            fields.require("url");
+            own::websocket::read_url(&fields, rules.urls)
+        }
+        _ => {
+            fields.require("url");
+            read_url(&fields, rules.urls)
+        }
     };
     let topic = read_topic(&fields);
     let headers = read_headers(&fields, HeaderUse::Source);
@@ -182,6 +201,18 @@ fn read(
     settings.access = access::read(&fields, rules);
     let enabled = fields.flag("enabled").unwrap_or(true);
     Some(SourceSpec { name: name?, protocol: protocol?, url: url?, topic: topic?, headers, settings, enabled })
+}
+
+/// A source that is called calls nobody: it has no URL, and no request to be put together.
+fn is_called(fields: &Fields<'_>) -> Option<String> {
+    if fields.get("url").is_some() {
+        fields.refuse("url", "url", "a source of webhooks has none; senders post to the `path` that its GET shows");
+        return None;
+    }
+    if fields.map("headers").is_some_and(|headers| headers.members().next().is_some()) {
+        fields.refuse("headers", "headers", "a source of webhooks sends no request");
+    }
+    Some(String::new())
 }
 
 fn read_name(fields: &Fields<'_>, path_name: Option<&str>, random: Random<'_>) -> Option<String> {
@@ -243,6 +274,9 @@ fn read_settings(fields: &Fields<'_>, protocol: &str, rules: &SourceRules<'_>) -
     let method = settings.choice("method", &["GET", "POST"], "method").unwrap_or("GET");
     if body.is_some() && method == "GET" {
         settings.refuse("body", "body", "needs `method` \"POST\"");
+    }
+    if protocol == webhook::PROTOCOL && (method != "GET" || body.is_some()) {
+        settings.refuse("method", "method", "a source of webhooks sends no request");
     }
     SourceSettings {
         id: read_json_pointer(&settings, "id"),

@@ -21,7 +21,7 @@ pub use form::{Keys, rest_form, whole_form};
 pub use judge::{NoJudge, TextJudge, UrlJudge};
 pub use keys::{
     PRIVATE_KEY_PREFIX, PUBLIC_KEY_PREFIX, Random, SECRET_PREFIX, SignatureInput, decode_private_key, decode_secret, generate_id,
-    generate_secret, generate_secret_of, parse_secret, parse_secret_of, public_key_of, read_scheme_word,
+    generate_secret, generate_secret_of, is_public_key, parse_secret, parse_secret_of, public_key_of, read_scheme_word,
 };
 
 pub(in crate::model) mod access;

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::clock::Timestamp;
 use crate::model::subscription::parse::parse_secret;
 use crate::model::subscription::{SignatureScheme, SigningKey};
 use crate::signature::Message;

@@ -32,7 +32,7 @@ pub(super) fn read(body: &[u8]) -> Result<List, ListFault> {
         return Err(ListFault::TooMany);
     }
     let items = feed.entries.iter().map(item).collect();
-    Ok(List { items, is_list: true, ttl_min: feed.ttl.unwrap_or(0), ..List::default() })
+    Ok(List { items, is_many: true, ttl_min: feed.ttl.unwrap_or(0), ..List::default() })
 }
 
 fn item(entry: &Entry) -> Item {
@@ -107,7 +107,7 @@ mod tests {
         assert!(!is_feed(b"{\"rss\":\"<rss\"}", None) && !is_feed(b"<html>", Some("text/html")));
         assert!(is_feed(b"x", Some("application/atom+xml")));
         for body in ["<feed", "<rss version=\"2.0\"><channel><item>", "<feed><entry></feed>", "<rss/>", ""] {
-            assert_eq!(read(body.as_bytes()).err().is_none_or(|fault| fault == ListFault::Feed), true, "{body}");
+            assert!(read(body.as_bytes()).err().is_none_or(|fault| fault == ListFault::Feed), "{body}");
         }
     }
 

@@ -47,7 +47,7 @@ pub(super) struct List {
     /// Oldest first.
     pub(super) items: Vec<Item>,
     /// Whether they are a list, of which some may have been there before; else one value.
-    pub(super) is_list: bool,
+    pub(super) is_many: bool,
     pub(super) cursor: Option<String>,
     pub(super) next: Option<String>,
     /// Minutes that a feed may be kept.
@@ -124,17 +124,17 @@ impl Pointers {
             None => Some(text),
             Some(pointer) => pointer.find(text).map(RawValue::get).filter(|raw| *raw != "null"),
         };
-        let is_list = whole.is_some_and(|whole| whole.starts_with('['));
+        let is_many = whole.is_some_and(|whole| whole.starts_with('['));
         let slices = match whole {
             None => Vec::new(),
-            Some(whole) if is_list => elements(whole)?,
+            Some(whole) if is_many => elements(whole)?,
             Some(whole) => vec![whole],
         };
         let item = |slice: &str| Item { data: body.slice_ref(slice.as_bytes()), is_json: true, id: None, hash: [0; 32] };
         let mut items: Vec<Item> = slices.into_iter().map(item).collect();
         self.put_in_order(&mut items, ListOrder::OldestFirst);
         self.identify(&mut items);
-        Ok(List { items, is_list, cursor, next, ttl_min: 0 })
+        Ok(List { items, is_many, cursor, next, ttl_min: 0 })
     }
 
     fn put_in_order(&self, items: &mut [Item], usual: ListOrder) {
@@ -153,14 +153,13 @@ impl Pointers {
             if found.is_some() {
                 item.id = None;
             }
-            item.hash = match found.as_deref().or(item.id.as_deref()) {
-                Some(id) => Sha256::new_with_prefix(b"id:").chain_update(id).finalize().into(),
-                None => {
-                    let content: [u8; 32] = Sha256::new_with_prefix(b"data:").chain_update(&item.data).finalize().into();
-                    let before = seen.entry(content).or_default();
-                    *before += 1;
-                    Sha256::new_with_prefix(content).chain_update(before.to_be_bytes()).finalize().into()
-                }
+            item.hash = if let Some(id) = found.as_deref().or(item.id.as_deref()) {
+                Sha256::new_with_prefix(b"id:").chain_update(id).finalize().into()
+            } else {
+                let content: [u8; 32] = Sha256::new_with_prefix(b"data:").chain_update(&item.data).finalize().into();
+                let before = seen.entry(content).or_default();
+                *before += 1;
+                Sha256::new_with_prefix(content).chain_update(before.to_be_bytes()).finalize().into()
             };
         }
     }
@@ -252,7 +251,7 @@ mod tests {
         assert!(read(&whole, " ").unwrap().items.is_empty() && read(&whole, "[]").unwrap().items.is_empty());
         let inside = pointers(|s| (s.items, s.cursor) = (Some("/r/items".to_owned()), Some("/next".to_owned())), None);
         let list = read(&inside, r#"{"r":{"items":[{"n":1}]},"next":17}"#).unwrap();
-        assert_eq!((data(&list), list.cursor.as_deref(), list.is_list), (vec!["{\"n\":1}"], Some("17"), true));
+        assert_eq!((data(&list), list.cursor.as_deref(), list.is_many), (vec!["{\"n\":1}"], Some("17"), true));
         let list = read(&inside, r#"{"r":{"items":null},"next":null}"#).unwrap();
         assert!(list.items.is_empty() && list.cursor.is_none());
         assert_eq!(data(&read(&inside, r#"{"r":{"items":{"n":1}}}"#).unwrap()), ["{\"n\":1}"]);

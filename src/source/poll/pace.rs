@@ -45,7 +45,7 @@ impl Pace {
         self.timeouts = if is_timeout { (self.timeouts + 1).min(20) } else { 0 };
         let own = if is_timeout {
             let ceiling = self.every.saturating_mul(1 << self.timeouts).min(TIMEOUT_WAIT_MAX).max(self.every);
-            self.every + part(ceiling - self.every, random)
+            self.every + part(ceiling.saturating_sub(self.every), random)
         } else if !self.is_long {
             // Sources that were made together do not ask together for ever.
             (self.every + part(self.every / 10, random)).saturating_sub(took)

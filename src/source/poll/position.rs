@@ -270,7 +270,7 @@ mod tests {
         #[test]
         fn any_link_header_is_read(text in "[<>;,=\" a-e]{0,40}") {
             if let Some(target) = next_of_links(&text) {
-                let bracketed = format!("<{}>", target);
+                let bracketed = format!("<{target}>");
                 prop_assert!(text.contains(&bracketed));
             }
         }

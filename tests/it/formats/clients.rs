@@ -38,7 +38,7 @@ async fn receive(kind: Kind, cut: impl AsyncFn(&Relay, &mut Feed, u64), address:
     for n in 0..EVENTS {
         let is_cut = n == CUT_AT;
         // Some come while the client listens, some while it is away.
-        if is_cut || (n % MORE == MORE / 2 && seqs.len() < n + MORE) {
+        if is_cut || (n % MORE == MORE / 2 && seqs.len() < EVENTS.min(n + MORE)) {
             let until = EVENTS.min(seqs.len() + MORE);
             let from = seqs.len();
             seqs.extend(publish(&relay, "a.b", &events[from..until]).await);

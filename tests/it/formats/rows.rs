@@ -1,5 +1,5 @@
-//! The rows `stream.client` of the collection of bad inputs, each found by its text. Those about frames of WebSockets are
-//! judged where WebSockets are.
+//! The rows `stream.client` of the collection of bad inputs, each found by its text. Those about frames of `WebSocket` clients
+//! are judged where those are.
 
 use std::time::Duration;
 
@@ -43,6 +43,11 @@ const PRETTY: &str = "pretty-printed JSON payload on NDJSON output";
 const SEPARATOR: &str = "payload with U+2028 on NDJSON";
 const REVOKED: &str = "token revoked during the stream";
 const OLD: &str = "HTTP/1.0 client";
+/// Kinds of timers in `/proc/net/tcp`.
+const KEEPALIVE: u8 = 2;
+const ZERO_WINDOW: u8 = 4;
+/// How many clients come and go.
+const TIMES: usize = 400;
 const HEAD: &str = "HEAD on a stream";
 
 #[test]
@@ -152,8 +157,6 @@ async fn who_never_reads_is_cut_and_who_vanished_is_found() {
     assert_eq!(expected(NEVER), "disconnected <= 30 s; RSS + <= 256 KiB; kernel buffer <= 2x SO_SNDBUF");
     assert_eq!(expected(VANISHED), "reaped <= 45 s by heartbeat + TCP_USER_TIMEOUT");
     assert_eq!(expected(THOUSAND), "RSS growth <= 256 MiB; healthy client p99 < 2x; 0 lost for healthy");
-    const KEEPALIVE: u8 = 2;
-    const ZERO_WINDOW: u8 = 4;
     let relay = Relay::start().await;
     let silent = open(&relay, "format=raw&types=none").await;
     let never = open(&relay, "heartbeat=1s").await;
@@ -170,7 +173,7 @@ async fn who_never_reads_is_cut_and_who_vanished_is_found() {
     assert!(queue <= 2 * 2 * 128 * 1024, "{queue} bytes lie in the kernel");
     // A client that takes nothing and one whose machine is gone look the same from here: bytes wait and none is taken.
     let cut = async {
-        while metric(&relay, "hookcast_streams_open").await > 1.0 {
+        while metric(&relay, "hookcast_streams_open").await > 1 {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     };
@@ -253,7 +256,6 @@ async fn a_token_has_as_many_streams_as_it_may_and_none_once_it_is_revoked() {
 #[tokio::test]
 async fn clients_that_come_and_go_leave_nothing() {
     assert_eq!(expected(COMING_AND_GOING), "fds and RSS back to baseline +5%");
-    const TIMES: usize = 400;
     let relay = Relay::start().await;
     let come_and_go = async || {
         for n in 0..TIMES {
@@ -360,6 +362,6 @@ async fn an_old_client_and_one_that_wants_only_the_head() {
         until_open(&relay, 0).await;
         let head = relay.client.head(format!("{}/v1/topics/a/stream?format={format}", relay.url));
         assert_eq!(tokio::time::timeout(PATIENCE, head.send()).await.expect("at once").unwrap().status(), 200);
-        assert_eq!(metric(&relay, "hookcast_streams_open").await as u64, 0, "nothing is left behind");
+        assert_eq!(metric(&relay, "hookcast_streams_open").await, 0, "nothing is left behind");
     }
 }

@@ -16,6 +16,7 @@ const READER: &str = "hc_reader_0123456789abcdef0123456789abcde";
 const TENANT: &str = "hc_tenant_0123456789abcdef0123456789abcde";
 const LOOKER: &str = "hc_looker_0123456789abcdef0123456789abcde";
 const PAGE: &str = "https://pages.example";
+const BROWSER: (&str, &str) = ("user-agent", "Mozilla/5.0 (X11; Linux x86_64)");
 
 fn token(token: &str, scopes: &[Scope], topics: &[&str], streams: Option<u32>) -> TokenEntry {
     TokenEntry {
@@ -148,7 +149,6 @@ async fn without_tokens_no_page_of_another_site_reads_a_script() {
         let request = headers.iter().fold(edge.client.get(path), |request, (name, value)| request.header(*name, *value));
         request.send().await.unwrap().status().as_u16()
     };
-    const BROWSER: (&str, &str) = ("user-agent", "Mozilla/5.0 (X11; Linux x86_64)");
     assert_eq!(ask(&[]).await, 200);
     assert_eq!(
         ask(&[BROWSER, ("sec-fetch-site", "same-origin"), ("sec-fetch-mode", "no-cors"), ("sec-fetch-dest", "script")]).await,

@@ -24,7 +24,7 @@ async fn the_head_comes_at_once_and_forbids_gathering() {
         assert_eq!(header("x-accel-buffering").as_deref(), Some("no"));
         assert_eq!(header("x-content-type-options").as_deref(), Some("nosniff"));
         assert_eq!(header("incremental").as_deref(), Some("?1"));
-        assert_eq!(header("vary").as_deref(), Some("accept"));
+        assert!(header("vary").unwrap().starts_with("accept"));
         assert_eq!(header("content-encoding"), None);
         assert_eq!(header("content-length"), None);
     }

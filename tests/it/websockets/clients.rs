@@ -1,4 +1,4 @@
-//! Clients that are not ours: npm `ws` and PyPI `websockets` read a thousand events, cut off in the middle, and miss none.
+//! Clients that are not ours: `ws` (JavaScript) and `websockets` (Python) read a thousand events, cut off in the middle, and miss none.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -24,7 +24,7 @@ fn tool(path: &str) -> PathBuf {
 async fn read(program: &str, url: String, mode: &str) -> Value {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tools").join(program);
     let modules = tool("node/node_modules");
-    let runs = if program.ends_with(".js") { PathBuf::from("node") } else { tool("py/bin/python") };
+    let runs = if program == "ws_reader.js" { PathBuf::from("node") } else { tool("py/bin/python") };
     let child = Command::new(runs)
         .arg(script)
         .args([&url, &EVENTS.to_string(), &CUT_AFTER.to_string(), mode])

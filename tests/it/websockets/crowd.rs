@@ -13,7 +13,7 @@ const EVENTS: u64 = 400;
 const GROWTH_MAX: u64 = 256 * 1024;
 
 /// A connection whose peer soon has nowhere to write to.
-async fn narrow(relay: &Relay) -> TcpStream {
+fn narrow(relay: &Relay) -> TcpStream {
     let raw = Raw::new(Domain::IPV4, Type::STREAM, None).unwrap();
     raw.set_recv_buffer_size(4 * 1024).unwrap();
     let address: std::net::SocketAddr = relay.url.trim_start_matches("http://").parse().unwrap();
@@ -35,7 +35,7 @@ async fn two_hundred_who_read_nothing_hold_nobody_up_and_miss_nothing() {
     let mut healthy = Socket::open(&relay, "t/stream", HANDSHAKE).await;
     let mut idle = Vec::new();
     for _ in 0..CLIENTS {
-        idle.push(Socket::ask_on(narrow(&relay).await, "t/stream?since=earliest", HANDSHAKE).await);
+        idle.push(Socket::ask_on(narrow(&relay), "t/stream?since=earliest", HANDSHAKE).await);
     }
     let before = resident_bytes(relay.pid());
     for seq in 1..=EVENTS {

@@ -1,7 +1,6 @@
 //! Going on where one stood: by a message, and from one transport to the next.
 
 use serde_json::json;
-use tokio::io::AsyncReadExt as _;
 
 use super::wire::{HANDSHAKE, OURS, Socket, within};
 use crate::streams::relay as streams;
@@ -80,12 +79,6 @@ async fn silence_is_broken_by_pings_that_say_how_far_was_looked() {
             break;
         }
     }
-    let mut response = relay.client.get(format!("{}/v1/topics/quiet/stream?heartbeat=1s", relay.url)).send().await.unwrap();
-    assert!(within(response.chunk()).await.is_ok());
-    // Nothing else is said to a client that says nothing.
-    let mut none = [0; 1];
-    let mut raw = tokio::net::TcpStream::connect(relay.url.trim_start_matches("http://")).await.unwrap();
-    assert!(tokio::time::timeout(std::time::Duration::from_millis(50), raw.read(&mut none)).await.is_err());
 }
 
 #[actix_web::test]

@@ -100,6 +100,12 @@ impl Socket {
         self.send(&frame(0x81, text.as_bytes())).await;
     }
 
+    /// Everything to the end of the connection.
+    pub(super) async fn rest(mut self) -> String {
+        while within(self.stream.read_buf(&mut self.read)).await.unwrap_or(0) > 0 {}
+        String::from_utf8_lossy(&self.read).into_owned()
+    }
+
     /// The next frame; `None` when the server has ended the connection.
     pub(super) async fn next(&mut self) -> Option<Frame> {
         within(async {
@@ -172,11 +178,11 @@ pub(super) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     match payload.len() {
         short @ 0..126 => out.push(0x80 | short as u8),
         medium @ 126..65_536 => {
-            out.push(0x80 | 126);
+            out.push(0x80 | 0x7e);
             out.extend((medium as u16).to_be_bytes());
         }
         long => {
-            out.push(0x80 | 127);
+            out.push(0x80 | 0x7f);
             out.extend((long as u64).to_be_bytes());
         }
     }

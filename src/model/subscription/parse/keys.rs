@@ -94,6 +94,14 @@ pub fn public_key_of(secret: &Secret) -> Option<String> {
     Some(format!("{PUBLIC_KEY_PREFIX}{}", BASE64.encode(public.as_bytes())))
 }
 
+/// Whether a text is `whpk_` and the base64 of a public key, as [`public_key_of`] makes it.
+#[must_use]
+pub fn is_public_key(text: &str) -> bool {
+    let bytes = text.strip_prefix(PUBLIC_KEY_PREFIX).and_then(|encoded| BASE64.decode(encoded).ok());
+    let bytes = bytes.and_then(|bytes| <[u8; PRIVATE_KEY_BYTES]>::try_from(bytes).ok());
+    bytes.is_some_and(|bytes| ed25519::VerifyingKey::from_bytes(&bytes).is_ok())
+}
+
 /// Checks and takes a secret of a scheme.
 ///
 /// # Errors
