@@ -145,9 +145,15 @@ pub struct Reconnect {
 impl Reconnect {
     /// A source that was never connected.
     #[must_use]
-    pub fn new(settings: ReconnectSettings, profile: Option<Profile>) -> Self {
+    pub fn new(settings: ReconnectSettings) -> Self {
+        Self { settings, failures: 0, retry: None, connected_at: None, free_try: true, profile: None }
+    }
+
+    /// The same with the delays that its profile asks for.
+    #[must_use]
+    pub fn of_profile(settings: ReconnectSettings, profile: Option<Profile>) -> Self {
         let profile = profile.map(|Profile::Twitter| Box::default());
-        Self { settings, failures: 0, retry: None, connected_at: None, free_try: true, profile }
+        Self { profile, ..Self::new(settings) }
     }
 
     /// The upstream wants this delay between connections; held between the shortest and the longest.

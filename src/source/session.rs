@@ -84,7 +84,7 @@ impl Session {
     ) -> Self {
         Self {
             mapper: EventMapper::new(&spec, seed),
-            policy: Reconnect::new(context.reconnect, spec.settings.own.profile()),
+            policy: Reconnect::of_profile(context.reconnect, spec.settings.own.profile()),
             resume: status.resume_token(),
             position: status.resume_token(),
             batch: Vec::new(),

@@ -22,7 +22,7 @@ fn delay(next: Next) -> Duration {
 
 #[test]
 fn the_first_loss_and_every_steady_one_are_answered_at_once() {
-    let mut policy = Reconnect::new(ReconnectSettings::default(), None);
+    let mut policy = Reconnect::new(ReconnectSettings::default());
     policy.connected(NOW);
     assert_eq!(policy.ended(&ending(EndingClass::Lost), true, NOW, 7), Next::After(Duration::ZERO));
     policy.connected(NOW);
@@ -34,7 +34,7 @@ fn the_first_loss_and_every_steady_one_are_answered_at_once() {
 
 #[test]
 fn failures_double_the_ceiling_and_events_reset_it() {
-    let mut policy = Reconnect::new(ReconnectSettings::default(), None);
+    let mut policy = Reconnect::new(ReconnectSettings::default());
     let mut highest = Duration::ZERO;
     for round in 0..2000u64 {
         let random = round.wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -49,7 +49,7 @@ fn failures_double_the_ceiling_and_events_reset_it() {
 
 #[test]
 fn refusals_wait_a_minute_and_retry_after_is_a_floor() {
-    let mut policy = Reconnect::new(ReconnectSettings::default(), None);
+    let mut policy = Reconnect::new(ReconnectSettings::default());
     assert!(delay(policy.ended(&ending(EndingClass::Denied), false, NOW, 0)) >= secs(60));
     let asked = ending(EndingClass::Failed).with_retry_after(Some(secs(120)));
     assert!((secs(120)..=secs(132)).contains(&delay(policy.ended(&asked, false, NOW, 3))));
@@ -60,7 +60,7 @@ fn refusals_wait_a_minute_and_retry_after_is_a_floor() {
 #[test]
 fn the_upstreams_retry_is_a_floor_within_bounds() {
     for (retry, low, high) in [(Duration::ZERO, 1, 2), (secs(999_999_999), 300, 300), (secs(30), 30, 36)] {
-        let mut policy = Reconnect::new(ReconnectSettings::default(), None);
+        let mut policy = Reconnect::new(ReconnectSettings::default());
         policy.set_retry(retry);
         policy.connected(NOW);
         let first = delay(policy.ended(&ending(EndingClass::Lost), true, NOW, 12_345));
@@ -72,7 +72,7 @@ fn the_upstreams_retry_is_a_floor_within_bounds() {
 
 #[test]
 fn stop_means_stop() {
-    let mut policy = Reconnect::new(ReconnectSettings::default(), None);
+    let mut policy = Reconnect::new(ReconnectSettings::default());
     assert_eq!(policy.ended(&ending(EndingClass::Stop), true, NOW, 0), Next::Stop);
     assert_eq!(policy.ended(&ending(EndingClass::Cancelled), true, NOW, 0), Next::Stop);
 }
@@ -83,7 +83,7 @@ proptest! {
         rounds in prop::collection::vec((0u8..3, any::<bool>(), 0i64..20_000, any::<u64>(), any::<bool>()), 1..40),
         retry in prop::option::of(0u64..1_000_000_000),
     ) {
-        let mut policy = Reconnect::new(ReconnectSettings::default(), None);
+        let mut policy = Reconnect::new(ReconnectSettings::default());
         if let Some(retry) = retry {
             policy.set_retry(Duration::from_millis(retry));
         }

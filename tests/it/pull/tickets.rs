@@ -60,6 +60,14 @@ impl Edge {
     }
 }
 
+/// The status of a WebSocket handshake.
+async fn upgrade(edge: &Edge, path_and_query: &str) -> u16 {
+    let request = edge.client.get(edge.url(&format!("/v1/topics/{path_and_query}")));
+    let request = request.header("connection", "upgrade").header("upgrade", "websocket").header("sec-websocket-version", "13");
+    let response = request.header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==").send().await.unwrap();
+    response.status().as_u16()
+}
+
 #[tokio::test]
 async fn a_ticket_opens_every_way_of_reading_and_nothing_else() {
     let edge = guarded(None).await;
@@ -75,6 +83,9 @@ async fn a_ticket_opens_every_way_of_reading_and_nothing_else() {
     }
     let conduit = format!("/v1/topics/acme.b/stream?format=conduit&heartbeat=1s&ticket={ticket}");
     assert_eq!(edge.client.get(edge.url(&conduit)).send().await.unwrap().text().await.unwrap(), "null");
+    assert_eq!(upgrade(&edge, &format!("acme.b/stream?ticket={ticket}")).await, 101);
+    assert_eq!(upgrade(&edge, &format!("acme.c/stream?ticket={ticket}")).await, 403);
+    assert_eq!(upgrade(&edge, "acme.b/stream?ticket=hct_wrong").await, 401);
     for path in [
         "acme.**/events?",
         "acme.c/events?",
