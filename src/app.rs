@@ -3,7 +3,7 @@
 //! The only module that knows all others. [`App::start`] gives a running relay; `serve`, `demo` and the tests use the same.
 
 use std::collections::HashMap;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use crate::http::auth::{Auth, AuthSettings, Scope, TokenEntry};
 use crate::http::tokens::Tokens;
 use crate::http::webhook::Senders;
 use crate::http::websub::Door;
-use crate::http::{DefinitionDefaults, HttpLimits, HttpState, ServerSettings};
+use crate::http::{DefinitionDefaults, HttpLimits, HttpState};
 use crate::ingest::{DedupeSettings, Ingest};
 use crate::model::administration::TokenLimits;
 use crate::model::subscription::Ordinal;
@@ -39,9 +39,12 @@ use crate::storage::{BACKENDS, StorageError, StorageErrorKind, StorageSettings, 
 use crate::tail::{Tail, TailSettings};
 
 mod declared;
+mod doors;
 mod feeds;
 mod hub;
 mod numbers;
+
+use doors::Doors;
 
 /// Time for what is in flight when the relay stops.
 const STOP_GRACE: Duration = Duration::from_secs(25);
@@ -127,16 +130,14 @@ impl App {
         }
         // Storage first: a second relay on the same data is told so, whatever the address says.
         let ground = Ground::open(config).await?;
-        let bound = bind("listen", config.server.listen)
-            .and_then(|http| Ok((http, config.server.tcp_listen.map(|address| bind("tcp_listen", address)).transpose()?)));
-        let ((listener, address), plain) = match bound {
-            Ok(bound) => bound,
+        let doors = match Doors::bind(config) {
+            Ok(doors) => doors,
             Err(error) => {
                 ground.store.close().await;
                 return Err(error);
             }
         };
-        let (plain, tcp_address) = plain.unzip();
+        let (address, tcp_address) = doors.addresses();
         let (registry, source_registry) = (
             Registry::open(Arc::clone(&ground.store.catalog)).await?,
             SourceRegistry::open(Arc::clone(&ground.store.catalog)).await?,
@@ -185,12 +186,7 @@ impl App {
             cors_origins: config.server.cors_origins.clone(),
             clock: Arc::clone(&ground.clock),
         });
-        let settings = ServerSettings { workers: cores(), ..ServerSettings::default() };
-        let server = crate::http::serve_both(listener, plain, state, settings, &egress).map_err(|source| AppError::Listen {
-            key: "listen",
-            address: config.server.listen,
-            source,
-        })?;
+        let server = doors.serve(state, cores(), &egress)?;
         let handle = server.handle();
         let serving = actix_web::rt::spawn(server);
         let Ground { store, closing, .. } = ground;
@@ -308,21 +304,6 @@ async fn open_store(config: &Config) -> Result<Store, AppError> {
         seals: config.secrets.seals(),
     };
     Ok((backend.open)(settings).await?)
-}
-
-fn bind(key: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), AppError> {
-    listen(address).map_err(|source| AppError::Listen { key, address, source })
-}
-
-fn listen(address: SocketAddr) -> std::io::Result<(TcpListener, SocketAddr)> {
-    let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)?;
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(4096)?;
-    let listener = TcpListener::from(socket);
-    let bound = listener.local_addr()?;
-    Ok((listener, bound))
 }
 
 fn cores() -> usize {

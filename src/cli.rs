@@ -184,7 +184,7 @@ impl Cli {
             Command::Tail(args) => tail::run(args).await,
             Command::Publish(args) => publish::run(args).await,
             Command::Subs(args) => subs::run(args).await,
-            Command::Doctor(args) => doctor::run(args).await,
+            Command::Doctor(args) => Box::pin(doctor::run(args)).await,
             Command::Token(args) => token::run(args).await,
             Command::Backup(args) => data::back_up(args, &program).await,
             Command::Restore(args) => data::restore(args, &program).await,

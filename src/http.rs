@@ -51,8 +51,8 @@ pub mod tcp;
 mod tickets;
 pub mod tokens;
 mod views;
-mod websocket;
 pub mod webhook;
+mod websocket;
 pub mod websub;
 
 use audit::Audit;

@@ -41,11 +41,11 @@ pub(super) async fn run(args: DoctorArgs) -> Result<(), Exit> {
     let mut troubles = 0;
     if let Some(direct) = direct {
         output::say(&format!("the relay itself, {}", direct.url()))?;
-        let seen = probe::all(&direct, &args.topic, args.watch).await;
+        let seen = Box::pin(probe::all(&direct, &args.topic, args.watch)).await;
         troubles += tell(&verdict::findings(&seen), None)?;
         output::say(&format!("the way of its clients, {}", way.url()))?;
     }
-    let seen = probe::all(&way, &args.topic, args.watch).await;
+    let seen = Box::pin(probe::all(&way, &args.topic, args.watch)).await;
     troubles += tell(&verdict::findings(&seen), Some(Between::of(&seen.headers())))?;
     match troubles {
         0 => Ok(()),

@@ -52,7 +52,7 @@ impl JsonSeqDecoder {
                 continue;
             }
             let text = self.take(chunk, at);
-            let frame = if is_separator { self.separated(&text) } else { self.completed(text) };
+            let frame = if is_separator { self.separated(&text) } else { Some(self.completed(&text)) };
             if frame.is_some() {
                 return frame;
             }
@@ -105,9 +105,9 @@ impl JsonSeqDecoder {
     }
 
     /// A text ended with its line feed.
-    fn completed(&mut self, text: Bytes) -> Option<Frame> {
+    fn completed(&mut self, text: &Bytes) -> Frame {
         self.place = Place::Between;
-        Some(judge(trimmed(&text)))
+        judge(trimmed(text))
     }
 
     /// A separator, or the end, came behind this.

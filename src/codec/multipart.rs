@@ -47,12 +47,11 @@ pub fn boundary_of(content_type: &str) -> Option<String> {
     loop {
         let (name, value) = rest.split_once('=')?;
         let value = value.trim_start();
-        let (value, behind) = match value.strip_prefix('"') {
-            Some(quoted) => unquoted(quoted)?,
-            None => {
-                let end = value.find(';').unwrap_or(value.len());
-                (value[..end].trim_end().to_owned(), &value[end..])
-            }
+        let (value, behind) = if let Some(quoted) = value.strip_prefix('"') {
+            unquoted(quoted)?
+        } else {
+            let end = value.find(';').unwrap_or(value.len());
+            (value[..end].trim_end().to_owned(), &value[end..])
         };
         if name.trim().eq_ignore_ascii_case("boundary") {
             return (!value.is_empty() && value.len() <= BOUNDARY_BYTES_MAX).then_some(value);

@@ -2,6 +2,7 @@
 
 /// How deep inside a JSON text a reader is, without judging the text.
 #[derive(Clone, Copy, Debug, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "each says something of its own about the place")]
 pub(super) struct Nesting {
     depth: usize,
     in_string: bool,

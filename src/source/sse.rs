@@ -42,7 +42,6 @@ impl Sse {
             data: event.data,
             id: event.id.map(|id| id.to_string()),
             kind: event.kind,
-            content_type: None,
             resume,
             ..Record::default()
         }

@@ -70,7 +70,7 @@ mod tcp;
 mod templates;
 mod tokens;
 mod transfer;
-mod webhook_source;
 mod upstreams;
+mod webhook_source;
 mod websockets;
 mod websub;

@@ -242,7 +242,7 @@ async fn upgrade(place: &Place, topic: &str) -> Upgrade {
         }
         Ok(Err(error)) => failed(error.to_string()),
         Ok(Ok((mut stream, _))) => {
-            let waiting = async { while !matches!(stream.next().await, Some(Ok(Message::Ping(_))) | None | Some(Err(_))) {} };
+            let waiting = async { while !matches!(stream.next().await, Some(Ok(Message::Ping(_)) | Err(_)) | None) {} };
             if timeout(PING_PATIENCE, waiting).await.is_ok() { Upgrade::Alive } else { Upgrade::Silent }
         }
     }

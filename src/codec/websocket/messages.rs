@@ -118,10 +118,10 @@ impl WsDecoder {
     pub fn next(&mut self, chunk: &mut Bytes) -> Result<Option<WsItem>, WsFault> {
         loop {
             let Some(frame) = &mut self.frame else {
-                match self.read_head(chunk)? {
-                    true => continue,
-                    false => return Ok(None),
+                if self.read_head(chunk)? {
+                    continue;
                 }
+                return Ok(None);
             };
             let length = usize::try_from(frame.left).unwrap_or(usize::MAX).min(chunk.len());
             let mut part = chunk.split_to(length);

@@ -209,8 +209,11 @@ fn is_called(fields: &Fields<'_>) -> Option<String> {
         fields.refuse("url", "url", "a source of webhooks has none; senders post to the `path` that its GET shows");
         return None;
     }
-    if fields.map("headers").is_some_and(|headers| headers.members().next().is_some()) {
-        fields.refuse("headers", "headers", "a source of webhooks sends no request");
+    let is_empty = |value: &Value| value.as_object().is_some_and(serde_json::Map::is_empty);
+    for (name, slug) in [("headers", "headers"), ("query", "query"), ("auth", "auth"), ("ca_pem", "ca_pem")] {
+        if fields.get(name).is_some_and(|value| !is_empty(value)) {
+            fields.refuse(name, slug, "a source of webhooks sends no request");
+        }
     }
     Some(String::new())
 }

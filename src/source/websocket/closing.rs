@@ -77,7 +77,7 @@ mod tests {
     fn an_upstream_that_says_goodbye_is_asked_again_with_jitter() {
         let now = Timestamp(1_000_000);
         let delay = |random: u64| {
-            let mut policy = Reconnect::new(ReconnectSettings::default(), None);
+            let mut policy = Reconnect::new(ReconnectSettings::default());
             policy.connected(now);
             match policy.ended(&closed(Some(1012), ""), true, now.plus(Duration::from_mins(5)), random) {
                 Next::After(delay) => delay,

@@ -9,13 +9,8 @@ use crate::support::Relay;
 
 const MODULE: &str = "/usr/lib/nginx/modules/ngx_nchan_module.so";
 /// Path under `/read`, and the subscriber of nchan behind it.
-const SUBSCRIBERS: [(&str, &str); 5] = [
-    ("sse", "eventsource"),
-    ("websocket", "websocket"),
-    ("raw", "http-raw-stream"),
-    ("multipart", "http-multipart"),
-    ("long-poll", "longpoll"),
-];
+const SUBSCRIBERS: [(&str, &str); 4] =
+    [("sse", "eventsource"), ("websocket", "websocket"), ("raw", "http-raw-stream"), ("multipart", "http-multipart")];
 
 /// nginx in a folder of its own.
 struct Nchan {
@@ -92,5 +87,18 @@ async fn event_streams_of_nchan_go_on_where_they_were_cut() {
 async fn websockets_of_nchan_begin_anew_and_are_taken_once() {
     // It says no position over WebSocket, but sends its history again.
     let (_relay, gaps) = a_thousand("websocket", "ws", json!({"id": "/n"})).await;
+    assert_eq!(gaps, 1);
+}
+
+#[tokio::test]
+async fn raw_streams_of_nchan_begin_anew_and_are_taken_once() {
+    let settings = json!({"id": "/n", "content_type": "application/json"});
+    let (_relay, gaps) = a_thousand("raw", "http", settings).await;
+    assert_eq!(gaps, 1);
+}
+
+#[tokio::test]
+async fn parts_of_nchan_begin_anew_and_are_taken_once() {
+    let (_relay, gaps) = a_thousand("multipart", "http", json!({"id": "/n"})).await;
     assert_eq!(gaps, 1);
 }

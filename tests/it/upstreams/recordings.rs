@@ -19,7 +19,17 @@ async fn what_a_recording_is_served_by_is_what_it_is_read_by() {
     let recording = std::fs::read_to_string(root().join("tests/data/recorded/wikiticker.ndjson")).unwrap();
     let wanted: Vec<Value> = recording.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let relay = Relay::start().await;
-    for (protocol, settings) in [("ndjson", json!({})), ("sse", json!({})), ("websocket", json!({}))] {
+    let all = [
+        ("ndjson", json!({})),
+        ("sse", json!({})),
+        ("json-seq", json!({})),
+        ("length", json!({})),
+        ("raw", json!({"content_type": "application/json"})),
+        ("multipart", json!({})),
+        ("websocket", json!({})),
+        ("long-poll", json!({"items": "/events", "cursor": "/next", "cursor_param": "after", "min_interval": "100ms"})),
+    ];
+    for (protocol, settings) in all {
         let server = serve(protocol);
         read_from(&relay, protocol, protocol, &format!("http://{}/", server.address()), settings).await;
         let got = data(&relay, protocol, 2 * wanted.len()).await;

@@ -165,7 +165,13 @@ pub(crate) fn random_below(end: usize) -> usize {
 
 /// Makes a source that feeds the topic of its own name.
 pub(crate) async fn read_from(relay: &Relay, name: &str, protocol: &str, url: &str, settings: Value) {
-    let body = json!({"name": name, "protocol": protocol, "url": url, "topic": name, "settings": settings});
+    read_as(relay, name, protocol, url, json!({"settings": settings})).await;
+}
+
+/// The same with fields of a definition.
+pub(crate) async fn read_as(relay: &Relay, name: &str, protocol: &str, url: &str, fields: Value) {
+    let mut body = json!({"name": name, "protocol": protocol, "url": url, "topic": name});
+    body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
     relay.must("POST", "/v1/sources", body).await;
 }
 
