@@ -208,7 +208,7 @@ impl WsDecoder {
             let whole = message.data.iter().chain(part.iter()).copied();
             head.extend(whole.take(SKIPPED_HEAD_BYTES));
             message.data = head;
-        } else if !message.is_too_large && !(is_end && message.data.is_empty()) {
+        } else if !(message.is_too_large || is_end && message.data.is_empty()) {
             message.data.extend_from_slice(&part);
         }
         if !is_end {
@@ -305,16 +305,15 @@ pub fn write_frame(out: &mut BytesMut, opcode: Opcode, payload: &[u8], mask: Opt
     let bit = if mask.is_some() { 0x80 } else { 0 };
     match payload.len() {
         short @ 0..=125 => out.put_u8(bit | u8::try_from(short).unwrap_or(0)),
-        length => match u16::try_from(length) {
-            Ok(length) => {
-                out.put_u8(bit | 126);
+        length => {
+            if let Ok(length) = u16::try_from(length) {
+                out.put_u8(bit | 0x7e);
                 out.put_u16(length);
-            }
-            Err(_) => {
-                out.put_u8(bit | 127);
+            } else {
+                out.put_u8(bit | 0x7f);
                 out.put_u64(length as u64);
             }
-        },
+        }
     }
     match mask {
         None => out.put_slice(payload),
