@@ -11,7 +11,8 @@ const NOW: Timestamp = Timestamp(1_700_000_000_000);
 fn door(settings: &serde_json::Value) -> Door {
     let any = |url: &str| Ok(url.to_owned());
     let form = json!({"name": "a", "protocol": "webhook", "topic": "in", "settings": settings});
-    let spec = parse_source(&form, None, &SourceRules { urls: &any, protocols: &["webhook"], texts: &NoJudge }, &mut |_| {}).unwrap();
+    let spec =
+        parse_source(&form, None, &SourceRules { urls: &any, protocols: &["webhook"], texts: &NoJudge }, &mut |_| {}).unwrap();
     assert_eq!(super::super::check_settings(&spec), Ok(()));
     let record = SourceRecord { spec, revision: 1, declared: false, resume_token: None, created_at: NOW, updated_at: NOW };
     Door::new(&record, Arc::default()).unwrap()
