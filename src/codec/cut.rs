@@ -4,7 +4,9 @@ use bytes::Bytes;
 
 /// `bytes` cut at `cuts`, whichever of them lie inside.
 pub(super) fn any_cutting(bytes: &[u8], mut cuts: Vec<usize>) -> Vec<&[u8]> {
-    cuts.iter_mut().for_each(|cut| *cut = (*cut).min(bytes.len()));
+    for cut in &mut *cuts {
+        *cut = (*cut).min(bytes.len());
+    }
     cuts.sort_unstable();
     let starts = [0].into_iter().chain(cuts.clone());
     let ends = cuts.into_iter().chain([bytes.len()]);

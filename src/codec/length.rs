@@ -147,10 +147,12 @@ mod tests {
         matches!(frame, Some(Err(_)))
     }
 
+    #[allow(clippy::unnecessary_wraps, reason = "compared with what a decoder gives")]
     fn record(text: &'static str) -> Result<Frame, LengthFault> {
         Ok(Frame::Record(Bytes::from_static(text.as_bytes())))
     }
 
+    #[allow(clippy::unnecessary_wraps, reason = "compared with what a decoder gives")]
     fn skipped(reason: SkipReason, text: &'static str) -> Result<Frame, LengthFault> {
         Ok(Frame::Skipped(reason, Bytes::from_static(text.as_bytes())))
     }

@@ -22,10 +22,12 @@ fn items(pieces: &[&[u8]]) -> Vec<Result<PartItem, PartFault>> {
     items
 }
 
+#[allow(clippy::unnecessary_wraps, reason = "compared with what a decoder gives")]
 fn part(content_type: Option<&str>, data: &'static str) -> Result<PartItem, PartFault> {
     Ok(PartItem::Part { content_type: content_type.map(str::to_owned), data: Bytes::from_static(data.as_bytes()) })
 }
 
+#[allow(clippy::unnecessary_wraps, reason = "compared with what a decoder gives")]
 fn skipped(reason: SkipReason) -> Result<PartItem, PartFault> {
     Ok(PartItem::Skipped(reason))
 }

@@ -42,7 +42,7 @@ fn the_examples_of_the_standard_are_read() {
     assert_eq!(of_server(&[0x89, 2, b'h', b'i']).0, [WsItem::Ping(Bytes::from_static(b"hi"))]);
     let long = [&[0x82, 0x7e, 0x01, 0x00][..], &[7; 256]].concat();
     assert_eq!(of_server(&long).0, [WsItem::Binary(Bytes::from(vec![7; 256]))]);
-    let longer = [&[0x82, 0x7f, 0, 0, 0, 0, 0, 1, 0, 0][..], &[7; 65_536]].concat();
+    let longer = [&[0x82, 0x7f, 0, 0, 0, 0, 0, 1, 0, 0][..], &vec![7; 65_536]].concat();
     assert_eq!(read(&[&longer], Sender::Server, 65_536).0, [WsItem::Binary(Bytes::from(vec![7; 65_536]))]);
 }
 
