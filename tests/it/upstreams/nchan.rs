@@ -63,15 +63,22 @@ impl Nchan {
 async fn a_thousand(protocol: &str, scheme: &str, settings: serde_json::Value) -> (Relay, u64) {
     let (nchan, relay) = (Nchan::start().await, Relay::start().await);
     let wire = Wire::to(nchan.server.address(), &[]).await;
+    // Its parts have no length: the newest is whole only once the next one begins.
+    let known = |made: u64| made - u64::from(protocol == "multipart");
+    let all = async |made: u64| {
+        let known = known(made);
+        let got = numbers(&relay, "up", usize::try_from(known).unwrap()).await;
+        assert_eq!(got, (0..known).collect::<Vec<_>>(), "{protocol}");
+    };
     nchan.publish("c", 0..250).await;
     read_from(&relay, "up", protocol, &format!("{scheme}://{}/read/{protocol}/c", wire.address), settings).await;
-    assert_eq!(numbers(&relay, "up", 250).await, (0..250).collect::<Vec<_>>());
+    all(250).await;
     nchan.publish("c", 250..500).await;
     wire.cut();
     nchan.publish("c", 500..750).await;
-    assert_eq!(numbers(&relay, "up", 750).await.len(), 750);
+    all(750).await;
     nchan.publish("c", 750..1000).await;
-    assert_eq!(numbers(&relay, "up", 1000).await, (0..1000).collect::<Vec<_>>());
+    all(1000).await;
     let gaps = source(&relay, "up").await["counts"]["gaps"].as_u64().unwrap();
     (relay, gaps)
 }
