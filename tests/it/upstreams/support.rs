@@ -180,17 +180,27 @@ pub(crate) async fn source(relay: &Relay, name: &str) -> Value {
     relay.get(&format!("/v1/sources/{name}")).await
 }
 
-/// The first `count` events of a topic, in order.
+/// The first `count` events of a topic, in order, without those that tell of a gap of its source.
 pub(crate) async fn events(relay: &Relay, topic: &str, count: usize) -> Vec<Value> {
-    let path = format!("{}/v1/topics/{topic}/stream?format=ndjson&since=earliest&limit={count}", relay.url);
-    let asked = async { relay.client.get(path).send().await.unwrap().text().await.unwrap() };
-    let Ok(text) = tokio::time::timeout(PATIENCE, asked).await else {
-        panic!("not {count} events of {topic}: {}", source(relay, topic).await);
+    let path = format!("{}/v1/topics/{topic}/stream?format=ndjson&since=earliest", relay.url);
+    let asked = async {
+        let mut response = relay.client.get(path).send().await.unwrap();
+        let (mut held, mut events) = (Vec::new(), Vec::new());
+        while events.len() < count {
+            held.extend_from_slice(&response.chunk().await.unwrap().expect("a stream does not end"));
+            while let Some(end) = held.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = held.drain(..=end).collect();
+                let event: Option<Value> = serde_json::from_slice(&line).ok();
+                events.extend(event.filter(|event| event["type"] != "hookcast.source.gap"));
+            }
+        }
+        events.truncate(count);
+        events
     };
-    let events = text.lines().filter(|line| !line.is_empty()).map(|line| serde_json::from_str::<Value>(line).unwrap());
-    let events: Vec<Value> = events.collect();
-    assert_eq!(events.len(), count, "{topic}");
-    events
+    match tokio::time::timeout(PATIENCE, asked).await {
+        Ok(events) => events,
+        Err(_) => panic!("not {count} events of {topic}: {}", source(relay, topic).await),
+    }
 }
 
 /// The data of the first `count` events of a topic.
