@@ -26,14 +26,14 @@ const TOKEN_TIMEOUT: Duration = Duration::from_secs(15);
 impl UpstreamClient for Fetcher {
     async fn fetch(&self, request: UpstreamRequest) -> Result<UpstreamResponse, ConnectFault> {
         let target = target(&request.url)?;
-        let response = Self::fetch(self, put(request, &target)).await.map_err(fault)?;
+        let response = Self::fetch(self, put(request, &target)).await.map_err(|error| fault(&error))?;
         let status = status(response.status)?;
         Ok(UpstreamResponse { status, headers: response.headers, body: Box::new(response.body) })
     }
 
     async fn upgrade(&self, request: UpstreamRequest) -> Result<UpstreamUpgrade, ConnectFault> {
         let target = target(&dialled_url(&request.url))?;
-        let answer = Self::upgrade(self, put(request, &target)).await.map_err(fault)?;
+        let answer = Self::upgrade(self, put(request, &target)).await.map_err(|error| fault(&error))?;
         let pipe = answer.pipe.map(|pipe| Box::new(pipe) as Box<dyn UpstreamPipe>);
         Ok(UpstreamUpgrade { status: status(answer.status)?, headers: answer.headers, pipe })
     }
@@ -62,7 +62,7 @@ fn put(request: UpstreamRequest, target: &Target) -> FetchRequest<'_> {
     FetchRequest { method: request.method, target, headers: request.headers, body, head_timeout: HEAD_TIMEOUT }
 }
 
-fn fault(error: FetchError) -> ConnectFault {
+fn fault(error: &FetchError) -> ConnectFault {
     let forbidden = matches!(error, FetchError::Dial(DialError::Refused(_)));
     ConnectFault { slug: error.slug(), detail: error.to_string(), forbidden }
 }

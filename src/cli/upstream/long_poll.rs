@@ -16,9 +16,10 @@ pub(super) const PROTOCOL: Protocol = Protocol {
     name: "long-poll",
     content_type: "application/json",
     way: Way::LongPoll,
-    write: |record, _, out| match json::check(&record.data) {
-        Ok(text) => out.extend_from_slice(text.as_bytes()),
-        Err(_) => {
+    write: |record, _, out| {
+        if let Ok(text) = json::check(&record.data) {
+            out.extend_from_slice(text.as_bytes());
+        } else {
             let text = serde_json::Value::from(String::from_utf8_lossy(&record.data));
             out.extend_from_slice(text.to_string().as_bytes());
         }

@@ -53,7 +53,7 @@ pub(super) fn talk(
     let mut answers = Box::pin(answers);
     let frames = stream::poll_fn(move |context| match answers.poll_next_unpin(context) {
         std::task::Poll::Pending => events.poll_next_unpin(context),
-        answer => answer,
+        ready @ std::task::Poll::Ready(_) => ready,
     });
     HttpResponse::build(StatusCode::SWITCHING_PROTOCOLS)
         .upgrade("websocket")

@@ -13,7 +13,7 @@ struct Report {
 
 impl Report {
     async fn of<const N: usize>(relay: &Relay, arguments: [&str; N]) -> Self {
-        let all = ["doctor", "--watch", "6s"].into_iter().chain(arguments).collect::<Vec<_>>();
+        let all = ["doctor", "--watch", "9s"].into_iter().chain(arguments).collect::<Vec<_>>();
         let (code, out, error) = relay.run(&all).await;
         Self { code, text: format!("{out}{error}") }
     }
@@ -69,7 +69,7 @@ async fn what_nginx_does_wrong_is_found_and_named() {
     let compressing = "gzip on;\ngzip_types *;\ngzip_min_length 0;\ngzip_proxied any;";
     let compressing = Proxy::nginx(&relay.url, &format!("{UPGRADE}\n{compressing}")).await;
     let plain = Proxy::nginx(&relay.url, "").await;
-    let cutting = Proxy::nginx(&relay.url, &format!("{UPGRADE}\nproxy_read_timeout 3s;")).await;
+    let cutting = Proxy::nginx(&relay.url, &format!("{UPGRADE}\nproxy_read_timeout 5s;")).await;
     let deaf = Proxy::nginx(&relay.url, &format!("{UPGRADE}\nproxy_set_header Last-Event-ID \"\";")).await;
     let (gathering, compressing, plain, cutting, deaf) = tokio::join!(
         Report::of(&relay, [&gathering.url]),
@@ -89,7 +89,7 @@ async fn what_nginx_does_wrong_is_found_and_named() {
 #[tokio::test]
 async fn what_haproxy_and_varnish_do_wrong_is_found_too() {
     let relay = Relay::start().await;
-    let short = "timeout connect 5s\ntimeout client 3s\ntimeout server 3s";
+    let short = "timeout connect 5s\ntimeout client 5s\ntimeout server 5s";
     let cutting = Proxy::haproxy(&relay.url, short, NO_DELAY).await;
     let waiting = Proxy::haproxy(&relay.url, "", "").await;
     let keeping = "sub vcl_recv { if (req.http.upgrade) { return (pipe); } }\n\

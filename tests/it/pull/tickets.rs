@@ -133,12 +133,15 @@ async fn a_ticket_is_made_by_who_may_stream_for_topics_that_are_theirs() {
 }
 
 #[tokio::test]
-async fn a_script_needs_a_ticket_once_there_are_tokens() {
+async fn a_script_and_a_page_need_a_ticket_once_there_are_tokens() {
     let edge = guarded(None).await;
     let path = edge.url("/v1/topics/a/events?callback=f");
     assert_eq!(see(edge.client.get(&path).bearer_auth(READER)).await.verdict(), (401, "unauthorized"));
     assert_eq!(see(edge.client.get(&path)).await.verdict(), (401, "unauthorized"));
+    let page = edge.url("/v1/topics/a/stream?format=html&limit=1&max_duration=1ms");
+    assert_eq!(see(edge.client.get(&page).bearer_auth(READER)).await.verdict(), (401, "unauthorized"));
     let ticket = edge.ticket(READER, "a").await;
+    assert_eq!(edge.client.get(format!("{page}&ticket={ticket}")).send().await.unwrap().status(), 200);
     let script = edge.client.get(format!("{path}&ticket={ticket}")).send().await.unwrap();
     assert_eq!(script.headers()["content-type"], "application/javascript; charset=utf-8");
     assert_eq!(script.headers()["x-content-type-options"], "nosniff");
