@@ -108,7 +108,7 @@ async fn varnish_as_it_comes_passes_every_event_on_at_once() {
     assert!(websocket(&relay, &piping, "varnish-ws").await);
 }
 
-/// What Varnish's own documentation says of WebSockets.
+/// What the documentation of Varnish says of `WebSocket`s.
 const PIPE: &str = "sub vcl_recv { if (req.http.upgrade ~ \"(?i)websocket\") { return (pipe); } }\n\
     sub vcl_pipe { if (req.http.upgrade) { set bereq.http.upgrade = req.http.upgrade; \
     set bereq.http.connection = req.http.connection; } }";

@@ -114,16 +114,16 @@ async fn serve(
     heard: Arc<Mutex<Vec<(usize, WsItem)>>>,
     heads: Arc<Mutex<Vec<String>>>,
 ) {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
+    let mut request = Vec::new();
+    while !request.ends_with(b"\r\n\r\n") {
         match stream.read_u8().await {
-            Ok(byte) => head.push(byte),
+            Ok(byte) => request.push(byte),
             Err(_) => return,
         }
     }
-    let head = String::from_utf8(head).unwrap();
-    let key = head.lines().find_map(|line| line.strip_prefix("sec-websocket-key: ")).unwrap_or_default().to_owned();
-    heads.lock().unwrap().push(head);
+    let request = String::from_utf8(request).unwrap();
+    let key = request.lines().find_map(|line| line.strip_prefix("sec-websocket-key: ")).unwrap_or_default().to_owned();
+    heads.lock().unwrap().push(request);
     let (mut reader, mut writer) = stream.into_split();
     let listening = tokio::spawn(async move {
         let mut decoder = WsDecoder::new(Sender::Client, 1 << 20);
@@ -443,7 +443,7 @@ fn answers_that_refuse_keep_their_meaning() {
         let stand = Stand::start(vec![script], WebSocketSettings::default(), ReconnectSettings::default()).await;
         assert_eq!(stand.ending().await, "status");
         let status = stand.status();
-        assert!(status.next_attempt_at.unwrap().since(status.last_error.unwrap().at) >= Duration::from_secs(120));
+        assert!(status.next_attempt_at.unwrap().since(status.last_error.unwrap().at) >= Duration::from_mins(2));
         let closed = Stand::slow(vec![Play::Accept(""), close(4401), Play::Hold]).await;
         assert_eq!(closed.ending().await, "auth");
         assert!(closed.status().needs_attention);

@@ -113,7 +113,7 @@ impl Wire {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let open: Arc<Mutex<Vec<AbortHandle>>> = Arc::default();
-        let (handles, mut cuts) = (Arc::clone(&open), cuts.to_vec().into_iter());
+        let (handles, mut cuts) = (Arc::clone(&open), Vec::from(cuts).into_iter());
         let task = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let carrying = tokio::spawn(carry(client, server, cuts.next().unwrap_or(usize::MAX)));
@@ -197,10 +197,10 @@ pub(crate) async fn events(relay: &Relay, topic: &str, count: usize) -> Vec<Valu
         events.truncate(count);
         events
     };
-    match tokio::time::timeout(PATIENCE, asked).await {
-        Ok(events) => events,
-        Err(_) => panic!("not {count} events of {topic}: {}", source(relay, topic).await),
-    }
+    let Ok(events) = tokio::time::timeout(PATIENCE, asked).await else {
+        panic!("not {count} events of {topic}: {}", source(relay, topic).await);
+    };
+    events
 }
 
 /// The data of the first `count` events of a topic.
