@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::model::fields::nearest;
 
-const PROTOCOLS: &[&str] = &["ndjson", "sse"];
+const PROTOCOLS: &[&str] = &["ndjson", "sse", "websocket", "webhook"];
 const SHIPPED: &str = include_str!("../../config.toml");
 
 fn parse(text: &str) -> Result<Config, ConfigErrors> {
