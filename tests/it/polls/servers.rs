@@ -195,7 +195,7 @@ impl Nchan {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let at = directory.path().display();
         let config = format!(
-            "load_module {NCHAN};\ndaemon off;\nworker_processes 1;\npid {at}/pid;\nerror_log {at}/error.log;\n\
+            "load_module {NCHAN};\ndaemon off;\nmaster_process off;\npid {at}/pid;\nerror_log {at}/error.log;\n\
              events {{ worker_connections 64; }}\nhttp {{\n access_log off;\n client_body_temp_path {at}/body;\n proxy_temp_path {at}/proxy;\n\
              fastcgi_temp_path {at}/fastcgi;\n uwsgi_temp_path {at}/uwsgi;\n scgi_temp_path {at}/scgi;\n\
              server {{\n listen 127.0.0.1:{port};\n location /pub {{ nchan_publisher; nchan_channel_id test; nchan_message_buffer_length 1000; }}\n\
