@@ -8,6 +8,7 @@ use std::time::Duration;
 pub(crate) mod cutter;
 pub(crate) mod judge;
 pub(crate) mod proxy;
+pub(crate) mod python;
 pub(crate) mod receiver;
 pub(crate) mod relay;
 pub(crate) mod sender;

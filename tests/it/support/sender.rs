@@ -2,16 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
-use std::path::Path;
-use std::process::Stdio;
-
 use base64::Engine as _;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde_json::{Value, json};
-use tokio::io::AsyncWriteExt as _;
-use tokio::process::Command;
 
-use super::PATIENCE;
+use super::python;
 
 fn base64(bytes: &[u8]) -> String {
     base64::engine::general_purpose::STANDARD.encode(bytes)
@@ -46,24 +41,8 @@ impl Message {
 
 /// Sends them, one behind the other: `{"status","headers","body"}` each.
 pub(crate) async fn send(messages: &[Message]) -> Vec<Value> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let python = root.join("target/tools/py/bin/python");
-    assert!(python.exists(), "the libraries that send webhooks are not installed: run `make tools` first");
-    let mut child = Command::new(python)
-        .arg(root.join("tests/tools/send.py"))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
-    let mut stdin = child.stdin.take().unwrap();
     let messages: Vec<&Value> = messages.iter().map(|message| &message.0).collect();
-    stdin.write_all(&serde_json::to_vec(&messages).unwrap()).await.unwrap();
-    drop(stdin);
-    let output = tokio::time::timeout(PATIENCE, child.wait_with_output()).await.expect("answers in time").unwrap();
-    let answers: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(answers.len(), messages.len());
-    answers
+    python::ask("send.py", &messages).await
 }
 
 /// `Stripe-Signature` by its definition.
