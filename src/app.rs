@@ -32,6 +32,7 @@ use crate::net::dial::Gate;
 use crate::net::fetch::Fetcher;
 use crate::net::target::Target;
 use crate::net::tls::Tls;
+use crate::readiness::Readiness;
 use crate::registry::{Registry, SourceRegistry};
 use crate::retention::{Retention, RetentionSettings};
 use crate::source::Sources;
@@ -104,8 +105,7 @@ pub struct App {
     notices_end: CancellationToken,
     ingest: Ingest,
     leader: tokio::task::JoinHandle<()>,
-    store: Store,
-    closing: CancellationToken,
+    ground: Ground,
 }
 
 /// What the parts share while the relay is put together.
@@ -116,6 +116,7 @@ struct Ground {
     follow: Follow,
     gate: Gate,
     tls: Tls,
+    readiness: Readiness,
     closing: CancellationToken,
 }
 
@@ -170,7 +171,8 @@ impl App {
             registry,
             sources: source_registry,
             follow: ground.follow.clone(),
-            readiness: Arc::clone(&ground.store.log),
+            readiness: ground.readiness.clone(),
+            log: Arc::clone(&ground.store.log),
             ingest: ingest.clone(),
             deliveries: Arc::new(lanes.clone()),
             source_control: Arc::new(feeds::Control {
@@ -189,8 +191,7 @@ impl App {
         let server = doors.serve(state, cores(), &egress)?;
         let handle = server.handle();
         let serving = actix_web::rt::spawn(server);
-        let Ground { store, closing, .. } = ground;
-        Ok(Self { address, tcp_address, server: handle, serving, sources, lanes, notices_end, ingest, leader, store, closing })
+        Ok(Self { address, tcp_address, server: handle, serving, sources, lanes, notices_end, ingest, leader, ground })
     }
 
     /// Where it listens.
@@ -205,11 +206,17 @@ impl App {
         self.tcp_address
     }
 
+    /// What is wrong with it, and whether it must end.
+    #[must_use]
+    pub fn readiness(&self) -> &Readiness {
+        &self.ground.readiness
+    }
+
     /// Ends it in order: intake, what is in flight, progress, streams, storage.
     pub async fn stop(self) {
         self.sources.shutdown().await;
         // Streams end cleanly now; the server takes no new request and lets those under way finish.
-        self.closing.cancel();
+        self.ground.closing.cancel();
         self.server.stop(true).await;
         let _ = self.serving.await;
         self.lanes.stop(STOP_GRACE).await;
@@ -218,7 +225,7 @@ impl App {
         drop(self.ingest);
         // The leader ends when the last way in is gone; a way in that leaked must not hold the end up.
         let _ = tokio::time::timeout(Duration::from_secs(5), self.leader).await;
-        self.store.close().await;
+        self.ground.store.close().await;
     }
 }
 
@@ -226,11 +233,13 @@ impl Ground {
     async fn open(config: &Config) -> Result<Self, AppError> {
         let gate = Gate::open(config.egress_rules()).map_err(|error| AppError::Setting(format!("network.resolver: {error}")))?;
         let tls = Tls::new(&[]).map_err(|error| AppError::Setting(format!("TLS roots of this machine: {error}")))?;
-        let store = open_store(config).await?;
+        let readiness = Readiness::default();
+        let store = open_store(config, readiness.clone()).await?;
         let bounds = store.log.bounds().await?;
         let tail = Arc::new(Tail::new(TailSettings::default(), bounds.first, bounds.head));
         let follow = Follow::new(Arc::clone(&store.log), Arc::clone(&tail));
-        Ok(Self { store, clock: Arc::new(SystemClock), tail, follow, gate, tls, closing: CancellationToken::new() })
+        let (clock, closing) = (Arc::new(SystemClock), CancellationToken::new());
+        Ok(Self { store, clock, tail, follow, gate, tls, readiness, closing })
     }
 
     fn lane_context(&self, config: &Config, registry: &Registry, notices: mpsc::Sender<Notice>) -> LaneContext {
@@ -285,7 +294,7 @@ impl Ground {
     }
 }
 
-async fn open_store(config: &Config) -> Result<Store, AppError> {
+async fn open_store(config: &Config, readiness: Readiness) -> Result<Store, AppError> {
     let scheme = config.storage.scheme();
     let backend = BACKENDS
         .iter()
@@ -302,6 +311,7 @@ async fn open_store(config: &Config) -> Result<Store, AppError> {
         reserve_bytes: None,
         flush_delay: config.storage.flush_delay,
         seals: config.secrets.seals(),
+        readiness,
     };
     Ok((backend.open)(settings).await?)
 }

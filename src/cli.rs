@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::Config;
+use crate::readiness::Readiness;
 use crate::telemetry::{self, LogForm};
 
 pub use stop::StopSignal;
@@ -73,6 +74,8 @@ pub struct Relay {
     pub address: SocketAddr,
     /// Where it listens for clients without HTTP.
     pub tcp_address: Option<SocketAddr>,
+    /// What is wrong with it, and whether it must end.
+    pub readiness: Readiness,
     /// Ends it in order.
     pub stop: Pin<Box<dyn Future<Output = ()>>>,
 }

@@ -25,6 +25,7 @@ use crate::egress::{self, Egress};
 use crate::follow::Follow;
 use crate::ingest::Ingest;
 use crate::model::subscription::parse::{TextJudge, UrlJudge};
+use crate::readiness::Readiness;
 use crate::registry::{Registry, SourceRegistry};
 use crate::storage::EventLog;
 
@@ -128,8 +129,10 @@ pub struct HttpState {
     pub sources: SourceRegistry,
     /// The log, for reading.
     pub follow: Follow,
+    /// What is wrong with the relay as a whole.
+    pub readiness: Readiness,
     /// The log, asked whether it can be written.
-    pub readiness: Arc<dyn EventLog>,
+    pub log: Arc<dyn EventLog>,
     /// Where published events go.
     pub ingest: Ingest,
     /// The running deliveries.

@@ -12,6 +12,7 @@ pub mod codec;
 pub mod filter;
 pub mod json;
 pub mod net;
+pub mod readiness;
 pub mod seal;
 pub mod signature;
 pub mod template;

@@ -4,9 +4,11 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use futures_util::FutureExt as _;
 use hookcast::app::App;
 use hookcast::cli::{Cli, Exit, Program, Relay, StopSignal};
 use hookcast::config::Config;
+use hookcast::readiness::Ending;
 use hookcast::source::SOURCES;
 
 #[global_allocator]
@@ -32,7 +34,12 @@ fn leave_no_core() {
 
 async fn start(config: Config) -> Result<Relay, Exit> {
     let app = App::start(&config).await.map_err(|error| Exit::new(error.exit_code(), error.to_string()))?;
-    Ok(Relay { address: app.address(), tcp_address: app.tcp_address(), stop: Box::pin(app.stop()) })
+    Ok(Relay {
+        address: app.address(),
+        tcp_address: app.tcp_address(),
+        readiness: app.readiness().clone(),
+        stop: Box::pin(app.stop()),
+    })
 }
 
 /// Runs a relay until the first signal; a second one ends the process at once, which loses nothing that was accepted.
@@ -45,10 +52,20 @@ async fn serve(config: Config) -> Result<(), Exit> {
     if let Some(address) = relay.tcp_address {
         let _ = writeln!(std::io::stdout(), "hookcast is listening on tcp://{address}");
     }
-    stop.wait().await;
-    tracing::info!("stopping; a second signal stops at once");
-    tokio::select! {
-        () = relay.stop => Ok(()),
-        () = stop.wait() => std::process::exit(0),
+    let ending = tokio::select! {
+        () = stop.wait() => None,
+        ending = relay.readiness.ended() => Some(ending),
+    };
+    match &ending {
+        None => tracing::info!("stopping; a second signal stops at once"),
+        Some(Ending { reason, exit_code }) => tracing::error!(reason, exit_code, "stopping: the relay cannot go on"),
     }
+    let code = ending.as_ref().map_or(0, |ending| ending.exit_code);
+    tokio::select! {
+        () = relay.stop => {}
+        () = stop.wait() => std::process::exit(code.into()),
+    }
+    // What came up while it stopped counts as well.
+    let late = relay.readiness.ended().now_or_never();
+    ending.or(late).map_or(Ok(()), |ending| Err(Exit::new(ending.exit_code, ending.reason)))
 }

@@ -93,6 +93,8 @@ pub struct StorageSettings {
     pub flush_delay: std::time::Duration,
     /// What definitions are sealed with, for backends on disk; absent = they are stored in the clear.
     pub seals: Option<Arc<crate::seal::Seals>>,
+    /// Where a backend says that it cannot go on.
+    pub readiness: crate::readiness::Readiness,
 }
 
 type Opening = Pin<Box<dyn Future<Output = Result<Store>> + Send>>;

@@ -11,6 +11,7 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderName, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, ResponseError};
 use serde::Serialize;
+use serde_json::{Map, Value};
 
 use crate::storage::{StorageError, StorageErrorKind};
 
@@ -79,6 +80,9 @@ kinds! {
     HEADERS_TOO_LARGE = "headers_too_large", 431, "The request headers are too large.";
     INTERNAL = "internal", 500, "Something broke inside the relay.";
     UNAVAILABLE = "unavailable", 503, "The relay cannot do this right now.";
+    NOT_READY = "not_ready", 503, "The relay is not ready.";
+    STORAGE_UNAVAILABLE = "storage_unavailable", 503, "Storage does not take it right now; nothing was stored.";
+    OUTCOME_UNKNOWN = "outcome_unknown", 503, "Whether it was stored is not known.";
     BUSY = "busy", 503, "More comes in than can be stored right now.";
     STORAGE_FULL = "storage_full", 507, "The disk reserve is reached.";
 }
@@ -100,6 +104,7 @@ struct Parts {
     status: u16,
     detail: Cow<'static, str>,
     errors: Vec<FieldProblem>,
+    members: Map<String, Value>,
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
@@ -111,7 +116,14 @@ impl Problem {
 
     /// A problem whose kind is named after a field or a rule outside the table.
     pub fn of_slug(slug: &'static str, status: u16, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self(Box::new(Parts { slug, status, detail: detail.into(), errors: Vec::new(), headers: Vec::new() }))
+        Self(Box::new(Parts {
+            slug,
+            status,
+            detail: detail.into(),
+            errors: Vec::new(),
+            members: Map::new(),
+            headers: Vec::new(),
+        }))
     }
 
     /// There is nothing here, or nothing that this caller may see.
@@ -124,6 +136,13 @@ impl Problem {
     #[must_use]
     pub fn at(mut self, pointer: impl Into<String>, detail: impl Into<String>) -> Self {
         self.0.errors.push(FieldProblem { pointer: pointer.into(), detail: detail.into() });
+        self
+    }
+
+    /// Adds a member of its own.
+    #[must_use]
+    pub fn with(mut self, name: &'static str, value: impl Into<Value>) -> Self {
+        self.0.members.insert(name.to_owned(), value.into());
         self
     }
 
@@ -167,6 +186,7 @@ impl Problem {
             status: self.0.status,
             detail: &self.0.detail,
             errors: &self.0.errors,
+            members: &self.0.members,
         };
         let mut response = HttpResponse::build(self.status());
         response.insert_header((header::CONTENT_TYPE, PROBLEM_TYPE)).insert_header((header::CACHE_CONTROL, "no-store"));
@@ -194,6 +214,8 @@ struct Written<'a> {
     detail: &'a str,
     #[serde(skip_serializing_if = "<[FieldProblem]>::is_empty")]
     errors: &'a [FieldProblem],
+    #[serde(flatten)]
+    members: &'a Map<String, Value>,
 }
 
 impl fmt::Debug for Problem {

@@ -42,6 +42,20 @@ async fn the_operator_sees_health_metrics_and_what_problems_mean() {
 }
 
 #[tokio::test]
+async fn readyz_names_whatever_reports_that_it_cannot_go_on() {
+    let edge = Edge::start(Options::default()).await;
+    edge.state.readiness.report("/task/lane-1", "it ended");
+    edge.state.readiness.report("/storage/wal", "it is gone");
+    let seen = edge.call("GET", "/readyz", None).await;
+    assert_eq!(seen.verdict(), (503, "not_ready"));
+    let errors = json!([{"pointer": "/storage/wal", "detail": "it is gone"}, {"pointer": "/task/lane-1", "detail": "it ended"}]);
+    assert_eq!(seen.body["errors"], errors);
+    edge.state.readiness.heal("/storage/wal");
+    edge.state.readiness.heal("/task/lane-1");
+    assert_eq!(edge.call("GET", "/readyz", None).await.status, 200);
+}
+
+#[tokio::test]
 async fn a_panic_is_a_problem_without_internals_and_the_worker_lives_on() {
     let edge = Edge::start(Options::default()).await;
     edge.call("PUT", "/v1/subscriptions/panics", json!({ "url": "https://example.com/hook", "topics": ["t"] })).await;

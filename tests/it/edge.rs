@@ -23,6 +23,7 @@ use hookcast::model::job::{JobKind, JobState, Selection};
 use hookcast::model::source::SourceGap;
 use hookcast::model::subscription::{Ordinal, SubscriptionRecord};
 use hookcast::model::{Attempt, Exception, ExceptionState, JobId, RecoveryJob, Seq};
+use hookcast::readiness::Readiness;
 use hookcast::registry::{Registry, SourceRegistry};
 use hookcast::storage::{PageRequest, StorageError, Store, memory};
 use hookcast::tail::{Tail, TailSettings};
@@ -88,7 +89,8 @@ pub(crate) async fn state_over(
         registry: Registry::open(store.catalog.clone()).await.unwrap(),
         sources: SourceRegistry::open(store.catalog.clone()).await.unwrap(),
         follow: Follow::new(store.log.clone(), tail),
-        readiness: store.log.clone(),
+        readiness: Readiness::default(),
+        log: store.log.clone(),
         ingest,
         deliveries: behind.clone(),
         source_control: behind.clone(),

@@ -197,6 +197,7 @@ async fn a_process_that_was_fenced_changes_nothing() {
             reserve_bytes: None,
             flush_delay: Duration::ZERO,
             seals: None,
+            readiness: hookcast::readiness::Readiness::default(),
         },
     )
     .await

@@ -110,5 +110,6 @@ pub(crate) fn settings(path: &Path) -> StorageSettings {
         reserve_bytes: Some(0),
         flush_delay: std::time::Duration::ZERO,
         seals: None,
+        readiness: hookcast::readiness::Readiness::default(),
     }
 }
