@@ -12,9 +12,12 @@ use super::job::Job;
 use super::parcel::Content;
 use super::tokens::{TokenSource, Tokens};
 use crate::clock::Timestamp;
+use crate::model::outcome::{Answer, Directive, Ending};
 use crate::model::subscription::{Auth, PayloadForm, SubscriptionSpec};
 use crate::model::{ErrorKind, JobId, Outcome};
 use crate::net::client::{AuthKey, HeaderLines, PostRequest, PreparedTarget, WireAnswer, WireClient, WireFailure};
+use crate::net::dial::DialError;
+use crate::net::resolve::DnsError;
 use crate::net::target::Target;
 use crate::net::tls::Tls;
 use crate::net::token::{TokenEndpoint, TokenError, basic, bearer};
@@ -199,7 +202,7 @@ async fn post_with_token(
             value.extend_from_slice(token.as_bytes());
         });
         let outcome = send(client, address, content, &stamp, began).await;
-        if outcome.status != Some(401) || is_again {
+        if outcome.status() != Some(401) || is_again {
             return outcome;
         }
         tokens.refuse(&token);
@@ -209,7 +212,7 @@ async fn post_with_token(
 
 fn without_token(error: &TokenError, began: Instant) -> Outcome {
     let latency_ms = u32::try_from(began.elapsed().as_millis()).unwrap_or(u32::MAX);
-    Outcome { body_head: error.to_string().into_bytes(), ..failed(ErrorKind::Auth, latency_ms) }
+    Outcome { latency_ms, ending: Ending::Failed { kind: ErrorKind::Auth, detail: error.to_string() } }
 }
 
 async fn send(client: &WireClient, address: &Address, content: &Content, stamp: &HeaderLines, began: Instant) -> Outcome {
@@ -219,45 +222,46 @@ async fn send(client: &WireClient, address: &Address, content: &Content, stamp: 
     let latency_ms = u32::try_from(took.as_millis()).unwrap_or(u32::MAX);
     match answer {
         Ok(answer) => outcome_of(answer, latency_ms),
-        Err(failure) => failed(kind_of(&failure), latency_ms),
+        Err(failure) => Outcome::failed(ErrorKind::from(&failure), latency_ms),
     }
 }
 
 fn outcome_of(answer: WireAnswer, latency_ms: u32) -> Outcome {
-    let error = match answer.status {
-        200..300 => None,
-        300..400 if answer.status != 304 => Some(ErrorKind::RedirectNotFollowed),
-        _ => Some(ErrorKind::Status),
-    };
-    let word = answer.webhook_delivery.map(|word| word.trim().to_ascii_lowercase());
-    let outcome = Outcome { status: Some(answer.status), error, latency_ms, retry_after: None, word, body_head: Vec::new() };
-    if error.is_none() {
-        return outcome;
+    let WireAnswer { status, retry_after, webhook_delivery, body_head } = answer;
+    let directive = webhook_delivery.as_deref().and_then(Directive::parse);
+    let answer = Answer { directive, ..Answer::of(status) };
+    // Of what was taken, nothing more is looked at.
+    let answer = if answer.error().is_none() { answer } else { Answer { retry_after, body_head, ..answer } };
+    Outcome::answered(answer, latency_ms)
+}
+
+impl From<&WireFailure> for ErrorKind {
+    fn from(failure: &WireFailure) -> Self {
+        match failure {
+            WireFailure::Dial(error) => error.into(),
+            WireFailure::Reset => Self::Reset,
+            WireFailure::Eof => Self::Eof,
+            WireFailure::Timeout => Self::Timeout,
+            WireFailure::Protocol(_) => Self::Protocol,
+        }
     }
-    Outcome { retry_after: answer.retry_after, body_head: answer.body_head, ..outcome }
 }
 
-/// An outcome without an answer.
-#[must_use]
-pub fn failed(kind: ErrorKind, latency_ms: u32) -> Outcome {
-    Outcome { status: None, error: Some(kind), latency_ms, retry_after: None, word: None, body_head: Vec::new() }
-}
-
-fn kind_of(failure: &WireFailure) -> ErrorKind {
-    match failure.slug() {
-        "dns_nxdomain" => ErrorKind::DnsNxdomain,
-        "dns_servfail" => ErrorKind::DnsServfail,
-        "dns_timeout" => ErrorKind::DnsTimeout,
-        "dns_empty" => ErrorKind::DnsEmpty,
-        "dns_error" => ErrorKind::DnsError,
-        "blocked_address" => ErrorKind::BlockedAddress,
-        "connect" => ErrorKind::Connect,
-        "connect_timeout" => ErrorKind::ConnectTimeout,
-        "tls" => ErrorKind::Tls,
-        "tls_timeout" => ErrorKind::TlsTimeout,
-        "reset" => ErrorKind::Reset,
-        "eof" => ErrorKind::Eof,
-        "timeout" => ErrorKind::Timeout,
-        _ => ErrorKind::Protocol,
+impl From<&DialError> for ErrorKind {
+    fn from(error: &DialError) -> Self {
+        match error {
+            DialError::Dns(DnsError::Nxdomain) => Self::DnsNxdomain,
+            DialError::Dns(DnsError::Servfail(_)) => Self::DnsServfail,
+            DialError::Dns(DnsError::Timeout) => Self::DnsTimeout,
+            DialError::Dns(DnsError::Empty) => Self::DnsEmpty,
+            DialError::Dns(DnsError::Broken(_)) => Self::DnsError,
+            // Whatever it is that the rules refuse: the address, its name, the port, plain http.
+            DialError::Refused(_) => Self::BlockedAddress,
+            DialError::Connect { .. } => Self::Connect,
+            DialError::ConnectTimeout => Self::ConnectTimeout,
+            DialError::Reset(_) => Self::Reset,
+            DialError::Tls(_) => Self::Tls,
+            DialError::TlsTimeout => Self::TlsTimeout,
+        }
     }
 }

@@ -318,7 +318,7 @@ impl Desk {
     /// What follows from an outcome for its event; what the endpoint has done is taken in.
     fn judge(&mut self, outcome: &Outcome, history: Before, (began, now): (Timestamp, Timestamp), chance: f64) -> Decision {
         // An event that could not be read or filled in says nothing of the endpoint.
-        if !matches!(outcome.error, Some(ErrorKind::Storage | ErrorKind::Template)) {
+        if !matches!(outcome.error(), Some(ErrorKind::Storage | ErrorKind::Template)) {
             self.weigh(outcome, began, now, chance);
         }
         let decision = policy::decide(outcome, history, &self.record.spec.retry, now, chance);
@@ -362,8 +362,10 @@ impl Desk {
                 effect.put = remembered(ExceptionState::Retry, attempts, *at, outcome.describe());
             }
             // Before its first attempt, retention took it from a cursor that stood still, as it takes what was never read.
-            Verdict::Dead(_) if !was_retry && outcome.word.as_deref() == Some(policy::NO_LONGER_KEPT) => {
-                effect.expired = Some(seq);
+            Verdict::EventGone if !was_retry => effect.expired = Some(seq),
+            Verdict::EventGone => {
+                let reason = policy::NO_LONGER_KEPT.to_owned();
+                effect.put = remembered(ExceptionState::Dead, history.attempts + 1, now, reason);
             }
             Verdict::Dead(reason) => {
                 effect.put = remembered(ExceptionState::Dead, history.attempts + 1, now, reason.clone());

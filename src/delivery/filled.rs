@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use super::attempt;
 use super::parcel::{self, Content};
 use crate::model::{ErrorKind, Event, Outcome, subscription};
 use crate::template::{Template, TemplateError};
@@ -32,7 +31,7 @@ impl Filled {
                 // Others of the lane do not wait for it.
                 match tokio::task::spawn_blocking(move || template.render(&event)).await {
                     Ok(rendered) => rendered,
-                    Err(_) => return Err(attempt::failed(ErrorKind::Storage, 0)),
+                    Err(_) => return Err(Outcome::failed(ErrorKind::Storage, 0)),
                 }
             }
             Ok(template) => template.render(event),
@@ -43,5 +42,5 @@ impl Filled {
 }
 
 fn failed(error: &TemplateError) -> Outcome {
-    Outcome { word: Some(format!("template: {error}")), ..attempt::failed(ErrorKind::Template, 0) }
+    Outcome::unmade(format!("template: {error}"))
 }

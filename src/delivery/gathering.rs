@@ -8,7 +8,6 @@ use super::bodies::Body;
 use super::floor::Assignment;
 use super::lane::Lane;
 use super::parcel::Parcel;
-use super::policy;
 use crate::clock::Timestamp;
 use crate::model::{ErrorKind, Outcome};
 
@@ -26,7 +25,7 @@ pub(super) async fn post(lane: &Lane, assignment: &Assignment, batch: &Gathered,
     let content = body.content(lane.context.follow.log_id(), assignment.record.spec.id.as_str());
     match lane.address(&assignment.record) {
         Some(address) => attempt::post(lane.client(), &address, &content, Mark::of(&assignment.job), began).await,
-        None => attempt::failed(ErrorKind::Protocol, 0),
+        None => Outcome::failed(ErrorKind::Protocol, 0),
     }
 }
 
@@ -48,7 +47,7 @@ async fn make(lane: &Lane, batch: &Gathered) -> Result<Rc<Body>, Outcome> {
                     member.mark(Sent::Gone);
                     continue;
                 }
-                Err(_) => return Err(attempt::failed(ErrorKind::Storage, 0)),
+                Err(_) => return Err(Outcome::failed(ErrorKind::Storage, 0)),
             },
         };
         if !body.add(&parcel) {
@@ -56,7 +55,7 @@ async fn make(lane: &Lane, batch: &Gathered) -> Result<Rc<Body>, Outcome> {
             is_full = true;
         }
     }
-    let body = Rc::new(body.finish().ok_or_else(policy::gone)?);
+    let body = Rc::new(body.finish().ok_or_else(Outcome::event_gone)?);
     if body.seqs.len() == batch.members.len() {
         lane.bodies.borrow_mut().keep(&body);
     }

@@ -76,7 +76,7 @@ pub struct Effect {
 /// How a successful attempt is remembered in the history.
 #[must_use]
 pub fn success_of(ordinal: Ordinal, seq: Seq, n: u32, outcome: &Outcome, began: Timestamp) -> Success {
-    Success { ordinal, seq, at: began, n, latency_ms: outcome.latency_ms, status: outcome.status.unwrap_or(200) }
+    Success { ordinal, seq, at: began, n, latency_ms: outcome.latency_ms, status: outcome.status().unwrap_or(200) }
 }
 
 impl Effect {
@@ -96,9 +96,9 @@ pub fn attempt_of(job: &Job, outcome: &Outcome, began: Timestamp) -> Attempt {
         n: job.attempt,
         at: began,
         outcome: if failed { "failure" } else { "success" }.to_owned(),
-        status: outcome.status,
+        status: outcome.status(),
         error: failed.then(|| outcome.describe()),
         latency_ms: outcome.latency_ms,
-        response: (failed && !outcome.body_head.is_empty()).then(|| String::from_utf8_lossy(&outcome.body_head).into_owned()),
+        response: outcome.said(),
     }
 }

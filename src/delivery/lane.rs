@@ -22,7 +22,6 @@ use super::limits::LimitBook;
 use super::metrics::LaneCounts;
 use super::notice::Notice;
 use super::parcel::Parcel;
-use super::policy;
 use super::steps::Steps;
 use super::{gathering, sorting};
 use crate::clock::{Clock, Timestamp};
@@ -247,12 +246,12 @@ impl Lane {
             Some(parcel) => Rc::clone(parcel),
             None => match self.context.follow.get(assignment.job.seq).await {
                 Ok(Some(event)) => Rc::new(Parcel::new(event)),
-                Ok(None) => return (policy::gone(), None),
-                Err(_) => return (attempt::failed(ErrorKind::Storage, 0), None),
+                Ok(None) => return (Outcome::event_gone(), None),
+                Err(_) => return (Outcome::failed(ErrorKind::Storage, 0), None),
             },
         };
         let Some(address) = self.address(&assignment.record) else {
-            return (attempt::failed(ErrorKind::Protocol, 0), Some(parcel.event().clone()));
+            return (Outcome::failed(ErrorKind::Protocol, 0), Some(parcel.event().clone()));
         };
         let log_id = self.context.follow.log_id();
         let mark = Mark::of(&assignment.job);

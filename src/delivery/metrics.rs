@@ -18,10 +18,10 @@ pub struct LaneCounts {
 impl LaneCounts {
     /// Counts an outcome.
     pub fn record(&self, outcome: &Outcome) {
-        let cell = match (outcome.is_success(), outcome.status) {
+        let cell = match (outcome.is_success(), outcome.status()) {
             (true, _) => &self.delivered,
             (false, Some(_)) => &self.refused,
-            (false, None) if outcome.error == Some(ErrorKind::Template) => &self.unmade,
+            (false, None) if outcome.error() == Some(ErrorKind::Template) => &self.unmade,
             (false, None) => &self.unanswered,
         };
         cell.set(cell.get() + 1);

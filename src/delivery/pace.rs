@@ -61,7 +61,7 @@ impl Pace {
 /// Whether an outcome says that it was too much at a time.
 #[must_use]
 pub fn is_too_much(outcome: &Outcome) -> bool {
-    match (outcome.error, outcome.status) {
+    match (outcome.error(), outcome.status()) {
         (Some(ErrorKind::Status), Some(status)) => matches!(status, 429 | 502 | 504),
         (Some(ErrorKind::Timeout), _) => true,
         _ => false,
@@ -71,15 +71,15 @@ pub fn is_too_much(outcome: &Outcome) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::outcome::Answer;
     use proptest::prelude::*;
 
     fn answer(status: u16) -> Outcome {
-        let error = (status >= 300).then_some(ErrorKind::Status);
-        Outcome { status: Some(status), error, latency_ms: 1, retry_after: None, word: None, body_head: Vec::new() }
+        Outcome::answered(Answer::of(status), 1)
     }
 
     fn hung() -> Outcome {
-        Outcome { status: None, error: Some(ErrorKind::Timeout), ..answer(200) }
+        Outcome::failed(ErrorKind::Timeout, 1)
     }
 
     fn after(pace: Option<Pace>, outcome: &Outcome, now: i64) -> Option<Pace> {

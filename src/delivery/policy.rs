@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use crate::clock::Timestamp;
+use crate::model::outcome::{Answer, Directive, Ending};
 use crate::model::subscription::{DisabledReason, RetryPolicy};
 use crate::model::{ErrorKind, Outcome};
 
@@ -13,23 +14,8 @@ pub const RETRY_AFTER_MAX: Duration = Duration::from_hours(24);
 
 /// Distance of attempts while the event cannot be read; none of them was made.
 const STORAGE_AGAIN: Duration = Duration::from_secs(30);
-/// The word of an attempt that could not be made because the event is gone.
-pub const NO_LONGER_KEPT: &str = "no_longer_kept";
-/// Why such an event is dead.
-pub const NO_LONGER_KEPT_REASON: &str = "the event is no longer kept";
-
-/// The outcome of an attempt that could not be made because the event is gone.
-#[must_use]
-pub fn gone() -> Outcome {
-    Outcome {
-        status: None,
-        error: Some(ErrorKind::Storage),
-        latency_ms: 0,
-        retry_after: None,
-        word: Some(NO_LONGER_KEPT.to_owned()),
-        body_head: Vec::new(),
-    }
-}
+/// Why the delivery of an event is dead that is no longer kept.
+pub const NO_LONGER_KEPT: &str = "the event is no longer kept";
 
 /// What is decided about one delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +31,8 @@ pub enum Verdict {
     },
     /// Given up.
     Dead(String),
+    /// There is nothing to deliver any more.
+    EventGone,
     /// The receiver wants no more; the event stays pending.
     Disable(DisabledReason),
 }
@@ -72,19 +60,18 @@ pub struct Before {
 pub fn decide(outcome: &Outcome, before: Before, policy: &RetryPolicy, now: Timestamp, chance: f64) -> Decision {
     let held = asked_delay(outcome, now);
     let hold_until = held.map(|delay| now.plus(delay));
-    let verdict = if outcome.is_success() {
-        Verdict::Settled
-    } else if outcome.status == Some(410) {
-        Verdict::Disable(DisabledReason::Gone)
-    } else if outcome.error == Some(ErrorKind::Template) {
+    let verdict = match &outcome.ending {
+        Ending::Answered(_) if outcome.is_success() => Verdict::Settled,
+        Ending::Answered(Answer { status: 410, .. }) => Verdict::Disable(DisabledReason::Gone),
+        Ending::Answered(Answer { directive: Some(Directive::Disable), .. }) => Verdict::Disable(DisabledReason::Receiver),
+        Ending::Answered(Answer { directive: Some(Directive::Abort), .. }) => Verdict::Dead("aborted by the receiver".to_owned()),
         // The next attempt would make the same text.
-        Verdict::Dead(outcome.describe())
-    } else if outcome.word.as_deref() == Some("disable") {
-        Verdict::Disable(DisabledReason::Receiver)
-    } else if matches!(outcome.word.as_deref(), Some("abort" | "abort-message")) {
-        Verdict::Dead("aborted by the receiver".to_owned())
-    } else {
-        retry_or_give_up(outcome, before, policy, now, held, chance)
+        Ending::Unmade(_) => Verdict::Dead(outcome.describe()),
+        Ending::EventGone => Verdict::EventGone,
+        Ending::Failed { kind: ErrorKind::Storage, .. } => {
+            Verdict::RetryAt { at: now.plus(jittered(STORAGE_AGAIN, 0.2, chance)), counts: false }
+        }
+        Ending::Answered(_) | Ending::Failed { .. } => retry_or_give_up(outcome, before, policy, now, held, chance),
     };
     Decision { verdict, hold_until }
 }
@@ -98,13 +85,7 @@ fn retry_or_give_up(
     chance: f64,
 ) -> Verdict {
     // A receiver that says when it can take more has not failed; but it cannot say so for ever.
-    if outcome.error == Some(ErrorKind::Storage) {
-        return match outcome.word.as_deref() {
-            Some(NO_LONGER_KEPT) => Verdict::Dead(NO_LONGER_KEPT_REASON.to_owned()),
-            _ => Verdict::RetryAt { at: now.plus(jittered(STORAGE_AGAIN, 0.2, chance)), counts: false },
-        };
-    }
-    let counts = !(outcome.status == Some(429) && held.is_some() && now.since(before.since) < RETRY_AFTER_MAX);
+    let counts = !(outcome.status() == Some(429) && held.is_some() && now.since(before.since) < RETRY_AFTER_MAX);
     let made = before.attempts + u32::from(counts);
     if made >= policy.max_attempts {
         return Verdict::Dead(outcome.describe());
@@ -118,7 +99,7 @@ fn retry_or_give_up(
 /// left to abort then.
 #[must_use]
 pub fn farewell(outcome: &Outcome) -> Option<DisabledReason> {
-    (outcome.word.as_deref() == Some("disable")).then_some(DisabledReason::Receiver)
+    (outcome.directive() == Some(Directive::Disable)).then_some(DisabledReason::Receiver)
 }
 
 /// `delay` made longer or shorter by up to `jitter` of itself.
@@ -129,10 +110,8 @@ fn jittered(delay: Duration, jitter: f64, chance: f64) -> Duration {
 /// What `Retry-After` asks for on 429 and 503: whole seconds or a date in the future, capped. Anything else is no word.
 #[must_use]
 pub fn asked_delay(outcome: &Outcome, now: Timestamp) -> Option<Duration> {
-    if !matches!(outcome.status, Some(429 | 503)) {
-        return None;
-    }
-    let text = outcome.retry_after.as_deref()?.trim();
+    let answer = outcome.answer().filter(|answer| matches!(answer.status, 429 | 503))?;
+    let text = answer.retry_after.as_deref()?.trim();
     let delay = if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
         Duration::from_secs(text.parse().unwrap_or(u64::MAX))
     } else {
@@ -146,7 +125,7 @@ pub fn asked_delay(outcome: &Outcome, now: Timestamp) -> Option<Duration> {
 /// Whether an outcome speaks against the endpoint itself rather than against one event.
 #[must_use]
 pub fn blames_endpoint(outcome: &Outcome) -> bool {
-    match (outcome.error, outcome.status) {
+    match (outcome.error(), outcome.status()) {
         (None | Some(ErrorKind::RedirectNotFollowed | ErrorKind::Storage | ErrorKind::Template), _) => false,
         (Some(ErrorKind::Status), Some(status)) => matches!(status, 401 | 403 | 404 | 408 | 429 | 500..),
         (Some(_), _) => true,
@@ -165,18 +144,15 @@ mod tests {
     }
 
     fn status(status: u16) -> Outcome {
-        Outcome {
-            status: Some(status),
-            error: (!(200..300).contains(&status)).then_some(ErrorKind::Status),
-            latency_ms: 1,
-            retry_after: None,
-            word: None,
-            body_head: Vec::new(),
-        }
+        Outcome::answered(Answer::of(status), 1)
+    }
+
+    fn saying(code: u16, directive: Directive) -> Outcome {
+        Outcome::answered(Answer { directive: Some(directive), ..Answer::of(code) }, 1)
     }
 
     fn asking(code: u16, retry_after: &str) -> Outcome {
-        Outcome { retry_after: Some(retry_after.to_owned()), ..status(code) }
+        Outcome::answered(Answer { retry_after: Some(retry_after.to_owned()), ..Answer::of(code) }, 1)
     }
 
     fn decide_first(outcome: &Outcome) -> Decision {
@@ -205,34 +181,29 @@ mod tests {
     }
 
     #[test]
-    fn an_event_that_cannot_be_read_costs_no_attempt_and_one_that_is_gone_is_dead() {
-        let unread = Outcome { status: None, error: Some(ErrorKind::Storage), ..status(500) };
+    fn an_event_that_cannot_be_read_costs_no_attempt_and_one_that_is_gone_ends() {
+        let unread = Outcome::failed(ErrorKind::Storage, 0);
         let before = Before { attempts: 3, since: NOW };
         let verdict = |outcome: &Outcome| decide(outcome, before, &policy(), NOW, 0.5).verdict;
         assert!(matches!(verdict(&unread), Verdict::RetryAt { counts: false, .. }));
-        assert!(matches!(verdict(&Outcome { word: Some(NO_LONGER_KEPT.into()), ..unread }), Verdict::Dead(_)));
+        assert_eq!(verdict(&Outcome::event_gone()), Verdict::EventGone);
     }
 
     #[test]
     fn a_template_that_fails_is_a_dead_letter_at_once_and_nobodys_fault() {
-        let failed = Outcome { status: None, error: Some(ErrorKind::Template), word: Some("template: x".into()), ..status(500) };
+        let failed = Outcome::unmade("template: x".to_owned());
         assert_eq!(decide_first(&failed).verdict, Verdict::Dead("template: x".to_owned()));
         assert!(!blames_endpoint(&failed));
     }
 
     #[test]
     fn the_receivers_word_is_followed() {
-        // The second is what Svix has receivers say.
-        let also = Outcome { word: Some("abort-message".into()), ..status(500) };
-        assert!(matches!(decide_first(&also).verdict, Verdict::Dead(_)));
-        let abort = Outcome { word: Some("abort".into()), ..status(500) };
-        assert!(matches!(decide_first(&abort).verdict, Verdict::Dead(_)));
-        let last = Outcome { word: Some("disable".into()), ..status(200) };
+        assert!(matches!(decide_first(&saying(500, Directive::Abort)).verdict, Verdict::Dead(_)));
+        let last = saying(200, Directive::Disable);
         assert_eq!((decide_first(&last).verdict, farewell(&last)), (Verdict::Settled, Some(DisabledReason::Receiver)));
-        let late = Outcome { word: Some("abort".into()), ..status(200) };
+        let late = saying(200, Directive::Abort);
         assert_eq!((decide_first(&late).verdict, farewell(&late)), (Verdict::Settled, None));
-        let disable = Outcome { word: Some("disable".into()), ..status(500) };
-        assert_eq!(decide_first(&disable).verdict, Verdict::Disable(DisabledReason::Receiver));
+        assert_eq!(decide_first(&saying(500, Directive::Disable)).verdict, Verdict::Disable(DisabledReason::Receiver));
     }
 
     #[test]

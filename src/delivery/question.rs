@@ -15,7 +15,7 @@ use super::parcel::Content;
 use super::sieve::Filtering;
 use crate::clock::Timestamp;
 use crate::model::subscription::SubscriptionRecord;
-use crate::model::{Attempt, ErrorKind, Exception, JobId, RecoveryJob, Seq};
+use crate::model::{Attempt, ErrorKind, Exception, JobId, Outcome, RecoveryJob, Seq};
 use crate::net::client::HeaderLines;
 
 /// How a subscription is doing.
@@ -264,7 +264,7 @@ async fn ping(lane: &Rc<Lane>, record: &SubscriptionRecord) -> Attempt {
     let content = Content { body: Bytes::from(body.to_string()), headers, webhook_id: id };
     let outcome = match lane.address(record) {
         Some(address) => attempt::post(lane.client(), &address, &content, Mark { attempt: 1, replay: None }, now).await,
-        None => attempt::failed(ErrorKind::Protocol, 0),
+        None => Outcome::failed(ErrorKind::Protocol, 0),
     };
     attempt_of(&job, &outcome, now)
 }

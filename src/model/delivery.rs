@@ -1,4 +1,4 @@
-//! Deliveries: what one attempt saw, and what is remembered of those that did not succeed at once.
+//! Deliveries: how attempts fail, and what is remembered of those that did not succeed at once.
 
 use serde::{Deserialize, Serialize};
 
@@ -77,42 +77,6 @@ impl ErrorKind {
             Self::Auth => "auth",
             Self::Storage => "storage",
             Self::Template => "template",
-        }
-    }
-}
-
-/// What the wire said to one attempt.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outcome {
-    /// The status, when an answer came.
-    pub status: Option<u16>,
-    /// Why it is a failure; `None` = 2xx.
-    pub error: Option<ErrorKind>,
-    /// From the start of the attempt to its end.
-    pub latency_ms: u32,
-    /// `Retry-After` as sent, when it came with 429 or 503.
-    pub retry_after: Option<String>,
-    /// `webhook-delivery` of the receiver, lower-case; `disable` counts whatever the status.
-    pub word: Option<String>,
-    /// First bytes of the answer's body, kept for failures.
-    pub body_head: Vec<u8>,
-}
-
-impl Outcome {
-    /// Whether the event counts as delivered.
-    #[must_use]
-    pub fn is_success(&self) -> bool {
-        self.error.is_none()
-    }
-
-    /// The word for lists and logs: `success`, `status_500`, `timeout`, …; for a template also what is wrong.
-    #[must_use]
-    pub fn describe(&self) -> String {
-        match (self.error, self.status) {
-            (None, _) => "success".to_owned(),
-            (Some(ErrorKind::Status), Some(status)) => format!("status_{status}"),
-            (Some(ErrorKind::Template), _) => self.word.clone().unwrap_or_else(|| ErrorKind::Template.word().to_owned()),
-            (Some(kind), _) => kind.word().to_owned(),
         }
     }
 }

@@ -14,7 +14,7 @@ use hookcast::delivery::floor::Floor;
 use hookcast::delivery::job::Next;
 use hookcast::delivery::window::{Position, Progress};
 use hookcast::model::subscription::{Activity, Ordinal, SubscriptionRecord, parse};
-use hookcast::model::{ErrorKind, Exception, ExceptionState, Outcome, Seq, SubscriptionId};
+use hookcast::model::{Exception, ExceptionState, Outcome, Seq, SubscriptionId};
 use hookcast::storage::{Checkpoint, LedgerChange, StorageErrorKind};
 use serde_json::json;
 
@@ -121,14 +121,7 @@ fn a_clock_that_is_moved_makes_no_storm_and_no_stall() {
         let due = Timestamp(moved.0 + 40_000);
         floor.fire_timers(due);
         let assignment = floor.next(due).expect("it is due");
-        let outcome = Outcome {
-            status: Some(500),
-            error: Some(ErrorKind::Status),
-            latency_ms: 1,
-            retry_after: None,
-            word: None,
-            body_head: Vec::new(),
-        };
+        let outcome = Outcome::answered(hookcast::model::outcome::Answer::of(500), 1);
         floor.settle(&assignment, None, &outcome, (due, due), 0.5);
         let at = floor.desk(Ordinal(1)).unwrap().last_attempt.as_ref().unwrap().at;
         assert_eq!(at, due, "the time that is told is the wall clock's");

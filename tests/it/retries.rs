@@ -185,6 +185,35 @@ async fn the_receivers_word_counts_whatever_the_status() {
 }
 
 #[tokio::test]
+async fn no_word_of_a_receiver_makes_a_dead_letter_vanish() {
+    let relay = Relay::start().await;
+    // The last are the relay's own words, for failures that no receiver can have.
+    let words =
+        ["no_longer_kept", " No_Longer_Kept ", "storage", "template", "template: x", "skipped: x", "abort, disable", "x", ""];
+    for (n, word) in words.into_iter().enumerate() {
+        let receiver = Receiver::with(move |_, _| Answer::status(500).header("webhook-delivery", word)).await;
+        let (alone, gathered) = (format!("alone-{n}"), format!("gathered-{n}"));
+        relay.subscribe(&alone, receiver.url(), "t", quick(1)).await;
+        let mut batches = quick(1);
+        batches["batch"] = json!({"max_events": 10, "max_wait": "1ms"});
+        relay.subscribe(&gathered, receiver.url(), "t", batches).await;
+        let seq = relay.publish("t", "{}").await;
+        for id in [alone, gathered] {
+            let dead = eventually(&format!("the end of {id} after {word:?}"), async || {
+                let view = relay.delivery(&id, seq).await;
+                (!["pending", "retrying"].contains(&view["state"].as_str().unwrap())).then_some(view)
+            })
+            .await;
+            assert_eq!((&dead["state"], &dead["reason"]), (&json!("dead"), &json!("status_500")), "{id} {word:?}: {dead}");
+            relay.status_becomes(&id, json!({"state": "active", "dead": 1, "expired": 0})).await;
+            let list = relay.get(&format!("/v1/subscriptions/{id}/dead-letters")).await;
+            assert_eq!(list["items"][0]["seq"], seq, "{id} {word:?}: {list}");
+            assert_eq!(relay.ask("DELETE", &format!("/v1/subscriptions/{id}"), None).await.0, 204);
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_redirect_is_a_failure_and_never_followed() {
     let relay = Relay::start().await;
     let target = Receiver::start().await;

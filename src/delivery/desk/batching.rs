@@ -7,7 +7,7 @@ use crate::clock::Timestamp;
 use crate::delivery::batch::{Gathered, Member, Sent};
 use crate::delivery::job::{Errand, Job, Next, attempt_of};
 use crate::delivery::order::{Fate, Order};
-use crate::delivery::policy::{self, Verdict};
+use crate::delivery::policy::Verdict;
 use crate::delivery::window::{Position, QUEUE_BYTES_MAX, QUEUE_MAX};
 use crate::model::subscription::OnFull;
 use crate::model::{Outcome, Seq};
@@ -183,11 +183,10 @@ impl Desk {
             }
             self.last_attempt = Some(attempt);
         }
-        let gone = policy::gone();
+        let gone = Outcome::event_gone();
         for member in batch.with(Sent::Gone) {
             let flight = self.end_flight(job.errand, member.seq, &gone, now);
-            let verdict = Verdict::Dead(policy::NO_LONGER_KEPT_REASON.to_owned());
-            effects.push((self.conclude((member.seq, job.attempt), &flight, &gone, &verdict, now), None));
+            effects.push((self.conclude((member.seq, job.attempt), &flight, &gone, &Verdict::EventGone, now), None));
         }
         if let Some(batching) = &mut self.batching {
             batching.flights = batching.flights.saturating_sub(1);

@@ -11,6 +11,7 @@ use super::*;
 use crate::delivery::batch::Sent;
 use crate::delivery::window::Progress;
 use crate::model::event::DataForm;
+use crate::model::outcome::Answer;
 use crate::model::subscription::{
     Activity, Batch, BatchFormat, OnDead, OrderKey, Ordering, PayloadForm, RetryPolicy, Revision, Signature, SubscriptionSpec,
     Verify,
@@ -86,8 +87,7 @@ fn event(seq: u64, key: Option<u8>) -> Event {
 }
 
 fn outcome(status: u16) -> Outcome {
-    let error = (status >= 300).then_some(ErrorKind::Status);
-    Outcome { status: Some(status), error, latency_ms: 1, retry_after: None, word: None, body_head: Vec::new() }
+    Outcome::answered(Answer::of(status), 1)
 }
 
 fn by_key() -> Ordering {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::*;
 use crate::clock::Timestamp;
 use crate::model::event::DataForm;
+use crate::model::outcome::Answer;
 use crate::model::subscription::{
     Activity, OnDead, OnFull, Ordering, PayloadForm, RetryPolicy, Revision, Signature, SubscriptionSpec, Verify,
 };
@@ -81,7 +82,7 @@ fn page(first: u64, count: u64) -> Arc<Page> {
 }
 
 fn outcome(error: Option<ErrorKind>) -> Outcome {
-    Outcome { status: None, error, latency_ms: 1, retry_after: None, word: None, body_head: Vec::new() }
+    error.map_or_else(|| Outcome::answered(Answer::of(200), 1), |kind| Outcome::failed(kind, 1))
 }
 
 /// A floor whose reader is at 1000 and one desk that lags at 100.
