@@ -8,7 +8,7 @@ use crate::delivery::Lanes;
 use crate::http::audit::ACT_AGE_MAX;
 use crate::model::administration::Act;
 use crate::model::source::{SourceRecord, SourceSpec};
-use crate::model::subscription::change::{changed_record, chooses_anew, new_record};
+use crate::model::subscription::change::{Effect, changed_record, chooses_anew, new_record};
 use crate::model::subscription::parse::Definition;
 use crate::model::subscription::{StartFrom, SubscriptionRecord};
 use crate::model::{Seq, SubscriptionId};
@@ -30,7 +30,7 @@ pub(super) async fn apply_early(config: &Config, ground: &Ground, registry: &Reg
                 records.push((SubscriptionRecord { declared: true, ..record }, 0));
             }
             Some(present) if !chooses_anew(&present, definition) => {
-                records.extend(changed(ground, &present, definition.clone(), Seq::ZERO));
+                records.extend(changed(ground, &present, definition.clone(), Effect::default()));
             }
             Some(_) => {}
         }
@@ -63,10 +63,17 @@ pub(super) async fn apply(
     for definition in &config.subscriptions {
         let present = definition.id.as_ref().and_then(|id| registry.get(id.as_str()));
         let Some(present) = present.filter(|present| chooses_anew(present, definition)) else { continue };
-        let cursor = lanes.status(&present).await.map_or(present.starts_after, |status| status.cursor);
-        if let Some((record, revision)) = changed(ground, &present, definition.clone(), cursor) {
+        // Its lane stands still until it goes by the change.
+        let (from_seq, still) = match lanes.freeze(&present).await {
+            Some((from_seq, still)) => (from_seq, Some(still)),
+            None => (present.starts_after.next(), None),
+        };
+        let effect = Effect { from_seq, first_kept: ground.follow.first_kept() };
+        if let Some((record, revision)) = changed(ground, &present, definition.clone(), effect) {
             let acts = vec![act(ground, "subscriptions", record.spec.id.as_str(), revision)];
-            registry.put(record, revision).await?;
+            let stored = registry.put(record, revision).await?;
+            lanes.caught_up(&stored).await;
+            drop(still);
             note(ground, acts).await?;
         }
     }
@@ -87,9 +94,9 @@ fn changed(
     ground: &Ground,
     present: &SubscriptionRecord,
     definition: Definition,
-    cursor: Seq,
+    effect: Effect,
 ) -> Option<(SubscriptionRecord, u64)> {
-    let (changed, _) = changed_record(present, definition, cursor, ground.clock.now(), &mut random);
+    let (changed, _) = changed_record(present, definition, effect, ground.clock.now(), &mut random);
     let changed = SubscriptionRecord { declared: true, ..changed };
     let is_same = SubscriptionRecord { updated_at: present.updated_at, ..changed.clone() } == *present;
     (!is_same).then_some((changed, present.revision))

@@ -23,6 +23,7 @@ use crate::model::subscription::{Activity, DisabledReason, OnFull, Ordinal, Subs
 use crate::model::{Attempt, ErrorKind, Exception, ExceptionState, Outcome, Seq};
 
 mod batching;
+mod choice;
 mod flight;
 mod health;
 mod ordering;
@@ -30,6 +31,7 @@ mod recovery;
 mod retries;
 
 use batching::NewWork;
+use choice::Earlier;
 use flight::Flight;
 
 /// A delivery that waits for its next attempt.
@@ -97,6 +99,10 @@ pub struct Desk {
     pub dead_to: Seq,
     /// The earliest time at which the lane's timer looks at it again.
     pub wakes_at: Option<Timestamp>,
+    /// Whoever stores a change of what it wants and waits until it is judged by it; nothing is looked at meanwhile.
+    pub(super) freezes: u32,
+    /// What it wanted before, while not everything is behind it that was looked at then.
+    earlier: Option<Box<Earlier>>,
     retries: BTreeMap<Seq, Retry>,
     due: BTreeSet<(Timestamp, Seq)>,
     retries_in_flight: u32,
@@ -118,9 +124,11 @@ impl Desk {
     #[must_use]
     pub fn new(record: Arc<SubscriptionRecord>, position: Position) -> Self {
         let (order, batching) = (Order::of(&record.spec), record.spec.batch.map(Batching::new));
+        let mut window = Window::at(position);
+        window.note_seen(record.revisions.last().map_or(Seq::ZERO, |newest| newest.from_seq.prev()));
         Self {
             record,
-            window: Window::at(position),
+            window,
             totals: Totals::default(),
             filtering: None,
             last_attempt: None,
@@ -129,6 +137,8 @@ impl Desk {
             feeding: Feeding::default(),
             dead_to: Seq::ZERO,
             wakes_at: None,
+            freezes: 0,
+            earlier: None,
             retries: BTreeMap::new(),
             due: BTreeSet::new(),
             retries_in_flight: 0,
@@ -161,6 +171,7 @@ impl Desk {
     #[must_use]
     pub fn is_hungry(&self) -> bool {
         matches!(self.window.position(), Position::Lagging(_))
+            && self.freezes == 0
             && self.is_active()
             && !(self.circuit.is_open() && self.window.waiting() > 0)
             && self.window.waiting() <= self.queue_max().0 / 2
@@ -176,13 +187,6 @@ impl Desk {
         }
         let (events, bytes) = self.queue_max();
         self.window.has_room_up_to(events, bytes) && (lane_bytes < LANE_QUEUE_BYTES_MAX || self.window.waiting() < ALWAYS)
-    }
-
-    /// Whether new events of this type are for it.
-    #[must_use]
-    pub fn wants_type(&self, kind: &str) -> bool {
-        let types = &self.record.spec.types;
-        types.is_empty() || types.iter().any(|wanted| wanted == kind)
     }
 
     /// Attempts in flight.
@@ -226,8 +230,8 @@ impl Desk {
         self.retries.get(&seq)
     }
 
-    /// Takes a changed definition; `true` when it chooses other events than the one before.
-    pub fn redefine(&mut self, record: Arc<SubscriptionRecord>) -> bool {
+    /// Takes a changed definition.
+    pub fn redefine(&mut self, record: Arc<SubscriptionRecord>) {
         let before = std::mem::replace(&mut self.record, record);
         if before.spec.url != self.record.spec.url || before.activity != self.record.activity {
             // Another endpoint, or one that was said to be well again, starts without its past.
@@ -241,8 +245,6 @@ impl Desk {
         if reorders {
             self.reorder();
         }
-        let (old, new) = (&before.spec, &self.record.spec);
-        old.topics != new.topics || old.types != new.types || old.filter != new.filter
     }
 
     /// Drops what waits in memory and stands still at the cursor.

@@ -22,6 +22,7 @@ use crate::model::subscription::{Ordinal, SubscriptionRecord};
 use crate::model::{Event, Outcome, Page, Seq};
 use crate::storage::Lease;
 
+mod changing;
 mod effects;
 mod feeding;
 mod health;
@@ -156,8 +157,9 @@ impl Floor {
             self.desks.push(None);
             self.desks.len() - 1
         });
-        self.matcher.insert(place, &record.spec.topics);
         let mut desk = Box::new(Desk::new(record, position));
+        desk.look_back(self.scanned);
+        self.matcher.insert(place, desk.patterns());
         desk.limit(&self.book, &self.bell, None);
         self.desks[place] = Some(desk);
         self.by_ordinal.insert(ordinal, place);
@@ -178,26 +180,6 @@ impl Floor {
         self.make_ready(place);
     }
 
-    /// Takes a changed definition.
-    pub fn redefine(&mut self, record: &Arc<SubscriptionRecord>) {
-        let Some(place) = self.by_ordinal.get(&record.ordinal).copied() else { return };
-        let Some(desk) = self.desks[place].as_deref_mut() else { return };
-        let was_active = desk.is_active();
-        let (old, old_topics) = (Arc::clone(&desk.record), desk.record.spec.topics.clone());
-        let chooses_anew = desk.redefine(Arc::clone(record));
-        desk.limit(&self.book, &self.bell, Some(&old));
-        if old_topics != record.spec.topics {
-            self.matcher.remove(place, &old_topics);
-            self.matcher.insert(place, &record.spec.topics);
-        }
-        if chooses_anew || (was_active && !self.desks[place].as_deref().is_some_and(Desk::is_active)) {
-            self.rewind(place);
-        }
-        self.mark_busy(place);
-        self.make_ready(place);
-        self.note_hunger(place);
-    }
-
     /// Removes a desk; attempts in flight end without effect.
     pub fn remove(&mut self, ordinal: Ordinal) {
         let Some(place) = self.by_ordinal.remove(&ordinal) else { return };
@@ -206,7 +188,7 @@ impl Floor {
             if let Some(at) = desk.wakes_at {
                 self.timers.remove(&(at, place));
             }
-            self.matcher.remove(place, &desk.record.spec.topics);
+            self.matcher.remove(place, desk.patterns());
         }
         self.busy.entry(ordinal.partition()).or_default().retain(|other| *other != place);
         self.ready.retain(|other| *other != place);
@@ -215,14 +197,6 @@ impl Floor {
         self.recovered.retain(|(other, _)| *other != ordinal);
         self.free.push(place);
         self.journal.forget(ordinal);
-    }
-
-    fn rewind(&mut self, place: Place) {
-        let scanned = self.scanned;
-        if let Some(desk) = self.desks[place].as_deref_mut() {
-            self.waiting_bytes -= desk.window.waiting_bytes();
-            desk.rewind(scanned);
-        }
     }
 
     /// Offers a page of the lane's reader to every desk that rides with it. Gives how many deliveries it made.
@@ -255,10 +229,10 @@ impl Floor {
             if seq <= not_before {
                 continue;
             }
-            if !desk.record.spec.types.is_empty() && !desk.wants_type(kind.get_or_insert_with(|| event.fields().kind)) {
+            if !desk.wants(event, || kind.get_or_insert_with(|| event.fields().kind)) {
                 continue;
             }
-            if desk.record.spec.filter.is_some() && !self.sieve.passes(desk, facts.get_or_insert_with(|| Facts::of(event))) {
+            if desk.filter_at(seq).is_some() && !self.sieve.passes(desk, facts.get_or_insert_with(|| Facts::of(event))) {
                 continue;
             }
             if !desk.is_active() || !desk.has_room(self.waiting_bytes) {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::Lanes;
-use super::question::{Fresh, Question, Standing, SubscriptionStatus};
+use super::question::{Fresh, Question, Standing, Stillness, SubscriptionStatus};
 use super::sieve;
 use crate::clock::Timestamp;
 use crate::model::subscription::SubscriptionRecord;
@@ -77,6 +77,12 @@ impl Lanes {
     /// Posts one signed test event now; `None` when the subscription is gone.
     pub async fn ping(&self, record: &Arc<SubscriptionRecord>) -> Option<Attempt> {
         self.ask(record, Question::Ping).await
+    }
+
+    /// Lets a subscription stand still where it is; gives the first position that a definition stored meanwhile judges. `None`
+    /// when it is gone.
+    pub async fn freeze(&self, record: &Arc<SubscriptionRecord>) -> Option<(Seq, Stillness)> {
+        self.ask(record, Question::Freeze).await
     }
 
     /// Moves the cursor so that the next event is the one behind `to`; `false` when the subscription is gone.

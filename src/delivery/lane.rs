@@ -319,9 +319,8 @@ impl Lane {
 
     fn disable(self: &Rc<Self>, assignment: &Assignment, reason: crate::model::subscription::DisabledReason) {
         // The lane stops at once; the registry's own word of it follows when it is durable.
-        let mut stopped = SubscriptionRecord::clone(&assignment.record);
-        stopped.activity = Activity::Disabled(reason);
         let mut floor = self.floor.borrow_mut();
+        let Some(stopped) = floor.stopped(assignment.ordinal, Activity::Disabled(reason)) else { return };
         floor.notices.extend(Notice::disabled(&stopped, reason.word()));
         floor.redefine(&Arc::new(stopped));
         drop(floor);

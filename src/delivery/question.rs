@@ -103,6 +103,8 @@ pub enum Question {
     Save(oneshot::Sender<()>),
     /// Post a test event now.
     Ping(oneshot::Sender<Attempt>),
+    /// Look at no event more while what is answered lasts; from which position on is that?
+    Freeze(oneshot::Sender<(Seq, Stillness)>),
     /// Go on behind this position.
     Seek(Seq, oneshot::Sender<()>),
     /// Settle everything up to this position.
@@ -148,6 +150,7 @@ pub fn answer(lane: &Rc<Lane>, record: &Arc<SubscriptionRecord>, question: Quest
                 let _ = reply.send(ping(&lane, &record).await);
             });
         }
+        Question::Freeze(reply) => freeze(lane, record, reply),
         Question::Seek(to, reply) => {
             lane.floor.borrow_mut().seek(record.ordinal, to);
             lane.stir();
@@ -176,20 +179,42 @@ pub fn answer(lane: &Rc<Lane>, record: &Arc<SubscriptionRecord>, question: Quest
             lane.replays.notify_one();
             save_then(lane, reply, cancelled);
         }
-        Question::Buried(count) => {
-            let mut floor = lane.floor.borrow_mut();
-            if let Some(desk) = floor.desk(record.ordinal) {
-                desk.totals.dead = desk.totals.dead.saturating_sub(count);
-                if let Some(order) = desk.order() {
-                    // A letter that nobody can redrive any more holds nothing up.
-                    order.doubt_dead();
-                    floor.nudge(record.ordinal);
-                    drop(floor);
-                    lane.stir();
-                }
-            }
-        }
+        Question::Buried(count) => buried(lane, record, count),
     }
+}
+
+fn buried(lane: &Rc<Lane>, record: &SubscriptionRecord, count: u64) {
+    let mut floor = lane.floor.borrow_mut();
+    let Some(desk) = floor.desk(record.ordinal) else { return };
+    desk.totals.dead = desk.totals.dead.saturating_sub(count);
+    if let Some(order) = desk.order() {
+        // A letter that nobody can redrive any more holds nothing up.
+        order.doubt_dead();
+        floor.nudge(record.ordinal);
+        drop(floor);
+        lane.stir();
+    }
+}
+
+/// While this is kept, its subscription looks at no event that it has not looked at.
+#[derive(Debug, Default)]
+pub struct Stillness {
+    _lasts: Option<oneshot::Sender<()>>,
+}
+
+fn freeze(lane: &Rc<Lane>, record: &SubscriptionRecord, reply: oneshot::Sender<(Seq, Stillness)>) {
+    let ordinal = record.ordinal;
+    let Some(from) = lane.floor.borrow_mut().freeze(ordinal) else { return };
+    let (lasts, ended) = oneshot::channel();
+    let lane = Rc::clone(lane);
+    actix_rt::spawn(async move {
+        // Nothing is ever sent: it ends with whoever keeps it.
+        let _ = ended.await;
+        lane.floor.borrow_mut().thaw(ordinal);
+        lane.stir();
+        lane.hunger.notify_one();
+    });
+    let _ = reply.send((from, Stillness { _lasts: Some(lasts) }));
 }
 
 /// Answers once everything that is decided by now is saved.

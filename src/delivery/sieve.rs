@@ -6,8 +6,8 @@ use metrics::counter;
 
 use super::desk::Desk;
 use crate::filter::{Facts, Filter, FilterError, Filters, Verdict};
-use crate::model::subscription::SubscriptionSpec;
-use crate::model::{Event, Seq};
+use crate::model::subscription::{SubscriptionRecord, SubscriptionSpec};
+use crate::model::{Event, PatternList, Seq};
 
 /// What a desk's filter did since the start of the process.
 #[derive(Clone, Debug, Default)]
@@ -33,7 +33,7 @@ pub struct Sieve {
 impl Sieve {
     /// Whether a desk wants an event by its filter; what it does not want is counted.
     pub fn passes(&mut self, desk: &mut Desk, facts: &Facts<'_>) -> bool {
-        let Some(filter) = desk.record.spec.filter.as_deref() else { return true };
+        let Some(filter) = desk.filter_at(facts.seq()) else { return true };
         let verdict = self.filters.judge(filter, facts);
         if *verdict == Verdict::Wanted {
             return true;
@@ -73,7 +73,8 @@ impl Sieve {
 /// What a definition wants, where events are chosen beside the deliveries that come up by themselves. Nothing is counted.
 #[derive(Debug)]
 pub struct Choice<'a> {
-    spec: &'a SubscriptionSpec,
+    topics: &'a PatternList,
+    types: &'a [String],
     /// One that does not compile wants nothing.
     filter: Option<Result<Filter, FilterError>>,
 }
@@ -82,18 +83,50 @@ impl<'a> Choice<'a> {
     /// What this definition wants.
     #[must_use]
     pub fn of(spec: &'a SubscriptionSpec) -> Self {
-        Self { spec, filter: spec.filter.as_deref().map(Filter::compile) }
+        Self::new(&spec.topics, &spec.types, spec.filter.as_deref())
+    }
+
+    fn new(topics: &'a PatternList, types: &'a [String], filter: Option<&str>) -> Self {
+        Self { topics, types, filter: filter.map(Filter::compile) }
     }
 
     /// Whether an event is wanted.
     #[must_use]
     pub fn takes(&self, event: &Event) -> bool {
-        self.spec.wants(event.topic().as_str(), event.fields().kind)
+        self.topics.matches(event.topic().as_str())
+            && (self.types.is_empty() || self.types.iter().any(|wanted| wanted == event.fields().kind))
             && match &self.filter {
                 None => true,
                 Some(Err(_)) => false,
                 Some(Ok(filter)) => filter.judge(&Facts::of(event)) == Verdict::Wanted,
             }
+    }
+}
+
+/// What the revisions of a subscription want, each at the positions that it judges.
+#[derive(Debug)]
+pub struct Choices<'a> {
+    record: &'a SubscriptionRecord,
+    /// The one that was asked last, by its first position: events come in order.
+    last: Option<(Seq, Choice<'a>)>,
+}
+
+impl<'a> Choices<'a> {
+    /// What the revisions of this subscription want.
+    #[must_use]
+    pub fn of(record: &'a SubscriptionRecord) -> Self {
+        Self { record, last: None }
+    }
+
+    /// Whether an event is wanted by the revision that judges it.
+    pub fn takes(&mut self, event: &Event) -> bool {
+        let revision = self.record.revision_at(event.seq()).or(self.record.revisions.first());
+        let Some(revision) = revision else { return false };
+        if self.last.as_ref().is_none_or(|(from, _)| *from != revision.from_seq) {
+            let choice = Choice::new(&revision.topics, &revision.types, revision.filter.as_deref());
+            self.last = Some((revision.from_seq, choice));
+        }
+        self.last.as_ref().is_some_and(|(_, choice)| choice.takes(event))
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::Lanes;
 use super::question::{Question, Waiting};
-use super::sieve::Choice;
+use super::sieve::Choices;
 use crate::model::subscription::SubscriptionRecord;
 use crate::model::{Exception, ExceptionState, Seq};
 use crate::storage::{PageRequest, StorageError};
@@ -73,13 +73,13 @@ impl Lanes {
         limit: usize,
         items: &mut BTreeMap<Seq, Option<Exception>>,
     ) -> Result<Option<Seq>, StorageError> {
-        let choice = Choice::of(&record.spec);
+        let mut choices = Choices::of(record);
         for _ in 0..READS_MAX {
             let batch = self.context.follow.read(after, READ_BYTES).await?;
             let Some(last) = batch.pages.last().map(|page| page.last()) else { return Ok(None) };
             for page in &batch.pages {
                 for event in page.events_after(after) {
-                    if choice.takes(&event) {
+                    if choices.takes(&event) {
                         items.entry(event.seq()).or_default();
                     }
                 }

@@ -50,13 +50,16 @@ pub struct Window<T> {
     queue_bytes: usize,
     open: Vec<Seq>,
     aside: Option<Box<Aside<T>>>,
+    /// What was looked at up to here before the queue was forgotten counts as looked at.
+    seen: Seq,
 }
 
 impl<T> Window<T> {
     /// A window with nothing in it.
     #[must_use]
     pub fn at(position: Position) -> Self {
-        Self { position, reopened: VecDeque::new(), queue: VecDeque::new(), queue_bytes: 0, open: Vec::new(), aside: None }
+        let (reopened, queue) = (VecDeque::new(), VecDeque::new());
+        Self { position, reopened, queue, queue_bytes: 0, open: Vec::new(), aside: None, seen: Seq::ZERO }
     }
 
     /// Where matching stands.
@@ -195,8 +198,42 @@ impl<T> Window<T> {
         self.open.iter().copied().chain(self.reopened.iter().map(|(seq, _)| *seq)).chain(self.aside())
     }
 
+    /// The newest position that was looked at: delivered, open or passed over. What waits behind all of these was not.
+    #[must_use]
+    pub fn looked_to(&self, lane: Seq) -> Seq {
+        let mut at = match self.position {
+            Position::Riding { not_before } => lane.max(not_before),
+            Position::Lagging(scanned_to) => scanned_to,
+        };
+        for (waiting, ..) in self.queue.iter().rev() {
+            if *waiting != at {
+                break;
+            }
+            at = at.prev();
+        }
+        at.max(self.seen)
+    }
+
+    /// Counts everything up to here as looked at.
+    pub fn note_seen(&mut self, to: Seq) {
+        self.seen = to;
+    }
+
+    /// Forgets what waits behind `at` and stands there, if it has come so far.
+    pub fn stand_at(&mut self, at: Seq) {
+        while let Some((_, _, bytes)) = self.queue.pop_back_if(|(seq, ..)| *seq > at) {
+            self.queue_bytes -= bytes;
+        }
+        self.position = match self.position {
+            Position::Lagging(scanned_to) => Position::Lagging(scanned_to.min(at)),
+            Position::Riding { .. } => Position::Lagging(at),
+        };
+        self.seen = self.seen.min(at);
+    }
+
     /// Forgets the queue and stands still before it; what is in flight, reopened or aside stays, the latter without items.
     pub fn rewind(&mut self, lane: Seq) {
+        self.seen = self.looked_to(lane);
         self.position = Position::Lagging(self.base(lane));
         self.queue.clear();
         self.queue_bytes = 0;
@@ -242,6 +279,7 @@ impl<T> Window<T> {
         self.queue_bytes = 0;
         self.open.clear();
         self.aside = None;
+        self.seen = Seq::ZERO;
         self.position = Position::Lagging(scanned_to);
     }
 }

@@ -12,7 +12,7 @@ use crate::delivery::Lanes;
 use crate::delivery::attempts::{AttemptsPage, AttemptsQuery};
 use crate::delivery::consent::Verification;
 use crate::delivery::inspect::DeliveryView;
-use crate::delivery::question::SubscriptionStatus;
+use crate::delivery::question::{Stillness, SubscriptionStatus};
 use crate::delivery::recovery::{Count, Recovering, Recovery};
 use crate::delivery::undelivered::UndeliveredPage;
 use crate::model::source::{SourceGap, SourceRecord};
@@ -56,6 +56,9 @@ pub trait Deliveries: Send + Sync {
     fn verification(&self, _: &SubscriptionRecord) -> Verification {
         Verification::default()
     }
+
+    /// Lets it stand still while the second lasts; gives the first position that a definition stored meanwhile judges.
+    async fn freeze(&self, record: &Arc<SubscriptionRecord>) -> Option<(Seq, Stillness)>;
 
     /// Moves the cursor: everything behind `after` is its duty from now on.
     async fn seek(&self, record: &Arc<SubscriptionRecord>, after: Seq) -> bool;
@@ -149,6 +152,10 @@ impl Deliveries for Lanes {
 
     fn verification(&self, record: &SubscriptionRecord) -> Verification {
         self.consents().verification(record)
+    }
+
+    async fn freeze(&self, record: &Arc<SubscriptionRecord>) -> Option<(Seq, Stillness)> {
+        Lanes::freeze(self, record).await
     }
 
     async fn seek(&self, record: &Arc<SubscriptionRecord>, after: Seq) -> bool {

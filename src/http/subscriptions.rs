@@ -1,4 +1,4 @@
-//! Subscriptions: made, replaced, shown, patched, deleted.
+//! Subscriptions: made, shown, deleted; how they change is in [`changes`].
 //!
 //! Owns what a request means for a record: who may see it, what a change keeps, when it conflicts. How definitions read is the
 //! model's part, what runs them is behind the ports. Operations on the running side are in [`operations`] and
@@ -13,17 +13,18 @@ use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
 use serde_json::Value;
 
 use super::auth::{Caller, Scope};
-use super::definition::{CHANGE_TRIES, Precondition, declared, random, read_json, refuse};
+use super::definition::{Precondition, declared, random, read_json, refuse};
 use super::problem::{self, Problem};
 use super::query::Query;
 use super::{DefinitionDefaults, HttpState, at, get, quota, views};
 use crate::model::Seq;
 use crate::model::subscription::parse::form::Keys;
 use crate::model::subscription::parse::keys::generate_id;
-use crate::model::subscription::parse::{Definition, Rules, merge_patch, parse_definition};
+use crate::model::subscription::parse::{Definition, Rules, parse_definition};
 use crate::model::subscription::{Activity, StartFrom, SubscriptionId, SubscriptionRecord, change};
 use crate::storage::StorageErrorKind;
 
+mod changes;
 mod consent;
 mod operations;
 mod recovery;
@@ -40,8 +41,8 @@ pub(super) fn configure(config: &mut ServiceConfig) {
         .service(
             at(&format!("{LIST}/{{id}}"), "GET, HEAD, PUT, PATCH, DELETE")
                 .route(get().to(show_one))
-                .route(web::put().to(replace))
-                .route(web::patch().to(patch))
+                .route(web::put().to(changes::replace))
+                .route(web::patch().to(changes::patch))
                 .route(web::delete().to(delete)),
         )
         .service(post("pause").route(web::post().to(operations::pause)))
@@ -125,76 +126,6 @@ async fn create(state: Data<HttpState>, request: HttpRequest, payload: Payload) 
     }
 }
 
-async fn replace(state: Data<HttpState>, request: HttpRequest, payload: Payload) -> Result<HttpResponse, Problem> {
-    let caller = state.auth.require(&request, Scope::Manage)?;
-    let id = path_id(&request).ok_or_else(bad_path_id)?;
-    let precondition = Precondition::of(request.headers())?;
-    let is_new = visible(&state, &caller, &id)?.is_none();
-    let is_dry = Query::read(&request, &["dry_run"])?.flag("dry_run")?;
-    let body = read_json(&state, &request, payload).await?;
-    let definition = read_definition(&state, &caller, &body, Some(id.as_str()))?;
-    let _turn = if is_new { quota::subscription(&state, &caller).await? } else { None };
-    for _ in 0..CHANGE_TRIES {
-        let present = visible(&state, &caller, &id)?;
-        precondition.check(present.as_deref().map(tag).as_deref())?;
-        let (record, keys, expected) = match &present {
-            None => {
-                let (record, keys) = new_record(&state, definition.clone(), id.clone()).await?;
-                (record, keys, 0)
-            }
-            Some(present) if present.declared => return Err(declared()),
-            Some(present) => {
-                let (record, keys) = changed_record(&state, present, definition.clone()).await?;
-                (record, keys, present.revision)
-            }
-        };
-        if is_dry {
-            return Ok(dry(&record, expected == 0));
-        }
-        match state.registry.put(record, expected).await {
-            Ok(record) => {
-                state.deliveries.caught_up(&record).await;
-                let is_new = present.is_none();
-                return Ok(if is_new { created(&record, keys) } else { answer(HttpResponse::Ok(), &record, keys, false) });
-            }
-            Err(error) if error.kind == StorageErrorKind::Conflict && !precondition.is_given() => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Err(contended())
-}
-
-async fn patch(state: Data<HttpState>, request: HttpRequest, payload: Payload) -> Result<HttpResponse, Problem> {
-    let (caller, found) = find(&state, &request, Scope::Manage)?;
-    let precondition = Precondition::of(request.headers())?;
-    let is_dry = Query::read(&request, &["dry_run"])?.flag("dry_run")?;
-    let body = read_json(&state, &request, payload).await?;
-    for _ in 0..CHANGE_TRIES {
-        let present = visible(&state, &caller, &found.spec.id)?.ok_or_else(Problem::not_found)?;
-        precondition.check(Some(&tag(&present)))?;
-        // Whether it runs is not part of a declaration: nothing else ends `disabled`.
-        let is_switch = body.as_object().is_some_and(|members| members.keys().all(|name| name == "enabled"));
-        if present.declared && !is_switch {
-            return Err(declared());
-        }
-        let definition = merge_patch(&present, &body, &rules(&state)).map_err(refuse)?;
-        caller.follow(&definition.topics)?;
-        let (record, keys) = changed_record(&state, &present, definition).await?;
-        if is_dry {
-            return Ok(dry(&record, false));
-        }
-        match state.registry.put(record, present.revision).await {
-            Ok(record) => {
-                state.deliveries.caught_up(&record).await;
-                return Ok(answer(HttpResponse::Ok(), &record, keys, false));
-            }
-            Err(error) if error.kind == StorageErrorKind::Conflict && !precondition.is_given() => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Err(contended())
-}
-
 async fn delete(state: Data<HttpState>, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let (_, record) = find(&state, &request, Scope::Manage)?;
     Precondition::of(request.headers())?.check(Some(&tag(&record)))?;
@@ -263,24 +194,6 @@ async fn new_record(
     Ok((record, Keys::Shown))
 }
 
-/// The record as a definition changes it, and whether a new key must be shown.
-async fn changed_record(
-    state: &HttpState,
-    present: &Arc<SubscriptionRecord>,
-    definition: Definition,
-) -> Result<(SubscriptionRecord, Keys), Problem> {
-    // Asking for the cursor costs a round to its lane; most changes do not need it.
-    let cursor = if change::chooses_anew(present, &definition) { cursor(state, present).await? } else { Seq::ZERO };
-    let (record, key_is_new) = change::changed_record(present, definition, cursor, state.clock.now(), &mut random);
-    Ok((record, if key_is_new { Keys::Shown } else { Keys::Hidden }))
-}
-
-/// How far it has come: a new definition judges what lies behind that.
-async fn cursor(state: &HttpState, record: &Arc<SubscriptionRecord>) -> Result<Seq, Problem> {
-    let (status, _) = state.deliveries.status(record).await?.ok_or_else(contended)?;
-    Ok(status.cursor)
-}
-
 /// The position before which a reader that starts there has nothing to do.
 async fn position(state: &HttpState, from: StartFrom, pointer: &str) -> Result<Seq, Problem> {
     let head = state.follow.head();
@@ -300,22 +213,19 @@ fn tag(record: &SubscriptionRecord) -> String {
     format!("\"{}-{}\"", record.ordinal.0, record.revision)
 }
 
-/// What a change would make; nothing was stored.
-fn dry(record: &SubscriptionRecord, is_new: bool) -> HttpResponse {
-    let mut shown = views::subscription(record, Keys::Hidden, false);
-    shown["dry_run"] = Value::from(if is_new { "create" } else { "change" });
-    HttpResponse::Ok().json(shown)
-}
-
 fn created(record: &SubscriptionRecord, keys: Keys) -> HttpResponse {
     let mut response = HttpResponse::build(StatusCode::CREATED);
     response.insert_header((header::LOCATION, format!("{LIST}/{}", record.spec.id)));
     answer(response, record, keys, false)
 }
 
-fn answer(mut response: HttpResponseBuilder, record: &SubscriptionRecord, keys: Keys, is_failing: bool) -> HttpResponse {
+fn answer(response: HttpResponseBuilder, record: &SubscriptionRecord, keys: Keys, is_failing: bool) -> HttpResponse {
+    answer_shown(response, record, keys, &views::subscription(record, keys, is_failing))
+}
+
+fn answer_shown(mut response: HttpResponseBuilder, record: &SubscriptionRecord, keys: Keys, shown: &Value) -> HttpResponse {
     if keys == Keys::Shown {
         response.insert_header((header::CACHE_CONTROL, HeaderValue::from_static("no-store")));
     }
-    response.insert_header((header::ETAG, tag(record))).json(views::subscription(record, keys, is_failing))
+    response.insert_header((header::ETAG, tag(record))).json(shown)
 }

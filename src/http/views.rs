@@ -32,6 +32,9 @@ pub(super) fn subscription(record: &SubscriptionRecord, keys: Keys, is_failing: 
     let (state, reason) = state(record, is_failing);
     value["state"] = json!(state);
     value["reason"] = json!(reason);
+    if let Some(from) = record.effective_from() {
+        value["effective_from"] = json!(from);
+    }
     if let Some(websub) = record.websub.as_deref() {
         value["websub"] = json!({ "topic": websub.topic, "lease_ends_at": time(websub.lease_ends_at) });
     }

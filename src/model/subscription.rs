@@ -16,6 +16,7 @@ use crate::clock::Timestamp;
 pub use access::{Auth, Consent, Verify, WebSub};
 pub use order::{OnDead, OrderKey, Ordering};
 pub use payload::{Batch, BatchFormat, PayloadForm, Template};
+pub use revision::{REVISIONS_BYTES_MAX, REVISIONS_MAX, Revision};
 pub use signing::{SIGNATURES_MAX, SIGNING_KEYS_MAX, Secret, Signature, SignatureScheme, SigningKey};
 
 pub mod access;
@@ -23,6 +24,7 @@ pub mod change;
 pub mod order;
 pub mod parse;
 pub mod payload;
+pub mod revision;
 pub mod signing;
 
 /// Name of a subscription: `[A-Za-z0-9_-]{1,64}`.
@@ -230,23 +232,6 @@ pub enum Activity {
     Disabled(DisabledReason),
 }
 
-/// Which definition was in force from a position on.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Revision {
-    /// The first position judged by it.
-    pub from_seq: Seq,
-    /// Topics then in force.
-    pub topics: PatternList,
-    /// Types then in force.
-    pub types: Vec<String>,
-    /// Filter then in force.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub filter: Option<Box<str>>,
-}
-
-/// Most revisions kept for one subscription; the oldest are merged away.
-pub const REVISIONS_MAX: usize = 64;
-
 /// What the catalog keeps about one subscription.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SubscriptionRecord {
@@ -258,7 +243,7 @@ pub struct SubscriptionRecord {
     pub revision: u64,
     /// Whether it runs.
     pub activity: Activity,
-    /// Everything after this position is its duty from the start.
+    /// Everything after this position is its duty, from the start or since it was moved back before it.
     pub starts_after: Seq,
     /// What the endpoint said when it was asked whether it wants deliveries.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -210,6 +210,18 @@ impl PatternList {
         Ok(Self(patterns.into()))
     }
 
+    /// The patterns of all these lists, each once, however many.
+    #[must_use]
+    pub fn joined<'a>(lists: impl Iterator<Item = &'a Self>) -> Self {
+        let mut all: Vec<TopicPattern> = Vec::new();
+        for pattern in lists.flat_map(|list| list.0.iter()) {
+            if !all.contains(pattern) {
+                all.push(pattern.clone());
+            }
+        }
+        Self(all.into())
+    }
+
     /// The patterns, in the order given.
     #[must_use]
     pub fn patterns(&self) -> &[TopicPattern] {

@@ -108,7 +108,7 @@ fn record(id: &str) -> SubscriptionRecord {
         starts_after: crate::model::Seq::ZERO,
         consent: None,
         websub: None,
-        revisions: vec![Revision { from_seq: crate::model::Seq(1), topics, types: Vec::new(), filter: None }],
+        revisions: vec![Revision { from_seq: crate::model::Seq(1), topics, types: Vec::new(), filter: None, is_change: false }],
         declared: false,
         created_at: Timestamp(0),
         updated_at: Timestamp(0),

@@ -86,7 +86,7 @@ async fn a_subscription_lives_from_creation_to_deletion() {
     assert_eq!((patched.status, &patched.body["state"], &patched.body["reason"]), (200, &json!("disabled"), &json!("manual")));
     assert_eq!(edge.call("POST", "/v1/subscriptions/a/resume", None).await.verdict(), (409, "disabled"));
     let patched = edge.call("PATCH", "/v1/subscriptions/a", json!({ "enabled": true })).await;
-    assert_eq!((&patched.body["state"], &patched.body["description"]), (&json!("active"), &json!("d")));
+    assert_eq!((&patched.body["state"], &patched.body["description"]), (&json!("failing"), &json!("d")));
     assert_eq!(edge.call("PATCH", "/v1/subscriptions/a", json!({ "from": "earliest" })).await.verdict(), (422, "from"));
 
     let paused = edge.call("POST", "/v1/subscriptions/a/pause", None).await;
@@ -282,13 +282,20 @@ async fn failures_are_listed_by_position() {
 }
 
 #[tokio::test]
-async fn a_change_of_topics_takes_effect_at_the_cursor_and_is_remembered() {
+async fn a_change_of_topics_takes_effect_where_its_lane_says_and_is_remembered() {
     let edge = Edge::start(Options::default()).await;
     edge.call("PUT", "/v1/subscriptions/a", json!({ "url": EP, "topics": ["t"] })).await;
     *edge.behind.cursor.lock().unwrap() = Seq(6);
-    edge.call("PATCH", "/v1/subscriptions/a", json!({ "topics": ["u"] })).await;
-    edge.call("PATCH", "/v1/subscriptions/a", json!({ "topics": ["v"] })).await;
-    edge.call("PATCH", "/v1/subscriptions/a", json!({ "description": "same topics" })).await;
+    let dry = edge.call("PATCH", "/v1/subscriptions/a?dry_run=true", json!({ "topics": ["u"] })).await;
+    assert!(dry.body.get("effective_from").is_none(), "{}", dry.body);
+    let changed = edge.call("PATCH", "/v1/subscriptions/a", json!({ "topics": ["u"] })).await;
+    assert_eq!(changed.body["effective_from"], 7);
+    edge.call("PUT", "/v1/subscriptions/a", json!({ "url": EP, "topics": ["v"] })).await;
+    let described = edge.call("PATCH", "/v1/subscriptions/a", json!({ "description": "same topics" })).await;
+    assert!(described.body.get("effective_from").is_none(), "{}", described.body);
+    assert_eq!(edge.call("GET", "/v1/subscriptions/a", None).await.body["effective_from"], 7);
+    let again = edge.call("PATCH", "/v1/subscriptions/a", json!({ "description": "same topics" })).await;
+    assert_eq!((again.status, again.header("etag")), (200, described.header("etag")), "nothing changed");
     let revisions = edge.state.registry.get("a").unwrap().revisions.clone();
     let seen: Vec<_> = revisions.iter().map(|revision| (revision.from_seq.0, revision.topics.to_string())).collect();
     assert_eq!(seen, [(1, "t".to_owned()), (7, "v".to_owned())]);
@@ -338,7 +345,7 @@ async fn what_the_configuration_declares_is_changed_there() {
         assert_eq!(edge.call(method, path, body).await.verdict(), (409, "declared"), "{method} {path}");
     }
     assert_eq!(edge.call("PATCH", "/v1/subscriptions/a", json!({ "enabled": false })).await.body["state"], "disabled");
-    assert_eq!(edge.call("PATCH", "/v1/subscriptions/a", json!({ "enabled": true })).await.body["state"], "active");
+    assert_eq!(edge.call("PATCH", "/v1/subscriptions/a", json!({ "enabled": true })).await.body["state"], "failing");
     assert_eq!(edge.call("POST", "/v1/subscriptions/a/pause", None).await.status, 200);
 }
 

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use hookcast::clock::{SystemClock, Timestamp};
 use hookcast::delivery::attempts::{AttemptsPage, AttemptsQuery};
 use hookcast::delivery::inspect::{DeliveryState, DeliveryView};
-use hookcast::delivery::question::SubscriptionStatus;
+use hookcast::delivery::question::{Stillness, SubscriptionStatus};
 use hookcast::delivery::recovery::{Count, Recovering, Recovery};
 use hookcast::delivery::undelivered::UndeliveredPage;
 use hookcast::egress::{Egress, EgressSettings};
@@ -185,6 +185,10 @@ impl Deliveries for Behind {
         assert_ne!(record.spec.id.as_str(), "panics", "a secret of the inside");
         self.note(format!("ping {}", record.spec.id));
         Some(attempt(0))
+    }
+
+    async fn freeze(&self, _: &Arc<SubscriptionRecord>) -> Option<(Seq, Stillness)> {
+        Some((self.cursor.lock().unwrap().next(), Stillness::default()))
     }
 
     async fn seek(&self, record: &Arc<SubscriptionRecord>, after: Seq) -> bool {

@@ -22,6 +22,7 @@ mod backup;
 mod bad_inputs;
 mod batches;
 mod browsers;
+mod changes;
 mod cli;
 mod codecs;
 mod config;

@@ -57,7 +57,7 @@ fn record(ordering: Ordering, on_dead: OnDead, batch: Option<Batch>, max_attempt
         starts_after: Seq::ZERO,
         consent: None,
         websub: None,
-        revisions: vec![Revision { from_seq: Seq(1), topics, types: Vec::new(), filter: None }],
+        revisions: vec![Revision { from_seq: Seq(1), topics, types: Vec::new(), filter: None, is_change: false }],
         declared: false,
         created_at: NOW,
         updated_at: NOW,

@@ -83,7 +83,7 @@ impl Floor {
         riders.retain(|&place| {
             let Some(desk) = self.desks[place].as_deref_mut() else { return false };
             let Position::Lagging(at) = desk.window.position() else { return false };
-            desk.feeding.rides_along = (from..last).contains(&at) && desk.is_active();
+            desk.feeding.rides_along = (from..last).contains(&at) && desk.is_active() && desk.freezes == 0;
             desk.feeding.rides_along
         });
         for &place in riders.iter() {
@@ -139,10 +139,10 @@ impl Floor {
         let seq = event.seq();
         let Some(desk) = self.desks[place].as_deref_mut().filter(|desk| desk.feeding.rides_along) else { return true };
         let is_behind = matches!(desk.window.position(), Position::Lagging(at) if seq <= at);
-        if is_behind || !(desk.record.spec.types.is_empty() || desk.wants_type(event.fields().kind)) {
+        if is_behind || !desk.wants(event, || event.fields().kind) {
             return true;
         }
-        if desk.record.spec.filter.is_some() && !self.sieve.passes(desk, shared.facts.get_or_insert_with(|| Facts::of(event))) {
+        if desk.filter_at(seq).is_some() && !self.sieve.passes(desk, shared.facts.get_or_insert_with(|| Facts::of(event))) {
             return true;
         }
         if !desk.has_room(self.waiting_bytes) {

@@ -112,6 +112,7 @@ impl Floor {
     /// Moves a subscription's cursor.
     pub fn seek(&mut self, ordinal: Ordinal, to: Seq) {
         let Some(place) = self.by_ordinal.get(&ordinal).copied() else { return };
+        let patterns = self.desks[place].as_deref().map(|desk| desk.patterns().clone());
         if let Some(desk) = self.desks[place].as_deref_mut() {
             self.waiting_bytes -= desk.window.waiting_bytes();
             desk.window.jump(to);
@@ -122,6 +123,9 @@ impl Floor {
             if to >= self.scanned {
                 desk.window.set_position(Position::Riding { not_before: to });
             }
+        }
+        if let Some(patterns) = patterns {
+            self.ask_anew(place, &patterns);
         }
         self.mark_busy(place);
         self.make_ready(place);

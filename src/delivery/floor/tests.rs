@@ -12,6 +12,8 @@ use crate::model::subscription::{
 };
 use crate::model::{ErrorKind, NewEvent, PageBuilder, SubscriptionId, Topic};
 
+mod changing;
+
 const NOW: Timestamp = Timestamp(1_750_000_000_000);
 
 fn record(ordinal: u64) -> Arc<SubscriptionRecord> {
@@ -51,7 +53,7 @@ fn record(ordinal: u64) -> Arc<SubscriptionRecord> {
         starts_after: Seq::ZERO,
         consent: None,
         websub: None,
-        revisions: vec![Revision { from_seq: Seq(1), topics, types: Vec::new(), filter: None }],
+        revisions: vec![Revision { from_seq: Seq(1), topics, types: Vec::new(), filter: None, is_change: false }],
         declared: false,
         created_at: NOW,
         updated_at: NOW,
@@ -59,10 +61,15 @@ fn record(ordinal: u64) -> Arc<SubscriptionRecord> {
 }
 
 fn page(first: u64, count: u64) -> Arc<Page> {
+    page_of(first, (0..count).map(|_| "t"))
+}
+
+/// A page with one event for each topic.
+fn page_of<'a>(first: u64, topics: impl Iterator<Item = &'a str>) -> Arc<Page> {
     let mut builder = PageBuilder::starting_at(Seq(first));
-    for index in 0..count {
+    for (index, topic) in topics.enumerate() {
         builder.push(&NewEvent {
-            topic: Topic::parse("t").unwrap(),
+            topic: Topic::parse(topic).unwrap(),
             id: index.to_string(),
             own_id: false,
             source: "/publish".into(),

@@ -91,10 +91,16 @@ impl Floor {
         if let Some(places) = self.busy.get_mut(&partition) {
             places.retain(|place| {
                 let Some(desk) = self.desks[*place].as_deref_mut() else { return false };
+                if desk.has_outgrown(progress.frontier) {
+                    self.matcher.remove(*place, desk.patterns());
+                    desk.look_back(progress.frontier);
+                    self.matcher.insert(*place, desk.patterns());
+                }
                 let entry = desk.window.progress(progress.frontier);
                 let failing = desk.failing_since();
                 progress.failing.extend(failing.map(|since| (desk.ordinal(), since)));
-                desk.is_busy = entry.is_some() || failing.is_some() || matches!(desk.window.position(), Position::Lagging(_));
+                let is_behind = desk.looks_back() || matches!(desk.window.position(), Position::Lagging(_));
+                desk.is_busy = entry.is_some() || failing.is_some() || is_behind;
                 if let Some(entry) = entry {
                     progress.entries.insert(desk.ordinal(), entry);
                 } else {

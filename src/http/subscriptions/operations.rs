@@ -68,10 +68,28 @@ pub(super) async fn seek(state: Data<HttpState>, request: HttpRequest, payload: 
     let body = read_json(&state, &request, payload).await?;
     let to = parse_seek(&body).map_err(refuse)?;
     let after = position(&state, to, "/to").await?;
-    if !state.deliveries.seek(&record, after).await {
-        return Err(Problem::not_found());
-    }
+    move_to(&state, &record, after).await?;
     answer_status(&state, &record).await
+}
+
+/// Moves the cursor, even when whoever asked for it goes away. Behind it the present definition judges, also what an earlier one
+/// has judged before; nothing is looked at until that is stored.
+async fn move_to(state: &Data<HttpState>, record: &Arc<SubscriptionRecord>, after: Seq) -> Result<(), Problem> {
+    let (state, record) = (state.clone(), Arc::clone(record));
+    let moving = tokio::spawn(async move {
+        let crosses = record.moved_back_to(after).is_some();
+        let still = if crosses { state.deliveries.freeze(&record).await } else { None };
+        if !state.deliveries.seek(&record, after).await {
+            return Err(Problem::not_found());
+        }
+        if crosses {
+            let moved = state.registry.change(&record.spec.id, move |record| record.moved_back_to(after)).await?;
+            state.deliveries.caught_up(&moved.ok_or_else(Problem::not_found)?).await;
+        }
+        drop(still);
+        Ok(())
+    });
+    moving.await.unwrap_or_else(|_| Err(Problem::new(problem::UNAVAILABLE, "the seek was cut off; repeat it").retry_after(1)))
 }
 
 /// Events that were given up.

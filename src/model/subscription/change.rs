@@ -1,7 +1,7 @@
 //! How a definition becomes a record, or changes one; the same for REST and `config.toml`. Pure.
 
 use super::parse::{Definition, Random};
-use super::{Activity, DisabledReason, Ordinal, REVISIONS_MAX, Revision, SubscriptionId, SubscriptionRecord};
+use super::{Activity, DisabledReason, Ordinal, Revision, SubscriptionId, SubscriptionRecord};
 use crate::clock::Timestamp;
 use crate::model::Seq;
 
@@ -21,6 +21,7 @@ pub fn new_record(
         topics: spec.topics.clone(),
         types: spec.types.clone(),
         filter: spec.filter.clone(),
+        is_change: false,
     };
     SubscriptionRecord {
         spec,
@@ -37,20 +38,29 @@ pub fn new_record(
     }
 }
 
-/// Whether a definition chooses other events than the one in force, so that the cursor must be known to change it.
+/// Whether a definition chooses other events than the one in force, so that it must be known where it takes effect.
 #[must_use]
 pub fn chooses_anew(present: &SubscriptionRecord, definition: &Definition) -> bool {
     let spec = &present.spec;
     definition.topics != spec.topics || definition.types != spec.types || definition.filter != spec.filter
 }
 
-/// The record as a definition changes it, and whether its newest key is new. `cursor` is how far it has come: the new
-/// choice judges what lies behind that.
+/// Where a choice of events takes effect.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Effect {
+    /// The first position that it judges.
+    pub from_seq: Seq,
+    /// The oldest position of the log.
+    pub first_kept: Seq,
+}
+
+/// The record as a definition changes it, and whether its newest key is new. `effect` is not looked at when the definition
+/// chooses as before.
 #[must_use]
 pub fn changed_record(
     present: &SubscriptionRecord,
     definition: Definition,
-    cursor: Seq,
+    effect: Effect,
     now: Timestamp,
     random: Random<'_>,
 ) -> (SubscriptionRecord, bool) {
@@ -59,20 +69,17 @@ pub fn changed_record(
         (Some(true), Activity::Disabled(_)) => Activity::Active,
         (_, activity) => activity,
     };
-    let mut revisions = present.revisions.clone();
-    if chooses_anew(present, &definition) {
-        let from_seq = cursor.next();
-        revisions.retain(|revision| revision.from_seq < from_seq);
-        revisions.push(Revision {
-            from_seq,
-            topics: definition.topics.clone(),
-            types: definition.types.clone(),
-            filter: definition.filter.clone(),
-        });
-        if revisions.len() > REVISIONS_MAX {
-            revisions.remove(0);
-        }
-    }
+    let newest = chooses_anew(present, &definition).then(|| Revision {
+        from_seq: effect.from_seq,
+        topics: definition.topics.clone(),
+        types: definition.types.clone(),
+        filter: definition.filter.clone(),
+        is_change: true,
+    });
     let (spec, key_is_new) = definition.into_spec(present.spec.id.clone(), Some(&present.spec.signatures), random);
-    (SubscriptionRecord { spec, activity, revisions, updated_at: now, ..present.clone() }, key_is_new)
+    let mut changed = SubscriptionRecord { spec, activity, updated_at: now, ..present.clone() };
+    if let Some(newest) = newest {
+        changed.judge_by(newest, effect.first_kept);
+    }
+    (changed, key_is_new)
 }
