@@ -37,15 +37,18 @@ use crate::registry::{Registry, SourceRegistry};
 use crate::retention::{Retention, RetentionSettings};
 use crate::source::Sources;
 use crate::storage::{BACKENDS, StorageError, StorageErrorKind, StorageSettings, Store};
+use crate::supervise::Supervisor;
 use crate::tail::{Tail, TailSettings};
 
 mod declared;
 mod doors;
 mod feeds;
+mod foundation;
 mod hub;
 mod numbers;
 
 use doors::Doors;
+pub use foundation::Foundation;
 
 /// Time for what is in flight when the relay stops.
 const STOP_GRACE: Duration = Duration::from_secs(25);
@@ -117,6 +120,7 @@ struct Ground {
     gate: Gate,
     tls: Tls,
     readiness: Readiness,
+    supervisor: Supervisor,
     closing: CancellationToken,
 }
 
@@ -130,14 +134,27 @@ impl App {
             tracing::warn!("{warning}");
         }
         // Storage first: a second relay on the same data is told so, whatever the address says.
-        let ground = Ground::open(config).await?;
-        let doors = match Doors::bind(config) {
-            Ok(doors) => doors,
-            Err(error) => {
-                ground.store.close().await;
-                return Err(error);
-            }
-        };
+        let readiness = Readiness::default();
+        let store = open_store(config, readiness.clone()).await?;
+        Self::start_over(config, Foundation { store, clock: Arc::new(SystemClock), readiness }).await
+    }
+
+    /// Starts a relay over a store that is open, with a clock; `[storage]` counts for nothing then.
+    ///
+    /// # Errors
+    /// As [`App::start`]; the store is closed then.
+    pub async fn start_over(config: &Config, foundation: Foundation) -> Result<Self, AppError> {
+        let store = foundation.store.clone();
+        let started = Self::put_together(config, foundation).await;
+        if started.is_err() {
+            store.close().await;
+        }
+        started
+    }
+
+    async fn put_together(config: &Config, foundation: Foundation) -> Result<Self, AppError> {
+        let ground = Ground::over(config, foundation).await?;
+        let doors = Doors::bind(config)?;
         let (address, tcp_address) = doors.addresses();
         let (registry, source_registry) = (
             Registry::open(Arc::clone(&ground.store.catalog)).await?,
@@ -214,6 +231,7 @@ impl App {
 
     /// Ends it in order: intake, what is in flight, progress, streams, storage.
     pub async fn stop(self) {
+        self.ground.supervisor.stop();
         self.sources.shutdown().await;
         // Streams end cleanly now; the server takes no new request and lets those under way finish.
         self.ground.closing.cancel();
@@ -230,16 +248,14 @@ impl App {
 }
 
 impl Ground {
-    async fn open(config: &Config) -> Result<Self, AppError> {
+    async fn over(config: &Config, Foundation { store, clock, readiness }: Foundation) -> Result<Self, AppError> {
         let gate = Gate::open(config.egress_rules()).map_err(|error| AppError::Setting(format!("network.resolver: {error}")))?;
         let tls = Tls::new(&[]).map_err(|error| AppError::Setting(format!("TLS roots of this machine: {error}")))?;
-        let readiness = Readiness::default();
-        let store = open_store(config, readiness.clone()).await?;
         let bounds = store.log.bounds().await?;
         let tail = Arc::new(Tail::new(TailSettings::default(), bounds.first, bounds.head));
         let follow = Follow::new(Arc::clone(&store.log), Arc::clone(&tail));
-        let (clock, closing) = (Arc::new(SystemClock), CancellationToken::new());
-        Ok(Self { store, clock, tail, follow, gate, tls, readiness, closing })
+        let (supervisor, closing) = (Supervisor::over(readiness.clone()), CancellationToken::new());
+        Ok(Self { store, clock, tail, follow, gate, tls, readiness, supervisor, closing })
     }
 
     fn lane_context(&self, config: &Config, registry: &Registry, notices: mpsc::Sender<Notice>) -> LaneContext {

@@ -15,6 +15,7 @@ pub mod net;
 pub mod readiness;
 pub mod seal;
 pub mod signature;
+pub mod supervise;
 pub mod template;
 // Level 2: storage
 pub mod storage;

@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser as _;
 use futures_util::FutureExt as _;
@@ -10,6 +11,9 @@ use hookcast::cli::{Cli, Exit, Program, Relay, StopSignal};
 use hookcast::config::Config;
 use hookcast::readiness::Ending;
 use hookcast::source::SOURCES;
+
+/// Time for a relay that broke to save what it can.
+const BROKEN_STOP_MAX: Duration = Duration::from_mins(1);
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -64,6 +68,8 @@ async fn serve(config: Config) -> Result<(), Exit> {
     tokio::select! {
         () = relay.stop => {}
         () = stop.wait() => std::process::exit(code.into()),
+        // What holds up a relay that broke is not worth waiting for: what was accepted is durable.
+        () = tokio::time::sleep(BROKEN_STOP_MAX), if ending.is_some() => {}
     }
     // What came up while it stopped counts as well.
     let late = relay.readiness.ended().now_or_never();

@@ -33,6 +33,7 @@ const LAYERS: &[Layer] = &[
     layer(1, "readiness", &[]),
     layer(1, "seal", &[]),
     layer(1, "signature", &["clock", "model"]),
+    layer(1, "supervise", &["readiness"]),
     layer(1, "template", &["clock", "model"]),
     layer(2, "storage", &["clock", "model", "readiness", "seal"]),
     layer(2, "tail", &["clock", "model"]),
