@@ -195,6 +195,19 @@ impl Auth {
         allowed(held, scope)
     }
 
+    /// Refuses a caller that was let in once and would not be let in now: its token was revoked or ran out, or tokens are asked
+    /// for since.
+    ///
+    /// # Errors
+    /// `unauthorized`.
+    pub fn still(&self, caller: &Caller) -> Result<(), Problem> {
+        match &caller.held {
+            Some(held) if held.usage.is_over(self.clock.now()) => Err(unauthorized("the token is no longer valid")),
+            None if self.has_tokens() => Err(unauthorized("send `Authorization: Bearer <token>`")),
+            _ => Ok(()),
+        }
+    }
+
     /// Refuses a token or ticket that is not known, and counts it.
     fn guessed(&self, request: &HttpRequest, detail: &'static str) -> Problem {
         self.guessed_by(request.peer_addr().map(|address| address.ip()), detail)

@@ -3,6 +3,7 @@
 //! Owns what a token may make: nothing beyond its own scopes and topics. A token is shown once, in the answer that makes it;
 //! what is kept is its SHA-256. Must not know how requests are judged, only who is to be known ([`Auth::guard`]).
 
+use std::future::Future;
 use std::sync::Arc;
 
 use actix_web::http::header;
@@ -13,19 +14,20 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
-use super::auth::{Auth, Caller, LOCAL, Scope, TokenEntry};
+use super::auth::{Auth, Caller, Scope, TokenEntry};
 use super::definition::{declared, random, read_json, refuse};
 use super::problem::{self, Problem};
 use super::query::Query;
 use super::{HttpState, at, get, views};
 use crate::clock::Timestamp;
 use crate::model::TopicPattern;
-use crate::model::administration::TokenRecord;
-use crate::model::subscription::parse::keys::generate_id;
+use crate::model::administration::{Maker, TokenRecord};
 use crate::storage::{Administration, StorageError, StorageErrorKind};
 
+mod makers;
 mod wanted;
 
+use makers::Revocation;
 use wanted::Wanted;
 
 /// Tokens that may be made; every request is compared with all of them.
@@ -35,6 +37,10 @@ const LIST: &str = "/v1/tokens";
 /// What tokens begin with, so that a leaked one is found.
 const TOKEN_PREFIX: &str = "hc_";
 const TOKEN_BYTES: usize = 32;
+/// What ids begin with.
+const ID_PREFIX: &str = "tok_";
+/// As many as make 22 characters: no id is ever given twice.
+const ID_BYTES: usize = 16;
 
 /// The tokens of the relay.
 pub struct Tokens {
@@ -46,7 +52,8 @@ pub struct Tokens {
 }
 
 impl Tokens {
-    /// Loads the tokens that were made and puts them in force beside the declared ones, which `auth` has already.
+    /// Loads the tokens that were made and puts them in force beside the declared ones, which `auth` has already. Those whose
+    /// maker is gone, or was stored by an earlier build and cannot be told, are the operator's from now on.
     ///
     /// # Errors
     /// As storage fails; `Corrupt` for a token that does not read.
@@ -55,7 +62,12 @@ impl Tokens {
         auth: Arc<Auth>,
         declared: Vec<TokenEntry>,
     ) -> Result<Arc<Self>, StorageError> {
-        let stored = store.tokens().await?;
+        let mut stored = store.tokens().await?;
+        let settled = makers::settle(&mut stored.tokens, &declared);
+        if let Err(error) = if settled.is_empty() { Ok(()) } else { store.change_tokens(settled, Vec::new()).await } {
+            // They are settled for as long as this process runs; the next start tries again.
+            tracing::warn!(%error, "the makers of tokens could not be stored");
+        }
         let tokens = Self { store, auth, declared, made: Mutex::new(stored.tokens) };
         if stored.is_guarded {
             tokens.put_in_force(&tokens.made.lock().await)?;
@@ -118,30 +130,8 @@ async fn create(state: Data<HttpState>, request: HttpRequest, payload: Payload) 
     let body = read_json(&state, &request, payload).await?;
     let now = state.clock.now();
     let wanted = wanted::read(&body, now).map_err(refuse)?;
-    let tokens = &state.tokens;
-    let mut made = tokens.made.lock().await;
-    // Asked again inside the turn: of two first tokens made at once, the second is made by a stranger.
-    if caller.token().is_none() && state.auth.has_tokens() {
-        return Err(state.auth.require(&request, Scope::Manage).err().unwrap_or_else(Problem::not_found));
-    }
-    wanted.check_maker(&caller)?;
-    if made.len() >= TOKENS_MAX {
-        let detail = format!("there are {TOKENS_MAX} already; revoke those that are not needed");
-        return Err(Problem::new(problem::TOKEN_LIMIT, detail));
-    }
-    let id = wanted.id.clone().unwrap_or_else(|| generate_id(&mut random).to_string());
-    if made.iter().any(|record| record.id == id) || tokens.declared.iter().any(|entry| entry.name == id) {
-        return Err(Problem::new(problem::ALREADY_EXISTS, "choose another id, or none"));
-    }
-    let mut bytes = [0; TOKEN_BYTES];
-    random(&mut bytes);
-    let token = format!("{TOKEN_PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes));
-    let record = record_of(wanted, id, &token, &caller, now);
-    tokens.store.put_token(record.clone()).await?;
-    made.push(record.clone());
-    made.sort_by(|a, b| a.id.cmp(&b.id));
-    tokens.put_in_force(&made)?;
-    drop(made);
+    let tokens = Arc::clone(&state.tokens);
+    let (record, token) = whole(async move { tokens.make(&caller, wanted, now).await }).await?;
     let mut shown = form(&record);
     shown["token"] = json!(token);
     Ok(HttpResponse::Created()
@@ -150,29 +140,84 @@ async fn create(state: Data<HttpState>, request: HttpRequest, payload: Payload) 
         .json(shown))
 }
 
+/// `DELETE /v1/tokens/{id}`: the token and everything made by it, by that, and so on; with `keep_children` the token alone.
 async fn revoke(state: Data<HttpState>, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let caller = state.auth.require(&request, Scope::Manage)?;
-    let id = request.match_info().get("id").unwrap_or_default();
+    let keeps_children = Query::read(&request, &["keep_children"])?.flag("keep_children")?;
+    let id = request.match_info().get("id").unwrap_or_default().to_owned();
     if !caller.is_limited() && state.tokens.declared.iter().any(|entry| entry.name == id) {
         return Err(declared());
     }
-    let tokens = &state.tokens;
-    let mut made = tokens.made.lock().await;
-    let place = made.iter().position(|record| record.id == id && sees(&caller, record)).ok_or_else(Problem::not_found)?;
-    tokens.store.delete_token(id).await?;
-    made.remove(place);
-    tokens.put_in_force(&made)?;
-    Ok(HttpResponse::NoContent().finish())
+    let tokens = Arc::clone(&state.tokens);
+    let revoked = whole(async move { tokens.revoke(&caller, &id, keeps_children).await }).await?;
+    Ok(HttpResponse::Ok().json(json!({ "revoked": revoked })))
+}
+
+/// Lets a change come to its end although the client that asked for it went: what is in force must be what is stored.
+async fn whole<T: 'static>(change: impl Future<Output = Result<T, Problem>> + 'static) -> Result<T, Problem> {
+    let stopped = |_| Problem::new(problem::UNAVAILABLE, "the relay is stopping; look whether the change was made");
+    actix_web::rt::spawn(change).await.map_err(stopped)?
+}
+
+impl Tokens {
+    /// Makes a token; it, and what is shown this once.
+    async fn make(&self, caller: &Caller, wanted: Wanted, now: Timestamp) -> Result<(TokenRecord, String), Problem> {
+        let mut made = self.made.lock().await;
+        // Asked again inside the turn: of two first tokens made at once, the second is made by a stranger; and whoever was
+        // revoked in the meantime makes none.
+        self.auth.still(caller)?;
+        wanted.check_maker(caller)?;
+        if made.len() >= TOKENS_MAX {
+            let detail = format!("there are {TOKENS_MAX} already; revoke those that are not needed");
+            return Err(Problem::new(problem::TOKEN_LIMIT, detail));
+        }
+        let token = format!("{TOKEN_PREFIX}{}", random_text::<TOKEN_BYTES>());
+        let id = format!("{ID_PREFIX}{}", random_text::<ID_BYTES>());
+        let record = record_of(wanted, id, &token, caller, now);
+        self.store.change_tokens(vec![record.clone()], Vec::new()).await?;
+        made.push(record.clone());
+        made.sort_by(|a, b| a.id.cmp(&b.id));
+        self.put_in_force(&made)?;
+        Ok((record, token))
+    }
+
+    /// Ends a token, and what it made unless that is kept; the ids that ended, its own first.
+    async fn revoke(&self, caller: &Caller, id: &str, keeps_children: bool) -> Result<Vec<String>, Problem> {
+        let mut made = self.made.lock().await;
+        self.auth.still(caller)?;
+        if !made.iter().any(|record| record.id == id && sees(caller, record)) {
+            return Err(Problem::not_found());
+        }
+        let Revocation { gone, changed } =
+            if keeps_children { makers::alone(&made, id, &maker(caller)) } else { makers::cascade(&made, id) };
+        self.store.change_tokens(changed.clone(), gone.clone()).await?;
+        made.retain(|record| !gone.contains(&record.id));
+        for record in made.iter_mut() {
+            if let Some(changed) = changed.iter().find(|changed| changed.id == record.id) {
+                *record = changed.clone();
+            }
+        }
+        self.put_in_force(&made)?;
+        tracing::info!(target: "audit", revoked = gone.join(","), kept = changed.len(), "tokens ended");
+        Ok(gone)
+    }
+}
+
+fn random_text<const BYTES: usize>() -> String {
+    let mut bytes = [0; BYTES];
+    random(&mut bytes);
+    URL_SAFE_NO_PAD.encode(bytes)
 }
 
 /// A token that is limited to some topics sees what it made itself.
 fn sees(caller: &Caller, record: &TokenRecord) -> bool {
-    !caller.is_limited() || record.made_by == maker(caller)
+    let is_its_own = || Some(maker(caller)).filter(|maker| *maker != Maker::Operator) == record.maker;
+    !caller.is_limited() || is_its_own()
 }
 
-/// What names the maker of a token.
-fn maker(caller: &Caller) -> String {
-    caller.token().map_or_else(|| LOCAL.to_owned(), |entry| entry.id.clone().unwrap_or_else(|| entry.name.clone()))
+/// Who makes what a caller makes.
+pub(super) fn maker(caller: &Caller) -> Maker {
+    makers::maker(caller.token())
 }
 
 fn record_of(wanted: Wanted, id: String, token: &str, caller: &Caller, now: Timestamp) -> TokenRecord {
@@ -183,10 +228,12 @@ fn record_of(wanted: Wanted, id: String, token: &str, caller: &Caller, now: Time
         scopes: wanted.scopes.iter().map(|scope| scope.word().to_owned()).collect(),
         topics: wanted.topics.iter().map(|pattern| pattern.as_str().to_owned()).collect(),
         limits: wanted.limits,
-        made_by: maker(caller),
+        made_by: String::new(),
+        maker: None,
         created_at: now,
         expires_at: wanted.expires_at,
     }
+    .made_by(maker(caller))
 }
 
 fn entry(record: &TokenRecord) -> Option<TokenEntry> {

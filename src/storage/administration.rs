@@ -27,17 +27,11 @@ pub trait Administration: Send + Sync {
     /// As the backend fails.
     async fn tokens(&self) -> Result<StoredTokens>;
 
-    /// Stores a token over the one of its id.
+    /// Stores tokens over those of their ids and removes those of the ids in `gone`, all of it or nothing.
     ///
     /// # Errors
     /// As the backend fails.
-    async fn put_token(&self, record: TokenRecord) -> Result<()>;
-
-    /// Removes a token.
-    ///
-    /// # Errors
-    /// As the backend fails.
-    async fn delete_token(&self, id: &str) -> Result<()>;
+    async fn change_tokens(&self, stored: Vec<TokenRecord>, gone: Vec<String>) -> Result<()>;
 
     /// Notes acts, whose ids are given here, and forgets those beyond [`ACTS_MAX`] and some of those before `oldest`.
     ///

@@ -12,14 +12,13 @@ use crate::model::subscription::is_id;
 use crate::model::topic::{PATTERNS_MAX, PatternList};
 
 /// Names a body may hold.
-const NAMES: &[&str] = &["id", "name", "scopes", "topics", "expires_at", "limits"];
+const NAMES: &[&str] = &["name", "scopes", "topics", "expires_at", "limits"];
 /// Highest limit.
 const LIMIT_MAX: u32 = 1_000_000;
 
 /// A token as asked for.
 #[derive(Debug)]
 pub(super) struct Wanted {
-    pub(super) id: Option<String>,
     pub(super) name: String,
     pub(super) scopes: Vec<Scope>,
     /// Empty = all.
@@ -35,20 +34,8 @@ pub(super) fn read(body: &Value, now: Timestamp) -> Result<Wanted, Vec<FieldErro
         for name in ["name", "scopes"] {
             fields.require(name);
         }
-        let named = |name: &str| {
-            let given = fields.text(name)?;
-            if !is_id(given) {
-                fields.refuse(
-                    name,
-                    "id",
-                    format!("{} is not allowed; allowed: 1 to 64 letters, digits, '_' and '-'", quoted(given)),
-                );
-            }
-            Some(given.to_owned())
-        };
         Wanted {
-            id: named("id"),
-            name: named("name").unwrap_or_default(),
+            name: name(&fields),
             scopes: scopes(&fields),
             topics: topics(&fields),
             expires_at: expires_at(&fields, now),
@@ -56,6 +43,15 @@ pub(super) fn read(body: &Value, now: Timestamp) -> Result<Wanted, Vec<FieldErro
         }
     });
     errors.finish(wanted)
+}
+
+fn name(fields: &Fields<'_>) -> String {
+    let given = fields.text("name");
+    if let Some(given) = given.filter(|given| !is_id(given)) {
+        let detail = format!("{} is not allowed; allowed: 1 to 64 letters, digits, '_' and '-'", quoted(given));
+        fields.refuse("name", "id", detail);
+    }
+    given.unwrap_or_default().to_owned()
 }
 
 fn scopes(fields: &Fields<'_>) -> Vec<Scope> {
@@ -174,10 +170,10 @@ mod tests {
 
     #[test]
     fn every_field_is_read() {
-        let body = json!({"id": "t1", "name": "acme", "scopes": ["read", "stream", "read"], "topics": ["acme.**"],
+        let body = json!({"name": "acme", "scopes": ["read", "stream", "read"], "topics": ["acme.**"],
             "expires_at": "2030-01-01T00:00:00Z", "limits": {"streams": 3, "publish_per_second": 50}});
         let wanted = read(&body, Timestamp(0)).unwrap();
-        assert_eq!((wanted.id.as_deref(), wanted.name.as_str()), (Some("t1"), "acme"));
+        assert_eq!(wanted.name, "acme");
         assert_eq!(wanted.scopes, [Scope::Read, Scope::Stream]);
         assert_eq!((wanted.limits.streams, wanted.limits.publish_per_second), (Some(3), Some(50)));
     }
@@ -185,6 +181,7 @@ mod tests {
     #[test]
     fn each_mistake_is_told() {
         assert_eq!(slugs(&json!({})), ["missing_field", "missing_field"]);
+        assert_eq!(slugs(&json!({"id": "mine", "name": "a", "scopes": ["read"]})), ["unknown_field"]);
         let body = json!({"name": "a b", "scopes": ["root"], "topics": [], "expires_at": "1960-01-01T00:00:00Z", "limits": {"streems": 1}});
         assert_eq!(slugs(&body), ["id", "scope", "topics", "expires_at", "unknown_field"]);
     }

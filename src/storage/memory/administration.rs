@@ -14,15 +14,13 @@ impl Administration for Memory {
         Ok(StoredTokens { tokens: state.tokens.values().cloned().collect(), is_guarded: state.is_guarded })
     }
 
-    async fn put_token(&self, record: TokenRecord) -> Result<()> {
+    async fn change_tokens(&self, stored: Vec<TokenRecord>, gone: Vec<String>) -> Result<()> {
         let state = &mut *self.state();
-        state.is_guarded = true;
-        state.tokens.insert(record.id.clone(), record);
-        Ok(())
-    }
-
-    async fn delete_token(&self, id: &str) -> Result<()> {
-        self.state().tokens.remove(id);
+        state.is_guarded |= !stored.is_empty();
+        state.tokens.extend(stored.into_iter().map(|record| (record.id.clone(), record)));
+        for id in gone {
+            state.tokens.remove(&id);
+        }
         Ok(())
     }
 

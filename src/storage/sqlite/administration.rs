@@ -18,9 +18,8 @@ const AGED_LOOKS_MAX: i64 = 64;
 /// What is to be written.
 #[derive(Clone)]
 pub(super) enum Change {
-    /// Id and record.
-    PutToken(String, String),
-    DeleteToken(String),
+    /// Ids and records to be stored, ids that go.
+    Tokens(Vec<(String, String)>, Vec<String>),
     Note(Vec<Act>, Timestamp),
 }
 
@@ -28,15 +27,16 @@ impl Change {
     /// Adds its statements.
     pub(super) fn write(&self, script: &mut Script) {
         match self {
-            Self::PutToken(id, record) => {
-                script
-                    .statement("INSERT OR REPLACE INTO tokens (id, record) VALUES (?, ?)")
-                    .bind(id.clone())
-                    .bind(record.clone());
-                script.statement("INSERT INTO meta (name, value) VALUES ('guarded', 1) ON CONFLICT DO NOTHING");
-            }
-            Self::DeleteToken(id) => {
-                script.statement("DELETE FROM tokens WHERE id = ?").bind(id.clone());
+            Self::Tokens(stored, gone) => {
+                script.rows("INSERT OR REPLACE INTO tokens (id, record)", 2, stored, "", |script, (id, record)| {
+                    script.bind(id.clone()).bind(record.clone());
+                });
+                if !stored.is_empty() {
+                    script.statement("INSERT INTO meta (name, value) VALUES ('guarded', 1) ON CONFLICT DO NOTHING");
+                }
+                for id in gone {
+                    script.statement("DELETE FROM tokens WHERE id = ?").bind(id.clone());
+                }
             }
             Self::Note(acts, oldest) => {
                 let head = "INSERT INTO audit (at, actor, peer, method, resource, target, action, outcome, fields)";
@@ -70,17 +70,14 @@ impl Administration for Sqlite {
         Ok(StoredTokens { is_guarded: guarded > 0 || !tokens.is_empty(), tokens })
     }
 
-    async fn put_token(&self, record: TokenRecord) -> Result<()> {
-        let json = serde_json::to_string(&record).map_err(|error| StorageError {
+    async fn change_tokens(&self, stored: Vec<TokenRecord>, gone: Vec<String>) -> Result<()> {
+        let text = |record: TokenRecord| serde_json::to_string(&record).map(|json| (record.id, json));
+        let stored = stored.into_iter().map(text).collect::<std::result::Result<_, _>>().map_err(|error| StorageError {
             kind: StorageErrorKind::Unavailable,
             message: "a token cannot be written down".to_owned(),
             source: Some(Box::new(error)),
         })?;
-        self.ask(Work::Administer(Change::PutToken(record.id, json))).await.map(drop)
-    }
-
-    async fn delete_token(&self, id: &str) -> Result<()> {
-        self.ask(Work::Administer(Change::DeleteToken(id.to_owned()))).await.map(drop)
+        self.ask(Work::Administer(Change::Tokens(stored, gone))).await.map(drop)
     }
 
     async fn note(&self, acts: Vec<Act>, oldest: Timestamp) -> Result<()> {
