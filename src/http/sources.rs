@@ -64,10 +64,15 @@ async fn show_one(state: Data<HttpState>, request: HttpRequest) -> Result<HttpRe
 async fn create(state: Data<HttpState>, request: HttpRequest, payload: Payload) -> Result<HttpResponse, Problem> {
     let caller = state.auth.require(&request, Scope::Manage)?;
     let body = read_json(&state, &request, payload).await?;
+    // Before anything else is judged, as for PUT: a name of somebody else answers the same whatever the rest says.
+    visible(&state, &caller, body["name"].as_str().unwrap_or_default())?;
     let spec = parse_source(&body, None, &rules(&state), &mut random).map_err(refuse)?;
     caller.touch(&spec.topic)?;
     let name = spec.name.clone();
-    let exists = || Problem::new(problem::ALREADY_EXISTS, format!("use PUT {LIST}/{name} to replace it"));
+    let exists = || match visible(&state, &caller, &name) {
+        Err(foreign) => foreign,
+        Ok(_) => Problem::new(problem::ALREADY_EXISTS, format!("use PUT {LIST}/{name} to replace it")),
+    };
     if state.sources.get(&name).is_some() {
         return Err(exists());
     }

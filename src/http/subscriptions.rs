@@ -111,9 +111,16 @@ async fn is_failing(state: &HttpState, record: &Arc<SubscriptionRecord>) -> bool
 async fn create(state: Data<HttpState>, request: HttpRequest, payload: Payload) -> Result<HttpResponse, Problem> {
     let caller = state.auth.require(&request, Scope::Manage)?;
     let body = read_json(&state, &request, payload).await?;
+    // Before anything else is judged, as for PUT: an id of somebody else answers the same whatever the rest says.
+    if let Some(id) = body["id"].as_str().and_then(SubscriptionId::parse) {
+        visible(&state, &caller, &id)?;
+    }
     let definition = read_definition(&state, &caller, &body, None)?;
     let id = definition.id.clone().unwrap_or_else(|| generate_id(&mut random));
-    let exists = || Problem::new(problem::ALREADY_EXISTS, format!("use PUT {LIST}/{id} to replace it"));
+    let exists = || match visible(&state, &caller, &id) {
+        Err(foreign) => foreign,
+        Ok(_) => Problem::new(problem::ALREADY_EXISTS, format!("use PUT {LIST}/{id} to replace it")),
+    };
     if state.registry.get(id.as_str()).is_some() {
         return Err(exists());
     }

@@ -387,3 +387,42 @@ async fn an_end_that_nobody_asked_for_ends_nobody_else() {
     assert!(is_in_force(&relay, &of_tenant).await, "its maker left the configuration");
     assert_eq!(makers(&relay, ADMIN).await[&of_tenant.id], "operator");
 }
+
+/// Whether an id is somebody else's, and what is wrong with a request beside that, is told by no difference between the ways.
+#[tokio::test]
+async fn ids_of_others_answer_alike_by_every_way() {
+    let relay = Relay::start().await;
+    let root = first(&relay).await;
+    let tenant = make(&relay, &root, "tenant", &["beta.**"]).await;
+    let subscription =
+        |topic: &str| json!({"id": "taken", "url": "https://example.com/hook", "topics": [topic], "enabled": false});
+    let source = |topic: &str| json!({"name": "taken", "protocol": "sse", "url": "https://up.example.com/", "topic": topic, "enabled": false});
+    assert_eq!(relay.ask_as(&root.token, "POST", "/v1/subscriptions", Some(&subscription("acme.x"))).await.0, 201);
+    assert_eq!(relay.ask_as(&root.token, "POST", "/v1/sources", Some(&source("acme.x"))).await.0, 201);
+    let mut details = Vec::new();
+    for (list, good, wide, broken) in [
+        ("/v1/subscriptions", subscription("beta.x"), subscription("acme.x"), json!({"id": "taken", "url": 7, "nonsense": 1})),
+        ("/v1/sources", source("beta.x"), source("acme.x"), json!({"name": "taken", "protocol": "none", "nonsense": 1})),
+    ] {
+        for body in [good, wide, broken] {
+            for (method, path) in [("POST", list.to_owned()), ("PUT", format!("{list}/taken"))] {
+                let answer = relay.ask_as(&tenant.token, method, &path, Some(&body)).await;
+                assert_eq!(slug(&answer), (404, "not_found"), "{method} {path} {body}: {}", answer.1);
+                details.push(answer.1.to_string());
+            }
+        }
+    }
+    details.dedup();
+    assert_eq!(details.len(), 1, "{details:?}");
+    // Its own are named.
+    for (list, body) in [
+        ("/v1/subscriptions", json!({"id": "own", "url": "https://example.com/", "topics": ["beta.x"]})),
+        (
+            "/v1/sources",
+            json!({"name": "own", "protocol": "sse", "url": "https://up.example.com/", "topic": "beta.x", "enabled": false}),
+        ),
+    ] {
+        assert_eq!(relay.ask_as(&tenant.token, "POST", list, Some(&body)).await.0, 201);
+        assert_eq!(slug(&relay.ask_as(&tenant.token, "POST", list, Some(&body)).await), (409, "already_exists"));
+    }
+}
