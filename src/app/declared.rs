@@ -6,7 +6,7 @@ use super::{AppError, Ground};
 use crate::config::Config;
 use crate::delivery::Lanes;
 use crate::http::audit::ACT_AGE_MAX;
-use crate::model::administration::Act;
+use crate::model::administration::{Act, Maker};
 use crate::model::source::{SourceRecord, SourceSpec};
 use crate::model::subscription::change::{Effect, changed_record, chooses_anew, new_record};
 use crate::model::subscription::parse::Definition;
@@ -121,7 +121,15 @@ async fn source(ground: &Ground, sources: &SourceRegistry, spec: SourceSpec) -> 
     let name = spec.name.clone();
     let revision = match sources.get(&spec.name) {
         None => {
-            let record = SourceRecord { spec, revision: 0, declared: true, resume_token: None, created_at: now, updated_at: now };
+            let record = SourceRecord {
+                spec,
+                revision: 0,
+                declared: true,
+                made_by: Some(Maker::OPERATOR.into()),
+                resume_token: None,
+                created_at: now,
+                updated_at: now,
+            };
             sources.put(record, 0).await?;
             0
         }

@@ -14,6 +14,7 @@ use super::auth::{Caller, Scope};
 use super::definition::{CHANGE_TRIES, Precondition, declared, random, read_json, refuse};
 use super::problem::{self, Problem};
 use super::query::Query;
+use super::tokens::maker;
 use super::{HttpState, at, get, quota, views};
 use crate::model::SourceSpec;
 use crate::model::source::SourceRecord;
@@ -41,11 +42,12 @@ pub(super) fn configure(config: &mut ServiceConfig) {
 
 async fn list(state: Data<HttpState>, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let caller = state.auth.require(&request, Scope::Read)?;
-    let query = Query::read(&request, &["limit", "after"])?;
-    let (limit, after) = (query.limit()? as usize, query.after_id()?);
+    let query = Query::read(&request, &["limit", "after", "made_by"])?;
+    let (limit, after, made_by) = (query.limit()? as usize, query.after_id()?, query.get("made_by"));
     // Sources are few: a connection each.
     let mut shown = state.sources.list(after, usize::MAX);
     shown.retain(|record| caller.reaches(record.spec.topic.as_str()));
+    shown.retain(|record| made_by.is_none_or(|maker| record.made_by.as_deref() == Some(maker)));
     let has_more = shown.len() > limit;
     shown.truncate(limit);
     let next = shown.last().filter(|_| has_more).map(|record| Value::from(record.spec.name.as_str()));
@@ -77,7 +79,7 @@ async fn create(state: Data<HttpState>, request: HttpRequest, payload: Payload) 
         return Err(exists());
     }
     let _turn = quota::source(&state, &caller).await?;
-    match state.sources.put(new_record(&state, spec), 0).await {
+    match state.sources.put(new_record(&state, &caller, spec), 0).await {
         Ok(record) => answer(&state, StatusCode::CREATED, &record).await,
         Err(error) if error.kind == StorageErrorKind::Conflict => Err(exists()),
         Err(error) => Err(error.into()),
@@ -99,7 +101,7 @@ async fn replace(state: Data<HttpState>, request: HttpRequest, payload: Payload)
         let present = visible(&state, &caller, name)?;
         precondition.check(present.as_deref().map(tag).as_deref())?;
         let (record, expected, status) = match &present {
-            None => (new_record(&state, spec.clone()), 0, StatusCode::CREATED),
+            None => (new_record(&state, &caller, spec.clone()), 0, StatusCode::CREATED),
             Some(present) if present.declared => return Err(declared()),
             Some(present) => (changed_record(&state, present, spec.clone()), present.revision, StatusCode::OK),
         };
@@ -175,9 +177,9 @@ fn rules(state: &HttpState) -> SourceRules<'_> {
     SourceRules { urls: &*state.urls, protocols: state.protocols, texts: &*state.texts }
 }
 
-fn new_record(state: &HttpState, spec: SourceSpec) -> SourceRecord {
-    let now = state.clock.now();
-    SourceRecord { spec, revision: 0, declared: false, resume_token: None, created_at: now, updated_at: now }
+fn new_record(state: &HttpState, caller: &Caller, spec: SourceSpec) -> SourceRecord {
+    let (now, made_by) = (state.clock.now(), Some(maker(caller).as_str().into()));
+    SourceRecord { spec, revision: 0, declared: false, made_by, resume_token: None, created_at: now, updated_at: now }
 }
 
 fn changed_record(state: &HttpState, present: &SourceRecord, spec: SourceSpec) -> SourceRecord {

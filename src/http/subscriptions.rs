@@ -16,6 +16,7 @@ use super::auth::{Caller, Scope};
 use super::definition::{Precondition, declared, random, read_json, refuse};
 use super::problem::{self, Problem};
 use super::query::Query;
+use super::tokens::maker;
 use super::{DefinitionDefaults, HttpState, at, get, quota, views};
 use crate::model::Seq;
 use crate::model::subscription::parse::form::Keys;
@@ -75,15 +76,18 @@ pub(super) fn configure(config: &mut ServiceConfig) {
 /// `GET /v1/subscriptions`; states are as stored, whether one is failing shows only on its own.
 async fn list(state: Data<HttpState>, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let caller = state.auth.require(&request, Scope::Read)?;
-    let query = Query::read(&request, &["limit", "after"])?;
-    let (limit, mut after) = (query.limit()? as usize, query.after_id()?.map(str::to_owned));
+    let query = Query::read(&request, &["limit", "after", "made_by"])?;
+    let (limit, mut after, made_by) = (query.limit()? as usize, query.after_id()?.map(str::to_owned), query.get("made_by"));
+    let is_wanted = |record: &Arc<SubscriptionRecord>| {
+        caller.covers(&record.spec.topics) && made_by.is_none_or(|maker| record.made_by.as_deref() == Some(maker))
+    };
     let mut shown: Vec<Arc<SubscriptionRecord>> = Vec::new();
     // One more than asked for tells whether there is a next page; a limited caller skips what is not theirs.
     while shown.len() <= limit {
         let some = state.registry.list(after.as_deref(), limit + 1);
         let Some(last) = some.last() else { break };
         after = Some(last.spec.id.as_str().to_owned());
-        shown.extend(some.into_iter().filter(|record| caller.covers(&record.spec.topics)));
+        shown.extend(some.into_iter().filter(is_wanted));
     }
     let has_more = shown.len() > limit;
     shown.truncate(limit);
@@ -125,7 +129,7 @@ async fn create(state: Data<HttpState>, request: HttpRequest, payload: Payload) 
         return Err(exists());
     }
     let _turn = quota::subscription(&state, &caller).await?;
-    let (record, keys) = new_record(&state, definition, id.clone()).await?;
+    let (record, keys) = new_record(&state, &caller, definition, id.clone()).await?;
     match state.registry.put(record, 0).await {
         Ok(record) => Ok(created(&record, keys)),
         Err(error) if error.kind == StorageErrorKind::Conflict => Err(exists()),
@@ -187,6 +191,7 @@ fn read_definition(state: &HttpState, caller: &Caller, body: &Value, id: Option<
 /// A record that did not exist, and whether its key must be shown.
 async fn new_record(
     state: &HttpState,
+    caller: &Caller,
     definition: Definition,
     id: SubscriptionId,
 ) -> Result<(SubscriptionRecord, Keys), Problem> {
@@ -196,7 +201,8 @@ async fn new_record(
         return Err(Problem::new(problem::TOO_MANY_SUBSCRIPTIONS, detail));
     }
     let starts_after = position(state, definition.from, "/from").await?;
-    let record = change::new_record(definition, id, starts_after, state.clock.now(), &mut random);
+    let mut record = change::new_record(definition, id, starts_after, state.clock.now(), &mut random);
+    record.made_by = Some(maker(caller).as_str().into());
     // A key that was given is shown too: the answer to a creation is the one place where it can be compared.
     Ok((record, Keys::Shown))
 }

@@ -122,6 +122,9 @@ pub struct SourceRecord {
     pub revision: u64,
     /// Whether `config.toml` declares it.
     pub declared: bool,
+    /// Id of the token that made it, or `operator`; absent for those of earlier builds. Says nothing of who may see it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_by: Option<Box<str>>,
     /// The upstream's position, stored with the events it covers.
     pub resume_token: Option<ResumeToken>,
     /// When it was made.

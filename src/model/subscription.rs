@@ -255,6 +255,9 @@ pub struct SubscriptionRecord {
     pub revisions: Vec<Revision>,
     /// Whether `config.toml` declares it: such a one cannot be changed over REST.
     pub declared: bool,
+    /// Id of the token that made it, or `operator`; absent for those of earlier builds. Says nothing of who may see it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_by: Option<Box<str>>,
     /// When it was made.
     pub created_at: Timestamp,
     /// When it was last changed.

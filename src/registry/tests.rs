@@ -110,6 +110,7 @@ fn record(id: &str) -> SubscriptionRecord {
         websub: None,
         revisions: vec![Revision { from_seq: crate::model::Seq(1), topics, types: Vec::new(), filter: None, is_change: false }],
         declared: false,
+        made_by: None,
         created_at: Timestamp(0),
         updated_at: Timestamp(0),
     }

@@ -426,3 +426,38 @@ async fn ids_of_others_answer_alike_by_every_way() {
         assert_eq!(slug(&relay.ask_as(&tenant.token, "POST", list, Some(&body)).await), (409, "already_exists"));
     }
 }
+
+#[tokio::test]
+async fn definitions_say_who_made_them() {
+    let mut relay =
+        Relay::start_with("[[subscriptions]]\nid = \"fixed\"\nurl = \"https://example.com/\"\ntopics = [\"t\"]\n").await;
+    let subscription = |id: &str| json!({"id": id, "url": "https://example.com/hook", "topics": ["acme.x"], "enabled": false});
+    let source = |name: &str| json!({"name": name, "protocol": "sse", "url": "https://up.example.com/", "topic": "acme.in", "enabled": false});
+    relay.must("POST", "/v1/subscriptions", subscription("open")).await;
+    let root = first(&relay).await;
+    let tenant = make(&relay, &root, "tenant", &["acme.**"]).await;
+    assert_eq!(relay.ask_as(&tenant.token, "POST", "/v1/subscriptions", Some(&subscription("posted"))).await.0, 201);
+    assert_eq!(relay.ask_as(&tenant.token, "PUT", "/v1/subscriptions/put", Some(&subscription("put"))).await.0, 201);
+    assert_eq!(relay.ask_as(&tenant.token, "POST", "/v1/sources", Some(&source("posted"))).await.0, 201);
+    assert_eq!(relay.ask_as(&root.token, "PUT", "/v1/sources/put", Some(&source("put"))).await.0, 201);
+    // Whoever changes one has not made it.
+    assert_eq!(relay.ask_as(&root.token, "PUT", "/v1/subscriptions/put", Some(&subscription("put"))).await.0, 200);
+    assert_eq!(relay.ask_as(&root.token, "DELETE", &format!("/v1/tokens/{}", tenant.id), None).await.0, 200);
+    relay.kill9().await;
+    relay.restart().await;
+    let ids = async |path: String| {
+        let (status, list) = relay.ask_as(&root.token, "GET", &path, None).await;
+        assert_eq!(status, 200, "{path}: {list}");
+        let name = |item: &Value| item["id"].as_str().or(item["name"].as_str()).unwrap().to_owned();
+        list["items"].as_array().unwrap().iter().map(name).collect::<Vec<_>>()
+    };
+    assert_eq!(ids(format!("/v1/subscriptions?made_by={}", tenant.id)).await, ["posted", "put"]);
+    assert_eq!(ids("/v1/subscriptions?made_by=operator".to_owned()).await, ["fixed", "open"]);
+    assert_eq!(ids(format!("/v1/subscriptions?made_by={}", root.id)).await, [""; 0]);
+    assert_eq!(ids(format!("/v1/sources?made_by={}", tenant.id)).await, ["posted"]);
+    assert_eq!(ids(format!("/v1/sources?made_by={}", root.id)).await, ["put"]);
+    let (_, shown) = relay.ask_as(&root.token, "GET", "/v1/sources/posted", None).await;
+    assert_eq!(shown["made_by"], json!(tenant.id));
+    let one = relay.ask_as(&root.token, "GET", &format!("/v1/subscriptions?limit=1&made_by={}", tenant.id), None).await.1;
+    assert_eq!((&one["items"][0]["id"], &one["next"]), (&json!("posted"), &json!("posted")));
+}

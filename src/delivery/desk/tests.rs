@@ -59,6 +59,7 @@ fn record(ordering: Ordering, on_dead: OnDead, batch: Option<Batch>, max_attempt
         websub: None,
         revisions: vec![Revision { from_seq: Seq(1), topics, types: Vec::new(), filter: None, is_change: false }],
         declared: false,
+        made_by: None,
         created_at: NOW,
         updated_at: NOW,
     })

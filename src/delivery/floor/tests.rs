@@ -55,6 +55,7 @@ fn record(ordinal: u64) -> Arc<SubscriptionRecord> {
         websub: None,
         revisions: vec![Revision { from_seq: Seq(1), topics, types: Vec::new(), filter: None, is_change: false }],
         declared: false,
+        made_by: None,
         created_at: NOW,
         updated_at: NOW,
     })

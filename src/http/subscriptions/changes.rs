@@ -43,7 +43,7 @@ pub(super) async fn replace(state: Data<HttpState>, request: HttpRequest, payloa
         precondition.check(present.as_deref().map(tag).as_deref())?;
         let change = match &present {
             None => {
-                let (record, keys) = new_record(&state, definition.clone(), id.clone()).await?;
+                let (record, keys) = new_record(&state, &caller, definition.clone(), id.clone()).await?;
                 Change { record, keys, still: None, is_nothing: false }
             }
             Some(present) if present.declared => return Err(declared()),

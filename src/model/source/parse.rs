@@ -42,13 +42,24 @@ const NAMES: &[&str] = &[
     "state",
     "resume_token",
     "declared",
+    "made_by",
     "revision",
     "created_at",
     "updated_at",
 ];
 /// Names that only answers hold.
-const READ_ONLY: &[&str] =
-    &["header_names", "query_names", "path", "state", "resume_token", "declared", "revision", "created_at", "updated_at"];
+const READ_ONLY: &[&str] = &[
+    "header_names",
+    "query_names",
+    "path",
+    "state",
+    "resume_token",
+    "declared",
+    "made_by",
+    "revision",
+    "created_at",
+    "updated_at",
+];
 /// Names of `settings` that every protocol has.
 const SETTINGS: &[&str] = &["id", "type", "subject", "time", "content_type", "method", "body", "idle_timeout", "max_event_bytes"];
 
@@ -129,6 +140,7 @@ pub fn source_form(record: &SourceRecord) -> Value {
     record.spec.settings.access.show(&mut value);
     value["resume_token"] = json!(record.resume_token);
     value["declared"] = json!(record.declared);
+    value["made_by"] = json!(record.made_by);
     value["revision"] = json!(record.revision);
     value["created_at"] = json!(record.created_at.to_string());
     value["updated_at"] = json!(record.updated_at.to_string());

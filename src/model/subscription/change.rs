@@ -4,8 +4,9 @@ use super::parse::{Definition, Random};
 use super::{Activity, DisabledReason, Ordinal, Revision, SubscriptionId, SubscriptionRecord};
 use crate::clock::Timestamp;
 use crate::model::Seq;
+use crate::model::administration::Maker;
 
-/// A record that did not exist; the catalog gives ordinal and revision. A key that was made is in it, to be shown once.
+/// A record that did not exist, made by the operator; the catalog gives ordinal and revision. A key that was made is in it, to be shown once.
 #[must_use]
 pub fn new_record(
     definition: Definition,
@@ -33,6 +34,7 @@ pub fn new_record(
         websub: None,
         revisions: vec![revision],
         declared: false,
+        made_by: Some(Maker::OPERATOR.into()),
         created_at: now,
         updated_at: now,
     }

@@ -124,13 +124,15 @@ const NAMES: &[&str] = &[
     "state",
     "reason",
     "declared",
+    "made_by",
     "websub",
     "revision",
     "created_at",
     "updated_at",
 ];
 /// Names that only answers hold.
-const READ_ONLY: &[&str] = &["header_names", "state", "reason", "declared", "websub", "revision", "created_at", "updated_at"];
+const READ_ONLY: &[&str] =
+    &["header_names", "state", "reason", "declared", "made_by", "websub", "revision", "created_at", "updated_at"];
 /// A subscription as asked for: checked, but not yet joined with what is stored about it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Definition {

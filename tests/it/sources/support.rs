@@ -207,6 +207,7 @@ pub(crate) fn record(protocol: &str, url: &str, settings: SourceSettings) -> Sou
         },
         revision: 1,
         declared: false,
+        made_by: None,
         resume_token: None,
         created_at: Timestamp(1),
         updated_at: Timestamp(1),

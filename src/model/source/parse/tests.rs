@@ -26,6 +26,7 @@ fn record(extra: Value) -> SourceRecord {
         spec: parse(extra).unwrap(),
         revision: 2,
         declared: false,
+        made_by: None,
         resume_token: None,
         created_at: Timestamp(0),
         updated_at: Timestamp(0),

@@ -41,6 +41,7 @@ pub fn rest_form(record: &SubscriptionRecord, keys: Keys) -> Value {
         "header_names": spec.headers.keys().collect::<Vec<_>>(),
         "enabled": !matches!(record.activity, Activity::Disabled(_)),
         "declared": record.declared,
+        "made_by": record.made_by,
         "revision": record.revision,
         "created_at": record.created_at.to_string(),
         "updated_at": record.updated_at.to_string(),

@@ -46,6 +46,7 @@ fn record(extra: Value) -> SubscriptionRecord {
         websub: None,
         revisions: Vec::new(),
         declared: false,
+        made_by: None,
         created_at: Timestamp(0),
         updated_at: Timestamp(1_000),
     }
