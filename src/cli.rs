@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::readiness::Readiness;
 use crate::telemetry::{self, LogForm};
 
+pub use output::announce;
 pub use stop::StopSignal;
 
 pub mod bench;
@@ -194,13 +195,15 @@ impl Cli {
             Command::Rekey(args) => data::rekey(args, &program).await,
             Command::Bench(args) => bench::run(args).await.map_err(|error| client::failed(format!("{error:#}"))),
         };
-        match done {
+        let code = match done {
             Ok(()) => ExitCode::SUCCESS,
             Err(exit) => {
                 output::complain(&exit.message);
                 ExitCode::from(exit.code)
             }
-        }
+        };
+        output::finish();
+        code
     }
 }
 

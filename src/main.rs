@@ -1,16 +1,19 @@
 //! The program: arguments in, exit code out; joins the commands with the relay.
 
-use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser as _;
 use futures_util::FutureExt as _;
 use hookcast::app::App;
-use hookcast::cli::{Cli, Exit, Program, Relay, StopSignal};
+use hookcast::cli::{Cli, Exit, Program, Relay, StopSignal, announce};
 use hookcast::config::Config;
 use hookcast::readiness::Ending;
 use hookcast::source::SOURCES;
+use hookcast::telemetry;
+
+/// How long an end at once waits for whoever reads the log.
+const LAST_LINES_BOUND: Duration = Duration::from_millis(200);
 
 /// Time for a relay that broke to save what it can.
 const BROKEN_STOP_MAX: Duration = Duration::from_mins(1);
@@ -51,11 +54,10 @@ async fn serve(config: Config) -> Result<(), Exit> {
     leave_no_core();
     let mut stop = StopSignal::listen()?;
     let relay = start(config).await?;
-    // Whoever started us with port 0 reads the address here; if nobody reads, there is nobody to tell.
-    let _ = writeln!(std::io::stdout(), "hookcast is listening on http://{}/", relay.address);
-    if let Some(address) = relay.tcp_address {
-        let _ = writeln!(std::io::stdout(), "hookcast is listening on tcp://{address}");
-    }
+    // Whoever started us with port 0 reads the address here.
+    let mut listening = vec![format!("hookcast is listening on http://{}/", relay.address)];
+    listening.extend(relay.tcp_address.map(|address| format!("hookcast is listening on tcp://{address}")));
+    announce(listening);
     let ending = tokio::select! {
         () = stop.wait() => None,
         ending = relay.readiness.ended() => Some(ending),
@@ -67,9 +69,12 @@ async fn serve(config: Config) -> Result<(), Exit> {
     let code = ending.as_ref().map_or(0, |ending| ending.exit_code);
     tokio::select! {
         () = relay.stop => {}
-        () = stop.wait() => std::process::exit(code.into()),
         // What holds up a relay that broke is not worth waiting for: what was accepted is durable.
         () = tokio::time::sleep(BROKEN_STOP_MAX), if ending.is_some() => {}
+        () = stop.wait() => {
+            telemetry::flush(LAST_LINES_BOUND);
+            std::process::exit(code.into())
+        }
     }
     // What came up while it stopped counts as well.
     let late = relay.readiness.ended().now_or_never();

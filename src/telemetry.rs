@@ -1,9 +1,16 @@
 //! Logging: one line an event on standard error, filtered by `HOOKCAST_LOG`, and foreign text that cannot fake a line.
+//!
+//! A log that cannot be written, or that nobody reads, stops nothing: lines go through a queue (`lines`), and so does whatever
+//! else this program says on standard error.
 
 use std::fmt;
+use std::panic::PanicHookInfo;
+use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
+
+mod lines;
 
 /// Environment variable with the filter, such as `info,hookcast::delivery=debug`; `RUST_LOG` is read when it is not set.
 pub const LOG_VARIABLE: &str = "HOOKCAST_LOG";
@@ -26,7 +33,7 @@ pub fn init(form: LogForm) {
         Ok(filter) => (filter, None),
         Err(error) => (builder().parse_lossy(""), Some(error)),
     };
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| lines::Pen).log_internal_errors(false);
     let started = match form {
         LogForm::Text => {
             let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
@@ -34,9 +41,41 @@ pub fn init(form: LogForm) {
         }
         LogForm::Json => lines.json().flatten_event(true).try_init(),
     };
+    if started.is_ok() {
+        // The standard one writes to standard error itself, and would wait for whoever does not read it.
+        std::panic::set_hook(Box::new(log_panic));
+    }
     if let (Ok(()), Some(problem)) = (started, problem) {
         tracing::warn!("{LOG_VARIABLE} is not a log filter, logging at info: {problem}");
     }
+}
+
+/// Says one line on standard error, in its turn; nobody waits for that.
+pub fn say(line: &str) {
+    let mut text = String::with_capacity(line.len() + 1);
+    text.push_str(line);
+    text.push('\n');
+    lines::standard_error().push(text.as_bytes());
+}
+
+/// Waits until what was logged and said is written, at most so long: the last thing that a process does.
+pub fn flush(bound: Duration) {
+    lines::standard_error().flush(bound);
+}
+
+/// Lines that were left out so far because they could not be written.
+#[must_use]
+pub fn lines_left_out() -> u64 {
+    lines::standard_error().left_out()
+}
+
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let place = panic.location().map(ToString::to_string);
+    let reason = Foreign(panic.payload_as_str().unwrap_or("no text")).to_string();
+    let trace = std::backtrace::Backtrace::capture();
+    let trace = (trace.status() == std::backtrace::BacktraceStatus::Captured).then(|| trace.to_string());
+    let thread = std::thread::current();
+    tracing::error!(thread = thread.name(), place, reason, trace, "a panic: this is a bug of hookcast");
 }
 
 /// A foreign text for a log line: control characters, line ends and terminal codes are escaped, the rest is cut.

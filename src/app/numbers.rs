@@ -30,6 +30,7 @@ pub(super) fn recorder(egress: Egress, follow: Follow, registry: Registry) -> Op
         metrics::counter!("hookcast_log_reads_total").absolute(follow.log_reads());
         metrics::counter!("hookcast_stream_events_total").absolute(streams.events);
         metrics::counter!("hookcast_stream_bytes_total").absolute(streams.bytes);
+        metrics::counter!("hookcast_log_lines_left_out_total").absolute(crate::telemetry::lines_left_out());
         handle.run_upkeep();
         handle.render()
     }))

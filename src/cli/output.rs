@@ -1,8 +1,13 @@
 //! Lines on standard output and standard error.
 
-use std::io::{ErrorKind, Write as _, stderr, stdout};
+use std::io::{ErrorKind, Write as _, stdout};
+use std::time::Duration;
 
 use super::{EXIT_FAILED, Exit};
+use crate::telemetry;
+
+/// How long the end of a command waits for whoever reads standard error.
+const LAST_LINES_BOUND: Duration = Duration::from_secs(2);
 
 /// Writes one line to standard output.
 ///
@@ -16,12 +21,33 @@ pub(super) fn say_bytes(line: &[u8]) -> Result<(), Exit> {
     let mut out = stdout().lock();
     match out.write_all(line).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush()) {
         Ok(()) => Ok(()),
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => {
+            finish();
+            std::process::exit(0)
+        }
         Err(error) => Err(Exit::new(EXIT_FAILED, format!("cannot write to standard output: {error}"))),
     }
 }
 
-/// Writes one line to standard error, where nothing can be done about a failure.
+/// Writes one line to standard error; nobody waits for that, and nothing can be done about a failure.
 pub(super) fn complain(line: &str) {
-    let _ = writeln!(stderr().lock(), "{line}");
+    telemetry::say(line);
+}
+
+/// Lets what was said on standard error be written, within a bound.
+pub(super) fn finish() {
+    telemetry::flush(LAST_LINES_BOUND);
+}
+
+/// Says lines on standard output for whoever started a relay; if nobody reads, there is nobody to tell, and nobody waits.
+pub fn announce(lines: Vec<String>) {
+    let tell = move || {
+        let mut out = stdout().lock();
+        for line in lines {
+            let _ = writeln!(out, "{line}");
+        }
+        let _ = out.flush();
+    };
+    // Without a thread it goes unsaid, which the log makes good.
+    let _ = std::thread::Builder::new().name("hookcast-announce".to_owned()).spawn(tell);
 }

@@ -40,6 +40,7 @@ mod framings;
 mod history;
 mod layers;
 mod limits;
+mod logs;
 mod makers;
 mod net_dns;
 mod net_fault;
