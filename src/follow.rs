@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::clock::Timestamp;
-use crate::model::{Event, Page, Seq};
+use crate::model::{Event, Jumps, Page, Seq};
 use crate::storage::{Bounds, EventLog, TopicSummary};
 pub use crate::storage::{StorageError, StorageErrorKind};
 use crate::tail::Tail;
@@ -70,6 +70,12 @@ impl Follow {
     #[must_use]
     pub fn log_id(&self) -> &str {
         self.log.log_id()
+    }
+
+    /// Positions up to the head that no event ever had.
+    #[must_use]
+    pub fn jumps(&self) -> &Jumps {
+        self.log.jumps()
     }
 
     /// What memory has behind `after`; never touches storage.

@@ -8,6 +8,7 @@ use super::{ConfigArgs, EXIT_CONFIG, Exit, Program, load, output};
 use crate::app::storage_exit_code;
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::Config;
+use crate::model::Seq;
 use crate::storage::StorageError;
 use crate::storage::sqlite::backup;
 
@@ -45,11 +46,15 @@ pub(super) async fn restore(args: RestoreArgs, program: &Program) -> Result<(), 
         std::fs::create_dir_all(directory).map_err(cannot)?;
     }
     let restored = backup::restore(&args.file, &database, args.force, SystemClock.now()).await.map_err(exit)?;
+    let or_none = |seq: Option<Seq>| seq.map_or("none".to_owned(), |seq| seq.to_string());
     output::say(&format!(
-        "{} has the events up to {}; the log goes on behind {}, so that no position is given twice",
+        "{} has the events up to {}; the log goes on behind {}, so that no position is given twice \
+         (head of the data it replaces: {}; last jump here: {})",
         database.display(),
         restored.copied_to,
-        restored.head
+        restored.head,
+        or_none(restored.replaced_to),
+        or_none(restored.last_jump)
     ))
 }
 

@@ -19,7 +19,7 @@ use super::window::{Position, Progress};
 use crate::clock::Timestamp;
 use crate::filter::Facts;
 use crate::model::subscription::{Ordinal, SubscriptionRecord};
-use crate::model::{Event, Outcome, Page, Seq};
+use crate::model::{Event, Jumps, Outcome, Page, Seq};
 use crate::storage::Lease;
 
 mod changing;
@@ -89,6 +89,8 @@ pub struct Floor {
     pub settled: u64,
     book: Arc<LimitBook>,
     bell: Arc<Bell>,
+    /// Where there are no events, and never were.
+    jumps: Jumps,
 }
 
 impl Floor {
@@ -119,7 +121,13 @@ impl Floor {
             settled: 0,
             book: Arc::default(),
             bell: Arc::default(),
+            jumps: Jumps::NONE,
         }
+    }
+
+    /// Tells it where the log has no events, and never had any.
+    pub fn pass_over(&mut self, jumps: &Jumps) {
+        self.jumps.clone_from(jumps);
     }
 
     /// Takes a partition into this lane.

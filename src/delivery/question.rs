@@ -231,8 +231,9 @@ fn status(lane: &Rc<Lane>, record: &SubscriptionRecord) -> Option<SubscriptionSt
     let (scanned, head) = (floor.scanned, lane.context.follow.head());
     let desk = floor.desk(record.ordinal)?;
     let cursor = desk.window.cursor(scanned);
-    let lag = head.0.saturating_sub(cursor.0);
-    let oldest_undelivered = desk.oldest_retry().into_iter().chain((lag > 0).then(|| cursor.next())).min();
+    let jumps = lane.context.follow.jumps();
+    let lag = jumps.distance(cursor, head);
+    let oldest_undelivered = desk.oldest_retry().into_iter().chain((lag > 0).then(|| jumps.past(cursor.next()))).min();
     Some(SubscriptionStatus {
         cursor,
         head,

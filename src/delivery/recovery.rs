@@ -84,7 +84,8 @@ impl Lanes {
             events += inside.filter(|event| choice.takes(event)).count() as u64;
             after = last;
             if began.elapsed() >= COUNT_TIME_MAX && after < to {
-                let (seen, all) = (u128::from(after.0 - start.0), u128::from(to.0 - start.0));
+                let jumps = self.context.follow.jumps();
+                let (seen, all) = (u128::from(jumps.distance(start, after)), u128::from(jumps.distance(start, to)));
                 let events = u64::try_from(u128::from(events) * all / seen.max(1)).unwrap_or(u64::MAX);
                 return Ok(Count { events, is_exact: false });
             }

@@ -58,6 +58,7 @@ async fn run(start: LaneStart) {
         floor.journal.remember_successes();
     }
     floor.limit_by(Arc::clone(&context.limits));
+    floor.pass_over(context.follow.jumps());
     let now = context.clock.now();
     let mut reopen = Vec::new();
     for partition in partitions {

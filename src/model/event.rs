@@ -34,8 +34,8 @@ impl Seq {
     /// Before the first event.
     pub const ZERO: Self = Self(0);
 
-    /// How far a log goes on behind its head when a copy of it was put back: what was accepted after the copy was made had
-    /// positions there, and no position is given twice.
+    /// How far a log goes on behind all that it may have given out when a copy of it is put back, and how many positions are
+    /// left out for each hour: what was accepted after the copy was made had positions there, and none is given twice.
     pub const RESTORE_JUMP: u64 = 1 << 32;
 
     /// The position after this one.

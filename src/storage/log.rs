@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use super::Result;
 use crate::clock::Timestamp;
 use crate::model::source::SourceGap;
-use crate::model::{Event, Page, ResumeToken, Seq};
+use crate::model::{Event, Jumps, Page, ResumeToken, Seq};
 
 /// What goes into the log in one commit.
 #[derive(Debug, Default)]
@@ -75,6 +75,11 @@ pub trait EventLog: Send + Sync {
     /// The runtime beside which appending costs least, for a backend that commits on a thread of its own.
     fn home(&self) -> Option<tokio::runtime::Handle> {
         None
+    }
+
+    /// Positions between those of its events that no event ever had; the same as long as the log is open.
+    fn jumps(&self) -> &Jumps {
+        const { &Jumps::NONE }
     }
 
     /// Appends all of it together, or nothing. Durable when it returns.

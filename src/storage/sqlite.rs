@@ -16,6 +16,7 @@ use self::readers::Readers;
 use self::sealing::Sealing;
 use self::space::Space;
 use super::{Backend, Bounds, Result, StorageError, StorageErrorKind, StorageSettings, Store};
+use crate::model::Jumps;
 
 mod administration;
 pub mod backup;
@@ -26,6 +27,7 @@ mod connect;
 mod fault;
 mod history;
 mod job;
+mod jumps;
 mod ledger;
 mod log;
 mod place;
@@ -64,6 +66,7 @@ pub async fn open(settings: StorageSettings) -> Result<Store> {
     let sealing = Sealing::new(settings.seals.clone());
     sealing.prepare(&mut conn).await?;
     let state = state::State::load(&mut conn, sealing.clone()).await?;
+    let jumps = jumps::load(&mut conn).await?;
     let free: i64 = connect::scalar(&mut conn, "PRAGMA freelist_count").await?;
     space.set_reusable(unsigned(free) * connect::DATABASE_PAGE_BYTES);
     connect::hold_up_commits(&mut conn, settings.flush_delay).await?;
@@ -79,6 +82,7 @@ pub async fn open(settings: StorageSettings) -> Result<Store> {
 
     let sqlite = Arc::new(Sqlite {
         log_id,
+        jumps,
         sealing,
         readers,
         page_bytes: AtomicUsize::default(),
@@ -99,6 +103,8 @@ pub async fn open(settings: StorageSettings) -> Result<Store> {
 /// What callers hold.
 struct Sqlite {
     log_id: String,
+    /// Made while no process has it open, so it stays as it was at the start.
+    jumps: Jumps,
     sealing: Sealing,
     readers: Readers,
     /// Bytes of a page as last read.

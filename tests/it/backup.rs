@@ -93,7 +93,10 @@ async fn a_copy_made_under_load_is_put_back_and_goes_on() {
     // A reader that had come as far as the lost events hears of a gap, and goes on.
     let url = format!("{}/v1/topics/**/stream?format=sse&since={copied_to}&max_duration=1s", other.url);
     let text = other.client.get(url).send().await.unwrap().text().await.unwrap();
-    assert!(text.contains("event: hookcast.gap") && text.contains(&format!("\"to\":{}", copied_to + JUMP - 1)), "{text}");
+    assert!(
+        text.contains("event: hookcast.gap") && text.contains(&format!("{{\"from\":{},\"to\":{}}}", copied_to + 1, seq - 2)),
+        "{text}"
+    );
     assert!(text.contains(&format!("id: {seq}")), "{text}");
     // Other copies of it, and another restart.
     other.kill9().await;
@@ -101,6 +104,105 @@ async fn a_copy_made_under_load_is_put_back_and_goes_on() {
     assert_whole(&numbers(&other).await, next + 1);
     let again = other.publish("t", format!("{{\"n\":{}}}", next + 1)).await;
     assert_eq!(again, seq + 1);
+}
+
+/// Stops a relay, puts a copy in the place of its data, and starts it again; what the command said.
+async fn put_back(relay: &mut Relay, file: &str) -> String {
+    assert_eq!(relay.terminate().await, Some(0));
+    let (code, said, problem) = relay.run(&["restore", "--force", file]).await;
+    assert_eq!(code, Some(0), "{problem}");
+    relay.restart().await;
+    said
+}
+
+#[tokio::test]
+async fn the_same_copy_put_back_again_and_again_gives_no_position_twice() {
+    let receiver = Receiver::start().await;
+    let mut relay = Relay::start().await;
+    relay.subscribe("a", receiver.url(), "t", json!({})).await;
+    relay.publish_numbers("t", 0..3).await;
+    receiver.sees(3).await;
+    assert_eq!(relay.run(&["backup", "copy.db"]).await.0, Some(0));
+    let mut given = Vec::new();
+    for round in 0..4_u64 {
+        // What knows of the earlier rounds is there, or is not: the hour, the replaced data, the number beside it.
+        if round == 2 {
+            let _ = std::fs::remove_file(relay.path("data/hookcast.db.jump"));
+        }
+        let said = put_back(&mut relay, "copy.db").await;
+        if round == 3 {
+            let last: u64 = given.last().copied().unwrap();
+            assert!(said.contains(&format!("replaces: {last}")) && said.contains("last jump here: "), "{said}");
+        }
+        given.extend(relay.publish_numbers("t", 100 + round..101 + round).await);
+        relay.delivery_becomes("a", *given.last().unwrap(), "delivered").await;
+    }
+    assert!(given.windows(2).all(|pair| pair[0] + JUMP / 2 < pair[1]), "no position twice: {given:?}");
+    assert!(given.iter().all(|seq| *seq < 1 << 53), "exact in every program: {given:?}");
+    let mut ids: Vec<String> = receiver.seen().iter().map(|delivery| delivery.id().to_owned()).collect();
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), 7, "no id twice: {ids:?}");
+    // With nothing left that knows of it, only the hour keeps them apart from what the copy's own log had.
+    assert_eq!(relay.terminate().await, Some(0));
+    for name in ["hookcast.db", "hookcast.db.replaced", "hookcast.db.jump"] {
+        let _ = std::fs::remove_file(relay.path(&format!("data/{name}")));
+    }
+    let (code, said, problem) = relay.run(&["restore", "copy.db"]).await;
+    assert_eq!(code, Some(0), "{problem}");
+    assert!(said.contains("replaces: none; last jump here: none"), "{said}");
+    relay.restart().await;
+    let hours = (std::time::UNIX_EPOCH.elapsed().unwrap().as_secs() - 1_577_836_800) / 3600;
+    let seq = relay.publish("t", "{}").await;
+    assert!(seq / JUMP == hours + 1 || seq / JUMP == hours, "{seq}");
+}
+
+/// The hole is as wide as the positions of years; nothing that counts or reads positions may take it for events.
+#[tokio::test]
+async fn a_jump_counts_as_one_position_and_is_told_as_one_gap() {
+    let receiver = Receiver::start().await;
+    let mut relay = Relay::start().await;
+    for (id, more) in [("a", json!({})), ("k", json!({"ordering": {"key": "/n"}})), ("s", json!({"ordering": "strict"}))] {
+        relay.subscribe(id, &format!("{}{id}", receiver.url()), "t", more).await;
+    }
+    receiver.change(|_, _| crate::support::Answer::never());
+    for id in ["a", "k", "s"] {
+        relay.must("POST", &format!("/v1/subscriptions/{id}/pause"), json!({})).await;
+    }
+    relay.publish_numbers("t", 0..3).await;
+    assert_eq!(relay.run(&["backup", "copy.db"]).await.0, Some(0));
+    put_back(&mut relay, "copy.db").await;
+    let seq = relay.publish("t", "{\"n\":3}").await;
+    let (from, to) = (4, seq - 2);
+    for id in ["a", "k", "s"] {
+        let status = relay.status(id).await;
+        let lag = (&status["lag"], &status["expired"]);
+        assert_eq!(lag, (&json!(3 + 1 + 2), &json!(0)), "three events, the jump, the word about it, one event: {status}");
+    }
+    for after in [3, 4, 1 << 40, to - 1] {
+        let url = format!("{}/v1/topics/t/stream?format=sse&since={after}&limit=1&max_duration=20s", relay.url);
+        let text = relay.client.get(url).send().await.unwrap().text().await.unwrap();
+        assert!(text.contains(&format!("{{\"from\":{},\"to\":{to}}}", after + 1)), "a gap and what is behind it: {text}");
+        assert!(text.contains(&format!("id: {seq}")), "{text}");
+        let pulled = relay.get(&format!("/v1/topics/t/events?after={after}")).await;
+        assert_eq!(pulled["events"].as_array().unwrap().iter().filter(|event| event["topic"] == "t").count(), 1, "{pulled}");
+    }
+    receiver.change(|_, _| crate::support::Answer::ok());
+    for id in ["a", "k", "s"] {
+        relay.must("POST", &format!("/v1/subscriptions/{id}/resume"), json!({})).await;
+        let status = relay.status_becomes(id, json!({"lag": 0, "cursor": seq})).await;
+        assert_eq!(status["expired"], 0, "{status}");
+    }
+    let dry =
+        relay.must("POST", "/v1/subscriptions/a/replay", json!({"from": {"seq": 1}, "to": {"seq": seq}, "dry_run": true})).await;
+    assert_eq!(dry["events"], 4, "{dry}");
+    // A position inside the jump is a place like any other to begin at.
+    relay.must("POST", "/v1/subscriptions/a/seek", json!({"to": {"seq": from + 5}})).await;
+    let status = relay.status_becomes("a", json!({"lag": 0})).await;
+    assert_eq!((&status["expired"], &status["cursor"]), (&json!(0), &json!(seq)), "{status}");
+    relay.kill9().await;
+    relay.restart().await;
+    relay.status_becomes("a", json!({"lag": 0, "expired": 0})).await;
 }
 
 #[tokio::test]

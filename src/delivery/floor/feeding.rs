@@ -158,11 +158,9 @@ impl Floor {
     }
 
     fn note_gap(&mut self, place: Place, at: Seq, first: Seq) {
-        // Nothing stood in the hole that a restored log begins anew behind; in front of it retention may have taken some.
-        let is_hole = first.0.saturating_sub(at.0) >= Seq::RESTORE_JUMP;
-        let first = if is_hole { Seq(first.0 - (Seq::RESTORE_JUMP - 1)) } else { first };
-        if first > at.next() {
-            self.expire(place, at.next(), first.prev());
+        // Nothing stood in the hole that a restored log begins anew behind; around it retention may have taken some.
+        for (from, to) in self.jumps.without(at.next(), first.prev()) {
+            self.expire(place, from, to);
         }
     }
 

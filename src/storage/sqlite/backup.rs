@@ -1,12 +1,13 @@
 //! Copies of the database: made while a relay writes to it, put back, and sealed anew.
 //!
 //! A copy is what one read transaction sees, so it holds every event that was accepted before it began, and the writer goes on
-//! meanwhile. A copy that is put back goes on far behind its head: what was accepted after the copy was made is lost, but its
-//! positions, which receivers know from `webhook-id`, are never given to other events.
+//! meanwhile. A copy that is put back goes on far behind everything that may have been given out since it was made: what was
+//! accepted then is lost, but its positions, which receivers know from `webhook-id`, are never given to other events, however
+//! often the same copy is put back.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ use sqlx::Connection as _;
 use sqlx::sqlite::SqliteConnection;
 
 use super::fault::{damaged, fault};
+use super::jumps::{self, KIND, TOPIC};
 use super::log::read_pages;
 use super::place::{self, Place};
 use super::script::Script;
@@ -28,18 +30,23 @@ use crate::model::{NewEvent, PageBuilder, Seq, Topic};
 use crate::seal::Seals;
 use crate::storage::{Durability, Result, StorageError, StorageErrorKind};
 
-/// Topic and type of the event that tells of the jump.
-const TOPIC: &str = "hookcast.ops";
-const KIND: &str = "log.restored";
-
 /// Pages of events that are checked in one go, in bytes.
 const CHECKED_BYTES: usize = 1 << 20;
+
+/// Ending of the file beside a database that holds the last position at which a log went on here, as a decimal number.
+const LAST_JUMP: &str = ".jump";
+/// Most bytes of it that are read.
+const LAST_JUMP_BYTES_MAX: u64 = 32;
 
 /// What a restored log goes on with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Restored {
     /// Head of the copy.
     pub copied_to: Seq,
+    /// Head of the data that was there before, when there was some and it could be read.
+    pub replaced_to: Option<Seq>,
+    /// The position that a log went on at here before, as it is kept beside the database.
+    pub last_jump: Option<Seq>,
     /// Position of the event that tells of it; the next accepted one stands behind it.
     pub head: Seq,
 }
@@ -74,8 +81,9 @@ pub async fn back_up(database: &Path, file: &Path) -> Result<u64> {
     partial.finish(file)
 }
 
-/// Puts a copy, with the WAL beside it if there is one, in the place of a database, and lets its log go on at head +
-/// [`Seq::RESTORE_JUMP`]. With `replaces` a database that is there is kept as `<database>.replaced`.
+/// Puts a copy, with the WAL beside it if there is one, in the place of a database, and lets its log go on
+/// [`Seq::RESTORE_JUMP`] behind the highest of: its head, the head of what is there, the last position a log went on at here,
+/// and one that rises by as much every hour. With `replaces` a database that is there is kept as `<database>.replaced`.
 ///
 /// # Errors
 /// `InUse` while a relay uses the database, `CannotOpen` when there is one and `replaces` is not set, `Corrupt` when the copy
@@ -100,12 +108,19 @@ pub async fn restore(file: &Path, database: &Path, replaces: bool, now: Timestam
     let mut conn = connect::writer(&partial.path, Durability::Full).await?;
     check_whole(&mut conn).await?;
     connect::bring_up_to_date(&mut conn).await?;
-    let restored = jump(&mut conn, now).await?;
+    let kept = beside(&database, LAST_JUMP);
+    let replaced_to = if is_there { head_of(&database).await } else { None };
+    let before = Before { replaced_to, last_jump: last_jump(&kept) };
+    let restored = jump(&mut conn, before, now).await?;
     sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
         .execute(&mut conn)
         .await
         .map_err(|error| fault("finishing the copy", error))?;
     conn.close().await.map_err(|error| fault("closing the copy", error))?;
+    // Before anybody can publish behind it.
+    let mut noting = Partial::make(beside(&kept, ".partial"))?;
+    noting.write(restored.head.to_string().as_bytes())?;
+    noting.finish(&kept)?;
     if is_there {
         set_aside(&database)?;
     }
@@ -132,11 +147,35 @@ pub async fn rekey(database: &Path, seals: Arc<Seals>) -> Result<u64> {
     Ok(sealed)
 }
 
+/// What is known of positions that were given out here.
+struct Before {
+    replaced_to: Option<Seq>,
+    last_jump: Option<Seq>,
+}
+
+/// The newest position of a database; `None` when it cannot be read, which the hour makes good.
+async fn head_of(database: &Path) -> Option<Seq> {
+    let mut conn = connect::observer(database).await.ok()?;
+    let head: Option<i64> = connect::scalar(&mut conn, "SELECT coalesce(max(first + n - 1), 0) FROM log").await.ok();
+    // Nothing was written, so nothing can fail that matters.
+    let _ = conn.close().await;
+    head.map(|head| Seq(unsigned(head)))
+}
+
+/// The position in the file beside the database; `None` when there is none in it.
+fn last_jump(kept: &Path) -> Option<Seq> {
+    let mut text = String::new();
+    File::open(kept).ok()?.take(LAST_JUMP_BYTES_MAX).read_to_string(&mut text).ok()?;
+    text.trim().parse().ok().map(Seq)
+}
+
 /// Writes the event behind the jump: the log has a hole in front of it.
-async fn jump(conn: &mut SqliteConnection, now: Timestamp) -> Result<Restored> {
+async fn jump(conn: &mut SqliteConnection, before: Before, now: Timestamp) -> Result<Restored> {
     let state = State::load(conn, Sealing::default()).await?;
     let copied_to = state.bounds.head;
-    let head = Seq(copied_to.0.checked_add(Seq::RESTORE_JUMP).ok_or_else(|| damaged("no position is left"))?);
+    let Before { replaced_to, last_jump } = before;
+    let known: Vec<Seq> = [Some(copied_to), replaced_to, last_jump].into_iter().flatten().collect();
+    let head = jumps::goes_on_at(&known, now).ok_or_else(|| damaged("no position is left"))?;
     let data = serde_json::json!({ "from": copied_to.next(), "to": head.prev() }).to_string();
     let mut builder = PageBuilder::starting_at(head);
     builder.push(&NewEvent {
@@ -161,8 +200,9 @@ async fn jump(conn: &mut SqliteConnection, now: Timestamp) -> Result<Restored> {
     script.statement("INSERT INTO log (first, n, t_last, total, topics, data) VALUES (?, ?, ?, ?, ?, ?)");
     script.bind(signed(head.0)).bind(1_i64).bind(t_last.0).bind(signed(total));
     script.bind(TOPIC.to_owned()).bind(page.bytes().to_vec());
+    jumps::note(&mut script, copied_to.next(), head.prev());
     script.commit().run(conn).await.map_err(|error| fault("letting the log go on", error))?;
-    Ok(Restored { copied_to, head })
+    Ok(Restored { copied_to, replaced_to, last_jump, head })
 }
 
 async fn check_whole(conn: &mut SqliteConnection) -> Result<()> {
@@ -173,9 +213,10 @@ async fn check_whole(conn: &mut SqliteConnection) -> Result<()> {
     // The database does not know when a page of events was changed inside; the page does.
     let newest: i64 = connect::scalar(conn, "SELECT coalesce(max(first + n - 1), 0) FROM log").await?;
     let oldest: i64 = connect::scalar(conn, "SELECT coalesce(min(first), 1) FROM log").await?;
+    let jumps = jumps::load(conn).await?;
     let mut at = Seq(unsigned(oldest)).prev();
     while at < Seq(unsigned(newest)) {
-        let pages = read_pages(conn, at, CHECKED_BYTES, PAGE_BYTES_SOFT_MAX).await?;
+        let pages = read_pages(conn, &jumps, at, CHECKED_BYTES, PAGE_BYTES_SOFT_MAX).await?;
         at = pages.last().map_or(at.next(), |page| page.last());
     }
     Ok(())
@@ -192,6 +233,10 @@ impl Partial {
         partial.remove();
         make_private(&partial.path)?;
         Ok(partial)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        fs::write(&self.path, bytes).map_err(|error| cannot(&self.path, "cannot be written", error))
     }
 
     /// Flushes it and gives it its name, of which there is nothing or the whole at any time; its size in bytes.

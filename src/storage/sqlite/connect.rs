@@ -134,6 +134,7 @@ pub(super) async fn refuse_what_is_not_ours(path: &Path) -> Result<()> {
 /// As the database fails; `Corrupt` for damage.
 pub(super) async fn bring_up_to_date(conn: &mut SqliteConnection) -> Result<()> {
     MIGRATIONS.run_direct(None, conn, false).await.map_err(migration_fault)?;
+    super::jumps::bring_up_to_date(conn).await?;
     for table in CHECKED_TABLES {
         let sql = format!("PRAGMA quick_check('{table}')");
         let found: String = scalar(conn, sqlx::AssertSqlSafe(sql)).await?;

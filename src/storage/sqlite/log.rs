@@ -16,7 +16,7 @@ use super::script::Script;
 use super::slices::SLICE_PAGES_MAX;
 use super::{Sqlite, mismatch, signed, unsigned};
 use crate::clock::Timestamp;
-use crate::model::{Event, Page, Seq};
+use crate::model::{Event, Jumps, Page, Seq};
 use crate::storage::{Append, Bounds, EventLog, FingerprintChunk, LateAppend, Result};
 
 /// Rows that one read takes at most.
@@ -32,6 +32,10 @@ const GET_PAGES_MAX: usize = 16;
 impl EventLog for Sqlite {
     fn log_id(&self) -> &str {
         &self.log_id
+    }
+
+    fn jumps(&self) -> &Jumps {
+        &self.jumps
     }
 
     fn home(&self) -> Option<tokio::runtime::Handle> {
@@ -54,7 +58,8 @@ impl EventLog for Sqlite {
             return Ok(Vec::new());
         }
         let mut reader = self.readers.take().await?;
-        let pages = read_pages(&mut reader, after, bytes_max, self.page_bytes.load(Ordering::Relaxed)).await?;
+        let page_bytes = self.page_bytes.load(Ordering::Relaxed);
+        let pages = read_pages(&mut reader, &self.jumps, after, bytes_max, page_bytes).await?;
         let bytes: usize = pages.iter().map(|page| page.bytes().len()).sum();
         self.page_bytes.store((bytes / pages.len().max(1)).max(PAGE_BYTES_MIN), Ordering::Relaxed);
         Ok(pages)
@@ -164,15 +169,16 @@ fn chunk((first, last, last_at, bytes): (i64, i64, i64, Vec<u8>)) -> Fingerprint
 /// its rows, and what is not taken was read for nothing.
 pub(super) async fn read_pages(
     conn: &mut SqliteConnection,
+    jumps: &Jumps,
     after: Seq,
     bytes_max: usize,
     page_bytes: usize,
 ) -> Result<Vec<Arc<Page>>> {
     let few = (bytes_max / page_bytes.max(PAGE_BYTES_MIN)).clamp(1, READ_ROWS_MAX);
-    match read_rows(conn, after, bytes_max, few).await? {
+    match read_rows(conn, jumps, after, bytes_max, few).await? {
         // The one page in front of `after` is a row, too.
         pages if pages.is_empty() => {
-            let pages = read_rows(conn, after, bytes_max, READ_ROWS_MAX).await?;
+            let pages = read_rows(conn, jumps, after, bytes_max, READ_ROWS_MAX).await?;
             if pages.is_empty() {
                 return Err(damaged(format_args!("the log misses {} and all behind it", after.next())));
             }
@@ -182,26 +188,30 @@ pub(super) async fn read_pages(
     }
 }
 
-async fn read_rows(conn: &mut SqliteConnection, after: Seq, bytes_max: usize, rows_max: usize) -> Result<Vec<Arc<Page>>> {
+async fn read_rows(
+    conn: &mut SqliteConnection,
+    jumps: &Jumps,
+    after: Seq,
+    bytes_max: usize,
+    rows_max: usize,
+) -> Result<Vec<Arc<Page>>> {
     // One statement sees one state of the log, so the oldest position goes with the pages.
     let sql = "SELECT first, data, (SELECT min(first) FROM log) FROM log \
                WHERE first >= (SELECT coalesce(max(first), 0) FROM log WHERE first <= ?) ORDER BY first LIMIT ?";
     let mut rows = sqlx::query(sql).bind(signed(after.next().0)).bind(signed(rows_max as u64)).fetch(conn);
-    let (mut pages, mut bytes, mut next, mut before) = (Vec::new(), 0, after.next(), None);
+    let (mut pages, mut bytes, mut next) = (Vec::new(), 0, after.next());
     while let Some(row) = rows.try_next().await.map_err(reading)? {
         let page = page(&row)?;
         next = next.max(Seq(unsigned(row.try_get(2).map_err(reading)?)));
         if page.last() < next {
-            before = Some(page.last());
             continue;
         }
-        if before.is_some_and(|last| page.first().0 - last.0 == Seq::RESTORE_JUMP) {
+        if page.first() > next && jumps.past(next) >= page.first() {
             if !pages.is_empty() {
                 break;
             }
             next = page.first();
         }
-        before = Some(page.last());
         if page.first() > next {
             return Err(damaged(format_args!("the log misses {next} to {}", page.first().prev())));
         }
