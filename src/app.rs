@@ -36,7 +36,7 @@ use crate::readiness::Readiness;
 use crate::registry::{Registry, SourceRegistry};
 use crate::retention::{Retention, RetentionSettings};
 use crate::source::Sources;
-use crate::storage::{BACKENDS, StorageError, StorageErrorKind, StorageSettings, Store};
+use crate::storage::{BACKENDS, Room, StorageError, StorageErrorKind, StorageSettings, Store};
 use crate::supervise::Supervisor;
 use crate::tail::{Tail, TailSettings};
 
@@ -136,6 +136,7 @@ impl App {
         // Storage first: a second relay on the same data is told so, whatever the address says.
         let readiness = Readiness::default();
         let store = open_store(config, readiness.clone()).await?;
+        tell_room(&store);
         Self::start_over(config, Foundation { store, clock: Arc::new(SystemClock), readiness }).await
     }
 
@@ -324,12 +325,28 @@ async fn open_store(config: &Config, readiness: Readiness) -> Result<Store, AppE
     let settings = StorageSettings {
         path: config.storage.path(),
         durability: config.storage.durability,
-        reserve_bytes: None,
+        reserve: config.storage.reserve,
         flush_delay: config.storage.flush_delay,
         seals: config.secrets.seals(),
         readiness,
     };
     Ok((backend.open)(settings).await?)
+}
+
+/// Says how much is free, and what of it is left alone.
+fn tell_room(store: &Store) {
+    let Some(room) = store.log.room() else { return };
+    let Room { free_bytes, reserve_bytes } = room;
+    if room.is_short() {
+        tracing::warn!(
+            free_bytes,
+            reserve_bytes,
+            "less is free on the file system of the database than `storage.reserve` leaves alone: events are refused (507) \
+             until there is more; free some space on it, lower `retention`, or set a smaller `storage.reserve`"
+        );
+    } else {
+        tracing::info!(free_bytes, reserve_bytes, "events are taken until less than the reserve is free on the file system");
+    }
 }
 
 fn cores() -> usize {

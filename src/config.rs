@@ -18,7 +18,7 @@ use crate::model::topic::TopicPattern;
 use crate::net::{AllowEntry, EgressRules, ResolverChoice};
 use crate::registry::Texts;
 use crate::seal::{MasterKey, Seals};
-use crate::storage::Durability;
+use crate::storage::{Durability, Reserve};
 
 pub use error::{ConfigError, ConfigErrors};
 
@@ -94,6 +94,9 @@ pub struct Storage {
     pub url: String,
     /// `full`: an accepted event is on the disk. `normal`: a power failure may take the newest.
     pub durability: Durability,
+    /// Intake stops (507) when less is free on the file system: `auto` (a tenth of it, 16 MiB to 256 MiB), a size, a part of
+    /// it such as `3%`, or 0.
+    pub reserve: Reserve,
     /// Time that every flush is held up, to measure how the relay fares on a slow disk; no key of the file.
     pub flush_delay: Duration,
 }
@@ -242,7 +245,12 @@ impl Default for Server {
 
 impl Default for Storage {
     fn default() -> Self {
-        Self { url: "sqlite://data/hookcast.db".to_owned(), durability: Durability::Full, flush_delay: Duration::ZERO }
+        Self {
+            url: "sqlite://data/hookcast.db".to_owned(),
+            durability: Durability::Full,
+            reserve: Reserve::Auto,
+            flush_delay: Duration::ZERO,
+        }
     }
 }
 

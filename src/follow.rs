@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use crate::clock::Timestamp;
 use crate::model::{Event, Jumps, Page, Seq};
+pub use crate::storage::Room;
 use crate::storage::{Bounds, EventLog, TopicSummary};
 pub use crate::storage::{StorageError, StorageErrorKind};
 use crate::tail::Tail;
@@ -76,6 +77,12 @@ impl Follow {
     #[must_use]
     pub fn jumps(&self) -> &Jumps {
         self.log.jumps()
+    }
+
+    /// What is free where the log is kept, and what of it is left alone.
+    #[must_use]
+    pub fn room(&self) -> Option<Room> {
+        self.log.room()
     }
 
     /// What memory has behind `after`; never touches storage.

@@ -13,7 +13,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use crate::clock::Clock;
 use crate::model::source::SourceGap;
 use crate::model::{NewEvent, ResumeToken, Seq};
-use crate::storage::{EventLog, StorageError, StorageErrorKind};
+use crate::storage::{EventLog, Room, StorageError, StorageErrorKind};
 use crate::tail::Tail;
 
 pub mod dedupe;
@@ -52,7 +52,7 @@ pub enum IngestError {
     Busy,
     /// The disk reserve is reached.
     #[error("the disk reserve is reached")]
-    Full,
+    Full(Option<Room>),
     /// The event at this index has the key of an earlier one and other bytes.
     #[error("event {index} has the id of an earlier one and other bytes")]
     Mismatch {
@@ -66,7 +66,7 @@ pub enum IngestError {
 
 impl From<&StorageError> for IngestError {
     fn from(error: &StorageError) -> Self {
-        if error.kind == StorageErrorKind::Full { Self::Full } else { Self::Unavailable }
+        if error.kind == StorageErrorKind::Full { Self::Full(error.room()) } else { Self::Unavailable }
     }
 }
 
@@ -179,7 +179,9 @@ impl Ingest {
         loop {
             let room = Arc::clone(&self.room).acquire_many_owned(permits(&offer)).await.map_err(|_| IngestError::Unavailable)?;
             match self.submit(Arc::clone(&offer), Some(from.clone()), room).await {
-                Err(IngestError::Full | IngestError::Unavailable) if !self.queue.is_closed() => tokio::time::sleep(AGAIN).await,
+                Err(IngestError::Full(_) | IngestError::Unavailable) if !self.queue.is_closed() => {
+                    tokio::time::sleep(AGAIN).await;
+                }
                 answer => return answer,
             }
         }

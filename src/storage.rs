@@ -19,6 +19,7 @@ mod error;
 mod ledger;
 mod log;
 pub mod memory;
+mod room;
 pub mod sqlite;
 
 pub use administration::{ACTS_MAX, Administration, StoredTokens};
@@ -28,6 +29,7 @@ pub use ledger::{
     AttemptKey, Checkpoint, HistoryQuery, JOBS_ENDED_MAX, Lease, Ledger, LedgerChange, LedgerTrim, LedgerTrimmed, PageRequest,
 };
 pub use log::{Append, Bounds, EventLog, FingerprintChunk, LateAppend, TopicSummary};
+pub use room::{RESERVE_PERCENT_MAX, Reserve, Room};
 
 /// The four together, as one backend gives them.
 #[derive(Clone)]
@@ -87,8 +89,8 @@ pub struct StorageSettings {
     pub path: PathBuf,
     /// How safe a commit is.
     pub durability: Durability,
-    /// Free bytes on the disk below which intake is refused; `None` = max(256 MiB, 5 %).
-    pub reserve_bytes: Option<u64>,
+    /// Free bytes of the file system below which intake is refused.
+    pub reserve: Reserve,
     /// Time that every flush is held up, to measure how a slow disk is borne; zero otherwise.
     pub flush_delay: std::time::Duration,
     /// What definitions are sealed with, for backends on disk; absent = they are stored in the clear.

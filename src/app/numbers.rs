@@ -30,6 +30,13 @@ pub(super) fn recorder(egress: Egress, follow: Follow, registry: Registry) -> Op
         metrics::counter!("hookcast_log_reads_total").absolute(follow.log_reads());
         metrics::counter!("hookcast_stream_events_total").absolute(streams.events);
         metrics::counter!("hookcast_stream_bytes_total").absolute(streams.bytes);
+        if let Some(room) = follow.room() {
+            #[allow(clippy::cast_precision_loss, reason = "gauges are floats; 2^53 bytes are far away")]
+            {
+                gauge!("hookcast_storage_free_bytes").set(room.free_bytes as f64);
+                gauge!("hookcast_storage_reserve_bytes").set(room.reserve_bytes as f64);
+            }
+        }
         metrics::counter!("hookcast_log_lines_left_out_total").absolute(crate::telemetry::lines_left_out());
         handle.run_upkeep();
         handle.render()

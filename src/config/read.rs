@@ -18,12 +18,13 @@ use crate::model::subscription::parse::{
     Definition, IN_FLIGHT_MAX, RATE_MAX, Rules, TIMEOUT_MAX, TIMEOUT_MIN, UrlJudge, parse_definition,
 };
 use crate::net::{EgressRules, ResolverChoice, Target};
-use crate::storage::{BACKENDS, Durability};
+use crate::storage::{BACKENDS, Durability, RESERVE_PERCENT_MAX, Reserve};
+use crate::units::parse_size;
 
 /// Sections and their keys.
 pub(super) const KEYS: &[(&str, &[&str])] = &[
     ("server", &["listen", "tcp_listen", "hosts", "cors_origins"]),
-    ("storage", &["url", "durability"]),
+    ("storage", &["url", "durability", "reserve"]),
     ("retention", &["max_age", "max_bytes", "dead_letters_max_age"]),
     ("history", &["attempts", "max_age", "max_bytes"]),
     ("dedupe", &["max_age", "max_ids"]),
@@ -133,7 +134,37 @@ fn storage(fields: &Fields<'_>) -> Storage {
         Some("normal") => Durability::Normal,
         _ => Durability::Full,
     };
-    Storage { url: url.map_or(default.url, str::to_owned), durability, flush_delay: Duration::ZERO }
+    let reserve = reserve(fields).unwrap_or_default();
+    Storage { url: url.map_or(default.url, str::to_owned), durability, reserve, flush_delay: Duration::ZERO }
+}
+
+/// `"auto"`, a size, a part such as `"3%"`, or `0`.
+fn reserve(fields: &Fields<'_>) -> Option<Reserve> {
+    let given = fields.get("reserve")?;
+    if given.as_u64() == Some(0) {
+        return Some(Reserve::Bytes(0));
+    }
+    let read = |text: &str| match text {
+        "auto" => Some(Reserve::Auto),
+        "0" => Some(Reserve::Bytes(0)),
+        _ => match text.strip_suffix('%') {
+            Some(percent) if percent.bytes().all(|b| b.is_ascii_digit()) => {
+                percent.parse().ok().filter(|percent| *percent <= RESERVE_PERCENT_MAX).map(Reserve::Percent)
+            }
+            Some(_) => None,
+            None => parse_size(text).ok().filter(|bytes| bytes <= DISK.end()).map(Reserve::Bytes),
+        },
+    };
+    let reserve = given.as_str().and_then(read);
+    if reserve.is_none() {
+        let detail = format!(
+            "{} is no reserve; allowed: \"auto\", a size such as \"512MiB\", a part of the file system up to \
+             \"{RESERVE_PERCENT_MAX}%\", or 0",
+            quoted(given.as_str().unwrap_or(&given.to_string()))
+        );
+        fields.refuse("reserve", "reserve", detail);
+    }
+    reserve
 }
 
 fn check_storage_url(fields: &Fields<'_>, given: &str) -> bool {

@@ -100,6 +100,12 @@ fn each_mistake_is_told_with_its_line_and_key() {
         ("[storage]\nurl = \"sqlite://:memory:\"", 2, "storage.url", "storage_url"),
         ("[storage]\nurl = \"data.db\"", 2, "storage.url", "storage_url"),
         ("[storage]\ndurability = \"off\"", 2, "storage.durability", "durability"),
+        ("[storage]\nreserve = \"some\"", 2, "storage.reserve", "reserve"),
+        ("[storage]\nreserve = \"91%\"", 2, "storage.reserve", "reserve"),
+        ("[storage]\nreserve = \"-3%\"", 2, "storage.reserve", "reserve"),
+        ("[storage]\nreserve = \"256\"", 2, "storage.reserve", "reserve"),
+        ("[storage]\nreserve = 5", 2, "storage.reserve", "reserve"),
+        ("[storage]\nreserve = [\"3%\"]", 2, "storage.reserve", "reserve"),
         ("[network]\nallow = [\"10.0.0.0/8\", \"10.1.2.3/8\"]", 2, "network.allow[1]", "allow"),
         ("[network]\nresolver = \"dns\"", 2, "network.resolver", "resolver"),
         (

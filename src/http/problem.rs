@@ -13,7 +13,7 @@ use actix_web::{HttpRequest, HttpResponse, ResponseError};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::storage::{StorageError, StorageErrorKind};
+use crate::storage::{Room, StorageError, StorageErrorKind};
 
 /// Media type of a problem.
 pub const PROBLEM_TYPE: &str = "application/problem+json";
@@ -124,6 +124,22 @@ impl Problem {
             members: Map::new(),
             headers: Vec::new(),
         }))
+    }
+
+    /// The disk reserve is reached; says how much is free and how much must be.
+    pub fn storage_full(room: Option<Room>) -> Self {
+        let what_to_do = "nothing was stored; free some disk space, lower `retention` or `storage.reserve`, then repeat";
+        let problem = match &room {
+            Some(room) => Self::new(STORAGE_FULL, format!("{room}; {what_to_do}")),
+            None => Self::new(STORAGE_FULL, what_to_do),
+        };
+        let problem = problem.retry_after(10);
+        match room {
+            Some(Room { free_bytes, reserve_bytes }) => {
+                problem.with("free_bytes", free_bytes).with("reserve_bytes", reserve_bytes)
+            }
+            None => problem,
+        }
     }
 
     /// There is nothing here, or nothing that this caller may see.
@@ -248,9 +264,7 @@ impl From<StorageError> for Problem {
             StorageErrorKind::Conflict => {
                 Self::new(PRECONDITION_FAILED, "somebody else changed it at the same time; read it again and repeat the change")
             }
-            StorageErrorKind::Full => {
-                Self::new(STORAGE_FULL, "free some disk space or lower `retention`, then repeat").retry_after(10)
-            }
+            StorageErrorKind::Full => Self::storage_full(error.room()),
             StorageErrorKind::Unavailable | StorageErrorKind::Fenced => {
                 tracing::warn!(error = %error, cause = ?error.source, "storage did not answer a request");
                 Self::new(UNAVAILABLE, "the storage did not answer; repeat in a moment").retry_after(1)

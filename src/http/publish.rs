@@ -98,9 +98,7 @@ fn put_number(out: &mut BytesMut, mut number: u64) {
 pub(super) fn refused(error: &IngestError) -> Problem {
     match error {
         IngestError::Busy => Problem::new(problem::BUSY, "send the same request again in a moment").retry_after(1),
-        IngestError::Full => {
-            Problem::new(problem::STORAGE_FULL, "nothing was stored; free some disk space, then send it again").retry_after(10)
-        }
+        IngestError::Full(room) => Problem::storage_full(*room),
         IngestError::Mismatch { index } => Problem::new(
             problem::IDEMPOTENCY_MISMATCH,
             format!(

@@ -1,5 +1,7 @@
 //! What can go wrong with storage, as kinds that say what the caller can do.
 
+use super::Room;
+
 /// What a caller can do about a storage failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -40,6 +42,19 @@ impl StorageError {
     #[must_use]
     pub fn new(kind: StorageErrorKind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into(), source: None }
+    }
+
+    /// There is less room than must be left alone.
+    #[must_use]
+    pub fn short_of(room: Room) -> Self {
+        let message = "the disk reserve is reached".to_owned();
+        Self { kind: StorageErrorKind::Full, message, source: Some(Box::new(room)) }
+    }
+
+    /// How much room there is, where that is why.
+    #[must_use]
+    pub fn room(&self) -> Option<Room> {
+        self.source.as_ref()?.downcast_ref::<Room>().copied()
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::Result;
+use super::{Result, Room};
 use crate::clock::Timestamp;
 use crate::model::source::SourceGap;
 use crate::model::{Event, Jumps, Page, ResumeToken, Seq};
@@ -80,6 +80,11 @@ pub trait EventLog: Send + Sync {
     /// Positions between those of its events that no event ever had; the same as long as the log is open.
     fn jumps(&self) -> &Jumps {
         const { &Jumps::NONE }
+    }
+
+    /// What is free where it is kept, and what of it is left alone; `None` where that is not known.
+    fn room(&self) -> Option<Room> {
+        None
     }
 
     /// Appends all of it together, or nothing. Durable when it returns.

@@ -60,7 +60,7 @@ const SLICES_WAITING_MAX: usize = 16;
 pub async fn open(settings: StorageSettings) -> Result<Store> {
     let place = Place::take(&settings.path)?;
     connect::refuse_what_is_not_ours(place.path()).await?;
-    let space = Arc::new(Space::new(place.path(), settings.reserve_bytes));
+    let space = Arc::new(Space::new(place.path(), settings.reserve));
     let mut conn = connect::writer(place.path(), settings.durability).await?;
     connect::bring_up_to_date(&mut conn).await?;
     let sealing = Sealing::new(settings.seals.clone());
@@ -125,7 +125,16 @@ impl Sqlite {
     async fn ask(&self, work: Work) -> Result<Answer> {
         let (reply, answer) = oneshot::channel();
         self.jobs.send(Job { work, reply }).await.map_err(|_| closed())?;
-        answer.await.map_err(|_| closed())?
+        answer.await.map_err(|_| closed())?.map_err(|error| self.with_room(error))
+    }
+
+    /// Says how much room there is to whoever is told that there is none.
+    fn with_room(&self, error: StorageError) -> StorageError {
+        let room = if error.kind == StorageErrorKind::Full { self.space.room() } else { None };
+        match room {
+            Some(room) => StorageError { source: Some(Box::new(room)), ..error },
+            None => error,
+        }
     }
 
     /// Has the writer do one slice of slow work, when nothing else waits for it.

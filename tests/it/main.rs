@@ -60,6 +60,7 @@ mod recovery;
 mod relay;
 mod retained;
 mod retries;
+mod room;
 mod schemes;
 mod sealed;
 mod secrets;

@@ -187,7 +187,7 @@ async fn a_process_that_was_fenced_changes_nothing() {
         hookcast::storage::StorageSettings {
             path: std::path::PathBuf::new(),
             durability: hookcast::storage::Durability::Full,
-            reserve_bytes: None,
+            reserve: hookcast::storage::Reserve::Auto,
             flush_delay: Duration::ZERO,
             seals: None,
             readiness: hookcast::readiness::Readiness::default(),

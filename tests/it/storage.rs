@@ -107,7 +107,7 @@ pub(crate) fn settings(path: &Path) -> StorageSettings {
     StorageSettings {
         path: path.to_owned(),
         durability: Durability::Normal,
-        reserve_bytes: Some(0),
+        reserve: hookcast::storage::Reserve::Bytes(0),
         flush_delay: std::time::Duration::ZERO,
         seals: None,
         readiness: hookcast::readiness::Readiness::default(),

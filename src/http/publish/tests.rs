@@ -36,7 +36,7 @@ fn lines_share_the_memory_of_the_body() {
 fn what_ingest_refuses_says_when_to_come_back() {
     let rows = [
         (IngestError::Busy, 503, "busy", Some("1")),
-        (IngestError::Full, 507, "storage_full", Some("10")),
+        (IngestError::Full(None), 507, "storage_full", Some("10")),
         (IngestError::Unavailable, 503, "unavailable", Some("1")),
         (IngestError::Mismatch { index: 2 }, 409, "idempotency_mismatch", None),
     ];

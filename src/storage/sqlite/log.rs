@@ -17,7 +17,7 @@ use super::slices::SLICE_PAGES_MAX;
 use super::{Sqlite, mismatch, signed, unsigned};
 use crate::clock::Timestamp;
 use crate::model::{Event, Jumps, Page, Seq};
-use crate::storage::{Append, Bounds, EventLog, FingerprintChunk, LateAppend, Result};
+use crate::storage::{Append, Bounds, EventLog, FingerprintChunk, LateAppend, Result, Room};
 
 /// Rows that one read takes at most.
 const READ_ROWS_MAX: usize = 1024;
@@ -36,6 +36,10 @@ impl EventLog for Sqlite {
 
     fn jumps(&self) -> &Jumps {
         &self.jumps
+    }
+
+    fn room(&self) -> Option<Room> {
+        self.space.room()
     }
 
     fn home(&self) -> Option<tokio::runtime::Handle> {

@@ -10,16 +10,14 @@ use std::time::{Duration, Instant};
 
 use fs4::FileExt;
 
-use crate::storage::{Result, StorageError, StorageErrorKind};
+use crate::storage::{Reserve, Result, Room, StorageError, StorageErrorKind};
 
-/// Smallest reserve when none is configured.
-const RESERVE_BYTES_MIN: u64 = 256 * 1024 * 1024;
-/// Part of the disk that is the reserve when none is configured and that is more.
-const RESERVE_PERCENT: u64 = 5;
 /// The disk is asked again after this time …
 const ASK_EVERY: Duration = Duration::from_millis(250);
 /// … or after so many bytes, whichever is first.
 const ASK_EVERY_BYTES: u64 = 16 * 1024 * 1024;
+/// A disk that is full again within this time is not told of again.
+const TELL_EVERY: Duration = Duration::from_mins(1);
 /// Size of the ballast: enough to copy a full WAL and to drop old pages.
 const BALLAST_BYTES: u64 = 8 * 1024 * 1024;
 
@@ -28,7 +26,7 @@ pub(super) struct Space {
     directory: PathBuf,
     /// A file of [`BALLAST_BYTES`] that exists to be removed.
     ballast: PathBuf,
-    reserve_bytes: Option<u64>,
+    reserve: Reserve,
     /// Bytes of the database file that hold nothing: it never shrinks, what retention frees is filled again.
     reusable: AtomicU64,
     seen: Mutex<Seen>,
@@ -40,16 +38,18 @@ struct Seen {
     bytes_since: u64,
     is_full: bool,
     has_ballast: bool,
+    told_at: Option<Instant>,
+    /// Whether it was told that the disk is full.
+    is_told: bool,
 }
 
 impl Space {
     /// Watches the disk that holds the database at `path` and takes ballast on, beside it as `<path>.ballast`.
-    pub(super) fn new(path: &Path, reserve_bytes: Option<u64>) -> Self {
+    pub(super) fn new(path: &Path, reserve: Reserve) -> Self {
         let directory = path.parent().unwrap_or(path).to_owned();
         let mut ballast = path.as_os_str().to_owned();
         ballast.push(".ballast");
-        let space =
-            Self { directory, ballast: ballast.into(), reserve_bytes, reusable: AtomicU64::new(0), seen: Mutex::default() };
+        let space = Self { directory, ballast: ballast.into(), reserve, reusable: AtomicU64::new(0), seen: Mutex::default() };
         space.measure(&mut space.seen.lock().unwrap_or_else(PoisonError::into_inner));
         space
     }
@@ -65,7 +65,8 @@ impl Space {
             self.measure(&mut seen);
         }
         if seen.is_full {
-            return Err(StorageError::new(StorageErrorKind::Full, "the disk reserve is reached"));
+            let unknown = || StorageError::new(StorageErrorKind::Full, "the disk reserve is reached");
+            return Err(self.room().map_or_else(unknown, StorageError::short_of));
         }
         let _ = self.reusable.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| Some(left.saturating_sub(bytes)));
         Ok(())
@@ -80,22 +81,23 @@ impl Space {
     pub(super) fn drop_ballast(&self) -> bool {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.has_ballast = false;
-        seen.is_full = true;
+        self.turn(&mut seen, true);
         seen.at = Some(Instant::now());
         fs::remove_file(&self.ballast).is_ok()
     }
 
     fn measure(&self, seen: &mut Seen) {
-        seen.is_full = self.reserve_is_reached();
-        if !seen.has_ballast && !seen.is_full {
+        let mut is_full = self.room().is_some_and(|room| room.is_short());
+        if !seen.has_ballast && !is_full {
             match self.take_ballast() {
                 Err(error) if error.kind() == ErrorKind::StorageFull => {
-                    seen.is_full = self.reusable.load(Ordering::Relaxed) < BALLAST_BYTES;
+                    is_full = self.reusable.load(Ordering::Relaxed) < BALLAST_BYTES;
                 }
                 // A file system that cannot set room aside: then there is none.
                 _ => seen.has_ballast = true,
             }
         }
+        self.turn(seen, is_full);
         seen.at = Some(Instant::now());
         seen.bytes_since = 0;
     }
@@ -110,46 +112,54 @@ impl Space {
         taken
     }
 
-    fn reserve_is_reached(&self) -> bool {
-        fs4::statvfs(&self.directory)
-            .is_ok_and(|disk| self.room(disk.available_space()) < reserve(self.reserve_bytes, disk.total_space()))
+    /// What is free and what of it is the reserve; `None` when the disk cannot be asked.
+    pub(super) fn room(&self) -> Option<Room> {
+        let disk = fs4::statvfs(&self.directory).ok()?;
+        let free_bytes = disk.available_space().saturating_add(self.reusable.load(Ordering::Relaxed));
+        Some(Room { free_bytes, reserve_bytes: self.reserve.bytes(disk.total_space()) })
     }
 
-    fn room(&self, available: u64) -> u64 {
-        available.saturating_add(self.reusable.load(Ordering::Relaxed))
+    /// Notes whether the disk counts as full, and says so when that changes: after [`TELL_EVERY`] at the earliest, so that
+    /// one that goes back and forth is no flood. How it stands at the start is for whoever starts it to say.
+    fn turn(&self, seen: &mut Seen, is_full: bool) {
+        let was_full = std::mem::replace(&mut seen.is_full, is_full);
+        if seen.at.is_none() || was_full == is_full {
+            return;
+        }
+        let room = self.room().unwrap_or(Room { free_bytes: 0, reserve_bytes: 0 });
+        let Room { free_bytes, reserve_bytes } = room;
+        if is_full && seen.told_at.is_none_or(|at| at.elapsed() >= TELL_EVERY) {
+            (seen.told_at, seen.is_told) = (Some(Instant::now()), true);
+            tracing::warn!(
+                free_bytes,
+                reserve_bytes,
+                "the disk is as full as `storage.reserve` allows: events are refused (507), deliveries and streams go on; \
+                 free some space on it, or lower `retention`"
+            );
+        } else if !is_full && std::mem::take(&mut seen.is_told) {
+            tracing::info!(free_bytes, reserve_bytes, "the disk has room again: events are taken");
+        }
     }
-}
-
-/// The bytes to leave free on a disk of this size.
-fn reserve(configured: Option<u64>, disk_bytes: u64) -> u64 {
-    configured.unwrap_or_else(|| RESERVE_BYTES_MIN.max(disk_bytes / 100 * RESERVE_PERCENT))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const MIB: u64 = 1024 * 1024;
-
-    #[test]
-    fn the_reserve_is_a_part_of_a_large_disk_and_never_tiny() {
-        assert_eq!(reserve(None, 100_000 * MIB), 5_000 * MIB);
-        assert_eq!(reserve(None, 1_000 * MIB), 256 * MIB);
-        assert_eq!(reserve(Some(7), 100_000 * MIB), 7);
-    }
-
     #[test]
     fn a_disk_below_its_reserve_takes_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("any.db");
-        assert_eq!(Space::new(&path, Some(u64::MAX)).admit(1).unwrap_err().kind, StorageErrorKind::Full);
-        assert!(Space::new(&path, Some(0)).admit(1).is_ok());
+        let refused = Space::new(&path, Reserve::Bytes(u64::MAX)).admit(1).unwrap_err();
+        assert_eq!(refused.kind, StorageErrorKind::Full);
+        assert_eq!(refused.room().unwrap().reserve_bytes, u64::MAX);
+        assert!(Space::new(&path, Reserve::Bytes(0)).admit(1).is_ok());
     }
 
     #[test]
     fn what_retention_freed_inside_the_file_counts_as_room() {
         let dir = tempfile::tempdir().unwrap();
-        let space = Space::new(&dir.path().join("any.db"), Some(u64::MAX));
+        let space = Space::new(&dir.path().join("any.db"), Reserve::Bytes(u64::MAX));
         space.set_reusable(u64::MAX);
         space.admit(ASK_EVERY_BYTES).unwrap();
         space.set_reusable(0);
@@ -159,7 +169,7 @@ mod tests {
     #[test]
     fn intake_stays_shut_until_the_ballast_is_back() {
         let dir = tempfile::tempdir().unwrap();
-        let space = Space::new(&dir.path().join("any.db"), Some(0));
+        let space = Space::new(&dir.path().join("any.db"), Reserve::Bytes(0));
         let ballast = dir.path().join("any.db.ballast");
         assert_eq!(ballast.metadata().unwrap().len(), BALLAST_BYTES);
         assert!(space.drop_ballast());

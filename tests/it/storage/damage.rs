@@ -211,7 +211,7 @@ async fn a_reached_reserve_stops_intake_and_nothing_else() {
     let store = open("sqlite", &path).await;
     append(&store, vec![page(1, 3, 1), page(4, 3, 1)]).await;
     store.close().await;
-    let full = open_with(StorageSettings { reserve_bytes: Some(u64::MAX), ..settings(&path) }).await;
+    let full = open_with(StorageSettings { reserve: hookcast::storage::Reserve::Bytes(u64::MAX), ..settings(&path) }).await;
     let refused = Append { pages: vec![page(7, 1, 1)], expected_head: Seq(6), ..Append::default() };
     assert_eq!(full.log.append(refused).await.unwrap_err().kind, Full);
     assert_eq!(full.log.writable().await.unwrap_err().kind, Full);
