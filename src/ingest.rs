@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::clock::Clock;
-use crate::model::source::SourceGap;
+use crate::model::source::{OnReusedId, SourceGap};
 use crate::model::{NewEvent, ResumeToken, Seq};
 use crate::storage::{EventLog, Room, StorageError, StorageErrorKind};
 use crate::tail::Tail;
@@ -41,6 +41,22 @@ pub struct Placed {
     pub seq: Seq,
     /// Whether it had been stored before.
     pub duplicate: bool,
+    /// The newest other event that bore its id, when it is one of a source and not that one over again.
+    pub other: Option<Seq>,
+}
+
+impl Placed {
+    /// A new event.
+    #[must_use]
+    pub fn new(seq: Seq) -> Self {
+        Self { seq, duplicate: false, other: None }
+    }
+
+    /// A repeat of the event there.
+    #[must_use]
+    pub fn repeat(seq: Seq) -> Self {
+        Self { seq, duplicate: true, other: None }
+    }
 }
 
 /// Why nothing of a request was taken.
@@ -77,13 +93,26 @@ pub struct FromSource {
     pub resume: Option<(String, ResumeToken)>,
     /// A stretch that it missed before them.
     pub gap: Option<SourceGap>,
+    /// What becomes of another event with a known id.
+    pub on_reused_id: OnReusedId,
+    /// Ids of events up to there were another upstream's.
+    pub ids_after: Seq,
+}
+
+/// Who is asked, and how, whether an event was there before.
+enum Bringer {
+    /// A publisher: other bytes under a known id refuse the whole request.
+    Publisher,
+    /// A sender of webhooks, who builds the bytes anew for each try: a known id is a repeat, whatever they are.
+    Sender,
+    /// An upstream, which has nobody to be answered: what is like the newest event with its id is a repeat.
+    Upstream(FromSource),
 }
 
 /// What waits for the leader.
 struct Item {
     offer: Arc<Offer>,
-    /// Present for sources: an event with known key and other bytes is left out instead of refusing the request.
-    source: Option<FromSource>,
+    bringer: Bringer,
     reply: oneshot::Sender<Result<Vec<Placed>, IngestError>>,
     /// Given back when the item is done.
     _room: tokio::sync::OwnedSemaphorePermit,
@@ -152,10 +181,10 @@ impl Ingest {
     /// A dropped future may or may not have stored the events.
     pub async fn publish_offer(&self, offer: Arc<Offer>) -> Result<Vec<Placed>, IngestError> {
         let room = Arc::clone(&self.room).try_acquire_many_owned(permits(&offer)).map_err(|_| IngestError::Busy)?;
-        self.submit(offer, None, room).await
+        self.submit(offer, Bringer::Publisher, room).await
     }
 
-    /// As [`Ingest::publish_offer`], for what a source was sent: an event with a known key is a repeat whatever its bytes, since
+    /// As [`Ingest::publish_offer`], for what a sender of webhooks sent: an event with a known key is a repeat whatever its bytes, since
     /// who sends it again would go on sending it.
     ///
     /// # Errors
@@ -165,20 +194,18 @@ impl Ingest {
     /// A dropped future may or may not have stored the events.
     pub async fn publish_sent(&self, offer: Arc<Offer>) -> Result<Vec<Placed>, IngestError> {
         let room = Arc::clone(&self.room).try_acquire_many_owned(permits(&offer)).map_err(|_| IngestError::Busy)?;
-        self.submit(offer, Some(FromSource::default()), room).await
+        self.submit(offer, Bringer::Sender, room).await
     }
 
     /// Stores events of a source with its position; waits while the queue is full, and as long as storage refuses.
     ///
     /// # Errors
     /// `Unavailable` when the relay is stopping.
-    pub async fn publish_from_source(&self, events: Vec<NewEvent>, from: FromSource) -> Result<Vec<Placed>, IngestError> {
+    pub async fn publish_from_source(&self, offer: Arc<Offer>, from: FromSource) -> Result<Vec<Placed>, IngestError> {
         const AGAIN: Duration = Duration::from_secs(1);
-        let offer = Arc::new(Offer::of(&events));
-        drop(events);
         loop {
             let room = Arc::clone(&self.room).acquire_many_owned(permits(&offer)).await.map_err(|_| IngestError::Unavailable)?;
-            match self.submit(Arc::clone(&offer), Some(from.clone()), room).await {
+            match self.submit(Arc::clone(&offer), Bringer::Upstream(from.clone()), room).await {
                 Err(IngestError::Full(_) | IngestError::Unavailable) if !self.queue.is_closed() => {
                     tokio::time::sleep(AGAIN).await;
                 }
@@ -190,11 +217,11 @@ impl Ingest {
     async fn submit(
         &self,
         offer: Arc<Offer>,
-        source: Option<FromSource>,
+        bringer: Bringer,
         room: tokio::sync::OwnedSemaphorePermit,
     ) -> Result<Vec<Placed>, IngestError> {
         let (reply, answer) = oneshot::channel();
-        let item = Item { offer, source, reply, _room: room };
+        let item = Item { offer, bringer, reply, _room: room };
         self.queue.send(item).await.map_err(|_| IngestError::Unavailable)?;
         answer.await.map_err(|_| IngestError::Unavailable)?
     }

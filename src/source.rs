@@ -170,6 +170,17 @@ pub struct Said {
     pub purge: Option<String>,
 }
 
+/// What became of a batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// Events stored.
+    pub events: usize,
+    /// Repeats, not stored again.
+    pub repeats: usize,
+    /// Other events under a known id, stored or left out as the source says.
+    pub reused_ids: usize,
+}
+
 /// Why events were not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EmitError {
@@ -185,7 +196,7 @@ pub trait Emitter: Send + Sync {
     ///
     /// # Errors
     /// [`EmitError::ShuttingDown`]: the batch is not stored and the source stops.
-    async fn emit(&self, source: &str, batch: Vec<Emission>) -> Result<(), EmitError>;
+    async fn emit(&self, spec: &SourceSpec, batch: Vec<Emission>) -> Result<Taken, EmitError>;
 
     /// Takes note of a stretch that was missed for good; `at_seq` is for the emitter to fill.
     async fn gap(&self, spec: &SourceSpec, gap: SourceGap);

@@ -1,6 +1,8 @@
 //! Sources joined with intake, storage and the edge.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -8,18 +10,18 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{AppError, Ground};
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::delivery::notice::Notice;
 use crate::follow::Follow;
 use crate::http::ports::{SourceControl, SourceStatus};
-use crate::ingest::{FromSource, Ingest};
+use crate::ingest::{FromSource, Ingest, Offer, Placed};
 use crate::model::event::DataForm;
 use crate::model::source::{SourceGap, SourceRecord, SourceSpec};
 use crate::model::{NewEvent, ResumeToken, Seq, Topic};
 use crate::registry::SourceRegistry;
 use crate::source::Sources;
 use crate::source::webhook::Door;
-use crate::source::{Emission, EmitError, Emitter, ReconnectSettings, SOURCES, Said, SourceContext, Turn};
+use crate::source::{Emission, EmitError, Emitter, ReconnectSettings, SOURCES, Said, SourceContext, Taken, Turn};
 use crate::storage::{Catalog, StorageError};
 
 /// Where the relay's own events go.
@@ -27,6 +29,8 @@ const NOTICE_TOPIC: &str = "hookcast.ops";
 
 /// Type of the event that tells of a gap of its source.
 const GAP_TYPE: &str = "hookcast.source.gap";
+/// Shortest distance of two notices that one source gave an id away again.
+const REUSED_TOLD_EVERY: Duration = Duration::from_mins(1);
 
 /// Names of the protocols that sources may have.
 pub(super) fn protocols() -> &'static [&'static str] {
@@ -45,7 +49,13 @@ pub(super) async fn start(
     let newest = ground.follow.get(ground.follow.head()).await?;
     let context = SourceContext {
         client: Arc::new(ground.fetcher()),
-        emitter: Arc::new(Intake { ingest, follow: ground.follow.clone(), notices }),
+        emitter: Arc::new(Intake {
+            ingest,
+            follow: ground.follow.clone(),
+            notices,
+            clock: Arc::clone(&ground.clock),
+            told_reused: Mutex::default(),
+        }),
         clock: Arc::clone(&ground.clock),
         reconnect: ReconnectSettings::default(),
         away_since: newest.map(|event| event.arrived_at()),
@@ -71,14 +81,54 @@ struct Intake {
     ingest: Ingest,
     follow: Follow,
     notices: mpsc::Sender<Notice>,
+    clock: Arc<dyn Clock>,
+    /// When it was said last of a source that it gave an id away again; only what still keeps the next word back.
+    told_reused: Mutex<BTreeMap<String, Timestamp>>,
 }
 
 impl Intake {
+    /// Whether it may be said now that a source gave an id away again.
+    fn may_tell_reused(&self, source: &str) -> bool {
+        let now = self.clock.now();
+        let mut told = self.told_reused.lock().unwrap_or_else(PoisonError::into_inner);
+        // Also a word from what is the future now, after a clock that was set back, keeps nothing back.
+        told.retain(|_, at| *at <= now && now.since(*at) < REUSED_TOLD_EVERY);
+        if told.contains_key(source) {
+            return false;
+        }
+        told.insert(source.to_owned(), now);
+        true
+    }
+
     /// Says something of a source; nobody waits for that.
     fn say(&self, notice: Notice) {
         if self.notices.try_send(notice).is_err() {
             metrics::counter!("hookcast_notices_left_out_total").increment(1);
         }
+    }
+
+    /// Counts what became of a batch, and says it when an id was given away again.
+    fn took(&self, source: &str, placed: &[Placed], offer: &Offer) -> Taken {
+        let count = |is: fn(&&Placed) -> bool| placed.iter().filter(is).count();
+        let taken = Taken {
+            events: count(|placed| !placed.duplicate),
+            repeats: count(|placed| placed.duplicate && placed.other.is_none()),
+            reused_ids: count(|placed| placed.other.is_some()),
+        };
+        for (kind, count) in [("repeats", taken.repeats), ("reused_ids", taken.reused_ids)] {
+            if count > 0 {
+                metrics::counter!("hookcast_source_ids_known_total", "kind" => kind).increment(count as u64);
+            }
+        }
+        let reused = placed.iter().zip(offer.ids()).find_map(|(placed, id)| Some((placed, id, placed.other?)));
+        if let Some((placed, id, earlier)) = reused
+            && self.may_tell_reused(source)
+        {
+            let seq = (!placed.duplicate).then_some(placed.seq);
+            tracing::warn!(source.name = source, id, %earlier, "the upstream gave another event the id of one that was there");
+            self.say(Notice::source_id_reused(source, id, seq, earlier));
+        }
+        taken
     }
 }
 
@@ -98,11 +148,14 @@ impl Intake {
 
 #[async_trait]
 impl Emitter for Intake {
-    async fn emit(&self, source: &str, batch: Vec<Emission>) -> Result<(), EmitError> {
-        let resume = batch.iter().rev().find_map(|emission| emission.resume.clone()).map(|token| (source.to_owned(), token));
-        let events = batch.into_iter().map(|emission| emission.event).collect();
-        let stored = self.ingest.publish_from_source(events, FromSource { resume, gap: None }).await;
-        stored.map(|_| ()).map_err(|_| EmitError::ShuttingDown)
+    async fn emit(&self, spec: &SourceSpec, batch: Vec<Emission>) -> Result<Taken, EmitError> {
+        let resume = batch.iter().rev().find_map(|emission| emission.resume.clone()).map(|token| (spec.name.clone(), token));
+        let events: Vec<NewEvent> = batch.into_iter().map(|emission| emission.event).collect();
+        let from = FromSource { resume, on_reused_id: spec.settings.on_reused_id, ..FromSource::default() };
+        let offer = Arc::new(Offer::of_source(&events));
+        drop(events);
+        let placed = self.ingest.publish_from_source(Arc::clone(&offer), from).await.map_err(|_| EmitError::ShuttingDown)?;
+        Ok(self.took(&spec.name, &placed, &offer))
     }
 
     async fn gap(&self, spec: &SourceSpec, gap: SourceGap) {
@@ -111,14 +164,19 @@ impl Emitter for Intake {
         let gap = SourceGap { at_seq: self.follow.head(), ..gap };
         self.say(Notice::source_gap(&gap));
         let event = gap_event(spec, &gap);
-        if let Err(error) = self.ingest.publish_from_source(vec![event], FromSource { resume: None, gap: Some(gap) }).await {
+        if let Err(error) = self
+            .ingest
+            .publish_from_source(Arc::new(Offer::of_source(&[event])), FromSource { gap: Some(gap), ..FromSource::default() })
+            .await
+        {
             tracing::error!(%error, "a gap could not be stored");
         }
     }
 
     async fn moved(&self, source: &str, position: ResumeToken) {
         let resume = Some((source.to_owned(), position));
-        if let Err(error) = self.ingest.publish_from_source(Vec::new(), FromSource { resume, gap: None }).await {
+        let from = FromSource { resume, ..FromSource::default() };
+        if let Err(error) = self.ingest.publish_from_source(Arc::default(), from).await {
             tracing::warn!(source.name = source, %error, "the position of a source could not be stored");
         }
     }
@@ -216,6 +274,8 @@ impl SourceControl for Control {
             last_event_at: status.last_event_at,
             resume_token: status.resume_token.clone(),
             events: status.events,
+            repeats: status.repeats,
+            reused_ids: status.reused_ids,
             bytes: status.bytes,
             skipped: status
                 .skipped()

@@ -81,6 +81,12 @@ impl Notice {
         Self::of_source("source.cursor_went_back", source, json!({ "from": from, "to": to }))
     }
 
+    /// An upstream gave another event the id of one that was there; `seq` is where it stands now, if it was kept.
+    #[must_use]
+    pub fn source_id_reused(source: &str, id: &str, seq: Option<Seq>, earlier: Seq) -> Self {
+        Self::of_source("source.id_reused", source, json!({ "id": id, "seq": seq, "earlier_seq": earlier }))
+    }
+
     /// What an upstream said about its stream, and the position of the event that it had purged.
     #[must_use]
     pub fn source_said(kind: &'static str, source: &str, said: &Value, purged: Option<Seq>) -> Self {

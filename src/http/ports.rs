@@ -218,6 +218,10 @@ pub struct SourceStatus {
     pub resume_token: Option<ResumeToken>,
     /// Events taken.
     pub events: u64,
+    /// Repeats of events, not stored again.
+    pub repeats: u64,
+    /// Other events under the id of one that was there.
+    pub reused_ids: u64,
     /// Their data bytes.
     pub bytes: u64,
     /// Records left out, by reason.

@@ -181,6 +181,8 @@ pub(super) fn source(record: &SourceRecord, status: Option<&SourceStatus>, gaps:
     value["resume_token"] = json!(status.resume_token);
     value["counts"] = json!({
         "events": status.events,
+        "repeats": status.repeats,
+        "reused_ids": status.reused_ids,
         "bytes": status.bytes,
         "skipped": status.skipped,
         "reconnects": status.reconnects,

@@ -135,6 +135,8 @@ async fn take(state: Data<HttpState>, request: HttpRequest, payload: Payload) ->
     let is_new = placed.first().is_some_and(|placed| !placed.duplicate);
     if is_new {
         door.stored(now);
+    } else {
+        door.repeated(now);
     }
     let answer = if is_new { r#"{"accepted":1,"duplicates":0}"# } else { r#"{"accepted":0,"duplicates":1}"# };
     Ok(HttpResponse::Ok().insert_header((header::CONTENT_TYPE, "application/json")).body(answer))

@@ -1,23 +1,27 @@
 //! Which events were there before: fingerprints of (topic, source, id) in a bounded ring with an index.
 //!
-//! Only events whose id the publisher gave are noted. What a commit adds can be undone when it fails. The ring is stored in
+//! Only events whose id the publisher gave are noted. Of several with one key, the newest is the one that is known. What a commit adds can be undone when it fails. The ring is stored in
 //! chunks with the events, so that a start reads those and the little of the log that is newer, never the whole log.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use hashbrown::HashTable;
-use sha2::{Digest, Sha256};
+use hashbrown::hash_table::{Entry as Slot, HashTable};
 
 use crate::clock::Timestamp;
-use crate::model::{NewEvent, Seq};
+use crate::model::Seq;
 use crate::storage::{EventLog, FingerprintChunk, StorageError};
+
+mod entry;
+
+pub use entry::Fingerprint;
+pub(super) use entry::id_behind;
+use entry::{Entry, key_of};
 
 /// A chunk is stored once it holds this many fingerprints,
 pub const CHUNK_ENTRIES: usize = 4096;
 /// or once this many positions went by since the last, so that the rest of the log to be read at a start stays short.
 pub const CHUNK_POSITIONS: u64 = 16_384;
-const ENTRY_BYTES: usize = 40;
 
 /// How long and how many keys are remembered.
 #[derive(Clone, Copy, Debug)]
@@ -39,35 +43,6 @@ pub enum Verdict {
     Mismatch(Seq),
 }
 
-/// What tells one event from another: its key, and its bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fingerprint {
-    key: u128,
-    body: u64,
-}
-
-impl Fingerprint {
-    /// The fingerprint of an event whose publisher gave the id; others are never repeats.
-    #[must_use]
-    pub fn of(event: &NewEvent) -> Option<Self> {
-        event.own_id.then(|| Self { key: key_of(event.topic.as_str(), &event.source, &event.id), body: body_of(&event.data) })
-    }
-
-    /// What stands for topic, source and id.
-    #[must_use]
-    pub fn key(self) -> u128 {
-        self.key
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Entry {
-    key: u128,
-    seq: Seq,
-    body: u64,
-    at_ms: i64,
-}
-
 /// The keys of the newest events.
 #[derive(Debug)]
 pub struct Known {
@@ -81,12 +56,16 @@ pub struct Known {
     stored_to: Seq,
     /// State before the commit in progress.
     before: Before,
+    /// Whether something of it can be known after a restart only if it is stored as a fingerprint.
+    is_urgent: bool,
     head: Seq,
     now: Timestamp,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Before {
+    /// Entries that were the newest of their keys.
+    newest: Vec<u64>,
     entries: u64,
     stored_entries: u64,
     stored_to: Seq,
@@ -103,6 +82,7 @@ impl Known {
             stored_entries: 0,
             stored_to: head,
             before: Before::default(),
+            is_urgent: false,
             head,
             now: Timestamp(0),
         }
@@ -117,7 +97,9 @@ impl Known {
         {
             self.forget_oldest();
         }
+        self.is_urgent = false;
         self.before = Before {
+            newest: Vec::new(),
             entries: self.left + self.ring.len() as u64,
             stored_entries: self.stored_entries,
             stored_to: self.stored_to,
@@ -128,10 +110,16 @@ impl Known {
     /// What is known of this event's key, the commit in progress included.
     #[must_use]
     pub fn look_up(&self, fingerprint: Option<Fingerprint>) -> Verdict {
-        let Some(Fingerprint { key, body }) = fingerprint else { return Verdict::New };
-        match self.find(key) {
+        self.look_up_behind(fingerprint, Seq::ZERO)
+    }
+
+    /// The same, but of events up to `after` nothing is known.
+    #[must_use]
+    pub fn look_up_behind(&self, fingerprint: Option<Fingerprint>, after: Seq) -> Verdict {
+        let Some(fingerprint) = fingerprint else { return Verdict::New };
+        match self.find(fingerprint.key()).filter(|entry| entry.seq > after) {
             None => Verdict::New,
-            Some(entry) if entry.body == body => Verdict::Repeat(entry.seq),
+            Some(entry) if entry.is_like(fingerprint) => Verdict::Repeat(entry.seq),
             Some(entry) => Verdict::Mismatch(entry.seq),
         }
     }
@@ -145,25 +133,27 @@ impl Known {
     /// Notes an event that goes into the commit.
     pub fn note(&mut self, fingerprint: Option<Fingerprint>, seq: Seq, arrived_at: Timestamp) {
         self.head = seq;
-        if let Some(Fingerprint { key, body }) = fingerprint {
-            self.insert(Entry { key, seq, body, at_ms: arrived_at.0 });
+        if let Some(fingerprint) = fingerprint {
+            self.insert(Entry::new(fingerprint, seq, arrived_at));
         }
+    }
+
+    /// Notes an event that goes into the commit under another id than it came with: it is known by both. `is_cut` = the log
+    /// does not tell the one that it came with.
+    pub fn note_renamed(&mut self, came: Fingerprint, stored: Fingerprint, seq: Seq, arrived_at: Timestamp, is_cut: bool) {
+        self.note(Some(came), seq, arrived_at);
+        self.note(Some(stored), seq, arrived_at);
+        self.is_urgent |= is_cut;
     }
 
     /// The chunk that this commit fills, to be stored with it.
     pub fn full_chunk(&mut self) -> Option<FingerprintChunk> {
         let unstored = (self.left + self.ring.len() as u64).saturating_sub(self.stored_entries);
-        if unstored < CHUNK_ENTRIES as u64 && self.head.0 - self.stored_to.0 < CHUNK_POSITIONS {
+        if !self.is_urgent && unstored < CHUNK_ENTRIES as u64 && self.head.0 - self.stored_to.0 < CHUNK_POSITIONS {
             return None;
         }
         let skip = usize::try_from(self.stored_entries.saturating_sub(self.left)).unwrap_or(usize::MAX);
-        let mut bytes = Vec::new();
-        for entry in self.ring.iter().skip(skip) {
-            bytes.extend_from_slice(&entry.key.to_le_bytes());
-            bytes.extend_from_slice(&entry.seq.0.to_le_bytes());
-            bytes.extend_from_slice(&entry.body.to_le_bytes());
-            bytes.extend_from_slice(&entry.at_ms.to_le_bytes());
-        }
+        let bytes = entry::encode(self.ring.iter().skip(skip));
         let chunk = FingerprintChunk { first: self.stored_to.next(), last: self.head, last_at: self.now, bytes };
         self.stored_entries = self.left + self.ring.len() as u64;
         self.stored_to = self.head;
@@ -182,6 +172,12 @@ impl Known {
             let number = self.left + self.ring.len() as u64;
             if let Ok(slot) = self.index.find_entry(hash_of(entry.key), |other| *other == number) {
                 slot.remove();
+            }
+        }
+        for number in std::mem::take(&mut self.before.newest) {
+            let Some(key) = self.entry(number).map(|entry| entry.key) else { continue };
+            if let Slot::Vacant(free) = slot(&mut self.index, &self.ring, self.left, key) {
+                free.insert(number);
             }
         }
         self.stored_entries = self.before.stored_entries;
@@ -213,18 +209,23 @@ impl Known {
     }
 
     fn entry(&self, number: u64) -> Option<&Entry> {
-        self.ring.get(usize::try_from(number.checked_sub(self.left)?).ok()?)
+        at(&self.ring, self.left, number)
     }
 
+    /// Adds an entry, the newest of its key from now on.
     fn insert(&mut self, entry: Entry) {
         let number = self.left + self.ring.len() as u64;
+        match slot(&mut self.index, &self.ring, self.left, entry.key) {
+            Slot::Occupied(mut newest) => {
+                let before = std::mem::replace(newest.get_mut(), number);
+                // One that this very commit brought would go with it.
+                if before < self.before.entries {
+                    self.before.newest.push(before);
+                }
+            }
+            Slot::Vacant(free) => drop(free.insert(number)),
+        }
         self.ring.push_back(entry);
-        let (ring, left) = (&self.ring, self.left);
-        let rehash = |number: &u64| {
-            let index = usize::try_from(number.saturating_sub(left)).unwrap_or(usize::MAX);
-            ring.get(index).map_or(0, |entry| hash_of(entry.key))
-        };
-        self.index.insert_unique(hash_of(entry.key), number, rehash);
     }
 
     fn forget_oldest(&mut self) {
@@ -248,11 +249,7 @@ pub async fn load(log: &dyn EventLog, settings: DedupeSettings, now: Timestamp) 
     let mut known = Known::new(settings, bounds.first.prev());
     let oldest = now.minus(settings.max_age);
     for chunk in log.fingerprints().await? {
-        for bytes in chunk.bytes.chunks_exact(ENTRY_BYTES) {
-            if let Some(entry) = decode(bytes).filter(|entry| entry.at_ms >= oldest.0) {
-                known.insert(entry);
-            }
-        }
+        entry::decode(&chunk.bytes).filter(|entry| entry.at_ms >= oldest.0).for_each(|entry| known.insert(entry));
         known.begin(now);
         known.stored_to = known.stored_to.max(chunk.last);
     }
@@ -264,8 +261,12 @@ pub async fn load(log: &dyn EventLog, settings: DedupeSettings, now: Timestamp) 
         for event in pages.iter().flat_map(|page| page.events_after(known.head)).collect::<Vec<_>>() {
             let fields = event.fields();
             if fields.own_id && event.arrived_at() >= oldest {
-                let key = key_of(event.topic().as_str(), fields.source, fields.id);
-                known.insert(Entry { key, seq: event.seq(), body: body_of(fields.data), at_ms: event.arrived_at().0 });
+                let (topic, seq, at) = (event.topic().as_str(), event.seq(), event.arrived_at());
+                let logged = Fingerprint::of_logged(topic, &fields);
+                if let Some(came_with) = entry::id_before(fields.id, seq) {
+                    known.insert(Entry::new(logged.under(topic, fields.source, came_with), seq, at));
+                }
+                known.insert(Entry::new(logged, seq, at));
             }
         }
         known.head = last;
@@ -275,27 +276,14 @@ pub async fn load(log: &dyn EventLog, settings: DedupeSettings, now: Timestamp) 
     Ok(known)
 }
 
-fn decode(bytes: &[u8]) -> Option<Entry> {
-    Some(Entry {
-        key: u128::from_le_bytes(bytes.get(..16)?.try_into().ok()?),
-        seq: Seq(u64::from_le_bytes(bytes.get(16..24)?.try_into().ok()?)),
-        body: u64::from_le_bytes(bytes.get(24..32)?.try_into().ok()?),
-        at_ms: i64::from_le_bytes(bytes.get(32..40)?.try_into().ok()?),
-    })
+fn at(ring: &VecDeque<Entry>, left: u64, number: u64) -> Option<&Entry> {
+    ring.get(usize::try_from(number.checked_sub(left)?).ok()?)
 }
 
-/// 128 bits of SHA-256: nobody can make two keys collide on purpose.
-fn key_of(topic: &str, source: &str, id: &str) -> u128 {
-    let mut hash = Sha256::new();
-    for part in [topic, source, id] {
-        hash.update(part.as_bytes());
-        hash.update([0]);
-    }
-    u128::from_le_bytes(hash.finalize()[..16].try_into().expect("invariant: SHA-256 has 32 bytes"))
-}
-
-fn body_of(data: &[u8]) -> u64 {
-    u64::from_le_bytes(Sha256::digest(data)[..8].try_into().expect("invariant: SHA-256 has 32 bytes"))
+/// Where the number of the newest entry of a key stands, or would.
+fn slot<'a>(index: &'a mut HashTable<u64>, ring: &VecDeque<Entry>, left: u64, key: u128) -> Slot<'a, u64> {
+    let is_key = |number: &u64| at(ring, left, *number).is_some_and(|entry| entry.key == key);
+    index.entry(hash_of(key), is_key, |number| at(ring, left, *number).map_or(0, |entry| hash_of(entry.key)))
 }
 
 #[allow(clippy::cast_possible_truncation, reason = "the lower half of a uniform number is uniform")]

@@ -4,11 +4,13 @@ use std::future::poll_fn;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::BytesMut;
 use tokio::sync::{mpsc, oneshot};
 
-use super::dedupe::{Fingerprint, Known, Verdict};
-use super::{COMMIT_BYTES_SOFT_MAX, COMMIT_EVENTS_MAX, IngestError, Item, Placed};
+use super::dedupe::{Fingerprint, Known, Verdict, id_behind};
+use super::{Bringer, COMMIT_BYTES_SOFT_MAX, COMMIT_EVENTS_MAX, IngestError, Item, Placed};
 use crate::clock::Clock;
+use crate::model::source::OnReusedId;
 use crate::model::{Page, PageBuilder, Record, Seq};
 use crate::storage::{Append, EventLog, FingerprintChunk, StorageError};
 use crate::tail::Tail;
@@ -142,8 +144,8 @@ impl Drafting {
 
     /// Puts one request into the draft, or refuses it whole.
     fn take(&mut self, draft: &mut Draft, item: Item) {
-        let Item { offer, source, reply, _room: room } = item;
-        if source.is_none()
+        let Item { offer, bringer, reply, _room: room } = item;
+        if matches!(bringer, Bringer::Publisher)
             && let Some(index) = self.mismatch(offer.fingerprints())
         {
             let _ = reply.send(Err(IngestError::Mismatch { index }));
@@ -151,20 +153,38 @@ impl Drafting {
         }
         let mut placed = Vec::with_capacity(offer.len());
         for (record, fingerprint) in offer.events() {
-            placed.push(match self.known.look_up(fingerprint) {
-                Verdict::New => {
+            let (ids_after, on_reused) = match &bringer {
+                Bringer::Upstream(from) => (from.ids_after, Some(from.on_reused_id)),
+                Bringer::Publisher | Bringer::Sender => (Seq::ZERO, None),
+            };
+            placed.push(match (self.known.look_up_behind(fingerprint, ids_after), on_reused, fingerprint) {
+                (Verdict::New, ..) => {
                     let seq = draft.push(&mut self.open, record);
                     self.known.note(fingerprint, seq, record.arrived_at());
-                    Placed { seq, duplicate: false }
+                    Placed::new(seq)
                 }
-                Verdict::Repeat(seq) | Verdict::Mismatch(seq) => Placed { seq, duplicate: true },
+                (Verdict::Mismatch(earlier), Some(OnReusedId::Keep), Some(came)) => {
+                    Placed { other: Some(earlier), ..Placed::new(self.rename(draft, record, came)) }
+                }
+                (Verdict::Mismatch(earlier), Some(_), _) => Placed { other: Some(earlier), ..Placed::repeat(earlier) },
+                (Verdict::Repeat(seq) | Verdict::Mismatch(seq), ..) => Placed::repeat(seq),
             });
         }
-        if let Some(source) = source {
+        if let Bringer::Upstream(source) = bringer {
             draft.append.resume_tokens.extend(source.resume);
             draft.append.gaps.extend(source.gap);
         }
         draft.waiting.push((reply, placed, room));
+    }
+
+    /// Puts an event into the draft whose id another one bears; gives its position, which makes its id one of its own.
+    fn rename(&mut self, draft: &mut Draft, record: Record<'_>, came: Fingerprint) -> Seq {
+        let (id, is_cut) = id_behind(record.id(), draft.head.next());
+        let mut room = BytesMut::new();
+        let seq = draft.push(&mut self.open, record.under(&id, &mut room));
+        let stored = came.under(record.topic().as_str(), record.source(), &id);
+        self.known.note_renamed(came, stored, seq, record.arrived_at(), is_cut);
+        seq
     }
 
     /// The first event whose key is known, from before or from this very request, with other bytes.

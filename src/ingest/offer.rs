@@ -30,9 +30,23 @@ impl Offer {
         offer
     }
 
+    /// These events of a source, each of which passed [`NewEvent::check`].
+    #[must_use]
+    pub fn of_source(events: &[NewEvent]) -> Self {
+        let data_bytes = events.iter().map(|event| event.data.len()).sum();
+        let mut offer = Self::with_capacity(events.len(), data_bytes);
+        for event in events {
+            offer.add(event, Fingerprint::of_sourced(event));
+        }
+        offer
+    }
+
     /// Adds an event that passed [`NewEvent::check`].
     pub fn push(&mut self, event: &NewEvent) {
-        let fingerprint = Fingerprint::of(event);
+        self.add(event, Fingerprint::of(event));
+    }
+
+    fn add(&mut self, event: &NewEvent, fingerprint: Option<Fingerprint>) {
         if fingerprint.is_some() || !self.fingerprints.is_empty() {
             self.fingerprints.resize(self.records.len(), None);
             self.fingerprints.push(fingerprint);

@@ -46,6 +46,34 @@ impl fmt::Display for ResumeToken {
     }
 }
 
+/// What becomes of an event whose id another event of its source bears.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnReusedId {
+    /// It is stored, its position behind its id.
+    #[default]
+    Keep,
+    /// It is left out and counted.
+    Drop,
+}
+
+impl OnReusedId {
+    /// Every word.
+    pub const WORDS: [&str; 2] = ["keep", "drop"];
+
+    /// The word of definitions.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        Self::WORDS[self as usize]
+    }
+
+    /// Of its word.
+    #[must_use]
+    pub fn of_word(word: &str) -> Option<Self> {
+        [Self::Keep, Self::Drop].into_iter().find(|known| known.word() == word)
+    }
+}
+
 /// How records of a source become events and how long silence may last.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceSettings {
@@ -68,6 +96,9 @@ pub struct SourceSettings {
     pub idle_timeout: Duration,
     /// Longest record in bytes; a longer one is skipped.
     pub max_event_bytes: u64,
+    /// What becomes of another event with a known id.
+    #[serde(default)]
+    pub on_reused_id: OnReusedId,
     /// What only its protocol has.
     #[serde(default)]
     pub own: OwnSettings,
@@ -88,6 +119,7 @@ impl Default for SourceSettings {
             body: None,
             idle_timeout: Duration::from_secs(90),
             max_event_bytes: 1024 * 1024,
+            on_reused_id: OnReusedId::Keep,
             own: OwnSettings::None,
             access: Access::default(),
         }

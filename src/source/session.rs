@@ -18,7 +18,7 @@ use super::reconnect::{Ending, EndingClass, Next, Reconnect};
 use super::record::{EventMapper, Record};
 use super::status::{SkippedSample, StatusCell};
 use super::watch::Turn;
-use super::{BATCH_BYTES_SOFT_MAX, BATCH_EVENTS_MAX, Emission, EmitError, Said, SourceContext};
+use super::{BATCH_BYTES_SOFT_MAX, BATCH_EVENTS_MAX, Emission, EmitError, Said, SourceContext, Taken};
 use crate::clock::Timestamp;
 use crate::codec::SkipReason;
 use crate::model::source::{SourceGap, SourceSpec};
@@ -29,7 +29,7 @@ mod asking;
 /// Chunks that go into one batch without waiting for them.
 const READY_CHUNKS_MAX: u32 = 64;
 
-type Storing = Pin<Box<dyn Future<Output = Result<(), EmitError>> + Send>>;
+type Storing = Pin<Box<dyn Future<Output = Result<Taken, EmitError>> + Send>>;
 
 /// A batch that is being stored.
 struct UnderWay {
@@ -265,7 +265,7 @@ impl Session {
         let batch = std::mem::replace(&mut self.batch, Vec::with_capacity(events));
         self.batch_bytes = 0;
         let (emitter, spec) = (Arc::clone(&self.context.emitter), Arc::clone(&self.spec));
-        let mut stored: Storing = Box::pin(async move { emitter.emit(&spec.name, batch).await });
+        let mut stored: Storing = Box::pin(async move { emitter.emit(&spec, batch).await });
         // Asked once, so that it stands in the queue; whoever waits for it asks again.
         let early = (&mut stored).now_or_never();
         let under_way =
@@ -298,13 +298,13 @@ impl Session {
         self.settled(&under_way, outcome)
     }
 
-    fn settled(&mut self, under_way: &UnderWay, outcome: Result<(), EmitError>) -> Result<(), Ending> {
-        if outcome.is_err() {
+    fn settled(&mut self, under_way: &UnderWay, outcome: Result<Taken, EmitError>) -> Result<(), Ending> {
+        let Ok(taken) = outcome else {
             self.batch.clear();
             self.position.clone_from(&self.resume);
             return Err(Ending::cancelled());
-        }
-        self.status.handed_on(under_way.events, under_way.arrived_at);
+        };
+        self.status.handed_on(taken, under_way.arrived_at);
         let dropped = self.mapper.take_dropped();
         if dropped > 0 {
             self.status.attributes_dropped(dropped);

@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
+use super::Taken;
 use super::reconnect::{Ending, EndingClass, SourceState};
 use super::watch::{Turn, Watch};
 use crate::clock::Timestamp;
@@ -30,8 +31,12 @@ pub struct SourceStatus {
     pub last_event_at: Option<Timestamp>,
     /// The upstream's position as last handed on.
     pub resume_token: Option<ResumeToken>,
-    /// Events handed on.
+    /// Events stored.
     pub events: u64,
+    /// Repeats of events, not stored again.
+    pub repeats: u64,
+    /// Other events under the id of one that was there.
+    pub reused_ids: u64,
     /// Body bytes read, as they came over the wire.
     pub bytes: u64,
     /// Records left out, in the order of [`SkipReason::ALL`]; see [`SourceStatus::skipped`].
@@ -83,6 +88,8 @@ pub struct SkippedSample {
 #[derive(Debug, Default)]
 pub(super) struct StatusCell {
     events: AtomicU64,
+    repeats: AtomicU64,
+    reused_ids: AtomicU64,
     bytes: AtomicU64,
     skipped: [AtomicU64; SkipReason::ALL.len()],
     attributes_dropped: AtomicU64,
@@ -120,6 +127,8 @@ impl StatusCell {
             last_event_at: rare.last_event_at,
             resume_token: rare.resume_token.clone(),
             events: read(&self.events),
+            repeats: read(&self.repeats),
+            reused_ids: read(&self.reused_ids),
             bytes: read(&self.bytes),
             skipped: std::array::from_fn(|index| read(&self.skipped[index])),
             attributes_dropped: read(&self.attributes_dropped),
@@ -192,8 +201,11 @@ impl StatusCell {
         self.rare().watch.ended(ending, goes_on, now)
     }
 
-    pub(super) fn handed_on(&self, events: usize, at: Timestamp) {
-        self.events.fetch_add(events as u64, Ordering::Relaxed);
+    pub(super) fn handed_on(&self, taken: Taken, at: Timestamp) {
+        let add = |counter: &AtomicU64, count: usize| counter.fetch_add(count as u64, Ordering::Relaxed);
+        add(&self.events, taken.events);
+        add(&self.repeats, taken.repeats);
+        add(&self.reused_ids, taken.reused_ids);
         self.rare().last_event_at = Some(at);
     }
 

@@ -13,7 +13,7 @@ use subtle::ConstantTimeEq as _;
 use super::reconnect::{Ending, EndingClass};
 use super::record::{EventMapper, Record};
 use super::status::{SkippedSample, StatusCell};
-use super::{Protocol, Session, SettingsError, Source, record_bytes_max, runner};
+use super::{Protocol, Session, SettingsError, Source, Taken, record_bytes_max, runner};
 use crate::clock::Timestamp;
 use crate::codec::SkipReason;
 use crate::codec::cloudevents::Attributes;
@@ -201,7 +201,12 @@ impl Door {
 
     /// Counts an event that is durable.
     pub fn stored(&self, at: Timestamp) {
-        self.status.handed_on(1, at);
+        self.status.handed_on(Taken { events: 1, ..Taken::default() }, at);
+    }
+
+    /// Counts one that had been stored before.
+    pub fn repeated(&self, at: Timestamp) {
+        self.status.handed_on(Taken { repeats: 1, ..Taken::default() }, at);
     }
 
     /// Counts a request that nothing proves to be its sender's; `is_told` = as the last error, too.

@@ -60,6 +60,7 @@ mod recovery;
 mod relay;
 mod retained;
 mod retries;
+mod reused_ids;
 mod room;
 mod schemes;
 mod sealed;

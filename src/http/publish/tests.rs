@@ -50,7 +50,7 @@ fn what_ingest_refuses_says_when_to_come_back() {
 
 #[test]
 fn the_answer_is_json_whatever_the_ids_hold() {
-    let placed = [Placed { seq: Seq(0), duplicate: false }, Placed { seq: Seq(u64::MAX), duplicate: true }];
+    let placed = [Placed::new(Seq(0)), Placed::repeat(Seq(u64::MAX))];
     let body = accepted(["a\"\\é", "b"].into_iter(), &placed).into_body().try_into_bytes().unwrap();
     let expected = serde_json::json!({"accepted": 1, "duplicates": 1, "events": [
         {"id": "a\"\\é", "seq": 0, "duplicate": false}, {"id": "b", "seq": u64::MAX, "duplicate": true},

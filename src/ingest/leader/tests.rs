@@ -76,14 +76,74 @@ async fn events_without_an_id_beside_others_are_never_repeats() {
     }
 }
 
+/// What became of these events of a source: position, whether it is a repeat, and the other event with its id.
+async fn sourced(ingest: &Ingest, events: &[NewEvent], from: FromSource) -> Vec<(u64, bool, Option<u64>)> {
+    let placed = ingest.publish_from_source(Arc::new(crate::ingest::Offer::of_source(events)), from).await.unwrap();
+    placed.iter().map(|placed| (placed.seq.0, placed.duplicate, placed.other.map(|seq| seq.0))).collect()
+}
+
+/// The ids that the log holds.
+async fn ids(store: &Store) -> Vec<String> {
+    let pages = store.log.read(Seq::ZERO, 1 << 20).await.unwrap();
+    pages.iter().flat_map(|page| page.events_after(Seq::ZERO)).map(|event| event.fields().id.to_owned()).collect()
+}
+
 #[tokio::test]
 async fn a_source_moves_its_position_with_its_events() {
     let store = memory::open().unwrap();
     let (ingest, _) = intake(&store).await;
     ingest.publish(vec![event(Some("a"), "1")]).await.unwrap();
-    let from = FromSource { resume: Some(("feed".to_owned(), ResumeToken::parse("42").unwrap())), gap: None };
-    let placed = ingest.publish_from_source(vec![event(Some("a"), "other"), event(None, "2")], from).await.unwrap();
-    assert_eq!(placed.iter().map(|p| p.duplicate).collect::<Vec<_>>(), [true, false]);
+    let resume = Some(("feed".to_owned(), ResumeToken::parse("42").unwrap()));
+    let from = FromSource { resume, on_reused_id: OnReusedId::Drop, ..FromSource::default() };
+    let placed = sourced(&ingest, &[event(Some("a"), "other"), event(None, "2")], from).await;
+    assert_eq!(placed, [(1, true, Some(1)), (2, false, None)]);
+}
+
+#[tokio::test]
+async fn another_event_of_a_source_under_a_known_id_gets_an_id_of_its_own() {
+    let store = memory::open().unwrap();
+    let (ingest, _) = intake(&store).await;
+    let states = |texts: &[&str]| texts.iter().map(|text| event(Some("1"), text)).collect::<Vec<_>>();
+    // In one commit, and over several.
+    let placed = sourced(&ingest, &states(&["open", "closed", "closed"]), FromSource::default()).await;
+    assert_eq!(placed, [(1, false, None), (2, false, Some(1)), (2, true, None)]);
+    let placed = sourced(&ingest, &states(&["open"]), FromSource::default()).await;
+    assert_eq!(placed, [(3, false, Some(2))]);
+    // Its own id is known too, should the upstream ever give it away.
+    let own = sourced(&ingest, &[event(Some("1~3"), "x"), event(Some("1~3"), "x")], FromSource::default()).await;
+    assert_eq!(own, [(4, false, Some(3)), (4, true, None)]);
+    assert_eq!(ids(&store).await, ["1", "1~2", "1~3", "1~3~4"]);
+    drop(ingest);
+    let (again, _) = intake(&store).await;
+    let placed = sourced(&again, &states(&["open", "closed"]), FromSource::default()).await;
+    assert_eq!(placed, [(3, true, None), (5, false, Some(3))]);
+    assert_eq!(sourced(&again, &[event(Some("1~3"), "x")], FromSource::default()).await, [(4, true, None)]);
+    // Of a publisher nothing of this is true.
+    let refused = again.publish(vec![event(Some("1"), "open")]).await;
+    assert_eq!(refused, Err(IngestError::Mismatch { index: 0 }));
+}
+
+#[tokio::test]
+async fn an_upstream_that_says_everything_again_gives_repeats_only() {
+    let store = memory::open().unwrap();
+    let (ingest, _) = intake(&store).await;
+    let run = |n: u32| (1..=3).map(|id| event(Some(&id.to_string()), &format!("{n}.{id}"))).collect::<Vec<_>>();
+    for (run_number, wanted) in [(1, [1, 2, 3]), (2, [4, 5, 6])] {
+        for is_again in [false, true, true] {
+            let placed = sourced(&ingest, &run(run_number), FromSource::default()).await;
+            assert_eq!(placed.iter().map(|placed| (placed.0, placed.1)).collect::<Vec<_>>(), wanted.map(|seq| (seq, is_again)));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_sender_of_webhooks_is_known_by_its_id_whatever_the_bytes() {
+    let store = memory::open().unwrap();
+    let (ingest, _) = intake(&store).await;
+    for (text, wanted) in [("1", Placed::new(Seq(1))), ("2", Placed::repeat(Seq(1)))] {
+        let placed = ingest.publish_sent(Arc::new(crate::ingest::Offer::of(&[event(Some("a"), text)]))).await.unwrap();
+        assert_eq!(placed, [wanted]);
+    }
 }
 
 #[tokio::test]

@@ -85,10 +85,33 @@ impl<'a> Record<'a> {
         self.bytes
     }
 
+    /// The same under another id, written into `room`.
+    ///
+    /// # Panics
+    /// When the id is longer than one may be.
+    pub fn under<'b>(self, id: &str, room: &'b mut BytesMut) -> Record<'b>
+    where
+        'a: 'b,
+    {
+        let own_bytes = u16::from_le_bytes([self.bytes[RECORD_HEAD_BYTES], self.bytes[RECORD_HEAD_BYTES + 1]]);
+        room.clear();
+        room.extend_from_slice(&self.bytes[..RECORD_HEAD_BYTES]);
+        put_text(room, id);
+        room.extend_from_slice(&self.bytes[RECORD_HEAD_BYTES + 2 + usize::from(own_bytes)..]);
+        put_length(room, 0);
+        Record { bytes: room, topic: self.topic }
+    }
+
     /// The event's id.
     #[must_use]
     pub fn id(&self) -> &'a str {
         super::read_fields(&self.bytes[4..]).map_or("", |fields| fields.id)
+    }
+
+    /// The event's source.
+    #[must_use]
+    pub fn source(&self) -> &'a str {
+        super::read_fields(&self.bytes[4..]).map_or("", |fields| fields.source)
     }
 
     /// When it came in.

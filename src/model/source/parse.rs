@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::access;
 use super::own::{self, OwnSettings, webhook};
-use super::{SourceRecord, SourceSettings, SourceSpec};
+use super::{OnReusedId, SourceRecord, SourceSettings, SourceSpec};
 use crate::model::fields::{Errors, FieldError, Fields, nearest, quoted};
 use crate::model::headers::{HeaderUse, lower_names, read_headers};
 use crate::model::subscription::is_id;
@@ -61,7 +61,8 @@ const READ_ONLY: &[&str] = &[
     "updated_at",
 ];
 /// Names of `settings` that every protocol has.
-const SETTINGS: &[&str] = &["id", "type", "subject", "time", "content_type", "method", "body", "idle_timeout", "max_event_bytes"];
+const SETTINGS: &[&str] =
+    &["id", "type", "subject", "time", "content_type", "method", "body", "idle_timeout", "max_event_bytes", "on_reused_id"];
 
 /// What a source is judged by besides its own grammar.
 #[derive(Clone, Copy)]
@@ -166,6 +167,7 @@ fn form(spec: &SourceSpec) -> Value {
             "body": settings.body,
             "idle_timeout": format_duration(settings.idle_timeout),
             "max_event_bytes": settings.max_event_bytes,
+            "on_reused_id": settings.on_reused_id.word(),
         },
         "enabled": spec.enabled,
     });
@@ -175,6 +177,9 @@ fn form(spec: &SourceSpec) -> Value {
         members.remove("url");
     }
     if let Some(shown) = form["settings"].as_object_mut() {
+        if spec.protocol == webhook::PROTOCOL {
+            shown.remove("on_reused_id");
+        }
         settings.own.show(shown);
     }
     form
@@ -293,6 +298,10 @@ fn read_settings(fields: &Fields<'_>, protocol: &str, rules: &SourceRules<'_>) -
     if protocol == webhook::PROTOCOL && (method != "GET" || body.is_some()) {
         settings.refuse("method", "method", "a source of webhooks sends no request");
     }
+    if protocol == webhook::PROTOCOL && settings.get("on_reused_id").is_some_and(|given| !given.is_null()) {
+        let detail = "a source of webhooks has none: a known id is a repeat, whatever the bytes, because senders build them anew";
+        settings.refuse("on_reused_id", "on_reused_id", detail);
+    }
     SourceSettings {
         id: read_json_pointer(&settings, "id"),
         kind: read_json_pointer(&settings, "type"),
@@ -303,6 +312,10 @@ fn read_settings(fields: &Fields<'_>, protocol: &str, rules: &SourceRules<'_>) -
         body,
         idle_timeout: settings.duration("idle_timeout", IDLE_TIMEOUT, "idle_timeout").unwrap_or(default.idle_timeout),
         max_event_bytes: settings.size("max_event_bytes", 1..=EVENT_BYTES_MAX).unwrap_or(default.max_event_bytes),
+        on_reused_id: settings
+            .choice("on_reused_id", &OnReusedId::WORDS, "on_reused_id")
+            .and_then(OnReusedId::of_word)
+            .unwrap_or_default(),
         own: own.map_or(OwnSettings::None, |own| (own.read)(&settings, rules)),
         ..default
     }

@@ -12,7 +12,7 @@ use hookcast::model::source::{SourceGap, SourceRecord, SourceSettings, SourceSpe
 use hookcast::model::{ResumeToken, Topic};
 use hookcast::net::fetch::Fetcher;
 use hookcast::net::tls::Tls;
-use hookcast::source::{Emission, EmitError, Emitter, ReconnectSettings, Said, SourceContext, SourceStatus, Sources};
+use hookcast::source::{Emission, EmitError, Emitter, ReconnectSettings, Said, SourceContext, SourceStatus, Sources, Taken};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -173,16 +173,17 @@ impl Recorder {
 
 #[async_trait]
 impl Emitter for Recorder {
-    async fn emit(&self, source: &str, batch: Vec<Emission>) -> Result<(), EmitError> {
-        assert_eq!(source, "up");
+    async fn emit(&self, spec: &SourceSpec, batch: Vec<Emission>) -> Result<Taken, EmitError> {
+        assert_eq!(spec.name, "up");
         assert!(!batch.is_empty());
         self.intake.acquire().await.map_err(|_| EmitError::ShuttingDown)?.forget();
         self.largest_batch.fetch_max(batch.len(), Ordering::SeqCst);
         for emission in &batch {
             assert_eq!(emission.event.check(), Ok(()));
         }
+        let taken = Taken { events: batch.len(), ..Taken::default() };
         self.emissions.lock().unwrap().extend(batch);
-        Ok(())
+        Ok(taken)
     }
 
     async fn gap(&self, _: &SourceSpec, gap: SourceGap) {

@@ -93,7 +93,8 @@ async fn follow(relay: &Relay, name: &str, way: &str, server: SocketAddr, cuts: 
     // What a cursor begins with comes again, and is handed on again; the log has it once.
     crate::support::eventually("all of it", async || {
         let shown = source(relay, name).await;
-        (shown["counts"]["events"].as_u64() >= Some(121 + cuts.len() as u64)).then_some(())
+        let handed_on = shown["counts"]["events"].as_u64()? + shown["counts"]["repeats"].as_u64()?;
+        (handed_on >= 121 + cuts.len() as u64).then_some(())
     })
     .await;
 }
