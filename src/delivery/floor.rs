@@ -135,8 +135,23 @@ impl Floor {
         self.leases.insert(lease.partition, (lease, taken_in));
     }
 
-    /// The desk of a subscription.
-    pub fn desk(&mut self, ordinal: Ordinal) -> Option<&mut Desk> {
+    /// The desk of a subscription, to look at.
+    #[must_use]
+    pub fn desk(&self, ordinal: Ordinal) -> Option<&Desk> {
+        self.desks.get(*self.by_ordinal.get(&ordinal)?)?.as_deref()
+    }
+
+    /// Changes the desk of a subscription. Whatever was changed: afterwards it is asked for work, fed and saved as its state
+    /// then wants, so that nobody who changes one can leave it asleep.
+    pub fn change<T>(&mut self, ordinal: Ordinal, change: impl FnOnce(&mut Desk) -> T) -> Option<T> {
+        let place = *self.by_ordinal.get(&ordinal)?;
+        let changed = change(self.desks.get_mut(place)?.as_deref_mut()?);
+        self.rouse(place);
+        Some(changed)
+    }
+
+    /// The desk of a subscription for changes that leave it neither more nor less to do.
+    fn desk_mut(&mut self, ordinal: Ordinal) -> Option<&mut Desk> {
         let place = *self.by_ordinal.get(&ordinal)?;
         self.desks.get_mut(place)?.as_deref_mut()
     }
@@ -174,8 +189,7 @@ impl Floor {
         if let Some((_, taken_in)) = self.leases.get_mut(&ordinal.partition()) {
             *taken_in = (*taken_in).max(ordinal.0);
         }
-        self.mark_busy(place);
-        self.note_hunger(place);
+        self.rouse(place);
         place
     }
 
@@ -185,7 +199,7 @@ impl Floor {
         for event in events {
             desk.window.offer_again(event.seq(), Rc::new(Parcel::new(event)));
         }
-        self.make_ready(place);
+        self.rouse(place);
     }
 
     /// Removes a desk; attempts in flight end without effect.

@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use super::attempt::{self, Mark};
 use super::job::{Errand, Job, attempt_of};
 use super::lane::Lane;
+use super::order::Order;
 use super::parcel::Content;
 use super::sieve::Filtering;
 use crate::clock::Timestamp;
@@ -169,7 +170,7 @@ pub fn answer(lane: &Rc<Lane>, record: &Arc<SubscriptionRecord>, question: Quest
             save_then(lane, reply, is_taken);
         }
         Question::Jobs(reply) => {
-            let mut floor = lane.floor.borrow_mut();
+            let floor = lane.floor.borrow();
             if let Some(desk) = floor.desk(record.ordinal) {
                 let _ = reply.send(desk.jobs());
             }
@@ -184,16 +185,12 @@ pub fn answer(lane: &Rc<Lane>, record: &Arc<SubscriptionRecord>, question: Quest
 }
 
 fn buried(lane: &Rc<Lane>, record: &SubscriptionRecord, count: u64) {
-    let mut floor = lane.floor.borrow_mut();
-    let Some(desk) = floor.desk(record.ordinal) else { return };
-    desk.totals.dead = desk.totals.dead.saturating_sub(count);
-    if let Some(order) = desk.order() {
+    lane.floor.borrow_mut().change(record.ordinal, |desk| {
+        desk.totals.dead = desk.totals.dead.saturating_sub(count);
         // A letter that nobody can redrive any more holds nothing up.
-        order.doubt_dead();
-        floor.nudge(record.ordinal);
-        drop(floor);
-        lane.stir();
-    }
+        desk.order().map(Order::doubt_dead)
+    });
+    lane.stir();
 }
 
 /// While this is kept, its subscription looks at no event that it has not looked at.
@@ -227,7 +224,7 @@ fn save_then<T: 'static>(lane: &Rc<Lane>, reply: oneshot::Sender<T>, answer: T) 
 }
 
 fn status(lane: &Rc<Lane>, record: &SubscriptionRecord) -> Option<SubscriptionStatus> {
-    let mut floor = lane.floor.borrow_mut();
+    let floor = lane.floor.borrow();
     let (scanned, head) = (floor.scanned, lane.context.follow.head());
     let desk = floor.desk(record.ordinal)?;
     let cursor = desk.window.cursor(scanned);
@@ -253,7 +250,7 @@ fn status(lane: &Rc<Lane>, record: &SubscriptionRecord) -> Option<SubscriptionSt
 }
 
 fn standing(lane: &Rc<Lane>, record: &SubscriptionRecord, seq: Seq) -> Option<Fresh> {
-    let mut floor = lane.floor.borrow_mut();
+    let floor = lane.floor.borrow();
     let scanned = floor.scanned;
     let desk = floor.desk(record.ordinal)?;
     let standing = if let Some(retry) = desk.retry(seq) {
@@ -269,7 +266,7 @@ fn standing(lane: &Rc<Lane>, record: &SubscriptionRecord, seq: Seq) -> Option<Fr
 }
 
 fn waiting(lane: &Rc<Lane>, record: &SubscriptionRecord, after: Seq, limit: usize) -> Option<Waiting> {
-    let mut floor = lane.floor.borrow_mut();
+    let floor = lane.floor.borrow();
     let scanned = floor.scanned;
     let words = floor.journal.words(record.ordinal, after);
     let desk = floor.desk(record.ordinal)?;

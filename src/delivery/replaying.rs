@@ -73,7 +73,7 @@ async fn find_events(lane: &Lane, ordinal: Ordinal, want: &Want) -> Result<Found
     let batch = lane.context.follow.read_shared(want.after, READ_BYTES).await?;
     let Some(last) = batch.pages.last().map(|page| page.last()) else { return Ok((Vec::new(), want.to, true)) };
     let (record, has_dead) = {
-        let mut floor = lane.floor.borrow_mut();
+        let floor = lane.floor.borrow();
         let Some(desk) = floor.desk(ordinal) else { return Ok((Vec::new(), want.to, true)) };
         (std::sync::Arc::clone(&desk.record), desk.totals.dead > 0)
     };
@@ -205,9 +205,7 @@ pub(super) async fn settle_recovered(lane: &Lane) {
 /// Nothing behind `after` is dead, unless it died just now and is not saved.
 fn forget_dead_behind(lane: &Lane, ordinal: Ordinal, after: Seq) {
     let mut floor = lane.floor.borrow_mut();
-    if floor.journal.words(ordinal, after).is_empty()
-        && let Some(desk) = floor.desk(ordinal)
-    {
-        desk.dead_to = desk.dead_to.min(after);
+    if floor.journal.words(ordinal, after).is_empty() {
+        floor.change(ordinal, |desk| desk.dead_to = desk.dead_to.min(after));
     }
 }

@@ -4,7 +4,9 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::desk::Desk;
 use super::lane::Lane;
+use super::order::Order;
 use super::saving;
 use crate::model::subscription::Ordinal;
 use crate::model::{Event, ExceptionState, Seq};
@@ -25,10 +27,7 @@ pub(super) fn begin(lane: &Rc<Lane>) {
         actix_rt::spawn(async move {
             sort(&lane, ordinal).await;
             let mut floor = lane.floor.borrow_mut();
-            if let Some(order) = floor.desk(ordinal).and_then(|desk| desk.order()) {
-                order.rest();
-            }
-            floor.nudge(ordinal);
+            floor.change(ordinal, |desk| desk.order().map(Order::rest));
             drop(floor);
             lane.stir();
             lane.hunger.notify_one();
@@ -38,7 +37,7 @@ pub(super) fn begin(lane: &Rc<Lane>) {
 
 async fn sort(lane: &Rc<Lane>, ordinal: Ordinal) {
     loop {
-        let unread = lane.floor.borrow_mut().desk(ordinal).and_then(|desk| desk.order()).map(|order| order.unread(READ_MAX));
+        let unread = lane.floor.borrow().desk(ordinal).and_then(Desk::order_in_force).map(|order| order.unread(READ_MAX));
         let done = match unread {
             Some((seqs, _)) if !seqs.is_empty() => read(lane, ordinal, seqs).await,
             Some((_, true)) => list_dead(lane, ordinal).await,
@@ -58,8 +57,8 @@ async fn read(lane: &Rc<Lane>, ordinal: Ordinal, seqs: Vec<Seq>) -> Result<(), S
     for seq in seqs {
         let event: Option<Event> = lane.context.follow.get(seq).await?;
         let mut floor = lane.floor.borrow_mut();
-        let Some(desk) = floor.desk(ordinal) else { return Ok(()) };
-        if desk.sort(seq, event.as_ref()) {
+        let Some(is_over) = floor.change(ordinal, |desk| desk.sort(seq, event.as_ref())) else { return Ok(()) };
+        if is_over {
             floor.expire_of(ordinal, seq);
         }
     }
@@ -77,18 +76,21 @@ async fn list_dead(lane: &Rc<Lane>, ordinal: Ordinal) -> Result<(), StorageError
         after = last;
         for dead in page.into_iter().filter(|dead| !dead.is_skipped()) {
             let event = lane.context.follow.get(dead.seq).await?;
-            let mut floor = lane.floor.borrow_mut();
-            let Some(order) = floor.desk(ordinal).and_then(|desk| desk.order()) else { return Ok(()) };
-            if order.is_choked() {
-                order.dead_known();
+            let goes_on = lane.floor.borrow_mut().change(ordinal, |desk| {
+                let Some(order) = desk.order() else { return false };
+                if order.is_choked() {
+                    order.dead_known();
+                    return false;
+                }
+                let key = event.and_then(|event| order.line_of(&event));
+                order.blocks(dead.seq, key);
+                true
+            });
+            if goes_on != Some(true) {
                 return Ok(());
             }
-            let key = event.and_then(|event| order.line_of(&event));
-            order.blocks(dead.seq, key);
         }
     }
-    if let Some(order) = lane.floor.borrow_mut().desk(ordinal).and_then(|desk| desk.order()) {
-        order.dead_known();
-    }
+    lane.floor.borrow_mut().change(ordinal, |desk| desk.order().map(Order::dead_known));
     Ok(())
 }

@@ -67,27 +67,24 @@ async fn run(start: LaneStart) {
         for record in partition.records {
             let progress = partition.progress.of(record.ordinal, record.starts_after);
             let place = floor.add(Arc::clone(&record), &progress);
-            if let (Some(since), Some(desk)) = (partition.progress.failing.get(&record.ordinal), floor.desk(record.ordinal)) {
-                desk.resume_failing(*since, now);
+            if let Some(since) = partition.progress.failing.get(&record.ordinal) {
+                floor.change(record.ordinal, |desk| desk.resume_failing(*since, now));
             }
-            let stands_aside = floor.desk(record.ordinal).is_some_and(|desk| desk.reopen_aside(&progress.holes));
-            if !progress.holes.is_empty() && !stands_aside {
+            if !progress.holes.is_empty()
+                && floor.change(record.ordinal, |desk| desk.reopen_aside(&progress.holes)) == Some(false)
+            {
                 reopen.push((place, record.ordinal, progress.holes));
             }
         }
         for exception in &partition.retries {
-            if let Some(desk) = floor.desk(exception.ordinal) {
-                desk.resume_stored(exception, now);
-                floor.nudge(exception.ordinal);
-            } else {
+            if floor.change(exception.ordinal, |desk| desk.resume_stored(exception, now)).is_none() {
                 tracing::info!(partition = partition_number, "forgetting retries of a deleted subscription");
                 forget(&context, exception.ordinal);
             }
         }
         for (ordinal, count) in partition.dead {
-            if let Some(desk) = floor.desk(ordinal) {
-                (desk.totals.dead, desk.dead_to) = (count, context.follow.head());
-            } else {
+            let known_to = context.follow.head();
+            if floor.change(ordinal, |desk| (desk.totals.dead, desk.dead_to) = (count, known_to)).is_none() {
                 forget(&context, ordinal);
             }
         }
@@ -136,9 +133,7 @@ async fn reopen_holes(lane: &Rc<Lane>, place: Place, ordinal: Ordinal, holes: Ve
                 tracing::error!(%error, event.seq = %seq, "an event that was in flight cannot be read now; it waits as a retry");
                 let exception = unread(ordinal, seq, lane.now());
                 let mut floor = lane.floor.borrow_mut();
-                if let Some(desk) = floor.desk(ordinal) {
-                    desk.resume_retry(&exception);
-                }
+                floor.change(ordinal, |desk| desk.resume_retry(&exception));
                 floor.journal.put(exception, None);
             }
         }

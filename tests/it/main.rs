@@ -76,6 +76,7 @@ mod templates;
 mod tokens;
 mod transfer;
 mod upstreams;
+mod wakeups;
 mod webhook_source;
 mod websockets;
 mod websub;

@@ -108,8 +108,7 @@ fn a_clock_that_is_moved_makes_no_storm_and_no_stall() {
     for step in [HOUR, -HOUR, 10 * 365 * 24 * HOUR] {
         let mut floor = Floor::new(Seq(9), 100);
         floor.add(record(), &Progress { base: Seq(9), holes: Vec::new() });
-        floor.desk(Ordinal(1)).unwrap().resume_retry(&retry(NOW.0, NOW.0 + 50_000));
-        floor.nudge(Ordinal(1));
+        floor.change(Ordinal(1), |desk| desk.resume_retry(&retry(NOW.0, NOW.0 + 50_000)));
         assert!(floor.next(NOW).is_none());
         assert_eq!(floor.next_timer(), Some(Timestamp(NOW.0 + 50_000)));
         // Ten seconds later the clock is moved.

@@ -13,6 +13,12 @@ impl Desk {
         self.order.as_deref_mut()
     }
 
+    /// The same, to look at.
+    #[must_use]
+    pub fn order_in_force(&self) -> Option<&Order> {
+        self.order.as_deref()
+    }
+
     /// Whether the lane has to look after it when it was asked for work: its window moves without an attempt.
     #[must_use]
     pub fn keeps_order(&self) -> bool {

@@ -61,13 +61,12 @@ impl Floor {
         if was_active && !is_active {
             self.rewind(place);
         }
-        self.mark_busy(place);
-        self.make_ready(place);
-        self.note_hunger(place);
+        self.rouse(place);
     }
 
     /// Gives the definition of a subscription as it is when it is stopped.
-    pub fn stopped(&mut self, ordinal: Ordinal, activity: Activity) -> Option<SubscriptionRecord> {
+    #[must_use]
+    pub fn stopped(&self, ordinal: Ordinal, activity: Activity) -> Option<SubscriptionRecord> {
         let desk = self.desk(ordinal)?;
         Some(SubscriptionRecord { activity, ..SubscriptionRecord::clone(&desk.record) })
     }

@@ -46,7 +46,7 @@ impl Floor {
     /// Lets a desk do a job; `false` when it has too many, or there is none.
     pub fn recover(&mut self, job: RecoveryJob) -> bool {
         let ordinal = job.ordinal;
-        let Some(desk) = self.desk(ordinal) else { return false };
+        let Some(desk) = self.desk_mut(ordinal) else { return false };
         if !desk.replays_mut().add(job) {
             return false;
         }
@@ -59,7 +59,7 @@ impl Floor {
 
     /// Ends a job before its end.
     pub fn cancel(&mut self, ordinal: Ordinal, id: JobId, now: Timestamp) -> Option<RecoveryJob> {
-        let cancelled = self.desk(ordinal)?.replays_mut().cancel(id, now)?;
+        let cancelled = self.change(ordinal, |desk| desk.replays_mut().cancel(id, now))??;
         self.journal.job(cancelled.clone());
         Some(cancelled)
     }
@@ -71,7 +71,7 @@ impl Floor {
         let mut bytes = 0;
         let mut wants = Vec::new();
         for ordinal in &replaying {
-            let Some(desk) = self.desk(*ordinal) else { continue };
+            let Some(desk) = self.desk_mut(*ordinal) else { continue };
             bytes += desk.replays_mut().waiting_bytes();
             wants.extend(desk.replays_mut().want().map(|want| (*ordinal, want)));
         }
@@ -84,20 +84,18 @@ impl Floor {
 
     /// Brings events to a job; see [`crate::delivery::replays::Replays::fill`].
     pub fn fill_replay(&mut self, ordinal: Ordinal, want: &Want, items: Vec<ReplayItem>, scanned: Seq, is_exhausted: bool) {
-        let Some(desk) = self.desk(ordinal) else { return };
-        desk.replays_mut().fill(want.id, want.after, items, scanned, is_exhausted);
-        desk.keep_replays();
+        self.change(ordinal, |desk| {
+            desk.replays_mut().fill(want.id, want.after, items, scanned, is_exhausted);
+            desk.keep_replays();
+        });
         self.journal.touch(ordinal);
-        if let Some(place) = self.by_ordinal.get(&ordinal).copied() {
-            self.make_ready(place);
-        }
     }
 
     /// Notes how jobs stand, so that it is saved with what they did; `true` while there are any.
     pub fn note_jobs(&mut self, now: Timestamp) -> bool {
         let mut replaying = std::mem::take(&mut self.replaying);
         replaying.retain(|ordinal| {
-            let Some(desk) = self.desk(*ordinal) else { return false };
+            let Some(desk) = self.desk_mut(*ordinal) else { return false };
             let changed = desk.replays_mut().take_changed(now);
             let goes_on = desk.keep_replays();
             for job in changed {
@@ -127,9 +125,7 @@ impl Floor {
         if let Some(patterns) = patterns {
             self.ask_anew(place, &patterns);
         }
-        self.mark_busy(place);
-        self.make_ready(place);
-        self.note_hunger(place);
+        self.rouse(place);
     }
 
     /// Settles everything up to `to`: the cursor goes there, retries up to it end.
@@ -157,9 +153,7 @@ impl Floor {
             self.journal.skipped(range);
         }
         self.journal.touch(ordinal);
-        self.mark_busy(place);
-        self.make_ready(place);
-        self.note_hunger(place);
+        self.rouse(place);
     }
 
     /// Takes deliveries that may have been dead letters.
@@ -169,8 +163,7 @@ impl Floor {
 
     /// Ends dead letters that were delivered all the same.
     pub fn revive(&mut self, ordinal: Ordinal, seqs: &[Seq]) {
-        let Some(desk) = self.desk(ordinal) else { return };
-        desk.exhume(seqs);
+        self.change(ordinal, |desk| desk.exhume(seqs));
         for seq in seqs {
             self.journal.clear(ordinal, *seq);
         }

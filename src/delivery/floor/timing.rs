@@ -7,7 +7,6 @@ use crate::clock::Timestamp;
 use crate::delivery::checkpoint::PartitionProgress;
 use crate::delivery::matcher::Place;
 use crate::delivery::window::Position;
-use crate::model::subscription::Ordinal;
 use crate::storage::{Checkpoint, Lease};
 
 impl Floor {
@@ -21,13 +20,11 @@ impl Floor {
         }
     }
 
-    /// Puts the desk of a subscription into the ready queue and among those that are saved.
-    pub fn nudge(&mut self, ordinal: Ordinal) {
-        if let Some(place) = self.by_ordinal.get(&ordinal).copied() {
-            self.mark_busy(place);
-            self.make_ready(place);
-            self.note_hunger(place);
-        }
+    /// Sees to it that a desk is asked for work, fed if it lags, and saved.
+    pub(super) fn rouse(&mut self, place: Place) {
+        self.mark_busy(place);
+        self.make_ready(place);
+        self.note_hunger(place);
     }
 
     /// Whether a desk waits to be asked.

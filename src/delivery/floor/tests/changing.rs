@@ -147,15 +147,13 @@ impl World {
         self.floor = Floor::new(progress.base, 64);
         self.scanned = self.pages.partition_point(|page| page.last() <= progress.base);
         let place = self.floor.add(Arc::clone(&self.record), &progress);
-        let desk = self.floor.desk(Ordinal(1)).unwrap();
         for retry in &retries {
-            desk.resume_retry(retry);
+            self.floor.change(Ordinal(1), |desk| desk.resume_retry(retry));
         }
-        if !desk.reopen_aside(&progress.holes) {
+        if !self.floor.change(Ordinal(1), |desk| desk.reopen_aside(&progress.holes)).unwrap() {
             let events = progress.holes.iter().map(|seq| self.pages.iter().find_map(|page| page.get(*seq)).unwrap()).collect();
             self.floor.reopen(place, events);
         }
-        self.floor.nudge(Ordinal(1));
         self.scan();
     }
 
@@ -171,7 +169,7 @@ impl World {
             for assignment in std::mem::take(&mut self.flying) {
                 self.settle(&assignment, true);
             }
-            self.floor.nudge(Ordinal(1));
+            self.floor.fire_timers(later);
             while let Some(assignment) = self.floor.next(later) {
                 self.flying.push(assignment);
             }
