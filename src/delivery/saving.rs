@@ -116,18 +116,21 @@ pub(super) async fn save(lane: &Rc<Lane>) -> bool {
     }
 }
 
-/// Makes desks ready when their time has come, until the lane is cancelled.
+/// Makes desks ready when their time has come, until the lane is cancelled. Whatever wakes it (a time that has come, an earlier
+/// one that was set, a clock that was moved), it does the same: what is ready goes out, then it waits for what is next.
 pub(super) async fn keep_time(lane: Rc<Lane>) {
     loop {
+        let now = lane.now();
+        lane.floor.borrow_mut().fire_timers(now);
+        lane.stir();
+        if lane.floor.borrow().has_hungry() {
+            lane.hunger.notify_one();
+        }
+        // The floor is free again when the clock is looked at, which may move what is waited for.
         let due = lane.floor.borrow().next_timer();
         let wait = due.map(|at| at.since(lane.now()));
         tokio::select! {
-            () = sleep_for(wait) => {
-                let now = lane.now();
-                lane.floor.borrow_mut().fire_timers(now);
-                lane.stir();
-                lane.hunger.notify_one();
-            }
+            () = sleep_for(wait) => {}
             () = lane.alarm.notified() => {}
             () = lane.context.cancel.cancelled() => return,
         }

@@ -38,6 +38,7 @@ mod filters;
 mod formats;
 mod framings;
 mod history;
+mod lane_clock;
 mod layers;
 mod limits;
 mod logs;
