@@ -5,7 +5,7 @@
 //! sends one question, `callback` is the way to agree later.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
@@ -28,8 +28,8 @@ pub use plan::Verification;
 
 /// Endpoints that are asked at the same time.
 pub const ASKED_AT_ONCE_MAX: usize = 32;
-/// Longest sleep of the task, in case the clock is set.
-const SLEEP_MAX: Duration = Duration::from_hours(1);
+/// Longest sleep of the task while somebody waits to be asked: so soon it notices that the clock was moved.
+const SLEEP_MAX: Duration = Duration::from_secs(2);
 
 /// Who asks. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -40,6 +40,7 @@ struct Inner {
     registry: Registry,
     asker: Asker,
     clock: Arc<dyn Clock>,
+    begun: Instant,
     plan: Mutex<Plan>,
     /// Held by every question on its way.
     turns: Arc<Semaphore>,
@@ -57,6 +58,7 @@ impl Consents {
             registry: registry.clone(),
             asker,
             clock,
+            begun: Instant::now(),
             plan: Mutex::default(),
             turns: Arc::new(Semaphore::new(ASKED_AT_ONCE_MAX)),
             wake: Notify::new(),
@@ -124,8 +126,11 @@ impl Consents {
 }
 
 impl Inner {
+    /// The plan, by the clock as it is set now.
     fn plan(&self) -> MutexGuard<'_, Plan> {
-        self.plan.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut plan = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
+        plan.follow(self.clock.now(), self.begun.elapsed());
+        plan
     }
 
     /// Whoever is due, when there is a turn for it.

@@ -169,3 +169,26 @@ async fn retries_go_on_after_a_step_of_the_clock() {
 async fn what_a_receiver_asked_to_hold_goes_on_after_a_step_of_the_clock() {
     futures_util::future::join_all(STEPS.map(a_hold_ends)).await;
 }
+
+#[actix_web::test]
+async fn an_endpoint_is_asked_for_its_consent_again_after_a_step_of_the_clock() {
+    for step in [-HOUR, -24 * HOUR, HOUR] {
+        let world = World::start().await;
+        let receiver = Receiver::with(|_, _| Answer::status(500)).await;
+        let record = world.subscribe("a", receiver.url(), json!({"verify": "challenge"})).await;
+        let due = eventually("a question that was not answered well", async || {
+            let standing = world.lanes.consents().verification(&record);
+            standing.last_error.and(standing.next_attempt_at)
+        })
+        .await;
+        world.clock.step(step);
+        let moved = eventually("another time for the next question", async || {
+            let next = world.lanes.consents().verification(&record).next_attempt_at?;
+            (next != due).then_some(next)
+        })
+        .await;
+        assert!((moved.0 - due.0 - step).abs() < 5_000, "{step} moved it from {due} to {moved}");
+        assert_eq!(receiver.count(), 1, "nobody is asked at once because of it");
+        world.lanes.stop(Duration::ZERO).await;
+    }
+}

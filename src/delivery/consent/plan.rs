@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Timestamp;
+use crate::delivery::steps::Steps;
 use crate::model::subscription::{Activity, Ordinal, SubscriptionRecord};
 
 /// Distance of the next question from a failed one; the last repeats, so that a day sees no more than [`ASKED_A_DAY_MAX`].
@@ -50,9 +51,19 @@ pub struct Plan {
     rows: HashMap<Ordinal, Row>,
     due: BTreeSet<(Timestamp, Ordinal)>,
     rounds: u64,
+    steps: Steps,
 }
 
 impl Plan {
+    /// Notices when the wall clock was moved, and moves with it; `steady` is the age of a clock that never is. Whoever takes or
+    /// puts a time does this before.
+    pub fn follow(&mut self, now: Timestamp, steady: Duration) {
+        let by_ms = if self.steps.is_smooth(now) { 0 } else { self.steps.look(now, steady) };
+        if by_ms != 0 {
+            self.shift(by_ms);
+        }
+    }
+
     /// Takes in a definition as it is now. Who has to be asked is due at once, unless it waits already to be asked the same.
     pub fn see(&mut self, record: &Arc<SubscriptionRecord>, now: Timestamp) {
         if record.activity != Activity::Active || record.is_verified() {
@@ -78,6 +89,15 @@ impl Plan {
             && let Some(at) = row.standing.next_attempt_at
         {
             self.due.remove(&(at, ordinal));
+        }
+    }
+
+    /// Moves every time that is waited for by as much as the wall clock was moved.
+    fn shift(&mut self, by_ms: i64) {
+        let moved = |at: Timestamp| Timestamp(at.0.saturating_add(by_ms));
+        self.due = std::mem::take(&mut self.due).into_iter().map(|(at, ordinal)| (moved(at), ordinal)).collect();
+        for row in self.rows.values_mut() {
+            row.standing.next_attempt_at = row.standing.next_attempt_at.map(moved);
         }
     }
 
@@ -180,6 +200,23 @@ mod tests {
         plan.see(&record(1, "https://a.example/"), Timestamp(20));
         assert_eq!(plan.next_due(), Some(Timestamp(10_009)));
         assert_eq!(plan.standing(Ordinal(1)).unwrap().last_error.as_deref(), Some("timeout"));
+    }
+
+    #[test]
+    fn a_clock_that_is_moved_moves_what_is_due_and_nobody_is_asked_twice() {
+        for step in [-86_400_000, 3_600_000] {
+            let mut plan = Plan::default();
+            plan.see(&record(1, "https://a.example/"), Timestamp(0));
+            let round = plan.take(Timestamp(0)).unwrap();
+            plan.shift(step);
+            assert_eq!(plan.next_due(), None, "it is being asked");
+            plan.settle(&round, "timeout".to_owned(), (Timestamp(step), Timestamp(step)), 0.5);
+            plan.shift(step);
+            let due = Timestamp(2 * step + 10_000);
+            assert_eq!((plan.next_due(), plan.standing(Ordinal(1)).unwrap().next_attempt_at), (Some(due), Some(due)));
+            plan.forget(Ordinal(1));
+            assert_eq!(plan.next_due(), None);
+        }
     }
 
     #[test]
