@@ -267,6 +267,7 @@ impl Desk {
             Permit::ProbeAt(at) if at > now => return Next::WaitUntil(at),
             Permit::ProbeAt(_) => true,
         };
+        self.let_order_go();
         if self.order.as_ref().is_some_and(|order| order.is_unsorted()) {
             return Next::Nothing;
         }

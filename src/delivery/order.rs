@@ -117,6 +117,12 @@ impl Order {
         })
     }
 
+    /// Whether it keeps no order, and is here only for what stands aside.
+    #[must_use]
+    pub fn is_free(&self) -> bool {
+        matches!(self.rule, Rule::Free)
+    }
+
     /// The line of an event; `None` when it has no key.
     #[must_use]
     pub fn line_of(&self, event: &Event) -> Option<Line> {

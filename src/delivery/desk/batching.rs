@@ -43,7 +43,7 @@ impl Desk {
         }
         let Some(batching) = &mut self.batching else { return NewWork::Now };
         // In order, one batch at a time: what is behind it may be of the same keys.
-        if self.order.is_some() && batching.flights > 0 {
+        if self.order.as_ref().is_some_and(|order| !order.is_free()) && batching.flights > 0 {
             return NewWork::None;
         }
         let has_come = matches!(self.window.position(), Position::Riding { .. });

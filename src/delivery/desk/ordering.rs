@@ -76,6 +76,13 @@ impl Desk {
         self.order.as_mut().map_or_else(Vec::new, |order| order.release(to))
     }
 
+    /// An order that is there only for what stood aside goes with the last of it.
+    pub(super) fn let_order_go(&mut self) {
+        if self.window.standing_aside() == 0 {
+            self.order.take_if(|order| order.is_free());
+        }
+    }
+
     /// Lets waiting events stand aside until one is found that may go, or there is no more room.
     pub(super) fn pass_by(&mut self) -> Option<(Seq, Option<Line>)> {
         let order = self.order.as_mut()?;
