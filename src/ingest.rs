@@ -59,7 +59,7 @@ impl Placed {
     }
 }
 
-/// Why nothing of a request was taken.
+/// Why a request was not taken; nothing of it is stored, but for `Unknown`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum IngestError {
@@ -78,11 +78,18 @@ pub enum IngestError {
     /// Storage did not take it, or the relay is stopping.
     #[error("the events could not be stored")]
     Unavailable,
+    /// Storage failed in a way that leaves open whether it took it.
+    #[error("whether the events were stored is not known")]
+    Unknown,
 }
 
 impl From<&StorageError> for IngestError {
     fn from(error: &StorageError) -> Self {
-        if error.kind == StorageErrorKind::Full { Self::Full(error.room()) } else { Self::Unavailable }
+        match error.kind {
+            StorageErrorKind::Full => Self::Full(error.room()),
+            StorageErrorKind::Unknown => Self::Unknown,
+            _ => Self::Unavailable,
+        }
     }
 }
 
@@ -162,7 +169,7 @@ impl Ingest {
     /// Stores all events together; they are durable when it returns, one answer an event, in order.
     ///
     /// # Errors
-    /// [`IngestError`]; nothing of the request is stored then.
+    /// [`IngestError`]; nothing of the request is stored then, unless it is `Unknown`.
     ///
     /// # Cancellation
     /// A dropped future may or may not have stored the events.
@@ -175,7 +182,7 @@ impl Ingest {
     /// As [`Ingest::publish`], for events that are encoded already.
     ///
     /// # Errors
-    /// [`IngestError`]; nothing of the request is stored then.
+    /// [`IngestError`]; nothing of the request is stored then, unless it is `Unknown`.
     ///
     /// # Cancellation
     /// A dropped future may or may not have stored the events.
@@ -188,7 +195,7 @@ impl Ingest {
     /// who sends it again would go on sending it.
     ///
     /// # Errors
-    /// [`IngestError`], never `Mismatch`; nothing of the request is stored then.
+    /// [`IngestError`], never `Mismatch`; nothing of the request is stored then, unless it is `Unknown`.
     ///
     /// # Cancellation
     /// A dropped future may or may not have stored the events.
@@ -199,6 +206,9 @@ impl Ingest {
 
     /// Stores events of a source with its position; waits while the queue is full, and as long as storage refuses.
     ///
+    /// What storage is not certain about is stored again: it writes over a commit in doubt before it takes anything else, so the
+    /// events are in the log once. If the process ends before that, they and the position are there together or not at all.
+    ///
     /// # Errors
     /// `Unavailable` when the relay is stopping.
     pub async fn publish_from_source(&self, offer: Arc<Offer>, from: FromSource) -> Result<Vec<Placed>, IngestError> {
@@ -206,7 +216,7 @@ impl Ingest {
         loop {
             let room = Arc::clone(&self.room).acquire_many_owned(permits(&offer)).await.map_err(|_| IngestError::Unavailable)?;
             match self.submit(Arc::clone(&offer), Bringer::Upstream(from.clone()), room).await {
-                Err(IngestError::Full(_) | IngestError::Unavailable) if !self.queue.is_closed() => {
+                Err(IngestError::Full(_) | IngestError::Unavailable | IngestError::Unknown) if !self.queue.is_closed() => {
                     tokio::time::sleep(AGAIN).await;
                 }
                 answer => return answer,
@@ -223,7 +233,7 @@ impl Ingest {
         let (reply, answer) = oneshot::channel();
         let item = Item { offer, bringer, reply, _room: room };
         self.queue.send(item).await.map_err(|_| IngestError::Unavailable)?;
-        answer.await.map_err(|_| IngestError::Unavailable)?
+        answer.await.map_err(|_| IngestError::Unknown)?
     }
 }
 

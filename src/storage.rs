@@ -24,7 +24,7 @@ pub mod sqlite;
 
 pub use administration::{ACTS_MAX, Administration, StoredTokens};
 pub use catalog::Catalog;
-pub use error::{Result, StorageError, StorageErrorKind};
+pub use error::{Result, StorageError, StorageErrorKind, Written};
 pub use ledger::{
     AttemptKey, Checkpoint, HistoryQuery, JOBS_ENDED_MAX, Lease, Ledger, LedgerChange, LedgerTrim, LedgerTrimmed, PageRequest,
 };

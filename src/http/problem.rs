@@ -148,6 +148,20 @@ impl Problem {
         Self::new(NOT_FOUND, "nothing is known under this path; look at the list above it")
     }
 
+    /// Storage refused a change: nothing of it is in force.
+    #[must_use]
+    pub fn storage_unavailable() -> Self {
+        let detail = "storage takes nothing at the moment and nothing was stored; repeat it in a moment";
+        Self::new(STORAGE_UNAVAILABLE, detail).with("stored", "no").retry_after(1)
+    }
+
+    /// Storage does not know what became of a change.
+    #[must_use]
+    pub fn outcome_unknown() -> Self {
+        let detail = "it may be stored or not; repeat it, events with the same ids, and it is there once";
+        Self::new(OUTCOME_UNKNOWN, detail).with("stored", "unknown").retry_after(1)
+    }
+
     /// Adds a field that is wrong.
     #[must_use]
     pub fn at(mut self, pointer: impl Into<String>, detail: impl Into<String>) -> Self {
@@ -265,9 +279,10 @@ impl From<StorageError> for Problem {
                 Self::new(PRECONDITION_FAILED, "somebody else changed it at the same time; read it again and repeat the change")
             }
             StorageErrorKind::Full => Self::storage_full(error.room()),
+            StorageErrorKind::Unknown => Self::outcome_unknown(),
             StorageErrorKind::Unavailable | StorageErrorKind::Fenced => {
-                tracing::warn!(error = %error, cause = ?error.source, "storage did not answer a request");
-                Self::new(UNAVAILABLE, "the storage did not answer; repeat in a moment").retry_after(1)
+                tracing::debug!(error = %error, cause = ?error.source, "storage did not answer a request");
+                Self::storage_unavailable()
             }
             _ => {
                 tracing::error!(error = %error, cause = ?error.source, "storage failed a request");

@@ -106,7 +106,8 @@ pub(super) fn refused(error: &IngestError) -> Problem {
                 of this topic and source, but other bytes; nothing was stored"
             ),
         ),
-        _ => Problem::new(problem::UNAVAILABLE, "nothing is known to be stored; send it again with the same ids").retry_after(1),
+        IngestError::Unknown => Problem::outcome_unknown(),
+        _ => Problem::storage_unavailable(),
     }
 }
 

@@ -119,8 +119,10 @@ impl Drafting {
 
     fn answer(&mut self, stored: Result<(), StorageError>) {
         let Some(UnderWay { pages, waiting }) = self.under_way.take() else {
-            // Storage is closed and never asked for the draft: who is dropped here learns it.
-            self.first = None;
+            // Storage is closed and never asked for the draft.
+            if let Some(first) = self.first.take() {
+                let _ = first.reply.send(Err(IngestError::Unavailable));
+            }
             return;
         };
         match stored {
@@ -133,7 +135,12 @@ impl Drafting {
                 }
             }
             Err(error) => {
-                tracing::error!(%error, "events could not be stored");
+                if error.is_refusal() {
+                    // Storage says once what is the matter, and every publisher is told.
+                    tracing::debug!(%error, "events could not be stored");
+                } else {
+                    tracing::error!(%error, "events could not be stored");
+                }
                 self.known.undo();
                 for (reply, ..) in waiting {
                     let _ = reply.send(Err(IngestError::from(&error)));

@@ -225,5 +225,5 @@ async fn to_the_end<T: Send + 'static>(change: impl Future<Output = Result<T>> +
 }
 
 fn cut_off(source: Option<Box<dyn std::error::Error + Send + Sync>>) -> StorageError {
-    StorageError { kind: StorageErrorKind::Unavailable, message: "the change was cut off".to_owned(), source }
+    StorageError { kind: StorageErrorKind::Unknown, message: "the change was cut off".to_owned(), source }
 }

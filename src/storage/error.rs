@@ -12,8 +12,10 @@ pub enum StorageErrorKind {
     Fenced,
     /// No room: refuse intake, try later.
     Full,
-    /// It did not work this time: try later.
+    /// It did not work this time and nothing was stored: try later.
     Unavailable,
+    /// Whether it was stored is not known: try later, with what tells a repeat from another.
+    Unknown,
     /// The data is damaged or of a newer version: stop and tell the operator.
     Corrupt,
     /// Another process holds it.
@@ -37,7 +39,55 @@ pub struct StorageError {
     pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
+/// What became of a change that storage was asked to keep.
+#[derive(Debug)]
+#[must_use]
+pub enum Written {
+    /// It is durable.
+    Stored,
+    /// Nothing of it is stored, and nothing of it will be.
+    Refused(StorageError),
+    /// It may be stored, now or later.
+    Unknown(StorageError),
+}
+
+impl Written {
+    /// Whether it is durable.
+    #[must_use]
+    pub fn is_stored(&self) -> bool {
+        matches!(self, Self::Stored)
+    }
+
+    /// The same as a result, for those who only go on when it is stored.
+    ///
+    /// # Errors
+    /// What storage said; of the kind `Unknown` exactly when that is what became of it.
+    pub fn stored(self) -> Result<()> {
+        match self {
+            Self::Stored => Ok(()),
+            Self::Refused(error) => Err(error),
+            Self::Unknown(error) => Err(StorageError { kind: StorageErrorKind::Unknown, ..error }),
+        }
+    }
+}
+
+impl From<Result<()>> for Written {
+    fn from(result: Result<()>) -> Self {
+        match result {
+            Ok(()) => Self::Stored,
+            Err(error) if error.kind == StorageErrorKind::Unknown => Self::Unknown(error),
+            Err(error) => Self::Refused(error),
+        }
+    }
+}
+
 impl StorageError {
+    /// Whether storage just does not take anything at the moment, which `/readyz` and the log tell once.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        matches!(self.kind, StorageErrorKind::Full | StorageErrorKind::Unavailable | StorageErrorKind::Unknown)
+    }
+
     /// A failure that the backend did not cause itself.
     #[must_use]
     pub fn new(kind: StorageErrorKind, message: impl Into<String>) -> Self {

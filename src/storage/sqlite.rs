@@ -78,7 +78,8 @@ pub async fn open(settings: StorageSettings) -> Result<Store> {
     let bounds = Arc::new(Mutex::new(state.bounds));
     let log_id = state.log_id.clone();
     let queues = writer::Queues { jobs: jobs_queue, slices: slices_queue };
-    let home = writer::start(writer::Writer::new(conn, wal, state, Arc::clone(&bounds), Arc::clone(&space), place), queues)?;
+    let shown = writer::Shown { bounds: Arc::clone(&bounds), space: Arc::clone(&space), readiness: settings.readiness };
+    let home = writer::start(writer::Writer::new(conn, wal, state, place, shown), queues)?;
 
     let sqlite = Arc::new(Sqlite {
         log_id,
@@ -125,7 +126,7 @@ impl Sqlite {
     async fn ask(&self, work: Work) -> Result<Answer> {
         let (reply, answer) = oneshot::channel();
         self.jobs.send(Job { work, reply }).await.map_err(|_| closed())?;
-        answer.await.map_err(|_| closed())?.map_err(|error| self.with_room(error))
+        answer.await.map_err(|_| cut_off())?.map_err(|error| self.with_room(error))
     }
 
     /// Says how much room there is to whoever is told that there is none.
@@ -141,7 +142,7 @@ impl Sqlite {
     async fn ask_slice(&self, slice: Slice) -> Result<Answer> {
         let (reply, answer) = oneshot::channel();
         self.slices.send(SliceJob { slice, reply }).await.map_err(|_| closed())?;
-        answer.await.map_err(|_| closed())?
+        answer.await.map_err(|_| cut_off())?
     }
 
     fn known_bounds(&self) -> Bounds {
@@ -158,6 +159,11 @@ impl Sqlite {
 
 fn closed() -> StorageError {
     StorageError::new(StorageErrorKind::Unavailable, "the storage is closed")
+}
+
+/// The writer ended over what it was doing.
+fn cut_off() -> StorageError {
+    StorageError::new(StorageErrorKind::Unknown, "the storage ended before it answered")
 }
 
 /// An answer of another kind than the work asks for.

@@ -58,6 +58,8 @@ mod proxies;
 mod pull;
 mod queue_rows;
 mod recovery;
+#[cfg(target_os = "linux")]
+mod refusals;
 mod relay;
 mod retained;
 mod retries;

@@ -37,7 +37,8 @@ fn what_ingest_refuses_says_when_to_come_back() {
     let rows = [
         (IngestError::Busy, 503, "busy", Some("1")),
         (IngestError::Full(None), 507, "storage_full", Some("10")),
-        (IngestError::Unavailable, 503, "unavailable", Some("1")),
+        (IngestError::Unavailable, 503, "storage_unavailable", Some("1")),
+        (IngestError::Unknown, 503, "outcome_unknown", Some("1")),
         (IngestError::Mismatch { index: 2 }, 409, "idempotency_mismatch", None),
     ];
     for (error, status, slug, retry_after) in rows {

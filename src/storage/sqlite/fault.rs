@@ -5,6 +5,10 @@ use sqlx::migrate::MigrateError;
 use crate::model::PageError;
 use crate::storage::{StorageError, StorageErrorKind};
 
+const NO_MEMORY: u32 = 7;
+const IO: u32 = 10;
+const IO_READ: u32 = IO | (1 << 8);
+const IO_SHORT_READ: u32 = IO | (2 << 8);
 const CORRUPT: u32 = 11;
 const FULL: u32 = 13;
 const CANNOT_OPEN: u32 = 14;
@@ -19,6 +23,21 @@ pub(super) fn fault(what: &str, error: sqlx::Error) -> StorageError {
         _ => "",
     };
     StorageError { kind, message: format!("{what} failed{advice}"), source: Some(Box::new(error)) }
+}
+
+/// A transaction that failed. A write or a flush that fails may do so behind the commit in the WAL, which a crash would then
+/// replay; a full disk is noticed before that is whole.
+pub(super) fn commit_fault(error: sqlx::Error) -> StorageError {
+    let in_doubt = match &error {
+        sqlx::Error::Database(_) => match code_of(&error) {
+            Some(IO_READ | IO_SHORT_READ) | None => false,
+            Some(code) => matches!(code & 0xff, IO | NO_MEMORY),
+        },
+        // Whatever became of the connection, the statement may have run.
+        _ => true,
+    };
+    let failure = fault("a commit", error);
+    if in_doubt { StorageError { kind: StorageErrorKind::Unknown, ..failure } } else { failure }
 }
 
 /// A migration that could not be applied.
@@ -53,7 +72,7 @@ pub(super) fn damaged_page(first: i64, error: PageError) -> StorageError {
 
 fn kind_of(error: &sqlx::Error) -> StorageErrorKind {
     let code = match error {
-        sqlx::Error::Database(database) => database.code().and_then(|code| code.parse::<u32>().ok()),
+        sqlx::Error::Database(_) => code_of(error),
         // A value of another type than the schema says.
         sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => Some(CORRUPT),
         _ => None,
@@ -65,4 +84,9 @@ fn kind_of(error: &sqlx::Error) -> StorageErrorKind {
         Some(CANNOT_OPEN) => StorageErrorKind::CannotOpen,
         _ => StorageErrorKind::Unavailable,
     }
+}
+
+/// The extended code, when the database said one.
+fn code_of(error: &sqlx::Error) -> Option<u32> {
+    error.as_database_error().and_then(sqlx::error::DatabaseError::code).and_then(|code| code.parse().ok())
 }

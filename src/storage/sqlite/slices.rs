@@ -11,7 +11,7 @@ use super::fault::{damaged_page, fault};
 use super::history::OldAttempts;
 use super::job::{Answer, Slice};
 use super::script::Script;
-use super::writer::{Writer, write};
+use super::writer::Writer;
 use super::{signed, unsigned};
 use crate::clock::Timestamp;
 use crate::model::subscription::Ordinal;
@@ -79,12 +79,12 @@ impl Writer {
             });
         }
         script.statement("DELETE FROM log WHERE first <= ?").bind(last.first);
-        write(&mut self.conn, Some(script.commit())).await?;
+        self.write(Some(script.commit())).await?;
         // Freed pages are not written, only the list of them and the edge of the tree.
         self.wal.wrote(8 + u64::from(SLICE_PAGES_MAX) + needed.len() as u64);
         self.state.shorten(Seq(unsigned(next)), last.total);
         let free: i64 = scalar(&mut self.conn, "PRAGMA freelist_count").await?;
-        self.space.set_reusable(unsigned(free) * DATABASE_PAGE_BYTES);
+        self.shown.space.set_reusable(unsigned(free) * DATABASE_PAGE_BYTES);
         Ok(())
     }
 
@@ -142,7 +142,7 @@ impl Writer {
             script.statement("DELETE FROM jobs WHERE sub = ?").bind(signed(ordinal.0));
         }
         if script.len() > Script::transaction().len() {
-            write(&mut self.conn, Some(script.commit())).await?;
+            self.write(Some(script.commit())).await?;
             self.wal.wrote(8 + (2 * exceptions.len() + old.failures.len() + old.pages.len()) as u64);
         }
         Ok(())

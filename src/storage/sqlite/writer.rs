@@ -5,23 +5,27 @@
 //! one fails alone. Slices of slow work run when no job waits. It must not know who asks.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use sqlx::Connection;
 use sqlx::sqlite::SqliteConnection;
 use tokio::sync::mpsc;
 
 use super::batch::Batch;
-use super::fault::fault;
 use super::job::{Answer, Job, Slice, SliceJob, Work};
 use super::place::Place;
-use super::script::Script;
 use super::space::Space;
 use super::state::State;
 use super::wal::Wal;
+use crate::readiness::Readiness;
 use crate::storage::{Bounds, Result, StorageError, StorageErrorKind};
+
+mod commit;
 
 /// Jobs that one transaction takes at most.
 const GROUP_JOBS_MAX: usize = 512;
+/// Without work the writer looks after itself this often.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Groups that may go before a waiting slice.
 const GROUPS_BEFORE_SLICE_MAX: u32 = 16;
 
@@ -31,14 +35,23 @@ pub(super) struct Queues {
     pub(super) slices: mpsc::Receiver<SliceJob>,
 }
 
+/// What others see of the writer, or tell it.
+pub(super) struct Shown {
+    /// As of the last commit.
+    pub(super) bounds: Arc<Mutex<Bounds>>,
+    pub(super) space: Arc<Space>,
+    pub(super) readiness: Readiness,
+}
+
 /// The one who writes.
 pub(super) struct Writer {
     pub(super) conn: SqliteConnection,
     pub(super) wal: Wal,
     pub(super) state: State,
-    shared_bounds: Arc<Mutex<Bounds>>,
+    pub(super) shown: Shown,
     last_write_failed: bool,
-    pub(super) space: Arc<Space>,
+    /// A commit failed behind the point from which on a crash would replay it, and nothing was written over it since.
+    tail_in_doubt: bool,
     /// Let go when everything is closed.
     place: Place,
 }
@@ -53,7 +66,7 @@ pub(super) fn start(writer: Writer, queues: Queues) -> Result<tokio::runtime::Ha
         message: "the writer cannot be started".to_owned(),
         source: Some(Box::new(error)),
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(no_thread)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(no_thread)?;
     let home = runtime.handle().clone();
     let thread = std::thread::Builder::new().name("hookcast-writer".to_owned());
     thread.spawn(move || runtime.block_on(writer.run(queues))).map_err(no_thread)?;
@@ -63,27 +76,22 @@ pub(super) fn start(writer: Writer, queues: Queues) -> Result<tokio::runtime::Ha
 enum Turn {
     Group(Job),
     Slice(SliceJob),
+    /// Nothing waits, and nothing came for a while.
+    Look,
     End,
 }
 
 impl Writer {
     /// A writer over an open connection.
-    pub(super) fn new(
-        conn: SqliteConnection,
-        wal: Wal,
-        state: State,
-        bounds: Arc<Mutex<Bounds>>,
-        space: Arc<Space>,
-        place: Place,
-    ) -> Self {
-        Self { conn, wal, state, shared_bounds: bounds, last_write_failed: false, space, place }
+    pub(super) fn new(conn: SqliteConnection, wal: Wal, state: State, place: Place, shown: Shown) -> Self {
+        Self { conn, wal, state, shown, last_write_failed: false, tail_in_doubt: false, place }
     }
 
     async fn run(mut self, mut queues: Queues) {
         let mut groups = 0;
         let mut closing = Vec::new();
-        while let turn @ (Turn::Group(_) | Turn::Slice(_)) = next_turn(&mut queues, groups).await {
-            match turn {
+        loop {
+            match next_turn(&mut queues, groups).await {
                 Turn::Group(first) => {
                     groups += 1;
                     self.group(first, &mut queues, &mut closing).await;
@@ -95,7 +103,8 @@ impl Writer {
                     // Whoever asked may have gone.
                     let _ = reply.send(answer);
                 }
-                Turn::End => {}
+                Turn::Look => self.look().await,
+                Turn::End => break,
             }
             self.wal.tend(queues.jobs.is_empty()).await;
         }
@@ -136,15 +145,13 @@ impl Writer {
         let frames = batch.frames();
         let written = match batch.script() {
             Ok(script) => {
-                let (ahead, wrote) = (batch.into_ahead(), script.is_some());
-                let written = write(&mut self.conn, script).await;
-                written.map(|()| self.state.reach(ahead)).map(|()| wrote)
+                let ahead = batch.into_ahead();
+                self.write(script).await.map(|()| self.state.reach(ahead))
             }
             Err(refused) => Err(refused),
         };
         match written {
-            Ok(wrote) => {
-                self.last_write_failed &= !wrote;
+            Ok(()) => {
                 self.wal.wrote(frames);
                 self.publish();
                 for (job, answer) in admitted {
@@ -160,56 +167,21 @@ impl Writer {
         let Work::Late(make) = work else { return Ok(work) };
         let append = make();
         if !append.pages.is_empty() {
-            self.space.admit(append.pages.iter().map(|page| page.bytes().len() as u64).sum())?;
+            self.shown.space.admit(append.pages.iter().map(|page| page.bytes().len() as u64).sum())?;
         }
         Ok(Work::Append(append))
-    }
-
-    /// Tries the jobs of a group that failed, each in a transaction of its own.
-    async fn one_by_one(&mut self, jobs: Vec<Job>, failure: &StorageError) {
-        self.last_write_failed = true;
-        let grows = |work: &Work| matches!(work, Work::Append(_));
-        let is_full = failure.kind == StorageErrorKind::Full;
-        // On a full disk the log must not grow; everything else may have what the ballast leaves.
-        let is_worth_ballast = is_full && jobs.iter().any(|job| !grows(&job.work));
-        let has_more_room = is_worth_ballast && self.space.drop_ballast();
-        let is_alone = jobs.len() == 1;
-        for Job { work, reply } in jobs {
-            if (is_full && grows(&work)) || (is_alone && !has_more_room) {
-                let _ = reply.send(Err(again(failure)));
-                continue;
-            }
-            let answer = self.alone(&work).await;
-            match answer {
-                Ok(answer) => settle(reply, answer),
-                Err(failure) => drop(reply.send(Err(failure))),
-            }
-        }
-    }
-
-    async fn alone(&mut self, work: &Work) -> Result<Answer> {
-        let mut batch = Batch::on(&self.state);
-        let answer = batch.admit(work)?;
-        let (frames, script) = (batch.frames(), batch.script()?);
-        let ahead = batch.into_ahead();
-        write(&mut self.conn, script).await?;
-        self.state.reach(ahead);
-        self.last_write_failed = false;
-        self.wal.wrote(frames);
-        self.publish();
-        Ok(answer)
     }
 
     async fn slice_with_ballast(&mut self, slice: Slice) -> Result<Answer> {
         match self.slice(slice).await {
             // Dropping pages takes room before it gives any.
-            Err(failure) if failure.kind == StorageErrorKind::Full && self.space.drop_ballast() => self.slice(slice).await,
+            Err(failure) if failure.kind == StorageErrorKind::Full && self.shown.space.drop_ballast() => self.slice(slice).await,
             other => other,
         }
     }
 
     fn publish(&self) {
-        *self.shared_bounds.lock().unwrap_or_else(PoisonError::into_inner) = self.state.bounds;
+        *self.shown.bounds.lock().unwrap_or_else(PoisonError::into_inner) = self.state.bounds;
     }
 }
 
@@ -226,16 +198,8 @@ async fn next_turn(queues: &mut Queues, groups: u32) -> Turn {
         biased;
         job = queues.jobs.recv() => job.map_or(Turn::End, Turn::Group),
         Some(slice) = queues.slices.recv() => Turn::Slice(slice),
+        () = tokio::time::sleep(LOOK_EVERY) => Turn::Look,
     }
-}
-
-/// Runs a script that is one transaction; nothing of it stays when it fails.
-pub(super) async fn write(conn: &mut SqliteConnection, script: Option<Script>) -> Result<()> {
-    let Some(script) = script else { return Ok(()) };
-    let Err(error) = script.run(conn).await else { return Ok(()) };
-    // Some failures have ended the transaction already; then there is nothing to roll back and that is no news.
-    let _ = Script::default().rollback().run(conn).await;
-    Err(fault("a commit", error))
 }
 
 fn settle(reply: Reply, answer: Answer) {
@@ -247,10 +211,4 @@ fn settle(reply: Reply, answer: Answer) {
     };
     // Whoever asked may have gone; the commit stands.
     let _ = reply.send(answer);
-}
-
-/// The same failure for one more caller.
-fn again(failure: &StorageError) -> StorageError {
-    let cause = failure.source.as_ref().map_or(String::new(), |source| format!(": {source}"));
-    StorageError::new(failure.kind, format!("{}{cause}", failure.message))
 }

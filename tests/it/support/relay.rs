@@ -20,6 +20,8 @@ pub(crate) struct Relay {
     /// More keys of `[server]`.
     server: String,
     tcp: String,
+    /// Whether it bears to have its files held from growing.
+    is_holdable: bool,
     /// Where it listens, without a slash at the end.
     pub(crate) url: String,
     pub(crate) client: reqwest::Client,
@@ -46,14 +48,37 @@ impl Relay {
         Self::start_configured("", "").await
     }
 
+    /// Starts one whose files can be held from growing.
+    #[cfg(target_os = "linux")]
+    pub(crate) async fn start_holdable() -> Self {
+        let mut relay = Self::prepare("");
+        relay.is_holdable = true;
+        relay.configure("");
+        relay.restart().await;
+        relay
+    }
+
+    /// Lets it write to no file at `bytes` or behind, as a disk that fails does; `None` = everywhere.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn hold(&self, bytes: Option<u64>) {
+        let pid = rustix::process::Pid::from_raw(i32::try_from(self.pid()).unwrap());
+        let limit = rustix::process::Rlimit { current: bytes, maximum: None };
+        assert!(self.is_holdable);
+        rustix::process::prlimit(pid, rustix::process::Resource::Fsize, limit).unwrap();
+    }
+
     async fn start_configured(server: &str, sections: &str) -> Self {
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        let directory = tempfile::tempdir().unwrap();
-        let mut relay =
-            Self { directory, child: None, server: server.to_owned(), tcp: String::new(), url: String::new(), client };
+        let mut relay = Self::prepare(server);
         relay.write_config(sections);
         relay.restart().await;
         relay
+    }
+
+    fn prepare(server: &str) -> Self {
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let (tcp, url) = (String::new(), String::new());
+        Self { directory, child: None, server: server.to_owned(), tcp, is_holdable: false, url, client }
     }
 
     /// Writes another configuration for the next start.
@@ -70,7 +95,11 @@ impl Relay {
     /// Starts the process again on the same data.
     pub(crate) async fn restart(&mut self) {
         assert!(self.child.is_none(), "it runs already");
-        let mut child = command(self.directory.path()).spawn().unwrap();
+        let mut child = self.command().spawn().unwrap();
+        if let Some(mut log) = child.stderr.take() {
+            let file = std::fs::OpenOptions::new().create(true).append(true).open(self.path("log.txt")).unwrap();
+            tokio::spawn(async move { tokio::io::copy(&mut log, &mut tokio::fs::File::from_std(file)).await });
+        }
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let line = tokio::time::timeout(PATIENCE, lines.next_line()).await.expect("an address in time").unwrap();
         let line = line.unwrap_or_else(|| panic!("no address; its log: {}", self.log()));
@@ -80,6 +109,18 @@ impl Relay {
             line.rsplit_once("tcp://").unwrap().1.clone_into(&mut self.tcp);
         }
         self.child = Some(child);
+    }
+
+    fn command(&self) -> Command {
+        if !self.is_holdable {
+            return command(self.directory.path());
+        }
+        let mut command = Command::new("sh");
+        // A write that goes too far is an error then and no signal. Its log must not be a file, which would be held as well.
+        command.args(["-c", "trap '' 25; exec \"$0\" serve --config config.toml", env!("CARGO_BIN_EXE_hookcast")]);
+        command.current_dir(self.directory.path()).env_clear().env("HOOKCAST_LOG", "info");
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        command
     }
 
     /// Where it listens without HTTP: address and port.

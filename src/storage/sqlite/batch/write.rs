@@ -15,7 +15,17 @@ const GAPS_MAX: i64 = 1000;
 /// Size of a database page, in bytes.
 const FRAME_BYTES: usize = 4096;
 
+/// Something of no meaning.
+const PROBE: &str = "INSERT INTO meta (name, value) VALUES ('probe', 1) ON CONFLICT DO UPDATE SET value = value + 1";
+
 impl Batch<'_> {
+    /// A script that writes something of no meaning.
+    pub(in crate::storage::sqlite) fn probe() -> Script {
+        let mut script = Script::transaction();
+        script.statement(PROBE);
+        script.commit()
+    }
+
     /// The script that commits it, or `None` when nothing changes.
     ///
     /// # Errors
@@ -31,7 +41,7 @@ impl Batch<'_> {
             change.write(&mut script);
         }
         if self.is_probe {
-            script.statement("INSERT INTO meta (name, value) VALUES ('probe', 1) ON CONFLICT DO UPDATE SET value = value + 1");
+            script.statement(PROBE);
         }
         Ok((script.len() > empty).then(|| script.commit()))
     }
