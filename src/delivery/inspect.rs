@@ -86,8 +86,11 @@ impl Lanes {
     }
 
     /// Moves the cursor so that the next event is the one behind `to`; `false` when the subscription is gone.
-    pub async fn seek(&self, record: &Arc<SubscriptionRecord>, to: Seq) -> bool {
-        self.ask(record, |reply| Question::Seek(to, reply)).await.is_some()
+    ///
+    /// # Errors
+    /// As storage fails; nothing is changed then, unless it is `Unknown`.
+    pub async fn seek(&self, record: &Arc<SubscriptionRecord>, to: Seq) -> Result<bool, StorageError> {
+        Ok(self.ask(record, |reply| Question::Seek(to, reply)).await.transpose()?.is_some())
     }
 
     /// Dead letters by position.

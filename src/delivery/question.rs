@@ -15,9 +15,10 @@ use super::order::Order;
 use super::parcel::Content;
 use super::sieve::Filtering;
 use crate::clock::Timestamp;
-use crate::model::subscription::SubscriptionRecord;
+use crate::model::subscription::{Ordinal, SubscriptionRecord};
 use crate::model::{Attempt, ErrorKind, Exception, JobId, Outcome, RecoveryJob, Seq};
 use crate::net::client::HeaderLines;
+use crate::storage::Result;
 
 /// How a subscription is doing.
 #[derive(Clone, Debug)]
@@ -101,21 +102,21 @@ pub enum Question {
     /// What waits behind this position, at most so many retries?
     Waiting(Seq, usize, oneshot::Sender<Waiting>),
     /// Save what is not saved.
-    Save(oneshot::Sender<()>),
+    Save(oneshot::Sender<Result<()>>),
     /// Post a test event now.
     Ping(oneshot::Sender<Attempt>),
     /// Look at no event more while what is answered lasts; from which position on is that?
     Freeze(oneshot::Sender<(Seq, Stillness)>),
     /// Go on behind this position.
-    Seek(Seq, oneshot::Sender<()>),
+    Seek(Seq, oneshot::Sender<Result<()>>),
     /// Settle everything up to this position.
-    Skip(Seq, oneshot::Sender<bool>),
+    Skip(Seq, oneshot::Sender<Result<()>>),
     /// Do this job; answers whether there is room for it.
-    Recover(Box<RecoveryJob>, oneshot::Sender<bool>),
+    Recover(Box<RecoveryJob>, oneshot::Sender<Result<bool>>),
     /// Which jobs run?
     Jobs(oneshot::Sender<Vec<RecoveryJob>>),
     /// End this job before its end.
-    Cancel(JobId, oneshot::Sender<Option<RecoveryJob>>),
+    Cancel(JobId, oneshot::Sender<Result<Option<RecoveryJob>>>),
     /// These dead letters are gone.
     Buried(u64),
 }
@@ -144,7 +145,12 @@ pub fn answer(lane: &Rc<Lane>, record: &Arc<SubscriptionRecord>, question: Quest
                 let _ = reply.send(waiting);
             }
         }
-        Question::Save(reply) => save_then(lane, reply, ()),
+        Question::Save(reply) => {
+            let lane = Rc::clone(lane);
+            actix_rt::spawn(async move {
+                let _ = reply.send(super::saving::save(&lane).await.stored());
+            });
+        }
         Question::Ping(reply) => {
             let (lane, record) = (Rc::clone(lane), Arc::clone(record));
             actix_rt::spawn(async move {
@@ -152,38 +158,18 @@ pub fn answer(lane: &Rc<Lane>, record: &Arc<SubscriptionRecord>, question: Quest
             });
         }
         Question::Freeze(reply) => freeze(lane, record, reply),
-        Question::Seek(to, reply) => {
-            lane.floor.borrow_mut().seek(record.ordinal, to);
-            lane.stir();
-            lane.hunger.notify_one();
-            save_then(lane, reply, ());
-        }
-        Question::Skip(to, reply) => {
-            let (lane, record) = (Rc::clone(lane), Arc::clone(record));
-            actix_rt::spawn(async move {
-                let _ = reply.send(super::replaying::skip(&lane, &record, to).await.is_ok());
-            });
-        }
-        Question::Recover(job, reply) => {
-            let is_taken = lane.floor.borrow_mut().recover(*job);
-            lane.replays.notify_one();
-            save_then(lane, reply, is_taken);
-        }
         Question::Jobs(reply) => {
             let floor = lane.floor.borrow();
             if let Some(desk) = floor.desk(record.ordinal) {
                 let _ = reply.send(desk.jobs());
             }
         }
-        Question::Cancel(id, reply) => {
-            let cancelled = lane.floor.borrow_mut().cancel(record.ordinal, id, lane.now());
-            lane.replays.notify_one();
-            save_then(lane, reply, cancelled);
-        }
         Question::Buried(count) => buried(lane, record, count),
+        Question::Seek(..) | Question::Skip(..) | Question::Recover(..) | Question::Cancel(..) => change(lane, record, question),
     }
 }
 
+/// Dead letters went.
 fn buried(lane: &Rc<Lane>, record: &SubscriptionRecord, count: u64) {
     lane.floor.borrow_mut().change(record.ordinal, |desk| {
         desk.totals.dead = desk.totals.dead.saturating_sub(count);
@@ -214,12 +200,52 @@ fn freeze(lane: &Rc<Lane>, record: &SubscriptionRecord, reply: oneshot::Sender<(
     let _ = reply.send((from, Stillness { _lasts: Some(lasts) }));
 }
 
-/// Answers once everything that is decided by now is saved.
-fn save_then<T: 'static>(lane: &Rc<Lane>, reply: oneshot::Sender<T>, answer: T) {
+/// Changes something; it is stored when that is answered.
+fn change(lane: &Rc<Lane>, record: &Arc<SubscriptionRecord>, question: Question) {
+    let ordinal = record.ordinal;
+    match question {
+        Question::Seek(to, reply) => {
+            promise(lane, ordinal, reply, move |lane| {
+                lane.floor.borrow_mut().seek(ordinal, to);
+                lane.stir();
+                lane.hunger.notify_one();
+            });
+        }
+        Question::Skip(to, reply) => {
+            let (lane, record) = (Rc::clone(lane), Arc::clone(record));
+            actix_rt::spawn(async move {
+                let _ = reply.send(super::replaying::skip(&lane, &record, to).await);
+            });
+        }
+        Question::Recover(job, reply) => {
+            promise(lane, ordinal, reply, move |lane| {
+                let is_taken = lane.floor.borrow_mut().recover(*job);
+                lane.replays.notify_one();
+                is_taken
+            });
+        }
+        Question::Cancel(id, reply) => {
+            promise(lane, ordinal, reply, move |lane| {
+                let now = lane.now();
+                let cancelled = lane.floor.borrow_mut().cancel(ordinal, id, now);
+                lane.replays.notify_one();
+                cancelled
+            });
+        }
+        _ => {}
+    }
+}
+
+/// Makes a change that is durable when it is answered; see [`super::saving::promise`].
+fn promise<T: 'static>(
+    lane: &Rc<Lane>,
+    ordinal: Ordinal,
+    reply: oneshot::Sender<Result<T>>,
+    change: impl FnOnce(&Rc<Lane>) -> T + 'static,
+) {
     let lane = Rc::clone(lane);
     actix_rt::spawn(async move {
-        super::saving::save(&lane).await;
-        let _ = reply.send(answer);
+        let _ = reply.send(super::saving::promise(&lane, ordinal, || change(&lane)).await);
     });
 }
 

@@ -56,7 +56,9 @@ impl Lanes {
     /// As storage fails.
     pub async fn count(&self, record: &Arc<SubscriptionRecord>, what: &Recovery) -> Result<Count, StorageError> {
         // Dead letters that are not stored yet would not be found.
-        let _ = self.ask(record, Question::Save).await;
+        if let Some(saved) = self.ask(record, Question::Save).await {
+            saved?;
+        }
         let ledger = &self.context.ledger;
         let events = match &what.selection {
             Selection::All => return self.count_events(record, what.from, what.to).await,
@@ -117,7 +119,7 @@ impl Lanes {
             ended_at: None,
         };
         let asked = self.ask(record, |reply| Question::Recover(Box::new(job.clone()), reply)).await;
-        Ok(match asked {
+        Ok(match asked.transpose()? {
             Some(true) => Recovering::Job(Box::new(job)),
             Some(false) => Recovering::TooMany,
             None => Recovering::Gone,
@@ -144,12 +146,18 @@ impl Lanes {
     }
 
     /// Ends a job that runs; attempts in flight end as they may. `None` when there is none of this name that runs.
-    pub async fn cancel(&self, record: &Arc<SubscriptionRecord>, id: JobId) -> Option<RecoveryJob> {
-        self.ask(record, |reply| Question::Cancel(id, reply)).await.flatten()
+    ///
+    /// # Errors
+    /// As storage fails; nothing is changed then, unless it is `Unknown`.
+    pub async fn cancel(&self, record: &Arc<SubscriptionRecord>, id: JobId) -> Result<Option<RecoveryJob>, StorageError> {
+        Ok(self.ask(record, |reply| Question::Cancel(id, reply)).await.transpose()?.flatten())
     }
 
-    /// Settles everything up to `to`; `false` when the subscription is gone, or its dead letters cannot be read.
-    pub async fn skip(&self, record: &Arc<SubscriptionRecord>, to: Seq) -> bool {
-        self.ask(record, |reply| Question::Skip(to, reply)).await == Some(true)
+    /// Settles everything up to `to`; `false` when the subscription is gone.
+    ///
+    /// # Errors
+    /// As storage fails; nothing is changed then, unless it is `Unknown`.
+    pub async fn skip(&self, record: &Arc<SubscriptionRecord>, to: Seq) -> Result<bool, StorageError> {
+        Ok(self.ask(record, |reply| Question::Skip(to, reply)).await.transpose()?.is_some())
     }
 }

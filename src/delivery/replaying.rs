@@ -147,28 +147,34 @@ async fn dead_letters(
 
 /// Settles everything up to `to`, saved when this returns. Where dead letters hold others up, those up to `to` are marked: they
 /// stay listed and do so no longer.
+///
+/// # Errors
+/// As storage fails; nothing is settled then, unless it is `Unknown`.
 pub(super) async fn skip(lane: &Rc<Lane>, record: &SubscriptionRecord, to: Seq) -> Result<(), StorageError> {
     let ordinal = record.ordinal;
+    let mut letters = Vec::new();
     if record.spec.ordering != Ordering::None && record.spec.on_dead == OnDead::Block {
         // Letters that are not stored yet would not be found.
-        saving::save(lane).await;
+        saving::prove(lane, ordinal).await?;
         let mut after = Seq::ZERO;
         while after < to {
             let (dead, read_to) = dead_letters(lane, ordinal, after, DEAD_READ).await?;
-            let mut floor = lane.floor.borrow_mut();
-            for mut dead in dead.into_iter().filter(|dead| dead.seq <= to && !dead.is_skipped()) {
-                dead.reason.insert_str(0, Exception::SKIPPED);
-                floor.journal.put(dead, None);
-            }
+            letters.extend(dead.into_iter().filter(|dead| dead.seq <= to && !dead.is_skipped()));
             after = read_to.unwrap_or(to);
         }
-        saving::save(lane).await;
     }
-    lane.floor.borrow_mut().skip(ordinal, to);
-    lane.stir();
-    lane.hunger.notify_one();
-    saving::save(lane).await;
-    Ok(())
+    let change = || {
+        let mut floor = lane.floor.borrow_mut();
+        for mut dead in letters {
+            dead.reason.insert_str(0, Exception::SKIPPED);
+            floor.journal.put(dead, None);
+        }
+        floor.skip(ordinal, to);
+        drop(floor);
+        lane.stir();
+        lane.hunger.notify_one();
+    };
+    saving::promise(lane, ordinal, change).await
 }
 
 /// Looks up which deliveries that succeeded were dead letters, and ends those.

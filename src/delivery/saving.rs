@@ -5,7 +5,8 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::lane::Lane;
-use crate::storage::StorageErrorKind;
+use crate::model::subscription::Ordinal;
+use crate::storage::{Result, StorageError, StorageErrorKind, Written};
 
 /// Shortest distance of two saves.
 const SAVE_EVERY: Duration = Duration::from_millis(50);
@@ -40,7 +41,7 @@ pub(super) async fn save_dirty(lane: Rc<Lane>) {
         }
         let began = Instant::now();
         let attempts = lane.floor.borrow().settled - std::mem::replace(&mut settled, lane.floor.borrow().settled);
-        refused = !save(&lane).await;
+        refused = !save(&lane).await.is_stored();
         super::replaying::settle_recovered(&lane).await;
         distance = if refused { SAVE_AGAIN } else { distance_of(began.elapsed(), attempts) };
         lane.counts.flush();
@@ -80,8 +81,8 @@ fn tell_left_out(lane: &Lane) {
     }
 }
 
-/// Saves once, after whatever is being saved; `false` when storage refused.
-pub(super) async fn save(lane: &Rc<Lane>) -> bool {
+/// Saves once, after whatever is being saved. What was not stored is tried again by the next save.
+pub(super) async fn save(lane: &Rc<Lane>) -> Written {
     let _one_at_a_time = lane.saving.lock().await;
     let changes = {
         let mut floor = lane.floor.borrow_mut();
@@ -95,24 +96,52 @@ pub(super) async fn save(lane: &Rc<Lane>) -> bool {
         changes
     };
     if changes.is_empty() {
-        return true;
+        return Written::Stored;
     }
     let changes = Rc::new(changes);
     lane.floor.borrow_mut().journal.begin(&changes);
     let committed = lane.context.ledger.commit(Vec::clone(&changes)).await;
     lane.floor.borrow_mut().journal.end(&changes);
-    match committed {
-        Ok(()) => true,
-        Err(error) => {
-            if error.kind == StorageErrorKind::Fenced {
-                tracing::error!(%error, "another process took this relay's subscriptions over; deliveries stop");
-                lane.context.cancel.cancel();
-            } else {
-                tracing::error!(%error, "progress could not be saved; trying again");
-            }
-            lane.floor.borrow_mut().journal.give_back(Rc::unwrap_or_clone(changes));
-            false
-        }
+    let Err(error) = committed else { return Written::Stored };
+    if error.kind == StorageErrorKind::Fenced {
+        tracing::error!(%error, "another process took this relay's subscriptions over; deliveries stop");
+        lane.context.cancel.cancel();
+    } else if error.is_refusal() {
+        // Storage says once what is the matter.
+        tracing::debug!(%error, "progress could not be saved; trying again");
+    } else {
+        tracing::error!(%error, "progress could not be saved; trying again");
+    }
+    lane.floor.borrow_mut().journal.give_back(Rc::unwrap_or_clone(changes));
+    Err(error).into()
+}
+
+/// Makes a change of a subscription that is durable when it is answered. Storage must have taken something just before, so that
+/// what is refused is not in force either. When it refuses all the same between the two, the change stands and is saved as soon
+/// as that works.
+///
+/// # Errors
+/// What storage said; `Unknown` when the change is in force and not stored.
+pub(super) async fn promise<T>(lane: &Rc<Lane>, ordinal: Ordinal, change: impl FnOnce() -> T) -> Result<T> {
+    prove(lane, ordinal).await?;
+    let answer = change();
+    lane.floor.borrow_mut().journal.touch(ordinal);
+    match save(lane).await {
+        Written::Stored => Ok(answer),
+        Written::Refused(error) | Written::Unknown(error) => Err(StorageError { kind: StorageErrorKind::Unknown, ..error }),
+    }
+}
+
+/// Has storage take the progress of a subscription's partition, changed or not.
+///
+/// # Errors
+/// What storage said, never `Unknown`: progress may be stored twice.
+pub(super) async fn prove(lane: &Rc<Lane>, ordinal: Ordinal) -> Result<()> {
+    lane.floor.borrow_mut().journal.touch(ordinal);
+    match save(lane).await {
+        Written::Stored => Ok(()),
+        Written::Refused(error) => Err(error),
+        Written::Unknown(error) => Err(StorageError { kind: StorageErrorKind::Unavailable, ..error }),
     }
 }
 

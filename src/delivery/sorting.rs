@@ -68,7 +68,7 @@ async fn read(lane: &Rc<Lane>, ordinal: Ordinal, seqs: Vec<Seq>) -> Result<(), S
 /// Finds the dead letters that hold their keys up.
 async fn list_dead(lane: &Rc<Lane>, ordinal: Ordinal) -> Result<(), StorageError> {
     // Letters that are not stored yet would not be found.
-    saving::save(lane).await;
+    saving::save(lane).await.stored()?;
     let mut after = Seq::ZERO;
     loop {
         let page = lane.context.ledger.list(ordinal, ExceptionState::Dead, PageRequest { after, limit: PAGE_ROWS }).await?;

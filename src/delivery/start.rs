@@ -215,7 +215,7 @@ async fn finish(lane: &Rc<Lane>, grace: Duration) {
         tokio::time::sleep(LOOK_EVERY).await;
     }
     lane.floor.borrow_mut().touch_all();
-    while !saving::save(lane).await && tokio::time::Instant::now() < end {
+    while !saving::save(lane).await.is_stored() && tokio::time::Instant::now() < end {
         tokio::time::sleep(SAVE_AGAIN).await;
     }
     lane.counts.flush();

@@ -61,7 +61,10 @@ pub trait Deliveries: Send + Sync {
     async fn freeze(&self, record: &Arc<SubscriptionRecord>) -> Option<(Seq, Stillness)>;
 
     /// Moves the cursor: everything behind `after` is its duty from now on.
-    async fn seek(&self, record: &Arc<SubscriptionRecord>, after: Seq) -> bool;
+    ///
+    /// # Errors
+    /// As storage fails; nothing is changed then, unless it is `Unknown`.
+    async fn seek(&self, record: &Arc<SubscriptionRecord>, after: Seq) -> Result<bool, StorageError>;
 
     /// Has events posted once more.
     ///
@@ -82,10 +85,16 @@ pub trait Deliveries: Send + Sync {
     async fn jobs(&self, record: &Arc<SubscriptionRecord>) -> Result<Option<Vec<RecoveryJob>>, StorageError>;
 
     /// Ends a job that runs; `None` when there is none of this name that does.
-    async fn cancel(&self, record: &Arc<SubscriptionRecord>, id: JobId) -> Option<RecoveryJob>;
+    ///
+    /// # Errors
+    /// As storage fails; nothing is changed then, unless it is `Unknown`.
+    async fn cancel(&self, record: &Arc<SubscriptionRecord>, id: JobId) -> Result<Option<RecoveryJob>, StorageError>;
 
     /// Settles everything up to a position.
-    async fn skip(&self, record: &Arc<SubscriptionRecord>, to: Seq) -> bool;
+    ///
+    /// # Errors
+    /// As storage fails; nothing is changed then, unless it is `Unknown`.
+    async fn skip(&self, record: &Arc<SubscriptionRecord>, to: Seq) -> Result<bool, StorageError>;
 
     /// How things stand with one event; `None` also when there never was such an event.
     ///
@@ -158,7 +167,7 @@ impl Deliveries for Lanes {
         Lanes::freeze(self, record).await
     }
 
-    async fn seek(&self, record: &Arc<SubscriptionRecord>, after: Seq) -> bool {
+    async fn seek(&self, record: &Arc<SubscriptionRecord>, after: Seq) -> Result<bool, StorageError> {
         Lanes::seek(self, record, after).await
     }
 
@@ -174,11 +183,11 @@ impl Deliveries for Lanes {
         Lanes::jobs(self, record).await
     }
 
-    async fn cancel(&self, record: &Arc<SubscriptionRecord>, id: JobId) -> Option<RecoveryJob> {
+    async fn cancel(&self, record: &Arc<SubscriptionRecord>, id: JobId) -> Result<Option<RecoveryJob>, StorageError> {
         Lanes::cancel(self, record, id).await
     }
 
-    async fn skip(&self, record: &Arc<SubscriptionRecord>, to: Seq) -> bool {
+    async fn skip(&self, record: &Arc<SubscriptionRecord>, to: Seq) -> Result<bool, StorageError> {
         Lanes::skip(self, record, to).await
     }
 

@@ -191,9 +191,9 @@ impl Deliveries for Behind {
         Some((self.cursor.lock().unwrap().next(), Stillness::default()))
     }
 
-    async fn seek(&self, record: &Arc<SubscriptionRecord>, after: Seq) -> bool {
+    async fn seek(&self, record: &Arc<SubscriptionRecord>, after: Seq) -> Result<bool, StorageError> {
         self.note(format!("seek {} {after}", record.spec.id));
-        true
+        Ok(true)
     }
 
     async fn recover(&self, record: &Arc<SubscriptionRecord>, what: Recovery) -> Result<Recovering, StorageError> {
@@ -211,14 +211,14 @@ impl Deliveries for Behind {
         Ok(Some(vec![job(record.ordinal, JobKind::Redrive)]))
     }
 
-    async fn cancel(&self, record: &Arc<SubscriptionRecord>, id: JobId) -> Option<RecoveryJob> {
+    async fn cancel(&self, record: &Arc<SubscriptionRecord>, id: JobId) -> Result<Option<RecoveryJob>, StorageError> {
         self.note(format!("cancel {} {id}", record.spec.id));
-        None
+        Ok(None)
     }
 
-    async fn skip(&self, record: &Arc<SubscriptionRecord>, to: Seq) -> bool {
+    async fn skip(&self, record: &Arc<SubscriptionRecord>, to: Seq) -> Result<bool, StorageError> {
         self.note(format!("skip {} {to}", record.spec.id));
-        true
+        Ok(true)
     }
 
     async fn attempts(&self, _: &Arc<SubscriptionRecord>, query: AttemptsQuery) -> Result<Option<AttemptsPage>, StorageError> {

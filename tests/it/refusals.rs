@@ -21,6 +21,67 @@ async fn becomes_ready(relay: &Relay) {
 }
 
 #[tokio::test]
+async fn what_storage_refuses_is_neither_answered_as_done_nor_in_force() {
+    let mut relay = Relay::start_holdable().await;
+    let receiver = Receiver::start().await;
+    receiver.change(|delivery, _| Answer::status(if delivery.header("hookcast-subscription") == "dead" { 500 } else { 200 }));
+    relay.subscribe("s", receiver.url(), "a", json!({})).await;
+    let once = json!({"retry": {"max_attempts": 1, "schedule": ["1h"]}});
+    relay.subscribe("dead", receiver.url(), "a", once).await;
+    for n in 0..5 {
+        relay.publish("a", n.to_string()).await;
+    }
+    // Then the notices of dead letters are in the log as well.
+    relay.status_becomes("dead", json!({"dead": 5, "head": 10, "lag": 0})).await;
+    relay.status_becomes("s", json!({"delivered_total": 5, "head": 10, "lag": 0})).await;
+    relay.must("POST", "/v1/subscriptions/s/pause", json!({})).await;
+    let running = relay.must("POST", "/v1/subscriptions/s/replay", json!({"from": "earliest"})).await;
+    let source = json!({"protocol": "ndjson", "url": receiver.url(), "topic": "in"});
+    let job = format!("/v1/subscriptions/s/jobs/{}", running["job"].as_str().unwrap());
+    let before = relay.get("/v1/subscriptions/s").await;
+
+    relay.hold(Some(0));
+    let asked = [
+        ("POST", "/v1/subscriptions/s/seek", json!({"to": "earliest"})),
+        ("POST", "/v1/subscriptions/s/skip", json!({"to": 5})),
+        ("POST", "/v1/subscriptions/s/replay", json!({"from": "earliest"})),
+        ("POST", "/v1/subscriptions/dead/dead-letters/redrive", json!({"all": true})),
+        ("DELETE", job.as_str(), Value::Null),
+        ("POST", "/v1/subscriptions/s/resume", json!({})),
+        ("PATCH", "/v1/subscriptions/s", json!({"description": "changed"})),
+        ("PUT", "/v1/subscriptions/new", json!({"url": receiver.url(), "topics": ["a"]})),
+        ("POST", "/v1/subscriptions", json!({"url": receiver.url(), "topics": ["a"]})),
+        ("DELETE", "/v1/subscriptions/s", Value::Null),
+        ("PUT", "/v1/sources/new", source),
+        ("POST", "/v1/tokens", json!({"name": "new", "scopes": ["manage"]})),
+    ];
+    for (method, path, body) in &asked {
+        let answer = relay.ask(method, path, (!body.is_null()).then_some(body)).await;
+        assert!([NO, UNKNOWN].contains(&refusal(&answer)), "{method} {path}: {} {}", answer.0, answer.1);
+    }
+    let (status, problem) = relay.ask("GET", "/readyz", None).await;
+    assert_eq!((status, &problem["errors"][0]["pointer"]), (503, &json!("/storage/writer")), "{problem}");
+    assert_eq!(relay.status("s").await["cursor"], 10);
+    assert_eq!(relay.get("/v1/subscriptions/s").await, before);
+    assert_eq!(relay.get("/v1/subscriptions").await["items"].as_array().unwrap().len(), 2);
+
+    relay.hold(None);
+    becomes_ready(&relay).await;
+    assert_eq!(relay.get("/v1/subscriptions/s/jobs").await["items"].as_array().unwrap().len(), 1);
+    assert_eq!(relay.get(&job).await["state"], "running");
+    relay.kill9().await;
+    relay.restart().await;
+    assert!(relay.status("s").await["cursor"].as_u64() >= Some(10));
+    assert_eq!(relay.get("/v1/subscriptions/s").await, before);
+    assert_eq!(relay.get("/v1/subscriptions/dead/jobs").await["items"], json!([]));
+    assert_eq!(relay.get("/v1/sources").await["items"], json!([]));
+    relay.must("POST", "/v1/subscriptions/s/seek", json!({"to": "earliest"})).await;
+    relay.kill9().await;
+    relay.restart().await;
+    assert_eq!(relay.status("s").await["cursor"], 0, "what was answered 200 is stored");
+}
+
+#[tokio::test]
 async fn a_publish_that_failed_in_its_commit_says_that_nobody_knows() {
     let mut relay = Relay::start_holdable().await;
     relay.publish("a", "0").await;

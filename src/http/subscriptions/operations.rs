@@ -79,11 +79,13 @@ async fn move_to(state: &Data<HttpState>, record: &Arc<SubscriptionRecord>, afte
     let moving = tokio::spawn(async move {
         let crosses = record.moved_back_to(after).is_some();
         let still = if crosses { state.deliveries.freeze(&record).await } else { None };
-        if !state.deliveries.seek(&record, after).await {
+        if !state.deliveries.seek(&record, after).await? {
             return Err(Problem::not_found());
         }
         if crosses {
-            let moved = state.registry.change(&record.spec.id, move |record| record.moved_back_to(after)).await?;
+            let moved = state.registry.change(&record.spec.id, move |record| record.moved_back_to(after)).await;
+            // The cursor has moved, whatever became of this.
+            let moved = moved.map_err(|_| Problem::outcome_unknown())?;
             state.deliveries.caught_up(&moved.ok_or_else(Problem::not_found)?).await;
         }
         drop(still);

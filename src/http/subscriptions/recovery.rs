@@ -153,7 +153,7 @@ pub(super) async fn job(state: Data<HttpState>, request: HttpRequest) -> Result<
 pub(super) async fn cancel(state: Data<HttpState>, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let (_, record) = find(&state, &request, Scope::Manage)?;
     let id = path_job(&request)?;
-    if let Some(job) = state.deliveries.cancel(&record, id).await {
+    if let Some(job) = state.deliveries.cancel(&record, id).await? {
         return Ok(HttpResponse::Ok().json(views::job(&job)));
     }
     let jobs = state.deliveries.jobs(&record).await?.ok_or_else(Problem::not_found)?;
@@ -180,7 +180,7 @@ pub(super) async fn skip(state: Data<HttpState>, request: HttpRequest, payload: 
         Some(to)
     });
     let to = errors.finish(to).map_err(refuse)?;
-    if !state.deliveries.skip(&record, to).await {
+    if !state.deliveries.skip(&record, to).await? {
         return Err(Problem::not_found());
     }
     answer_status(&state, &record).await
