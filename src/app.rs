@@ -36,7 +36,7 @@ use crate::readiness::Readiness;
 use crate::registry::{Registry, SourceRegistry};
 use crate::retention::{Retention, RetentionSettings};
 use crate::source::Sources;
-use crate::storage::{BACKENDS, Room, StorageError, StorageErrorKind, StorageSettings, Store};
+use crate::storage::{StorageError, StorageErrorKind, Store};
 use crate::supervise::Supervisor;
 use crate::tail::{Tail, TailSettings};
 
@@ -46,8 +46,12 @@ mod feeds;
 mod foundation;
 mod hub;
 mod numbers;
+mod store;
+mod telling;
 
 use doors::Doors;
+use store::open_store;
+
 pub use foundation::Foundation;
 
 /// Time for what is in flight when the relay stops.
@@ -136,7 +140,6 @@ impl App {
         // Storage first: a second relay on the same data is told so, whatever the address says.
         let readiness = Readiness::default();
         let store = open_store(config, readiness.clone()).await?;
-        tell_room(&store);
         Self::start_over(config, Foundation { store, clock: Arc::new(SystemClock), readiness }).await
     }
 
@@ -168,7 +171,9 @@ impl App {
         let lanes =
             Lanes::start(lane_count(config), ground.lane_context(config, &registry, notices.clone()), &ground.gate).await?;
         let notices_end = CancellationToken::new();
-        tokio::spawn(feeds::take_notices(ingest.clone(), Arc::clone(&ground.clock), heard, notices_end.clone()));
+        let (publish, told) = mpsc::channel(NOTICES_MAX);
+        tokio::spawn(feeds::tell_notices(heard, publish, notices_end.clone()));
+        tokio::spawn(feeds::publish_notices(ingest.clone(), Arc::clone(&ground.clock), told));
         declared::apply(config, &ground, &registry, &source_registry, &lanes).await?;
         let sources = feeds::start(&ground, &source_registry, ingest.clone(), notices).await?;
         ground.start_retention(config, &registry, &lanes, ingest.clone());
@@ -308,44 +313,6 @@ impl Ground {
                 }
             }
         }));
-    }
-}
-
-async fn open_store(config: &Config, readiness: Readiness) -> Result<Store, AppError> {
-    let scheme = config.storage.scheme();
-    let backend = BACKENDS
-        .iter()
-        .find(|backend| backend.scheme == scheme)
-        .ok_or_else(|| AppError::Setting(format!("storage.url: there is no storage of the kind {scheme:?}")))?;
-    if let Some(directory) = config.storage.path().parent().filter(|directory| !directory.as_os_str().is_empty()) {
-        std::fs::create_dir_all(directory).map_err(|error| {
-            StorageError::new(StorageErrorKind::CannotOpen, format!("cannot make the directory {}: {error}", directory.display()))
-        })?;
-    }
-    let settings = StorageSettings {
-        path: config.storage.path(),
-        durability: config.storage.durability,
-        reserve: config.storage.reserve,
-        flush_delay: config.storage.flush_delay,
-        seals: config.secrets.seals(),
-        readiness,
-    };
-    Ok((backend.open)(settings).await?)
-}
-
-/// Says how much is free, and what of it is left alone.
-fn tell_room(store: &Store) {
-    let Some(room) = store.log.room() else { return };
-    let Room { free_bytes, reserve_bytes } = room;
-    if room.is_short() {
-        tracing::warn!(
-            free_bytes,
-            reserve_bytes,
-            "less is free on the file system of the database than `storage.reserve` leaves alone: events are refused (507) \
-             until there is more; free some space on it, lower `retention`, or set a smaller `storage.reserve`"
-        );
-    } else {
-        tracing::info!(free_bytes, reserve_bytes, "events are taken until less than the reserve is free on the file system");
     }
 }
 

@@ -7,8 +7,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::telling::Teller;
 use super::{AppError, Ground};
 use crate::clock::{Clock, Timestamp};
 use crate::delivery::notice::Notice;
@@ -159,7 +161,6 @@ impl Emitter for Intake {
     }
 
     async fn gap(&self, spec: &SourceSpec, gap: SourceGap) {
-        tracing::warn!(source.name = gap.source, from = %gap.from, to = %gap.to, "the upstream was missed for a while");
         metrics::counter!("hookcast_source_gaps_total", "source" => gap.source.clone()).increment(1);
         let gap = SourceGap { at_seq: self.follow.head(), ..gap };
         self.say(Notice::source_gap(&gap));
@@ -220,20 +221,39 @@ fn gap_event(spec: &SourceSpec, gap: &SourceGap) -> NewEvent {
     }
 }
 
-/// Takes notices into the log under [`NOTICE_TOPIC`]; once `end` is cancelled, those that wait are the last.
-pub(super) async fn take_notices(
-    ingest: Ingest,
-    clock: Arc<dyn Clock>,
-    mut notices: mpsc::Receiver<Notice>,
-    end: CancellationToken,
-) {
+/// Tells the log what notices say, and hands them on to be published as far as they are taken in time; once `end` is
+/// cancelled, those that wait are the last.
+pub(super) async fn tell_notices(mut notices: mpsc::Receiver<Notice>, publish: mpsc::Sender<Notice>, end: CancellationToken) {
+    let mut teller = Teller::new(Instant::now());
     loop {
+        let due_at = teller.due_at();
+        let due = async {
+            match due_at {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
         let notice = tokio::select! {
             biased;
             notice = notices.recv() => notice,
             () = end.cancelled() => None,
+            () = due => {
+                teller.catch_up(Instant::now(), false);
+                continue;
+            }
         };
-        let Some(notice) = notice else { return };
+        let Some(notice) = notice else { break };
+        teller.hear(&notice, Instant::now());
+        if !notice.is_for_the_log && publish.try_send(notice).is_err() {
+            metrics::counter!("hookcast_notices_left_out_total").increment(1);
+        }
+    }
+    teller.catch_up(Instant::now(), true);
+}
+
+/// Takes notices into the log of events under [`NOTICE_TOPIC`], until there are no more.
+pub(super) async fn publish_notices(ingest: Ingest, clock: Arc<dyn Clock>, mut notices: mpsc::Receiver<Notice>) {
+    while let Some(notice) = notices.recv().await {
         let now = clock.now();
         let mut data = notice.data;
         data["at"] = now.to_string().into();

@@ -311,7 +311,6 @@ impl Lane {
                 "attempt failed");
         }
         if let Some(reason) = effect.disable {
-            tracing::warn!(subscription.id = %assignment.record.spec.id, ?reason, "subscription disabled by its receiver");
             self.disable(assignment, reason);
         }
         self.tell();
@@ -321,7 +320,7 @@ impl Lane {
         // The lane stops at once; the registry's own word of it follows when it is durable.
         let mut floor = self.floor.borrow_mut();
         let Some(stopped) = floor.stopped(assignment.ordinal, Activity::Disabled(reason)) else { return };
-        floor.notices.extend(Notice::disabled(&stopped, reason.word()));
+        floor.notices.push(Notice::disabled(&stopped, reason.word()));
         floor.redefine(&Arc::new(stopped));
         drop(floor);
         let lane = Rc::clone(self);

@@ -22,33 +22,34 @@ pub struct Notice {
     pub subject: String,
     /// What happened.
     pub data: Value,
+    /// Whether it is a line of the log and no event: it concerns the delivery of such events.
+    pub is_for_the_log: bool,
 }
 
 impl Notice {
     /// Retention took these positions before they were delivered, both inclusive.
     #[must_use]
-    pub fn expired(record: &SubscriptionRecord, from: Seq, to: Seq) -> Option<Self> {
+    pub fn expired(record: &SubscriptionRecord, from: Seq, to: Seq) -> Self {
         Self::about(record, "delivery.expired", json!({ "from": from, "to": to }))
     }
 
     /// A delivery was given up.
     #[must_use]
-    pub fn dead(record: &SubscriptionRecord, seq: Seq, event: Option<&Event>, reason: &str) -> Option<Self> {
-        if event.is_some_and(|event| event.topic().is_own()) {
-            return None;
-        }
-        Self::about(record, "delivery.dead", json!({ "seq": seq, "reason": reason }))
+    pub fn dead(record: &SubscriptionRecord, seq: Seq, event: Option<&Event>, reason: &str) -> Self {
+        let notice = Self::about(record, "delivery.dead", json!({ "seq": seq, "reason": reason }));
+        let is_for_the_log = notice.is_for_the_log || event.is_some_and(|event| event.topic().is_own());
+        Self { is_for_the_log, ..notice }
     }
 
     /// The receiver wants no more.
     #[must_use]
-    pub fn disabled(record: &SubscriptionRecord, reason: &str) -> Option<Self> {
+    pub fn disabled(record: &SubscriptionRecord, reason: &str) -> Self {
         Self::about(record, "subscription.disabled", json!({ "reason": reason }))
     }
 
     /// The circuit of an endpoint opened, so that only probes go out, or closed again.
     #[must_use]
-    pub fn turned(desk: &Desk, outcome: &Outcome) -> Option<Self> {
+    pub fn turned(desk: &Desk, outcome: &Outcome) -> Self {
         if desk.circuit().is_closed() {
             return Self::about(&desk.record, "subscription.recovered", json!({}));
         }
@@ -95,15 +96,13 @@ impl Notice {
 
     fn of_source(kind: &'static str, source: &str, mut data: Value) -> Self {
         data["source"] = json!(source);
-        Self { kind, subject: source.to_owned(), data }
+        Self { kind, subject: source.to_owned(), data, is_for_the_log: false }
     }
 
-    fn about(record: &SubscriptionRecord, kind: &'static str, mut data: Value) -> Option<Self> {
+    fn about(record: &SubscriptionRecord, kind: &'static str, mut data: Value) -> Self {
         let patterns = record.spec.topics.patterns();
-        if patterns.iter().all(|pattern| pattern.as_str().split('.').next() == Some(OWN_TOKEN)) {
-            return None;
-        }
+        let is_for_the_log = patterns.iter().all(|pattern| pattern.as_str().split('.').next() == Some(OWN_TOKEN));
         data["subscription"] = json!(record.spec.id);
-        Some(Self { kind, subject: record.spec.id.to_string(), data })
+        Self { kind, subject: record.spec.id.to_string(), data, is_for_the_log }
     }
 }

@@ -70,6 +70,7 @@ mod sealed;
 mod secrets;
 mod shutdown;
 mod signatures;
+mod silence;
 mod sources;
 mod storage;
 mod streams;

@@ -51,7 +51,7 @@ impl Desk {
             effect.disable.get_or_insert(DisabledReason::Failing);
         }
         let has_turned = was_closed != self.circuit.is_closed();
-        (effect, has_turned.then(|| Notice::turned(self, outcome)).flatten())
+        (effect, has_turned.then(|| Notice::turned(self, outcome)))
     }
 
     /// Takes note of what an attempt says of the endpoint.

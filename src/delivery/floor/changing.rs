@@ -64,10 +64,11 @@ impl Floor {
         self.rouse(place);
     }
 
-    /// Gives the definition of a subscription as it is when it is stopped.
+    /// Gives the definition of a subscription as it is when it is stopped; `None` when it is disabled already: of many answers
+    /// that want no more the first counts.
     #[must_use]
     pub fn stopped(&self, ordinal: Ordinal, activity: Activity) -> Option<SubscriptionRecord> {
-        let desk = self.desk(ordinal)?;
+        let desk = self.desk(ordinal).filter(|desk| !matches!(desk.record.activity, Activity::Disabled(_)))?;
         Some(SubscriptionRecord { activity, ..SubscriptionRecord::clone(&desk.record) })
     }
 

@@ -14,7 +14,7 @@ impl Floor {
             if exception.state == ExceptionState::Dead
                 && let Some(desk) = self.desks[assignment.place].as_deref()
             {
-                self.notices.extend(Notice::dead(&desk.record, exception.seq, event.as_ref(), &exception.reason));
+                self.notices.push(Notice::dead(&desk.record, exception.seq, event.as_ref(), &exception.reason));
             }
             self.journal.put(exception, event);
         }

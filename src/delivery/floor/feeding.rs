@@ -169,9 +169,7 @@ impl Floor {
         if let Some(desk) = self.desks[place].as_deref_mut() {
             let range = ExpiredRange { ordinal: desk.ordinal(), from, to };
             desk.totals.expired += to.0 + 1 - from.0;
-            tracing::warn!(subscription.id = %desk.record.spec.id, from = %range.from, to = %range.to,
-                "events expired before they were delivered");
-            self.notices.extend(Notice::expired(&desk.record, range.from, range.to));
+            self.notices.push(Notice::expired(&desk.record, range.from, range.to));
             self.journal.expired(range);
         }
     }
