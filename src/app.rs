@@ -46,6 +46,7 @@ mod feeds;
 mod foundation;
 mod hub;
 mod numbers;
+mod reload;
 mod store;
 mod telling;
 
@@ -53,6 +54,7 @@ use doors::Doors;
 use store::open_store;
 
 pub use foundation::Foundation;
+pub use reload::{ReloadError, Reloader};
 
 /// Time for what is in flight when the relay stops.
 const STOP_GRACE: Duration = Duration::from_secs(25);
@@ -112,7 +114,8 @@ pub struct App {
     notices_end: CancellationToken,
     ingest: Ingest,
     leader: tokio::task::JoinHandle<()>,
-    ground: Ground,
+    ground: Arc<Ground>,
+    reloader: Reloader,
 }
 
 /// What the parts share while the relay is put together.
@@ -157,7 +160,7 @@ impl App {
     }
 
     async fn put_together(config: &Config, foundation: Foundation) -> Result<Self, AppError> {
-        let ground = Ground::over(config, foundation).await?;
+        let ground = Arc::new(Ground::over(config, foundation).await?);
         let doors = Doors::bind(config)?;
         let (address, tcp_address) = doors.addresses();
         let (registry, source_registry) = (
@@ -185,6 +188,13 @@ impl App {
         let tokens = Tokens::open(Arc::clone(administration), Arc::clone(&auth), declared.tokens).await?;
         let audit = Arc::new(Audit::new(Arc::clone(administration), Arc::clone(&ground.clock)));
         let metrics = numbers::recorder(egress.clone(), ground.follow.clone(), registry.clone());
+        let reloader = Reloader {
+            ground: Arc::clone(&ground),
+            registry: registry.clone(),
+            sources: source_registry.clone(),
+            lanes: lanes.clone(),
+            running: Arc::new(config.clone()),
+        };
         let state = Arc::new(HttpState {
             auth,
             tokens,
@@ -214,7 +224,8 @@ impl App {
         let server = doors.serve(state, cores(), &egress)?;
         let handle = server.handle();
         let serving = actix_web::rt::spawn(server);
-        Ok(Self { address, tcp_address, server: handle, serving, sources, lanes, notices_end, ingest, leader, ground })
+        let server = handle;
+        Ok(Self { address, tcp_address, server, serving, sources, lanes, notices_end, ingest, leader, ground, reloader })
     }
 
     /// Where it listens.
@@ -227,6 +238,12 @@ impl App {
     #[must_use]
     pub fn tcp_address(&self) -> Option<SocketAddr> {
         self.tcp_address
+    }
+
+    /// What applies the declared definitions of another configuration to it.
+    #[must_use]
+    pub fn reloader(&self) -> &Reloader {
+        &self.reloader
     }
 
     /// What is wrong with it, and whether it must end.

@@ -16,7 +16,7 @@ use crate::readiness::Readiness;
 use crate::telemetry::{self, LogForm};
 
 pub use output::announce;
-pub use stop::StopSignal;
+pub use stop::{ReloadSignal, StopSignal};
 
 pub mod bench;
 mod client;
@@ -69,6 +69,12 @@ pub type Serving = Pin<Box<dyn Future<Output = Result<(), Exit>>>>;
 /// A relay about to run.
 pub type Starting = Pin<Box<dyn Future<Output = Result<Relay, Exit>>>>;
 
+/// Reads the configuration again, as the process was told to at its start.
+pub type ReadAgain = Box<dyn Fn() -> Result<Config, Exit>>;
+
+/// What applies the definitions of a configuration to a running relay; an error says what is wrong with them, one line each.
+pub type Reload = Box<dyn Fn(Config) -> Pin<Box<dyn Future<Output = Result<(), String>>>>>;
+
 /// A running relay.
 pub struct Relay {
     /// Where it listens.
@@ -77,6 +83,8 @@ pub struct Relay {
     pub tcp_address: Option<SocketAddr>,
     /// What is wrong with it, and whether it must end.
     pub readiness: Readiness,
+    /// Applies what another configuration declares.
+    pub reload: Reload,
     /// Ends it in order.
     pub stop: Pin<Box<dyn Future<Output = ()>>>,
 }
@@ -84,8 +92,8 @@ pub struct Relay {
 /// What the commands need to know of the program they are part of.
 #[derive(Clone, Debug)]
 pub struct Program {
-    /// Runs a relay until it is told to stop.
-    pub serve: fn(Config) -> Serving,
+    /// Runs a relay until it is told to stop; on SIGHUP the configuration is read again.
+    pub serve: fn(Config, ReloadSignal, ReadAgain) -> Serving,
     /// Starts a relay.
     pub start: fn(Config) -> Starting,
     /// Protocols a source may name.
@@ -179,7 +187,7 @@ impl Cli {
     /// Runs the chosen command to its end, on the runtime of the caller.
     pub async fn run(self, program: Program) -> ExitCode {
         let done = match self.command.unwrap_or(Command::Serve(self.serve)) {
-            Command::Serve(args) => serve(&args, &program).await,
+            Command::Serve(args) => serve(args, program).await,
             Command::Demo(args) => demo::run(args, &program).await,
             Command::Check(args) => check(&args, &program),
             Command::Health(args) => health(&args, &program),
@@ -207,11 +215,15 @@ impl Cli {
     }
 }
 
-async fn serve(args: &ServeArgs, program: &Program) -> Result<(), Exit> {
+async fn serve(args: ServeArgs, program: Program) -> Result<(), Exit> {
     telemetry::init(args.log);
-    let mut config = load(&args.config, program)?;
+    // Otherwise a panic writes to standard error itself, and waits for whoever does not read that.
+    crate::supervise::tell_panics_by_log();
+    let hang_up = ReloadSignal::listen()?;
+    let mut config = load(&args.config, &program)?;
     config.storage.flush_delay = args.flush_delay.unwrap_or_default();
-    (program.serve)(config).await
+    let serve = program.serve;
+    serve(config, hang_up, Box::new(move || load(&args.config, &program))).await
 }
 
 fn check(args: &ConfigArgs, program: &Program) -> Result<(), Exit> {

@@ -21,12 +21,14 @@ use crate::seal::{MasterKey, Seals};
 use crate::storage::{Durability, Reserve};
 
 pub use error::{ConfigError, ConfigErrors};
+pub use restart::keys_that_differ;
 
 mod document;
 mod error;
 mod file;
 mod limits;
 mod read;
+mod restart;
 mod secrets;
 mod tokens;
 mod websub;

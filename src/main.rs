@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Parser as _;
 use futures_util::FutureExt as _;
 use hookcast::app::App;
-use hookcast::cli::{Cli, Exit, Program, Relay, StopSignal, announce};
+use hookcast::cli::{Cli, Exit, Program, ReadAgain, Relay, Reload, ReloadSignal, StopSignal, announce};
 use hookcast::config::Config;
 use hookcast::readiness::Ending;
 use hookcast::source::SOURCES;
@@ -24,7 +24,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let program = Program {
-        serve: |config| Box::pin(serve(config)),
+        serve: |config, hang_up, read_again| Box::pin(serve(config, hang_up, read_again)),
         start: |config| Box::pin(start(config)),
         protocols: SOURCES.iter().map(|protocol| protocol.name).collect(),
     };
@@ -41,7 +41,12 @@ fn leave_no_core() {
 
 async fn start(config: Config) -> Result<Relay, Exit> {
     let app = App::start(&config).await.map_err(|error| Exit::new(error.exit_code(), error.to_string()))?;
+    let reloader = app.reloader().clone();
     Ok(Relay {
+        reload: Box::new(move |config| {
+            let reloader = reloader.clone();
+            Box::pin(async move { reloader.apply(&config).await.map_err(|error| error.to_string()) })
+        }),
         address: app.address(),
         tcp_address: app.tcp_address(),
         readiness: app.readiness().clone(),
@@ -50,7 +55,7 @@ async fn start(config: Config) -> Result<Relay, Exit> {
 }
 
 /// Runs a relay until the first signal; a second one ends the process at once, which loses nothing that was accepted.
-async fn serve(config: Config) -> Result<(), Exit> {
+async fn serve(config: Config, hang_up: ReloadSignal, read_again: ReadAgain) -> Result<(), Exit> {
     leave_no_core();
     let mut stop = StopSignal::listen()?;
     let relay = start(config).await?;
@@ -61,6 +66,7 @@ async fn serve(config: Config) -> Result<(), Exit> {
     let ending = tokio::select! {
         () = stop.wait() => None,
         ending = relay.readiness.ended() => Some(ending),
+        () = follow_configuration(hang_up, &read_again, &relay.reload) => None,
     };
     match &ending {
         None => tracing::info!("stopping; a second signal stops at once"),
@@ -79,4 +85,19 @@ async fn serve(config: Config) -> Result<(), Exit> {
     // What came up while it stopped counts as well.
     let late = relay.readiness.ended().now_or_never();
     ending.or(late).map_or(Ok(()), |ending| Err(Exit::new(ending.exit_code, ending.reason)))
+}
+
+/// Applies what the configuration declares at each SIGHUP, for ever. A mistake changes nothing and is said as `check` says it.
+async fn follow_configuration(mut hang_up: ReloadSignal, read_again: &ReadAgain, reload: &Reload) {
+    loop {
+        hang_up.wait().await;
+        let applied = match read_again() {
+            Ok(config) => reload(config).await,
+            Err(exit) => Err(exit.message),
+        };
+        if let Err(mistakes) = applied {
+            tracing::error!("SIGHUP: the declared definitions were not applied, the relay goes on with those it has:");
+            mistakes.lines().for_each(telemetry::say);
+        }
+    }
 }

@@ -4,7 +4,6 @@
 //! else this program says on standard error.
 
 use std::fmt;
-use std::panic::PanicHookInfo;
 use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
@@ -41,10 +40,6 @@ pub fn init(form: LogForm) {
         }
         LogForm::Json => lines.json().flatten_event(true).try_init(),
     };
-    if started.is_ok() {
-        // The standard one writes to standard error itself, and would wait for whoever does not read it.
-        std::panic::set_hook(Box::new(log_panic));
-    }
     if let (Ok(()), Some(problem)) = (started, problem) {
         tracing::warn!("{LOG_VARIABLE} is not a log filter, logging at info: {problem}");
     }
@@ -67,15 +62,6 @@ pub fn flush(bound: Duration) {
 #[must_use]
 pub fn lines_left_out() -> u64 {
     lines::standard_error().left_out()
-}
-
-fn log_panic(panic: &PanicHookInfo<'_>) {
-    let place = panic.location().map(ToString::to_string);
-    let reason = Foreign(panic.payload_as_str().unwrap_or("no text")).to_string();
-    let trace = std::backtrace::Backtrace::capture();
-    let trace = (trace.status() == std::backtrace::BacktraceStatus::Captured).then(|| trace.to_string());
-    let thread = std::thread::current();
-    tracing::error!(thread = thread.name(), place, reason, trace, "a panic: this is a bug of hookcast");
 }
 
 /// A foreign text for a log line: control characters, line ends and terminal codes are escaped, the rest is cut.

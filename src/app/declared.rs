@@ -1,6 +1,8 @@
-//! What `config.toml` declares: made or changed at the start by name, cursor and state kept; no longer declared = free again.
+//! What `config.toml` declares: made or changed by name, at the start and when it is read again, cursor and state kept; no
+//! longer declared = free again.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use super::{AppError, Ground};
 use crate::config::Config;
@@ -16,6 +18,8 @@ use crate::registry::{Registry, SourceRegistry};
 
 /// Subscriptions that are stored together.
 const TOGETHER_MAX: usize = 256;
+/// Names in one line of the log.
+const TOLD_MAX: usize = 20;
 
 /// Brings the stored subscriptions in line with the declared ones before anybody delivers for them; those that choose other
 /// events than before are left to [`apply`], because where they stand must be known.
@@ -42,6 +46,8 @@ pub(super) async fn apply_early(config: &Config, ground: &Ground, registry: &Reg
             records.push((SubscriptionRecord { declared: false, ..SubscriptionRecord::clone(&record) }, record.revision));
         }
     }
+    let freed = records.iter().filter(|(record, _)| !record.declared).map(|(record, _)| record.spec.id.as_str());
+    tell_freed("subscriptions", &freed.collect::<Vec<_>>());
     let acts =
         records.iter().map(|(record, revision)| act(ground, "subscriptions", record.spec.id.as_str(), *revision)).collect();
     let mut records = records.into_iter().peekable();
@@ -81,12 +87,25 @@ pub(super) async fn apply(
         source(ground, sources, spec.clone()).await?;
     }
     let declared: HashSet<&str> = config.sources.iter().map(|spec| spec.name.as_str()).collect();
-    for record in sources.list(None, usize::MAX) {
-        if record.declared && !declared.contains(record.spec.name.as_str()) {
-            sources.put(SourceRecord { declared: false, ..SourceRecord::clone(&record) }, record.revision).await?;
-        }
+    let is_free = |record: &Arc<SourceRecord>| record.declared && !declared.contains(record.spec.name.as_str());
+    let freed: Vec<Arc<SourceRecord>> = sources.list(None, usize::MAX).into_iter().filter(is_free).collect();
+    tell_freed("sources", &freed.iter().map(|record| record.spec.name.as_str()).collect::<Vec<_>>());
+    for record in freed {
+        sources.put(SourceRecord { declared: false, ..SourceRecord::clone(&record) }, record.revision).await?;
     }
     Ok(())
+}
+
+/// Says what is not declared any more: it stays, and may be changed and deleted like any other.
+fn tell_freed(what: &str, names: &[&str]) {
+    if !names.is_empty() {
+        let some = &names[..names.len().min(TOLD_MAX)];
+        tracing::info!(
+            count = names.len(),
+            names = some.join(", "),
+            "{what} that the configuration declares no more stay as they are"
+        );
+    }
 }
 
 /// What a definition makes of a record and the revision it replaces; `None` when it says what is there.

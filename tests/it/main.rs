@@ -37,6 +37,7 @@ mod endpoint_rows;
 mod filters;
 mod formats;
 mod framings;
+mod hang_up;
 mod history;
 mod lane_clock;
 mod layers;
