@@ -98,7 +98,7 @@ pub fn storage_exit_code(kind: StorageErrorKind) -> u8 {
     match kind {
         StorageErrorKind::CannotOpen => 73,
         StorageErrorKind::InUse => 75,
-        StorageErrorKind::Sealed => 78,
+        StorageErrorKind::Sealed | StorageErrorKind::Newer => 78,
         _ => 74,
     }
 }

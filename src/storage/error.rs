@@ -16,8 +16,10 @@ pub enum StorageErrorKind {
     Unavailable,
     /// Whether it was stored is not known: try later, with what tells a repeat from another.
     Unknown,
-    /// The data is damaged or of a newer version: stop and tell the operator.
+    /// The data is damaged: stop and tell the operator.
     Corrupt,
+    /// The data is of a version that comes after this one: a later program is needed.
+    Newer,
     /// Another process holds it.
     InUse,
     /// It cannot be made or opened at all.

@@ -55,7 +55,7 @@ const SLICES_WAITING_MAX: usize = 16;
 /// Beside it stand `<path>-wal` and `<path>-shm` while it is open, `<path>.lock` and `<path>.ballast` for good.
 ///
 /// # Errors
-/// `InUse` when another process has it open, `Corrupt` when it is damaged, not ours or of a newer version (the file is not
+/// `InUse` when another process has it open, `Newer` when it is of a later version, `Corrupt` when it is damaged or not ours (the file is not
 /// touched then), `CannotOpen` when it cannot be made or opened.
 pub async fn open(settings: StorageSettings) -> Result<Store> {
     let place = Place::take(&settings.path)?;

@@ -87,7 +87,7 @@ pub async fn back_up(database: &Path, file: &Path) -> Result<u64> {
 ///
 /// # Errors
 /// `InUse` while a relay uses the database, `CannotOpen` when there is one and `replaces` is not set, `Corrupt` when the copy
-/// is damaged, not ours or of a newer version.
+/// is damaged or not ours, `Newer` when it is of a later version.
 pub async fn restore(file: &Path, database: &Path, replaces: bool, now: Timestamp) -> Result<Restored> {
     let database = std::path::absolute(database).map_err(|error| cannot(database, "is no usable path", error))?;
     let _lock = place::lock(&database)?;

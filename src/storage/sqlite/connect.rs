@@ -109,7 +109,7 @@ async fn connect(options: SqliteConnectOptions) -> Result<SqliteConnection> {
 /// Looks at the file through a connection that cannot write: what is not ours or newer than we know stays as it is.
 ///
 /// # Errors
-/// `Corrupt` for such a file and for one whose first pages are damaged.
+/// `Newer` or `Corrupt` for such a file, for one whose first pages are damaged.
 pub(super) async fn refuse_what_is_not_ours(path: &Path) -> Result<()> {
     let mut conn = connect(options(path).read_only(true)).await?;
     let objects: i64 = scalar(&mut conn, "SELECT count(*) FROM sqlite_schema").await?;
@@ -122,7 +122,11 @@ pub(super) async fn refuse_what_is_not_ours(path: &Path) -> Result<()> {
         }
         let version: i64 = scalar(&mut conn, "SELECT coalesce(max(version), 0) FROM _sqlx_migrations").await?;
         if !MIGRATIONS.version_exists(version) && version > 0 {
-            return Err(newer(version));
+            let known = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0);
+            let sql = "SELECT value FROM meta WHERE name = 'written_by'";
+            // What a later version keeps there is its own business; without it the sentence is less exact.
+            let written_by: Option<String> = scalar(&mut conn, sql).await.ok();
+            return Err(newer(version, known, written_by.as_deref()));
         }
     }
     conn.close().await.map_err(|error| fault("closing the database", error))
@@ -135,6 +139,11 @@ pub(super) async fn refuse_what_is_not_ours(path: &Path) -> Result<()> {
 pub(super) async fn bring_up_to_date(conn: &mut SqliteConnection) -> Result<()> {
     MIGRATIONS.run_direct(None, conn, false).await.map_err(migration_fault)?;
     super::jumps::bring_up_to_date(conn).await?;
+    // For versions before this one, to say which is needed.
+    let sql = "INSERT INTO meta (name, value) VALUES ('written_by', ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value \
+               WHERE value <> excluded.value";
+    let noted = sqlx::query(sql).bind(env!("CARGO_PKG_VERSION")).execute(&mut *conn).await;
+    noted.map_err(|error| fault("noting the version", error))?;
     for table in CHECKED_TABLES {
         let sql = format!("PRAGMA quick_check('{table}')");
         let found: String = scalar(conn, sqlx::AssertSqlSafe(sql)).await?;

@@ -44,7 +44,7 @@ pub(super) fn commit_fault(error: sqlx::Error) -> StorageError {
 pub(super) fn migration_fault(error: MigrateError) -> StorageError {
     match error {
         MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => fault("bringing the schema up to date", error),
-        MigrateError::VersionMissing(version) => newer(version),
+        MigrateError::VersionMissing(version) => newer(version, 0, None),
         other => StorageError {
             kind: StorageErrorKind::Corrupt,
             message: "the schema of the database is not as this version made it".to_owned(),
@@ -53,10 +53,18 @@ pub(super) fn migration_fault(error: MigrateError) -> StorageError {
     }
 }
 
-/// A database made by a later version.
-pub(super) fn newer(version: i64) -> StorageError {
-    let message = format!("schema_newer: the database has schema {version}, which is newer than this version knows");
-    StorageError::new(StorageErrorKind::Corrupt, message)
+/// A database that a later version brought up to date; `written_by` is that version, as it noted it.
+pub(super) fn newer(schema: i64, known: i64, written_by: Option<&str>) -> StorageError {
+    let this = env!("CARGO_PKG_VERSION");
+    let needed = written_by.filter(|version| *version != this).map_or_else(
+        || "the version of hookcast that used it last, or a later one".to_owned(),
+        |version| format!("hookcast {} or later", version.escape_debug()),
+    );
+    let message = format!(
+        "schema_newer: the database has schema {schema}, and this is hookcast {this}, which knows schemas up to {known}: \
+         {needed} is needed for it; or restore a copy that was made before. Nothing was changed"
+    );
+    StorageError::new(StorageErrorKind::Newer, message)
 }
 
 /// Stored bytes that do not read.

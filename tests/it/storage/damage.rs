@@ -7,7 +7,7 @@ use std::path::Path;
 use hookcast::model::ExceptionState::Dead;
 use hookcast::model::Seq;
 use hookcast::model::subscription::Ordinal;
-use hookcast::storage::StorageErrorKind::{CannotOpen, Corrupt, Full, InUse};
+use hookcast::storage::StorageErrorKind::{CannotOpen, Corrupt, Full, InUse, Newer};
 use hookcast::storage::{Append, BACKENDS, LedgerChange, StorageErrorKind, StorageSettings, Store};
 use sqlx::{ConnectOptions, Connection};
 
@@ -102,8 +102,8 @@ async fn a_newer_schema_is_refused_and_left_alone() {
     .await;
     let before = std::fs::read(&path).unwrap();
     let error = try_open("sqlite", &path).await.unwrap_err();
-    assert_eq!(error.kind, Corrupt);
-    assert!(error.message.contains("newer"), "{error}");
+    assert_eq!(error.kind, Newer);
+    assert!(error.message.starts_with("schema_newer: the database has schema 999"), "{error}");
     assert_eq!(std::fs::read(&path).unwrap(), before);
 }
 
