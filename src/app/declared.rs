@@ -140,20 +140,13 @@ async fn source(ground: &Ground, sources: &SourceRegistry, spec: SourceSpec) -> 
     let name = spec.name.clone();
     let revision = match sources.get(&spec.name) {
         None => {
-            let record = SourceRecord {
-                spec,
-                revision: 0,
-                declared: true,
-                made_by: Some(Maker::OPERATOR.into()),
-                resume_token: None,
-                created_at: now,
-                updated_at: now,
-            };
+            let made_by = Some(Maker::OPERATOR.into());
+            let record = SourceRecord { declared: true, made_by, ..SourceRecord::new(spec, now) };
             sources.put(record, 0).await?;
             0
         }
         Some(present) if present.spec != spec || !present.declared => {
-            let changed = SourceRecord { spec, declared: true, updated_at: now, ..SourceRecord::clone(&present) };
+            let changed = SourceRecord { declared: true, ..present.with_spec(spec, ground.follow.head(), now) };
             sources.put(changed, present.revision).await?;
             present.revision
         }

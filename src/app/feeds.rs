@@ -54,6 +54,7 @@ pub(super) async fn start(
         emitter: Arc::new(Intake {
             ingest,
             follow: ground.follow.clone(),
+            registry: registry.clone(),
             notices,
             clock: Arc::clone(&ground.clock),
             told_reused: Mutex::default(),
@@ -82,6 +83,7 @@ pub(super) async fn start(
 struct Intake {
     ingest: Ingest,
     follow: Follow,
+    registry: SourceRegistry,
     notices: mpsc::Sender<Notice>,
     clock: Arc<dyn Clock>,
     /// When it was said last of a source that it gave an id away again; only what still keeps the next word back.
@@ -151,9 +153,14 @@ impl Intake {
 #[async_trait]
 impl Emitter for Intake {
     async fn emit(&self, spec: &SourceSpec, batch: Vec<Emission>) -> Result<Taken, EmitError> {
-        let resume = batch.iter().rev().find_map(|emission| emission.resume.clone()).map(|token| (spec.name.clone(), token));
+        let record = self.registry.get(&spec.name);
+        // What still comes of an upstream that was replaced is an event, but no position of the one that replaced it.
+        let is_read = |record: &SourceRecord| record.spec.is_of_same_upstream(spec);
+        let resume = batch.iter().rev().find_map(|emission| emission.resume.clone());
+        let resume = resume.filter(|_| record.as_deref().is_some_and(is_read)).map(|token| (spec.name.clone(), token));
+        let ids_after = record.map_or(Seq::ZERO, |record| record.ids_after);
         let events: Vec<NewEvent> = batch.into_iter().map(|emission| emission.event).collect();
-        let from = FromSource { resume, on_reused_id: spec.settings.on_reused_id, ..FromSource::default() };
+        let from = FromSource { resume, gap: None, on_reused_id: spec.settings.on_reused_id, ids_after };
         let offer = Arc::new(Offer::of_source(&events));
         drop(events);
         let placed = self.ingest.publish_from_source(Arc::clone(&offer), from).await.map_err(|_| EmitError::ShuttingDown)?;

@@ -179,11 +179,11 @@ fn rules(state: &HttpState) -> SourceRules<'_> {
 
 fn new_record(state: &HttpState, caller: &Caller, spec: SourceSpec) -> SourceRecord {
     let (now, made_by) = (state.clock.now(), Some(maker(caller).as_str().into()));
-    SourceRecord { spec, revision: 0, declared: false, made_by, resume_token: None, created_at: now, updated_at: now }
+    SourceRecord { made_by, ..SourceRecord::new(spec, now) }
 }
 
 fn changed_record(state: &HttpState, present: &SourceRecord, spec: SourceSpec) -> SourceRecord {
-    SourceRecord { spec, updated_at: state.clock.now(), ..present.clone() }
+    present.with_spec(spec, state.follow.head(), state.clock.now())
 }
 
 /// A name made again begins at revision 1 again, but not at the same time.

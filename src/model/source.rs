@@ -159,10 +159,51 @@ pub struct SourceRecord {
     pub made_by: Option<Box<str>>,
     /// The upstream's position, stored with the events it covers.
     pub resume_token: Option<ResumeToken>,
+    /// Ids of events up to there were given by another upstream, from before the URL changed.
+    #[serde(default)]
+    pub ids_after: Seq,
+    /// Storing it forgets the position that is stored, since that is another upstream's; not itself stored.
+    #[serde(skip)]
+    pub forgets_position: bool,
     /// When it was made.
     pub created_at: Timestamp,
     /// When it was last changed.
     pub updated_at: Timestamp,
+}
+
+impl SourceRecord {
+    /// The record of a source made at `now` that was never stored.
+    #[must_use]
+    pub fn new(spec: SourceSpec, now: Timestamp) -> Self {
+        Self {
+            spec,
+            revision: 0,
+            declared: false,
+            made_by: None,
+            resume_token: None,
+            ids_after: Seq::ZERO,
+            forgets_position: false,
+            created_at: now,
+            updated_at: now,
+        }
+    }
+
+    /// The record with another definition; `head` is the newest position of the log. Another URL or protocol is another
+    /// upstream, whose ids and positions have nothing to do with those of the one before.
+    #[must_use]
+    pub fn with_spec(&self, spec: SourceSpec, head: Seq, now: Timestamp) -> Self {
+        let stays = spec.is_of_same_upstream(&self.spec);
+        let ids_after = if stays { self.ids_after } else { head };
+        Self { spec, ids_after, forgets_position: !stays, updated_at: now, ..self.clone() }
+    }
+}
+
+impl SourceSpec {
+    /// Whether both read the same upstream.
+    #[must_use]
+    pub fn is_of_same_upstream(&self, other: &Self) -> bool {
+        (&self.url, &self.protocol) == (&other.url, &other.protocol)
+    }
 }
 
 /// A stretch of an upstream that was missed and cannot be had again.

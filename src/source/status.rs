@@ -147,6 +147,13 @@ impl StatusCell {
         self.rare().resume_token = token;
     }
 
+    /// It is another upstream from now on, read from `token`; nothing of it was missed yet.
+    pub(super) fn begin_anew(&self, token: Option<ResumeToken>) {
+        let mut rare = self.rare();
+        rare.resume_token = token;
+        rare.disconnected_at = None;
+    }
+
     /// A task is about to read it.
     pub(super) fn starting(&self) {
         self.rare().state = SourceState::Connecting;

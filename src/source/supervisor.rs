@@ -174,8 +174,8 @@ impl Sources {
             task: None,
             door: None,
         });
-        if (&entry.spec.url, &entry.spec.protocol) != (&spec.url, &spec.protocol) {
-            entry.status.set_resume_token(record.resume_token);
+        if !entry.spec.is_of_same_upstream(&spec) {
+            entry.status.begin_anew(record.resume_token);
         }
         entry.spec = spec;
         if entry.task.is_none() && entry.spec.enabled {

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
+use std::sync::{Arc, Mutex};
+
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -11,12 +13,15 @@ use crate::support::{PATIENCE, Relay, eventually};
 /// An upstream that says one body a connection; the last one stays open behind it.
 struct Upstream {
     url: String,
+    heads: Arc<Mutex<Vec<String>>>,
 }
 
 impl Upstream {
     async fn start(media_type: &'static str, bodies: Vec<String>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/feed", listener.local_addr().unwrap());
+        let heads: Arc<Mutex<Vec<String>>> = Arc::default();
+        let seen = Arc::clone(&heads);
         tokio::spawn(async move {
             let (mut n, last) = (0, bodies.len() - 1);
             while let Ok((mut stream, _)) = listener.accept().await {
@@ -25,6 +30,7 @@ impl Upstream {
                     let Ok(byte) = stream.read_u8().await else { break };
                     head.push(byte);
                 }
+                seen.lock().unwrap().push(String::from_utf8(head).unwrap().to_ascii_lowercase());
                 let answer = format!("HTTP/1.1 200 OK\r\ncontent-type: {media_type}\r\nconnection: close\r\n\r\n");
                 let _ = stream.write_all((answer + &bodies[n.min(last)]).as_bytes()).await;
                 if n >= last {
@@ -34,7 +40,7 @@ impl Upstream {
                 n += 1;
             }
         });
-        Self { url }
+        Self { url, heads }
     }
 
     async fn sse(bodies: &[&[(&str, &str)]]) -> Self {
@@ -188,4 +194,42 @@ async fn a_sender_of_webhooks_is_known_by_its_id_alone() {
     relay.must("PATCH", "/v1/sources/up", json!({"settings": {"type": "/type"}})).await;
     let (status, problem) = relay.ask("PATCH", "/v1/sources/up", Some(&json!({"settings": {"on_reused_id": "keep"}}))).await;
     assert_eq!((status, &problem["errors"][0]["pointer"]), (422, &json!("/settings/on_reused_id")), "{problem}");
+}
+
+#[tokio::test]
+async fn the_ids_of_another_upstream_are_not_those_of_the_one_before() {
+    let mut relay = Relay::start().await;
+    let blocks: &[_] = &[("1", "\"a\""), ("2", "\"b\""), ("3", "\"c\"")];
+    let upstream = Upstream::sse(&[blocks]).await;
+    source(&relay, "sse", &upstream, json!({})).await;
+    counts(&relay, json!({"events": 3})).await;
+    eventually("the position", async || (relay.get("/v1/sources/up").await["resume_token"] == "3").then_some(())).await;
+    // One says the very same, then one that says something else; each once by PUT and once by PATCH.
+    let other: &[_] = &[("1", "\"d\""), ("2", "\"b\""), ("3", "\"f\"")];
+    for (n, blocks) in [blocks, other].into_iter().enumerate() {
+        let next = Upstream::sse(&[blocks, blocks]).await;
+        if n == 0 {
+            source(&relay, "sse", &next, json!({})).await;
+        } else {
+            relay.must("PATCH", "/v1/sources/up", json!({"url": next.url})).await;
+        }
+        let total = 3 * (n + 2);
+        counts(&relay, json!({"events": total, "repeats": 3 * (n + 1), "reused_ids": 0, "gaps": 0})).await;
+        let stored = stored(&relay, "in").await;
+        let ids: Vec<&str> = stored[total - 3..].iter().map(|(_, id, _)| id.as_str()).collect();
+        assert_eq!(ids, ["1", "2", "3"]);
+        assert_eq!(
+            stored[total - 3..].iter().map(|(.., data)| format!("\"{}\"", data.as_str().unwrap())).collect::<Vec<_>>(),
+            blocks.iter().map(|(_, data)| *data).collect::<Vec<_>>()
+        );
+        assert!(!next.heads.lock().unwrap()[0].contains("last-event-id"), "it is asked from its own beginning");
+        assert!(next.heads.lock().unwrap()[1].contains("last-event-id: 3"), "and its own position is kept");
+    }
+    // A restart changes none of that, nor does any other change.
+    relay.kill9().await;
+    relay.restart().await;
+    counts(&relay, json!({"events": 0, "repeats": 3, "reused_ids": 0})).await;
+    relay.must("PATCH", "/v1/sources/up", json!({"settings": {"idle_timeout": "80s"}})).await;
+    counts(&relay, json!({"events": 0, "repeats": 6, "reused_ids": 0})).await;
+    assert_eq!(relay.get("/v1/sources/up").await["resume_token"], "3");
 }

@@ -14,9 +14,7 @@ fn door(settings: &serde_json::Value) -> Door {
     let spec =
         parse_source(&form, None, &SourceRules { urls: &any, protocols: &["webhook"], texts: &NoJudge }, &mut |_| {}).unwrap();
     assert_eq!(super::super::check_settings(&spec), Ok(()));
-    let record =
-        SourceRecord { spec, revision: 1, declared: false, made_by: None, resume_token: None, created_at: NOW, updated_at: NOW };
-    Door::new(&record, Arc::default()).unwrap()
+    Door::new(&SourceRecord::new(spec, NOW), Arc::default()).unwrap()
 }
 
 fn event(door: &Door, headers: &[(&str, &str)], arrival: Arrival) -> NewEvent {

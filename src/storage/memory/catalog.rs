@@ -48,7 +48,9 @@ impl Catalog for Memory {
             return Err(conflict(format!("source {name} is not at revision {expected}")));
         }
         record.revision = expected + 1;
-        if let Some(known) = known {
+        if std::mem::take(&mut record.forgets_position) {
+            record.resume_token = None;
+        } else if let Some(known) = known {
             record.resume_token.clone_from(&known.resume_token);
         }
         state.sources.insert(name, record.clone());

@@ -239,8 +239,12 @@ impl<'a> Batch<'a> {
         if known.map_or(0, |known| known.revision) != expected {
             return Err(conflict(format!("source {name} is not at revision {expected}")));
         }
-        let resume_token = known.map_or_else(|| record.resume_token.clone(), |known| known.resume_token.clone());
-        let record = SourceRecord { revision: expected + 1, resume_token, ..record.clone() };
+        let resume_token = match known {
+            _ if record.forgets_position => None,
+            Some(known) => known.resume_token.clone(),
+            None => record.resume_token.clone(),
+        };
+        let record = SourceRecord { revision: expected + 1, resume_token, forgets_position: false, ..record.clone() };
         let known = KnownSource { revision: record.revision, resume_token: record.resume_token.clone() };
         self.ahead.sources.insert(name.clone(), Some(known));
         // The record brings the newest token with it.

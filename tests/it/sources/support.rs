@@ -196,23 +196,16 @@ impl Emitter for Recorder {
 }
 
 pub(crate) fn record(protocol: &str, url: &str, settings: SourceSettings) -> SourceRecord {
-    SourceRecord {
-        spec: SourceSpec {
-            name: "up".to_owned(),
-            protocol: protocol.to_owned(),
-            url: url.to_owned(),
-            topic: Topic::parse("up.events").unwrap(),
-            headers: BTreeMap::new(),
-            settings,
-            enabled: true,
-        },
-        revision: 1,
-        declared: false,
-        made_by: None,
-        resume_token: None,
-        created_at: Timestamp(1),
-        updated_at: Timestamp(1),
-    }
+    let spec = SourceSpec {
+        name: "up".to_owned(),
+        protocol: protocol.to_owned(),
+        url: url.to_owned(),
+        topic: Topic::parse("up.events").unwrap(),
+        headers: BTreeMap::new(),
+        settings,
+        enabled: true,
+    };
+    SourceRecord { revision: 1, ..SourceRecord::new(spec, Timestamp(1)) }
 }
 
 /// A source named `up` that reads an upstream into a recorder, with delays of a few milliseconds.

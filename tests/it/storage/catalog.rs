@@ -68,6 +68,11 @@ pub(crate) async fn a_source_keeps_its_resume_token(store: &Store) {
     let put = SourceRecord { resume_token: ResumeToken::parse("7"), ..source("up") };
     let back = store.catalog.put_source(put, 1).await.unwrap();
     assert_eq!((back.revision, back.resume_token.as_ref()), (2, Some(&token)));
+    assert_eq!(store.catalog.sources().await.unwrap(), std::slice::from_ref(&back));
+    // Another upstream has a position of its own.
+    let other = SourceRecord { ids_after: Seq(9), forgets_position: true, ..back };
+    let back = store.catalog.put_source(other, 2).await.unwrap();
+    assert_eq!((back.revision, back.resume_token.as_ref(), back.ids_after, back.forgets_position), (3, None, Seq(9), false));
     assert_eq!(store.catalog.sources().await.unwrap(), [back]);
     assert!(store.catalog.delete_source("up").await.unwrap());
     let fresh = store.catalog.put_source(source("up"), 0).await.unwrap();

@@ -22,15 +22,7 @@ fn parse(extra: Value) -> Result<SourceSpec, Vec<FieldError>> {
 }
 
 fn record(extra: Value) -> SourceRecord {
-    SourceRecord {
-        spec: parse(extra).unwrap(),
-        revision: 2,
-        declared: false,
-        made_by: None,
-        resume_token: None,
-        created_at: Timestamp(0),
-        updated_at: Timestamp(0),
-    }
+    SourceRecord { revision: 2, ..SourceRecord::new(parse(extra).unwrap(), Timestamp(0)) }
 }
 
 #[test]
