@@ -1,4 +1,4 @@
-//! Time as a value: a millisecond timestamp and the clock that gives it.
+//! Time as a value: a millisecond timestamp, the clock that gives it, and how others say how long to wait.
 //!
 //! Policy code never reads a clock; it takes a [`Timestamp`] as an argument. Only the loops around it hold a [`Clock`].
 
@@ -8,6 +8,10 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+mod retry_after;
+
+pub use retry_after::{RETRY_AFTER_MAX, retry_after};
 
 /// Milliseconds since the Unix epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

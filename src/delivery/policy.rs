@@ -4,13 +4,10 @@
 
 use std::time::Duration;
 
-use crate::clock::Timestamp;
+use crate::clock::{RETRY_AFTER_MAX, Timestamp, retry_after};
 use crate::model::outcome::{Answer, Directive, Ending};
 use crate::model::subscription::{DisabledReason, RetryPolicy};
 use crate::model::{ErrorKind, Outcome};
-
-/// Longest time that a receiver can ask to be left alone.
-pub const RETRY_AFTER_MAX: Duration = Duration::from_hours(24);
 
 /// Distance of attempts while the event cannot be read; none of them was made.
 const STORAGE_AGAIN: Duration = Duration::from_secs(30);
@@ -107,19 +104,11 @@ fn jittered(delay: Duration, jitter: f64, chance: f64) -> Duration {
     delay.mul_f64((1.0 + jitter * (2.0 * chance - 1.0)).max(0.0))
 }
 
-/// What `Retry-After` asks for on 429 and 503: whole seconds or a date in the future, capped. Anything else is no word.
+/// What `Retry-After` asks for on 429 and 503: seconds or a date in the future. Anything else is no word.
 #[must_use]
 pub fn asked_delay(outcome: &Outcome, now: Timestamp) -> Option<Duration> {
     let answer = outcome.answer().filter(|answer| matches!(answer.status, 429 | 503))?;
-    let text = answer.retry_after.as_deref()?.trim();
-    let delay = if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
-        Duration::from_secs(text.parse().unwrap_or(u64::MAX))
-    } else {
-        // The day of the week is decoration; senders get it wrong.
-        let date = jiff::fmt::rfc2822::DateTimeParser::new().relaxed_weekday(true).parse_timestamp(text).ok()?;
-        Timestamp(date.as_millisecond()).since(now)
-    };
-    (!delay.is_zero()).then(|| delay.min(RETRY_AFTER_MAX))
+    retry_after(answer.retry_after.as_deref()?, now).filter(|delay| !delay.is_zero())
 }
 
 /// Whether an outcome speaks against the endpoint itself rather than against one event.
@@ -220,6 +209,9 @@ mod tests {
         assert_eq!(at(503, "120.5"), 5);
         assert_eq!(at(500, "120"), 5, "only 429 and 503 may ask");
         assert_eq!(at(429, "99999999999999999999999"), 24 * 3600);
+        // 2025-06-15T15:06:40Z it is.
+        assert_eq!(at(429, "Sunday, 15-Jun-25 15:07:40 GMT"), 60);
+        assert_eq!(at(503, "Sun Jun 15 15:07:40 2025"), 60);
     }
 
     #[test]

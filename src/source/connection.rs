@@ -11,7 +11,7 @@ use hyper::{Method, StatusCode};
 
 use super::credentials::TokenRequest;
 use super::reconnect::{Ending, EndingClass};
-use crate::clock::Timestamp;
+use crate::clock::{self, Timestamp};
 use crate::net::token::{Token, TokenError};
 
 /// What is asked of an upstream.
@@ -154,16 +154,9 @@ pub(super) fn refusal(status: StatusCode, headers: &HeaderMap, now: Timestamp) -
     Some(ending.with_retry_after(retry_after(headers, now)))
 }
 
-/// The `Retry-After` of an answer, in seconds or as a date.
-///
-/// Spec: RFC 9110 §10.2.3.
+/// How long the `Retry-After` of an answer asks to wait; the first one counts, should it be there twice.
 pub(super) fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
-    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
-        return Some(Duration::from_secs(text.parse().unwrap_or(u64::MAX)));
-    }
-    let date = httpdate::parse_http_date(text).ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
-    Some(Timestamp(i64::try_from(date.as_millis()).unwrap_or(i64::MAX)).since(now))
+    clock::retry_after(headers.get(RETRY_AFTER)?.to_str().ok()?, now)
 }
 
 /// The media type of an answer without parameters, in lower case; `None` when it names none.
@@ -191,7 +184,12 @@ mod tests {
         assert_eq!(read("120"), Some(Duration::from_mins(2)));
         assert_eq!(read("Fri, 02 Jan 2026 03:05:05 GMT"), Some(Duration::from_mins(1)));
         assert_eq!(read("Fri, 02 Jan 2026 03:00:00 GMT"), Some(Duration::ZERO));
-        assert_eq!(read("99999999999999999999999"), Some(Duration::from_secs(u64::MAX)));
+        assert_eq!(read("Friday, 02-Jan-26 03:05:05 GMT"), Some(Duration::from_mins(1)));
+        assert_eq!(read("Fri Jan  2 03:05:05 2026"), Some(Duration::from_mins(1)));
+        assert_eq!(read("99999999999999999999999"), Some(Duration::from_hours(24)));
+        let mut twice = headers("retry-after", "60");
+        twice.append("retry-after", HeaderValue::from_static("5"));
+        assert_eq!(retry_after(&twice, now), Some(Duration::from_mins(1)));
         assert_eq!(read("soon"), None);
         assert_eq!(read("-1"), None);
     }

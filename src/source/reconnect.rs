@@ -8,16 +8,13 @@
 
 use std::time::Duration;
 
-use crate::clock::Timestamp;
+use crate::clock::{RETRY_AFTER_MAX, Timestamp};
 use crate::model::source::own::profile::Profile;
 
 mod twitter;
 
 #[cfg(test)]
 mod tests;
-
-/// Longest `Retry-After` that is honoured.
-pub const RETRY_AFTER_MAX: Duration = Duration::from_hours(24);
 
 /// The delays; the default is the contract, other values are for tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

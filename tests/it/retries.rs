@@ -115,6 +115,37 @@ async fn retry_after_holds_the_whole_subscription_and_costs_no_attempt() {
 }
 
 #[tokio::test]
+async fn every_form_of_a_date_holds_as_long_as_it_says() {
+    let relay = Relay::start().await;
+    let then = jiff::Timestamp::from_second(jiff::Timestamp::now().as_second() + 3600).unwrap();
+    let zoned = then.to_zoned(jiff::tz::TimeZone::UTC);
+    for (index, form) in
+        ["%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %e %H:%M:%S %Y"].into_iter().enumerate()
+    {
+        let text = zoned.strftime(form).to_string();
+        for status in [429, 503] {
+            let answer = text.clone();
+            // Where it is said twice, the first word counts.
+            let receiver = Receiver::with(move |_, _| {
+                Answer::status(status).header("Retry-After", &format!(" {answer} ")).header("retry-after", "0")
+            })
+            .await;
+            let id = format!("a{index}-{status}");
+            relay.subscribe(&id, receiver.url(), "t", quick(9)).await;
+            let seq = relay.publish("t", "{}").await;
+            let view = eventually(&format!("an attempt of {id} at {text:?}"), async || {
+                let view = relay.delivery(&id, seq).await;
+                (view["attempts"].as_array().is_some_and(|attempts| !attempts.is_empty())).then_some(view)
+            })
+            .await;
+            let next = view["next_attempt_at"].as_str().and_then(|at| at.parse::<jiff::Timestamp>().ok());
+            assert_eq!(next, Some(then), "{status} {text:?}: {view}");
+            assert_eq!(relay.ask("DELETE", &format!("/v1/subscriptions/{id}"), None).await.0, 204);
+        }
+    }
+}
+
+#[tokio::test]
 async fn gone_disables_until_it_is_enabled_and_loses_nothing() {
     let mut relay = Relay::start().await;
     let receiver = Receiver::with(|_, _| Answer::status(410)).await;

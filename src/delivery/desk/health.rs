@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Desk;
-use crate::clock::Timestamp;
+use crate::clock::{RETRY_AFTER_MAX, Timestamp};
 use crate::delivery::circuit::Circuit;
 use crate::delivery::floor::Assignment;
 use crate::delivery::job::Effect;
@@ -101,7 +101,7 @@ impl Desk {
             retry.due_at = now.plus(retry.due_at.since(retry.since));
             retry.since = now;
         }
-        retry.due_at = retry.due_at.min(now.plus(longest.max(policy::RETRY_AFTER_MAX)));
+        retry.due_at = retry.due_at.min(now.plus(longest.max(RETRY_AFTER_MAX)));
         self.resume_retry(&retry);
     }
 
