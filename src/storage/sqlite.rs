@@ -70,7 +70,8 @@ pub async fn open(settings: StorageSettings) -> Result<Store> {
     let free: i64 = connect::scalar(&mut conn, "PRAGMA freelist_count").await?;
     space.set_reusable(unsigned(free) * connect::DATABASE_PAGE_BYTES);
     connect::hold_up_commits(&mut conn, settings.flush_delay).await?;
-    let wal = wal::Wal::new(connect::checkpointer(place.path(), settings.durability).await?, settings.flush_delay);
+    let checkpointer = connect::checkpointer(place.path(), settings.durability).await?;
+    let wal = wal::Wal::new(checkpointer, settings.flush_delay, settings.readiness.clone());
     let readers = Readers::open(place.path()).await?;
 
     let (jobs, jobs_queue) = mpsc::channel(JOBS_WAITING_MAX);

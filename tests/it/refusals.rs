@@ -107,3 +107,39 @@ async fn a_publish_that_failed_in_its_commit_says_that_nobody_knows() {
     let data: Vec<_> = events["events"].as_array().unwrap().iter().map(|event| event["data"].clone()).collect();
     assert_eq!(data, [0, 1, 2]);
 }
+
+#[tokio::test]
+async fn a_checkpoint_that_fails_is_told_once_stops_nothing_and_heals() {
+    let mut relay = Relay::start_holdable().await;
+    // The database reaches further than the log that is copied into it.
+    let block: Vec<String> = (0..500).map(|n| format!("{{\"n\":{n},\"pad\":\"{}\"}}", "x".repeat(3000))).collect();
+    for _ in 0..4 {
+        relay.publish_lines("a", &block).await;
+    }
+    eventually("a database of 4 MiB", async || {
+        let length = std::fs::metadata(relay.path("data/hookcast.db")).unwrap().len();
+        (length > 4 << 20).then_some(())
+    })
+    .await;
+    relay.hold(Some(4 << 20));
+    let mut count = 2000;
+    eventually("not ready", async || {
+        relay.publish_lines("a", &block[..20]).await;
+        let (status, problem) = relay.ask("GET", "/readyz", None).await;
+        let pointer = problem["errors"][0]["pointer"].as_str().unwrap_or_default();
+        (status == 503 && pointer == "/storage/checkpoint").then_some(())
+    })
+    .await;
+    for _ in 0..60 {
+        relay.publish_lines("a", &block[..1]).await;
+        count += 1;
+    }
+    let lines = relay.log().lines().filter(|line| line.contains(" WARN ") || line.contains("ERROR")).count();
+    assert!(lines <= 3, "{lines} lines: {}", relay.log());
+    relay.hold(None);
+    becomes_ready(&relay).await;
+    relay.kill9().await;
+    relay.restart().await;
+    let kept = relay.get("/v1/topics").await["items"][0]["events"].as_u64().unwrap();
+    assert!(kept >= count, "{kept}");
+}

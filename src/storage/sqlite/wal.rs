@@ -5,11 +5,13 @@
 //! under load that takes a moment without commits. After [`LAP_FRAMES`] the writer gives that moment as soon as it is short,
 //! after [`FRAMES_MAX`] in any case. Frames are counted from what was written and set right by every checkpoint.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{Connection, Row};
 use tokio::task::JoinHandle;
+
+use crate::readiness::Readiness;
 
 /// Frames worth a checkpoint when the writer has nothing to do.
 const IDLE_FRAMES: u64 = 256;
@@ -22,7 +24,21 @@ const REST_FRAMES: u64 = 128;
 /// Frames at which the writer waits until all are copied.
 const FRAMES_MAX: u64 = 2048;
 
-type Copied = Option<(u64, u64)>;
+/// Pause after a checkpoint that failed; every further one doubles it …
+const PAUSE: Duration = Duration::from_secs(1);
+/// … up to this.
+const PAUSE_MAX: Duration = Duration::from_secs(15);
+/// Who reports that the WAL cannot be copied.
+const POINTER: &str = "/storage/checkpoint";
+
+/// Frames in the WAL and frames copied, when the database said so.
+type Copied = std::result::Result<Option<(u64, u64)>, sqlx::Error>;
+
+/// Checkpoints fail: they are tried now and then, and nobody waits for them.
+struct Failing {
+    pause: Duration,
+    again_at: Instant,
+}
 
 /// The WAL and who copies it.
 pub(super) struct Wal {
@@ -35,8 +51,10 @@ pub(super) struct Wal {
     during: u64,
     /// Frames that a reader kept from being left behind when it was last tried; the lap is counted from there.
     held: u64,
+    failing: Option<Failing>,
     /// Time that every flush is held up.
     flush_delay: Duration,
+    readiness: Readiness,
 }
 
 enum Copier {
@@ -48,8 +66,9 @@ enum Copier {
 
 impl Wal {
     /// Counts from zero: what an earlier process left is copied with the rest.
-    pub(super) fn new(conn: SqliteConnection, flush_delay: Duration) -> Self {
-        Self { copier: Copier::Idle(conn), length: 0, backlog: 0, during: 0, held: 0, flush_delay }
+    pub(super) fn new(conn: SqliteConnection, flush_delay: Duration, readiness: Readiness) -> Self {
+        let copier = Copier::Idle(conn);
+        Self { copier, length: 0, backlog: 0, during: 0, held: 0, failing: None, flush_delay, readiness }
     }
 
     /// Counts what a commit wrote.
@@ -63,6 +82,12 @@ impl Wal {
     pub(super) async fn tend(&mut self, writer_is_idle: bool) {
         if matches!(&self.copier, Copier::Running(task) if task.is_finished()) {
             self.finish().await;
+        }
+        if let Some(failing) = &self.failing {
+            if Instant::now() >= failing.again_at {
+                self.start();
+            }
+            return;
         }
         let lap = self.length.saturating_sub(self.held);
         if lap >= FRAMES_MAX {
@@ -116,9 +141,25 @@ impl Wal {
             return;
         };
         self.copier = Copier::Idle(conn);
-        if let Some((length, done)) = copied {
-            self.set_right(length, done);
+        match copied {
+            Ok(copied) => {
+                if self.failing.take().is_some() {
+                    self.readiness.heal(POINTER);
+                }
+                if let Some((length, done)) = copied {
+                    self.set_right(length, done);
+                }
+            }
+            Err(error) => self.put_off(&error),
         }
+    }
+
+    /// The frames are safe where they are, but the WAL grows until they can be copied.
+    fn put_off(&mut self, error: &sqlx::Error) {
+        let pause = self.failing.as_ref().map_or(PAUSE, |failing| (2 * failing.pause).min(PAUSE_MAX));
+        self.failing = Some(Failing { pause, again_at: Instant::now() + pause });
+        self.readiness.report(POINTER, format!("the write-ahead log cannot be copied into the database: {error}"));
+        tracing::debug!(%error, ?pause, frames = self.length, "the write-ahead log could not be copied into the database");
     }
 
     fn set_right(&mut self, length: u64, done: u64) {
@@ -131,22 +172,16 @@ impl Wal {
     }
 }
 
-/// One checkpoint that waits for nobody; frames in the WAL and frames copied, when it worked.
+/// One checkpoint that waits for nobody.
 async fn copy(mut conn: SqliteConnection, flush_delay: Duration) -> (SqliteConnection, Copied) {
     if !flush_delay.is_zero() {
         // A checkpoint flushes twice: the WAL before, the database after.
         let _ = tokio::task::spawn_blocking(move || std::thread::sleep(2 * flush_delay)).await;
     }
-    match sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").fetch_one(&mut conn).await {
-        Ok(row) => {
-            let frames = |column| row.try_get::<i64, _>(column).ok().and_then(|count| u64::try_from(count).ok());
-            let copied = frames(1).zip(frames(2));
-            (conn, copied)
-        }
-        Err(error) => {
-            // The frames are safe where they are; the next checkpoint tries again.
-            tracing::warn!(error = %error, "the write-ahead log could not be copied into the database");
-            (conn, None)
-        }
-    }
+    let row = sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").fetch_one(&mut conn).await;
+    let copied = row.map(|row| {
+        let frames = |column| row.try_get::<i64, _>(column).ok().and_then(|count| u64::try_from(count).ok());
+        frames(1).zip(frames(2))
+    });
+    (conn, copied)
 }
