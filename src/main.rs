@@ -18,6 +18,9 @@ const LAST_LINES_BOUND: Duration = Duration::from_millis(200);
 /// Time for a relay that broke to save what it can.
 const BROKEN_STOP_MAX: Duration = Duration::from_mins(1);
 
+/// A relay that must end says so for this long before it stops.
+const LINGER: Duration = Duration::from_secs(3);
+
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -71,6 +74,13 @@ async fn serve(config: Config, hang_up: ReloadSignal, read_again: ReadAgain) -> 
     match &ending {
         None => tracing::info!("stopping; a second signal stops at once"),
         Some(Ending { reason, exit_code }) => tracing::error!(reason, exit_code, "stopping: the relay cannot go on"),
+    }
+    if ending.is_some() {
+        // Whoever looks at `/readyz` sees it, and whoever publishes is told, before nobody answers any more.
+        tokio::select! {
+            () = tokio::time::sleep(LINGER) => {}
+            () = stop.wait() => {}
+        }
     }
     let code = ending.as_ref().map_or(0, |ending| ending.exit_code);
     tokio::select! {

@@ -22,7 +22,7 @@ use crate::model::{Exception, ExceptionState, RecoveryJob, Seq};
 use crate::net::client::WireClient;
 use crate::net::dial::Gate;
 use crate::registry::RegistryChange;
-use crate::storage::Lease;
+use crate::storage::{Lease, StorageErrorKind, Written};
 
 /// What was saved of one partition.
 #[derive(Debug)]
@@ -215,7 +215,10 @@ async fn finish(lane: &Rc<Lane>, grace: Duration) {
         tokio::time::sleep(LOOK_EVERY).await;
     }
     lane.floor.borrow_mut().touch_all();
-    while !saving::save(lane).await.is_stored() && tokio::time::Instant::now() < end {
+    while let Written::Refused(error) | Written::Unknown(error) = saving::save(lane).await
+        && error.kind != StorageErrorKind::Fenced
+        && tokio::time::Instant::now() < end
+    {
         tokio::time::sleep(SAVE_AGAIN).await;
     }
     lane.counts.flush();

@@ -58,7 +58,7 @@ const SLICES_WAITING_MAX: usize = 16;
 /// `InUse` when another process has it open, `Newer` when it is of a later version, `Corrupt` when it is damaged or not ours (the file is not
 /// touched then), `CannotOpen` when it cannot be made or opened.
 pub async fn open(settings: StorageSettings) -> Result<Store> {
-    let place = Place::take(&settings.path)?;
+    let mut place = Place::take(&settings.path)?;
     connect::refuse_what_is_not_ours(place.path()).await?;
     let space = Arc::new(Space::new(place.path(), settings.reserve));
     let mut conn = connect::writer(place.path(), settings.durability).await?;
@@ -73,6 +73,7 @@ pub async fn open(settings: StorageSettings) -> Result<Store> {
     let checkpointer = connect::checkpointer(place.path(), settings.durability).await?;
     let wal = wal::Wal::new(checkpointer, settings.flush_delay, settings.readiness.clone());
     let readers = Readers::open(place.path()).await?;
+    place.remember();
 
     let (jobs, jobs_queue) = mpsc::channel(JOBS_WAITING_MAX);
     let (slices, slices_queue) = mpsc::channel(SLICES_WAITING_MAX);

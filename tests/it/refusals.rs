@@ -143,3 +143,36 @@ async fn a_checkpoint_that_fails_is_told_once_stops_nothing_and_heals() {
     let kept = relay.get("/v1/topics").await["items"][0]["events"].as_u64().unwrap();
     assert!(kept >= count, "{kept}");
 }
+
+#[tokio::test]
+async fn a_file_that_is_removed_under_the_process_ends_it_with_everything_saved() {
+    for (name, pointer) in [("-wal", "/storage/wal"), (".lock", "/storage/lock"), ("", "/storage/database")] {
+        let mut relay = Relay::start().await;
+        let receiver = Receiver::start().await;
+        relay.subscribe("s", receiver.url(), "a", json!({})).await;
+        relay.must("POST", "/v1/subscriptions/s/pause", json!({})).await;
+        relay.publish_numbers("a", 0..10).await;
+        let file = relay.path(&format!("data/hookcast.db{name}"));
+        if name.is_empty() {
+            std::fs::copy(&file, relay.path("copy")).unwrap();
+            std::fs::rename(relay.path("copy"), &file).unwrap();
+        } else {
+            std::fs::remove_file(&file).unwrap();
+        }
+        let accepted = std::cell::Cell::new(10);
+        eventually("intake refuses", async || {
+            let (status, problem) = relay.ask("POST", "/v1/topics/a/events", Some(&json!({"n": 0}))).await;
+            accepted.set(accepted.get() + u64::from(status == 202));
+            (status == 503).then(|| assert_eq!(refusal(&(status, problem)), NO))
+        })
+        .await;
+        let (status, problem) = relay.ask("GET", "/readyz", None).await;
+        assert_eq!((status, &problem["errors"][0]["pointer"]), (503, &json!(pointer)), "{problem}");
+        assert_eq!(relay.ended().await, Some(74), "{}", relay.log());
+        relay.restart().await;
+        let events = relay.get("/v1/topics").await["items"][0]["events"].as_u64();
+        assert_eq!(events, Some(accepted.get()), "{name}");
+        assert_eq!(relay.get("/v1/subscriptions/s").await["state"], "paused");
+        assert_eq!(relay.terminate().await, Some(0));
+    }
+}

@@ -33,7 +33,54 @@ const HEADER_BYTES: usize = 100;
 /// A place that nobody else holds; let go when dropped.
 pub(super) struct Place {
     path: PathBuf,
-    _lock: File,
+    /// The newest one counts; those before it are held on to.
+    locks: Vec<File>,
+    /// The files that were there when it was opened.
+    marks: Vec<(Loss, Mark)>,
+}
+
+/// A file that is not where it was: it was removed, or another took its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Loss {
+    /// What is committed lies in a file that nobody will find.
+    Wal,
+    /// Nothing keeps a second process out.
+    Lock,
+    /// What is copied out of the WAL goes to a file that nobody will find.
+    Database,
+}
+
+/// What tells a file from another of its name.
+type Mark = (u64, u64);
+
+impl Loss {
+    const ALL: [Self; 3] = [Self::Wal, Self::Lock, Self::Database];
+
+    /// Who reports it.
+    pub(super) fn pointer(self) -> &'static str {
+        match self {
+            Self::Wal => "/storage/wal",
+            Self::Lock => "/storage/lock",
+            Self::Database => "/storage/database",
+        }
+    }
+
+    /// What follows, in one sentence.
+    pub(super) fn detail(self) -> &'static str {
+        match self {
+            Self::Wal => "the write-ahead log (-wal) of the database was removed; what is in it is saved and the process ends",
+            Self::Lock => "the lock file of the database was removed; what is open is saved and the process ends",
+            Self::Database => "the database file was removed or replaced; nothing more is written and the process ends",
+        }
+    }
+
+    fn suffix(self) -> &'static str {
+        match self {
+            Self::Wal => "-wal",
+            Self::Lock => ".lock",
+            Self::Database => "",
+        }
+    }
 }
 
 impl Place {
@@ -55,7 +102,28 @@ impl Place {
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let mut file = options.open(&path).map_err(|error| cannot_open(&path, "cannot be opened for writing", error))?;
         check_header(&path, &mut file)?;
-        Ok(Self { path, _lock: lock })
+        Ok(Self { path, locks: vec![lock], marks: Vec::new() })
+    }
+
+    /// Remembers which files are there, once all of them are.
+    pub(super) fn remember(&mut self) {
+        let mark = |loss: Loss| Some((loss, mark(&beside(&self.path, loss.suffix())).ok()?));
+        self.marks = Loss::ALL.into_iter().filter_map(mark).collect();
+    }
+
+    /// A file that is not where it was, if there is one. A file system that does not answer is no loss.
+    pub(super) fn look(&self) -> Option<Loss> {
+        let is_lost = |(loss, known): &&(Loss, Mark)| match mark(&beside(&self.path, loss.suffix())) {
+            Ok(found) => found != *known,
+            Err(error) => error.kind() == ErrorKind::NotFound,
+        };
+        self.marks.iter().find(is_lost).map(|(loss, _)| *loss)
+    }
+
+    /// Takes the lock anew after its file was removed; `false` when somebody else has it.
+    pub(super) fn retake(&mut self) -> bool {
+        let taken = lock(&self.path);
+        taken.map(|lock| self.locks.push(lock)).is_ok()
     }
 
     /// The absolute path of the database.
@@ -81,9 +149,7 @@ pub(super) fn check(path: &Path) -> Result<()> {
 /// # Errors
 /// `InUse`, `CannotOpen`
 pub(super) fn lock(path: &Path) -> Result<File> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
-    let open = OpenOptions::new().write(true).create(true).truncate(false).open(PathBuf::from(name));
+    let open = OpenOptions::new().write(true).create(true).truncate(false).open(beside(path, Loss::Lock.suffix()));
     let file = open.map_err(|error| cannot_open(path, "its lock file cannot be made", error))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
@@ -93,6 +159,23 @@ pub(super) fn lock(path: &Path) -> Result<File> {
         }
         Err(TryLockError::Error(error)) => Err(cannot_open(path, "its lock file cannot be locked", error)),
     }
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+#[cfg(unix)]
+fn mark(path: &Path) -> std::io::Result<Mark> {
+    use std::os::unix::fs::MetadataExt as _;
+    std::fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino()))
+}
+
+#[cfg(not(unix))]
+fn mark(path: &Path) -> std::io::Result<Mark> {
+    std::fs::metadata(path).map(|_| (0, 0))
 }
 
 /// An empty file is a new database; anything else must begin like one.

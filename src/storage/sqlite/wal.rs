@@ -115,6 +115,12 @@ impl Wal {
         self.held = self.length;
     }
 
+    /// Copies what there is now, as far as readers let it.
+    pub(super) async fn copy_now(&mut self) {
+        self.finish().await;
+        self.copy_rest().await;
+    }
+
     /// Waits for a running checkpoint and closes the connection.
     pub(super) async fn close(mut self) {
         self.finish().await;

@@ -21,6 +21,9 @@ use crate::readiness::Readiness;
 use crate::storage::{Bounds, Result, StorageError, StorageErrorKind};
 
 mod commit;
+mod watch;
+
+use watch::Watch;
 
 /// Jobs that one transaction takes at most.
 const GROUP_JOBS_MAX: usize = 512;
@@ -52,6 +55,7 @@ pub(super) struct Writer {
     last_write_failed: bool,
     /// A commit failed behind the point from which on a crash would replay it, and nothing was written over it since.
     tail_in_doubt: bool,
+    watch: Watch,
     /// Let go when everything is closed.
     place: Place,
 }
@@ -84,7 +88,7 @@ enum Turn {
 impl Writer {
     /// A writer over an open connection.
     pub(super) fn new(conn: SqliteConnection, wal: Wal, state: State, place: Place, shown: Shown) -> Self {
-        Self { conn, wal, state, shown, last_write_failed: false, tail_in_doubt: false, place }
+        Self { conn, wal, state, shown, last_write_failed: false, tail_in_doubt: false, watch: Watch::new(), place }
     }
 
     async fn run(mut self, mut queues: Queues) {
@@ -106,13 +110,20 @@ impl Writer {
                 Turn::Look => self.look().await,
                 Turn::End => break,
             }
-            self.wal.tend(queues.jobs.is_empty()).await;
+            self.watch(false).await;
+            if !self.watch.lost_database() {
+                self.wal.tend(queues.jobs.is_empty()).await;
+            }
         }
-        self.wal.close().await;
-        // The last connection copies the WAL and removes it; when that fails, the next start does it.
-        let closed = self.conn.close().await;
-        if let Err(error) = closed {
-            tracing::warn!(error = %error, "the database could not be closed cleanly");
+        if self.watch.lost_database() {
+            // Closing would copy the WAL into a file that nobody finds, and remove it.
+            std::mem::forget((self.wal, self.conn));
+        } else {
+            self.wal.close().await;
+            // The last connection copies the WAL and removes it; when that fails, the next start does it.
+            if let Err(error) = self.conn.close().await {
+                tracing::warn!(error = %error, "the database could not be closed cleanly");
+            }
         }
         drop(self.place);
         for reply in closing {
@@ -122,6 +133,7 @@ impl Writer {
 
     /// Commits the first job with whatever else waits.
     async fn group(&mut self, first: Job, queues: &mut Queues, closing: &mut Vec<Reply>) {
+        self.watch(matches!(first.work, Work::Probe)).await;
         let mut batch = Batch::on(&self.state);
         let mut admitted = Vec::new();
         let mut next = Some(first);
@@ -133,7 +145,9 @@ impl Writer {
                     queues.slices.close();
                     closing.push(reply);
                 }
-                Work::Probe if !self.last_write_failed => drop(reply.send(Ok(Answer::Done))),
+                Work::Probe if !self.last_write_failed && self.watch.admit(&Work::Probe).is_ok() => {
+                    drop(reply.send(Ok(Answer::Done)));
+                }
                 work => match self.ready(work).and_then(|work| batch.admit(&work).map(|answer| (work, answer))) {
                     Ok((work, answer)) => admitted.push((Job { work, reply }, answer)),
                     Err(refused) => drop(reply.send(Err(refused))),
@@ -153,6 +167,9 @@ impl Writer {
         match written {
             Ok(()) => {
                 self.wal.wrote(frames);
+                if self.watch.lost_wal() {
+                    self.wal.copy_now().await;
+                }
                 self.publish();
                 for (job, answer) in admitted {
                     settle(job.reply, answer);
@@ -164,6 +181,7 @@ impl Writer {
 
     /// Has a late append made, if the disk has room for it.
     fn ready(&self, work: Work) -> Result<Work> {
+        self.watch.admit(&work)?;
         let Work::Late(make) = work else { return Ok(work) };
         let append = make();
         if !append.pages.is_empty() {
