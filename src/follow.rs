@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use crate::clock::Timestamp;
 use crate::model::{Event, Jumps, Page, Seq};
 pub use crate::storage::Room;
-use crate::storage::{Bounds, EventLog, TopicSummary};
+use crate::storage::{Bounds, EventLog, LogRead, TopicSummary};
 pub use crate::storage::{StorageError, StorageErrorKind};
 use crate::tail::Tail;
 pub use crate::tail::TailRead;
@@ -31,15 +31,28 @@ pub struct Follow {
 pub struct Batch {
     /// Whole pages; the first may begin before the position asked for. Empty at the head.
     pub pages: Vec<Arc<Page>>,
-    /// Positions that retention took before they could be read, both inclusive.
+    /// Positions that retention took before they could be read, or that are damaged, both inclusive. There may be no page behind
+    /// it.
     pub gap: Option<(Seq, Seq)>,
 }
 
 impl Batch {
-    fn behind(after: Seq, pages: Vec<Arc<Page>>) -> Self {
-        let gap = pages.first().filter(|page| page.first() > after.next()).map(|page| (after.next(), page.first().prev()));
+    fn behind(after: Seq, read: LogRead) -> Self {
+        let LogRead { damaged, pages } = read;
+        let to = pages.first().map(|page| page.first().prev()).or(damaged.map(|(_, to)| to));
+        let gap = to.filter(|to| *to > after).map(|to| (after.next(), to));
         Self { pages, gap }
     }
+
+    /// The last position that was read or passed over; `None` at the head.
+    #[must_use]
+    pub fn end(&self) -> Option<Seq> {
+        self.pages.last().map(|page| page.last()).or(self.gap.map(|(_, to)| to))
+    }
+}
+
+fn intact(pages: Vec<Arc<Page>>) -> LogRead {
+    LogRead { damaged: None, pages }
 }
 
 impl Follow {
@@ -96,12 +109,12 @@ impl Follow {
     /// # Errors
     /// As storage fails.
     pub async fn read(&self, after: Seq, bytes_max: usize) -> Result<Batch, StorageError> {
-        let pages = match self.tail.read(after, bytes_max) {
-            TailRead::Pages(pages) => pages,
+        let read = match self.tail.read(after, bytes_max) {
+            TailRead::Pages(pages) => intact(pages),
             TailRead::AtHead => return Ok(Batch::default()),
             TailRead::Behind => self.read_log(after, bytes_max).await?,
         };
-        Ok(Batch::behind(after, pages))
+        Ok(Batch::behind(after, read))
     }
 
     /// As [`Follow::read`], for readers that are many and stand near each other: what one of them has read from storage lately
@@ -111,33 +124,34 @@ impl Follow {
     /// As storage fails.
     pub async fn read_shared(&self, after: Seq, bytes_max: usize) -> Result<Batch, StorageError> {
         match self.tail.read(after, bytes_max) {
-            TailRead::Pages(pages) => return Ok(Batch::behind(after, pages)),
+            TailRead::Pages(pages) => return Ok(Batch::behind(after, intact(pages))),
             TailRead::AtHead => return Ok(Batch::default()),
             TailRead::Behind => {}
         }
         let reading = loop {
             match self.shared.look(after, bytes_max) {
-                Look::Found(pages) => return Ok(Batch::behind(after, pages)),
+                Look::Found(pages) => return Ok(Batch::behind(after, intact(pages))),
                 Look::UnderWay(ended) => ended.cancelled().await,
                 Look::Read(reading) => break reading,
             }
         };
-        let pages = self.read_log(after, bytes_max).await?;
-        reading.end(&pages);
-        Ok(Batch::behind(after, pages))
+        let read = self.read_log(after, bytes_max).await?;
+        reading.end(&read.pages);
+        Ok(Batch::behind(after, read))
     }
 
-    async fn read_log(&self, after: Seq, bytes_max: usize) -> Result<Vec<Arc<Page>>, StorageError> {
+    async fn read_log(&self, after: Seq, bytes_max: usize) -> Result<LogRead, StorageError> {
         let head = self.tail.head();
-        let mut pages = self.log.read(after, bytes_max).await?;
+        let mut read = self.log.read(after, bytes_max).await?;
         // Storage may already show a commit that its writer has not been told of; readers see only told ones.
-        pages.retain(|page| page.last() <= head);
+        read.pages.retain(|page| page.last() <= head);
+        read.damaged = read.damaged.filter(|(_, to)| *to <= head);
         // A log that was restored has a hole; what lies behind it is read next, with the hole as the gap in front of it.
-        if let Some(end) = pages.windows(2).position(|pair| pair[1].first() != pair[0].last().next()) {
-            pages.truncate(end + 1);
+        if let Some(end) = read.pages.windows(2).position(|pair| pair[1].first() != pair[0].last().next()) {
+            read.pages.truncate(end + 1);
         }
         self.shared.count();
-        Ok(pages)
+        Ok(read)
     }
 
     /// The position behind which everything is in memory.
@@ -218,8 +232,7 @@ pub async fn topics(follow: &Follow) -> Result<Vec<TopicSummary>, StorageError> 
     let mut after = follow.first_kept().prev();
     loop {
         let batch = follow.read(after, PAGES_BYTES).await?;
-        let Some(last) = batch.pages.last() else { break };
-        let last = last.last();
+        let Some(last) = batch.end() else { break };
         for event in batch.pages.iter().flat_map(|page| page.events_after(after)) {
             let bytes = event.fields().data.len() as u64;
             let summary = found.entry(event.topic().as_str().to_owned()).or_insert_with(|| TopicSummary {

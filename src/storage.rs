@@ -28,7 +28,7 @@ pub use error::{Result, StorageError, StorageErrorKind, Written};
 pub use ledger::{
     AttemptKey, Checkpoint, HistoryQuery, JOBS_ENDED_MAX, Lease, Ledger, LedgerChange, LedgerTrim, LedgerTrimmed, PageRequest,
 };
-pub use log::{Append, Bounds, EventLog, FingerprintChunk, LateAppend, TopicSummary};
+pub use log::{Append, Bounds, EventLog, FingerprintChunk, LateAppend, LogRead, TopicSummary};
 pub use room::{RESERVE_PERCENT_MAX, Reserve, Room};
 
 /// The four together, as one backend gives them.

@@ -3,14 +3,14 @@
 //! Both read whole pages through [`crate::follow::Follow`] and hand them to the floor between two awaits.
 
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::lane::Lane;
 use super::matcher::Place;
-use crate::model::{Page, Seq};
+use crate::follow::Batch;
+use crate::model::Seq;
 
 /// Read at once by the reader.
 const HEAD_BYTES: usize = 512 * 1024;
@@ -32,13 +32,13 @@ pub(super) async fn read_head(lane: Rc<Lane>) {
     loop {
         head.mark_unchanged();
         let scanned = lane.floor.borrow().scanned;
-        let Some(pages) = read(&lane, scanned).await else {
+        let Some(batch) = read(&lane, scanned).await else {
             if lane.context.cancel.is_cancelled() {
                 return;
             }
             continue;
         };
-        if pages.is_empty() {
+        if batch.end().is_none() {
             tokio::select! {
                 changed = head.changed() => if changed.is_err() { return },
                 () = lane.context.cancel.cancelled() => return,
@@ -49,7 +49,7 @@ pub(super) async fn read_head(lane: Rc<Lane>) {
             }
             continue;
         }
-        for page in pages {
+        for page in batch.pages {
             {
                 let mut floor = lane.floor.borrow_mut();
                 floor.scan(&page);
@@ -66,13 +66,13 @@ pub(super) async fn read_head(lane: Rc<Lane>) {
 }
 
 /// Pages behind the reader, none at the head; `None` after a pause when they could not be read.
-async fn read(lane: &Rc<Lane>, scanned: Seq) -> Option<Vec<Arc<Page>>> {
+async fn read(lane: &Rc<Lane>, scanned: Seq) -> Option<Batch> {
     match lane.context.follow.read(scanned, HEAD_BYTES).await {
         Ok(batch) => {
             if let Some((_, to)) = batch.gap {
                 lane.floor.borrow_mut().note_gap_at_head(to);
             }
-            Some(batch.pages)
+            Some(batch)
         }
         Err(error) => {
             tracing::error!(%error, from = %scanned, "the log could not be read; trying again");
@@ -137,7 +137,6 @@ async fn sweep(lane: &Rc<Lane>, hungry: &[(Place, Seq)]) {
             }
         }
         let batch = match lane.context.follow.read_shared(at, FEED_BYTES).await {
-            Ok(batch) if batch.pages.is_empty() => return,
             Ok(batch) => batch,
             Err(error) => {
                 tracing::error!(%error, from = %at, "the log could not be read; trying again");
@@ -145,11 +144,15 @@ async fn sweep(lane: &Rc<Lane>, hungry: &[(Place, Seq)]) {
                 return;
             }
         };
-        let last = batch.pages.last().map_or(at, |page| page.last());
+        let Some(last) = batch.end() else { return };
         while let Some((place, _)) = waiting.next_if(|(_, next)| *next < last) {
             riders.push(place);
         }
-        lane.floor.borrow_mut().feed(&mut riders, &batch.pages, at);
+        if batch.pages.is_empty() {
+            lane.floor.borrow_mut().leave_behind(&mut riders, at, last);
+        } else {
+            lane.floor.borrow_mut().feed(&mut riders, &batch.pages, at);
+        }
         at = last;
         lane.stir();
         tokio::task::yield_now().await;

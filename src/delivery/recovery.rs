@@ -81,7 +81,7 @@ impl Lanes {
         let (mut after, mut events) = (start, 0u64);
         while after < to {
             let batch = self.context.follow.read(after, READ_BYTES).await?;
-            let Some(last) = batch.pages.last().map(|page| page.last()) else { break };
+            let Some(last) = batch.end() else { break };
             let inside = batch.pages.iter().flat_map(|page| page.events_after(after)).filter(|event| event.seq() <= to);
             events += inside.filter(|event| choice.takes(event)).count() as u64;
             after = last;

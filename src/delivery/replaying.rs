@@ -71,7 +71,7 @@ async fn find_events(lane: &Lane, ordinal: Ordinal, want: &Want) -> Result<Found
         return Ok((Vec::new(), want.after, true));
     }
     let batch = lane.context.follow.read_shared(want.after, READ_BYTES).await?;
-    let Some(last) = batch.pages.last().map(|page| page.last()) else { return Ok((Vec::new(), want.to, true)) };
+    let Some(last) = batch.end() else { return Ok((Vec::new(), want.to, true)) };
     let (record, has_dead) = {
         let floor = lane.floor.borrow();
         let Some(desk) = floor.desk(ordinal) else { return Ok((Vec::new(), want.to, true)) };

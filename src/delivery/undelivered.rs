@@ -76,7 +76,7 @@ impl Lanes {
         let mut choices = Choices::of(record);
         for _ in 0..READS_MAX {
             let batch = self.context.follow.read(after, READ_BYTES).await?;
-            let Some(last) = batch.pages.last().map(|page| page.last()) else { return Ok(None) };
+            let Some(last) = batch.end() else { return Ok(None) };
             for page in &batch.pages {
                 for event in page.events_after(after) {
                     if choices.takes(&event) {

@@ -119,7 +119,7 @@ async fn load(worker: &State, ring: &Ring, after: Seq) -> Option<Loaded> {
             found.through = gap.1;
         }
         let goes_on = batch.pages.iter().all(|page| found.take(worker, ring, page));
-        if batch.pages.is_empty() && found.through < follow.head() {
+        if batch.end().is_none() && found.through < follow.head() {
             // Committed, but whoever wrote it has not been told yet.
             tokio::time::sleep(settings.tick).await;
         }

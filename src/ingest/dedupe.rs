@@ -10,7 +10,7 @@ use hashbrown::hash_table::{Entry as Slot, HashTable};
 
 use crate::clock::Timestamp;
 use crate::model::Seq;
-use crate::storage::{EventLog, FingerprintChunk, StorageError};
+use crate::storage::{EventLog, FingerprintChunk, LogRead, StorageError, StorageErrorKind};
 
 mod entry;
 
@@ -256,8 +256,17 @@ pub async fn load(log: &dyn EventLog, settings: DedupeSettings, now: Timestamp) 
     known.stored_entries = known.left + known.ring.len() as u64;
     known.head = known.stored_to;
     loop {
-        let pages = log.read(known.head, READ_BYTES).await?;
-        let Some(last) = pages.last().map(|page| page.last()) else { break };
+        let LogRead { damaged, pages } = match log.read(known.head, READ_BYTES).await {
+            Err(error) if error.kind == StorageErrorKind::Corrupt => {
+                tracing::error!(%error, from = %known.head.next(), "the log does not read; repeats of its events are not known");
+                break;
+            }
+            read => read?,
+        };
+        if let Some((from, to)) = damaged {
+            tracing::error!(%from, %to, "events are damaged; repeats of them are not known");
+        }
+        let Some(last) = pages.last().map(|page| page.last()).or(damaged.map(|(_, to)| to)) else { break };
         for event in pages.iter().flat_map(|page| page.events_after(known.head)).collect::<Vec<_>>() {
             let fields = event.fields();
             if fields.own_id && event.arrived_at() >= oldest {

@@ -24,6 +24,15 @@ pub struct Append {
     pub gaps: Vec<SourceGap>,
 }
 
+/// What a read of the log gives.
+#[derive(Clone, Debug, Default)]
+pub struct LogRead {
+    /// Positions whose pages are damaged, both inclusive; in front of `pages`, nothing that can be read lies between.
+    pub damaged: Option<(Seq, Seq)>,
+    /// Whole pages, oldest first.
+    pub pages: Vec<Arc<Page>>,
+}
+
 /// Encoded fingerprints of consecutive identified events; the bytes belong to ingest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FingerprintChunk {
@@ -104,13 +113,15 @@ pub trait EventLog: Send + Sync {
 
     /// Whole pages that hold positions after `after`, oldest first: at least one if any exists, then up to `bytes_max`.
     ///
-    /// Positions may be missing at the front: the first page begins behind `after + 1` when retention took some.
+    /// Positions may be missing at the front: the first page begins behind `after + 1` when retention took some. The pages end in
+    /// front of one that is damaged; read on from there, such pages are passed over, named, and what is intact behind them
+    /// follows, if there is any.
     ///
     /// # Errors
-    /// As the backend fails; `Corrupt` for a page that does not decode.
-    async fn read(&self, after: Seq, bytes_max: usize) -> Result<Vec<Arc<Page>>>;
+    /// As the backend fails; `Corrupt` when it cannot even be said which pages there are.
+    async fn read(&self, after: Seq, bytes_max: usize) -> Result<LogRead>;
 
-    /// The events at these positions, from the log or from what outlived it; absent ones are left out.
+    /// The events at these positions, from the log or from what outlived it; absent and damaged ones are left out.
     ///
     /// # Errors
     /// As the backend fails.

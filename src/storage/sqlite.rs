@@ -24,6 +24,7 @@ pub mod bare;
 mod batch;
 mod catalog;
 mod connect;
+mod damage;
 mod fault;
 mod history;
 mod job;
@@ -88,6 +89,7 @@ pub async fn open(settings: StorageSettings) -> Result<Store> {
         jumps,
         sealing,
         readers,
+        damage: damage::Damage::default(),
         page_bytes: AtomicUsize::default(),
         jobs,
         slices,
@@ -110,6 +112,7 @@ struct Sqlite {
     jumps: Jumps,
     sealing: Sealing,
     readers: Readers,
+    damage: damage::Damage,
     /// Bytes of a page as last read.
     page_bytes: AtomicUsize,
     jobs: mpsc::Sender<Job>,

@@ -29,6 +29,7 @@ mod config;
 mod consent;
 mod crash;
 mod credentials;
+mod damaged;
 mod databases;
 mod deliveries;
 mod demo;

@@ -8,7 +8,7 @@ mod damage;
 mod history;
 mod ledger;
 mod log;
-mod make;
+pub(crate) mod make;
 mod reopen;
 mod retention;
 

@@ -109,6 +109,20 @@ impl Floor {
         });
     }
 
+    /// As [`Floor::feed`], for positions behind `from` up to `to` that nobody can read any more.
+    pub fn leave_behind(&mut self, riders: &mut Vec<Place>, from: Seq, to: Seq) {
+        riders.retain(|&place| {
+            let Some(desk) = self.desks[place].as_deref_mut().filter(|desk| desk.is_active()) else { return false };
+            let Position::Lagging(at) = desk.window.position() else { return false };
+            if !(from..to).contains(&at) {
+                return false;
+            }
+            desk.window.set_position(Position::Lagging(to));
+            self.note_gap(place, at, to.next());
+            true
+        });
+    }
+
     fn feed_page(&mut self, page: &Arc<Page>, riders: &[Place], left: &mut usize) {
         let matching: Vec<Rc<[Place]>> = page.topics().iter().map(|topic| self.matcher.matching(topic)).collect();
         if matching.iter().all(|places| places.is_empty()) {

@@ -85,7 +85,7 @@ async fn sourced(ingest: &Ingest, events: &[NewEvent], from: FromSource) -> Vec<
 /// The ids that the log holds.
 async fn ids(store: &Store) -> Vec<String> {
     let pages = store.log.read(Seq::ZERO, 1 << 20).await.unwrap();
-    pages.iter().flat_map(|page| page.events_after(Seq::ZERO)).map(|event| event.fields().id.to_owned()).collect()
+    pages.pages.iter().flat_map(|page| page.events_after(Seq::ZERO)).map(|event| event.fields().id.to_owned()).collect()
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use super::{Memory, State, conflict};
 use crate::clock::Timestamp;
 use crate::model::{Event, Page, Seq};
-use crate::storage::{Append, Bounds, EventLog, FingerprintChunk, Result, kept_apart, page_time, pages_follow};
+use crate::storage::{Append, Bounds, EventLog, FingerprintChunk, LogRead, Result, kept_apart, page_time, pages_follow};
 
 #[async_trait]
 impl EventLog for Memory {
@@ -38,7 +38,7 @@ impl EventLog for Memory {
         Ok(())
     }
 
-    async fn read(&self, after: Seq, bytes_max: usize) -> Result<Vec<Arc<Page>>> {
+    async fn read(&self, after: Seq, bytes_max: usize) -> Result<LogRead> {
         let state = self.state();
         let start = state.pages.partition_point(|page| page.last() <= after);
         let mut bytes = 0;
@@ -47,7 +47,7 @@ impl EventLog for Memory {
             bytes += page.bytes().len();
             first || bytes <= bytes_max
         };
-        Ok(state.pages.range(start..).take_while(fits).cloned().collect())
+        Ok(LogRead { damaged: None, pages: state.pages.range(start..).take_while(fits).cloned().collect() })
     }
 
     async fn get(&self, seqs: &[Seq]) -> Result<Vec<Event>> {

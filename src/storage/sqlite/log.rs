@@ -10,6 +10,7 @@ use futures_util::TryStreamExt;
 use sqlx::Row;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
+use super::damage::{self, Damage};
 use super::fault::{damaged, damaged_page, fault};
 use super::job::{Answer, Slice, Work};
 use super::script::Script;
@@ -17,7 +18,7 @@ use super::slices::SLICE_PAGES_MAX;
 use super::{Sqlite, mismatch, signed, unsigned};
 use crate::clock::Timestamp;
 use crate::model::{Event, Jumps, Page, Seq};
-use crate::storage::{Append, Bounds, EventLog, FingerprintChunk, LateAppend, Result, Room};
+use crate::storage::{Append, Bounds, EventLog, FingerprintChunk, LateAppend, LogRead, Result, Room, StorageErrorKind};
 
 /// Rows that one read takes at most.
 const READ_ROWS_MAX: usize = 1024;
@@ -57,16 +58,22 @@ impl EventLog for Sqlite {
         self.ask(Work::Late(make)).await.map(drop)
     }
 
-    async fn read(&self, after: Seq, bytes_max: usize) -> Result<Vec<Arc<Page>>> {
-        if after >= self.known_bounds().head {
-            return Ok(Vec::new());
+    async fn read(&self, after: Seq, bytes_max: usize) -> Result<LogRead> {
+        let head = self.known_bounds().head;
+        if after >= head {
+            return Ok(LogRead::default());
         }
         let mut reader = self.readers.take().await?;
         let page_bytes = self.page_bytes.load(Ordering::Relaxed);
-        let pages = read_pages(&mut reader, &self.jumps, after, bytes_max, page_bytes).await?;
+        let pages = match read_pages(&mut reader, &self.jumps, after, bytes_max, page_bytes).await {
+            Err(error) if error.kind == StorageErrorKind::Corrupt => {
+                return damage::read_around(&mut reader, &self.jumps, &self.damage, (after, head), bytes_max).await;
+            }
+            pages => pages?,
+        };
         let bytes: usize = pages.iter().map(|page| page.bytes().len()).sum();
         self.page_bytes.store((bytes / pages.len().max(1)).max(PAGE_BYTES_MIN), Ordering::Relaxed);
-        Ok(pages)
+        Ok(LogRead { damaged: None, pages })
     }
 
     async fn get(&self, seqs: &[Seq]) -> Result<Vec<Event>> {
@@ -76,14 +83,14 @@ impl EventLog for Sqlite {
         for some in wanted.chunks(GET_SEQS_MAX) {
             let keys = pages_of(&mut reader, some).await?;
             for some_keys in keys.chunks(GET_PAGES_MAX) {
-                for page in pages_at(&mut reader, some_keys).await? {
+                for page in pages_at(&mut reader, &self.damage, some_keys).await? {
                     found.extend(some.iter().filter_map(|seq| page.get(*seq)).map(|event| (event.seq(), event)));
                 }
             }
             // After the log: retention moves an event from there to here, never back.
             let missing: Vec<i64> = some.iter().filter(|seq| !found.contains_key(*seq)).map(|seq| signed(seq.0)).collect();
             if !missing.is_empty() {
-                found.extend(kept(&mut reader, &missing).await?.into_iter().map(|event| (event.seq(), event)));
+                found.extend(kept(&mut reader, &self.damage, &missing).await?.into_iter().map(|event| (event.seq(), event)));
             }
         }
         Ok(found.into_values().collect())
@@ -95,10 +102,12 @@ impl EventLog for Sqlite {
         let found = {
             let mut reader = self.readers.take().await?;
             let keys = pages_of(&mut reader, &[seq]).await?;
-            let page = pages_at(&mut reader, &keys).await?.into_iter().find(|page| page.get(seq).is_some());
+            let page = pages_at(&mut reader, &self.damage, &keys).await?.into_iter().find(|page| page.get(seq).is_some());
             match page {
                 Some(page) => Some((page, false)),
-                None => kept(&mut reader, &[signed(seq.0)]).await?.pop().map(|event| (Arc::clone(event.page()), true)),
+                None => {
+                    kept(&mut reader, &self.damage, &[signed(seq.0)]).await?.pop().map(|event| (Arc::clone(event.page()), true))
+                }
             }
         };
         let Some((page, is_aside)) = found else { return Ok(false) };
@@ -241,26 +250,28 @@ async fn pages_of(conn: &mut SqliteConnection, seqs: &[Seq]) -> Result<Vec<i64>>
     Ok(keys.map_err(reading)?.into_iter().flatten().collect())
 }
 
-async fn pages_at(conn: &mut SqliteConnection, keys: &[i64]) -> Result<Vec<Arc<Page>>> {
-    let mut script = Script::default();
-    script.keys("SELECT first, data FROM log WHERE first", keys, "ORDER BY first");
-    let rows = script.query().fetch_all(conn).await.map_err(reading)?;
-    rows.iter().map(|row| page(row).map(Arc::new)).collect()
+/// Pages that begin at these positions; what is damaged is left out.
+async fn pages_at(conn: &mut SqliteConnection, damage: &Damage, keys: &[i64]) -> Result<Vec<Arc<Page>>> {
+    let mut found = Vec::with_capacity(keys.len());
+    let sql = "SELECT first, data FROM log WHERE first";
+    for row in damage::rows_at(conn, damage, sql, keys, "ORDER BY first").await? {
+        found.extend(damage.pass_over(row.try_get(0).map_err(reading)?, page(&row))?.map(Arc::new));
+    }
+    Ok(found)
 }
 
-async fn kept(conn: &mut SqliteConnection, seqs: &[i64]) -> Result<Vec<Event>> {
-    let mut script = Script::default();
-    script.keys("SELECT seq, event FROM kept WHERE seq", seqs, "ORDER BY seq");
-    let rows = script.query().fetch_all(conn).await.map_err(reading)?;
-    let event = |row: &SqliteRow| {
-        let page = Arc::new(page(row)?);
-        page.get(page.first()).ok_or_else(|| damaged("an event that was kept aside"))
-    };
-    rows.iter().map(event).collect()
+async fn kept(conn: &mut SqliteConnection, damage: &Damage, seqs: &[i64]) -> Result<Vec<Event>> {
+    let mut found = Vec::with_capacity(seqs.len());
+    let sql = "SELECT seq, event FROM kept WHERE seq";
+    for row in damage::rows_at(conn, damage, sql, seqs, "ORDER BY seq").await? {
+        let page = damage.pass_over(row.try_get(0).map_err(reading)?, page(&row))?.map(Arc::new);
+        found.extend(page.and_then(|page| page.get(page.first())));
+    }
+    Ok(found)
 }
 
 /// The page in the second column, whose first position the first column says.
-fn page(row: &SqliteRow) -> Result<Page> {
+pub(super) fn page(row: &SqliteRow) -> Result<Page> {
     let first: i64 = row.try_get(0).map_err(reading)?;
     let data: &[u8] = row.try_get(1).map_err(reading)?;
     let page = Page::decode(Bytes::copy_from_slice(data)).map_err(|error| damaged_page(first, error))?;
@@ -270,6 +281,6 @@ fn page(row: &SqliteRow) -> Result<Page> {
     Ok(page)
 }
 
-fn reading(error: sqlx::Error) -> crate::storage::StorageError {
+pub(super) fn reading(error: sqlx::Error) -> crate::storage::StorageError {
     fault("reading the log", error)
 }

@@ -7,7 +7,7 @@ use sqlx::sqlite::SqliteRow;
 
 use super::batch::release;
 use super::connect::{DATABASE_PAGE_BYTES, scalar};
-use super::fault::{damaged_page, fault};
+use super::fault::fault;
 use super::history::OldAttempts;
 use super::job::{Answer, Slice};
 use super::script::Script;
@@ -94,7 +94,14 @@ impl Writer {
         for row in rows {
             let read = |error| fault("reading the old end of the log", error);
             let (first, data): (i64, Vec<u8>) = (row.try_get(0).map_err(read)?, row.try_get(1).map_err(read)?);
-            let page = std::sync::Arc::new(Page::decode(data.into()).map_err(|error| damaged_page(first, error))?);
+            let page = match Page::decode(data.into()) {
+                Ok(page) => std::sync::Arc::new(page),
+                Err(error) => {
+                    // Whoever needs it cannot have it; what is old must go all the same.
+                    tracing::error!(%error, from = first, "a damaged page goes, although deliveries wait for its events");
+                    continue;
+                }
+            };
             let inside = needed.iter().filter_map(|seq| page.get(Seq(unsigned(*seq))));
             kept.extend(inside.map(|event| (signed(event.seq().0), kept_apart(&event).page().bytes().to_vec())));
         }

@@ -169,26 +169,54 @@ async fn a_damaged_page_of_the_log_is_an_error_where_it_is_read_and_nowhere_else
     assert!(at.is_some());
     flip(&path, name as u64 + 2);
     let store = open("sqlite", &path).await;
-    assert_eq!(store.log.read(Seq(0), 60_000).await.unwrap().len(), 2);
-    assert_eq!(store.log.read(Seq(4), 1).await.unwrap_err().kind, Corrupt);
-    assert_eq!(store.log.get(&[Seq(5)]).await.unwrap_err().kind, Corrupt);
-    assert_eq!(store.log.get(&[Seq(6)]).await.unwrap().len(), 1);
+    assert_eq!(firsts(&store, 0, 60_000).await, (None, vec![1, 2]));
+    assert_eq!(firsts(&store, 0, 1 << 20).await, (None, vec![1, 2, 3, 4]), "the good pages in front of it come first");
+    assert_eq!(firsts(&store, 4, 1).await, (Some((5, 5)), vec![6]));
+    assert_eq!(firsts(&store, 4, 1 << 20).await, (Some((5, 5)), vec![6, 7, 8, 9, 10]));
+    assert_eq!(store.log.get(&[Seq(4), Seq(5), Seq(6)]).await.unwrap().len(), 2);
+    assert!(!store.log.purge(Seq(5)).await.unwrap());
     append(&store, vec![page(11, 1, 1)]).await;
+    // An exception that needs its event does not hold retention up.
+    let lease = store.ledger.lease(1).await.unwrap();
+    store.ledger.commit(vec![LedgerChange { put: vec![exception(1, 5, Dead, 5)], ..change(lease) }]).await.unwrap();
+    assert_eq!(store.log.trim(hookcast::clock::Timestamp(1_000), 0, 99).await.unwrap().0.first, Seq(11));
+}
+
+/// What is damaged, and where the pages behind it begin.
+async fn firsts(store: &Store, after: u64, bytes_max: usize) -> (Option<(u64, u64)>, Vec<u64>) {
+    let read = store.log.read(Seq(after), bytes_max).await.unwrap();
+    (read.damaged.map(|(from, to)| (from.0, to.0)), read.pages.iter().map(|page| page.first().0).collect())
 }
 
 #[tokio::test]
-async fn a_page_that_vanished_is_noticed() {
+async fn damage_at_the_end_of_the_log_is_named_and_what_comes_behind_it_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("hookcast.db");
+    let store = open("sqlite", &path).await;
+    append(&store, (0..4).map(|n| page(1 + n * 3, 3, 10)).collect()).await;
+    store.close().await;
+    run_sql(&path, "UPDATE log SET data = x'00' WHERE first >= 7").await;
+    let store = open("sqlite", &path).await;
+    assert_eq!(firsts(&store, 0, 1 << 20).await, (None, vec![1, 4]));
+    assert_eq!(firsts(&store, 6, 1 << 20).await, (Some((7, 12)), vec![]));
+    assert_eq!(firsts(&store, 7, 1 << 20).await, (Some((7, 12)), vec![]));
+    append(&store, vec![page(13, 1, 10)]).await;
+    assert_eq!(firsts(&store, 6, 1 << 20).await, (Some((7, 12)), vec![13]));
+}
+
+#[tokio::test]
+async fn pages_that_vanished_are_noticed_and_the_others_read() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("hookcast.db");
     let store = open("sqlite", &path).await;
     append(&store, (0..10).map(|n| page(1 + n * 3, 3, 10)).collect()).await;
     store.close().await;
-    run_sql(&path, "DELETE FROM log WHERE first = 13").await;
+    run_sql(&path, "DELETE FROM log WHERE first IN (13, 16)").await;
     let store = open("sqlite", &path).await;
-    assert_eq!(store.log.read(Seq(0), 1 << 20).await.unwrap_err().kind, Corrupt);
-    assert_eq!(store.log.read(Seq(12), 1 << 20).await.unwrap_err().kind, Corrupt);
-    assert_eq!(store.log.read(Seq(13), 1 << 20).await.unwrap_err().kind, Corrupt);
-    assert_eq!(store.log.read(Seq(15), 1 << 20).await.unwrap().len(), 5);
+    assert_eq!(firsts(&store, 0, 1 << 20).await, (None, vec![1, 4, 7, 10]));
+    assert_eq!(firsts(&store, 12, 1 << 20).await, (Some((13, 18)), vec![19, 22, 25, 28]));
+    assert_eq!(firsts(&store, 14, 1 << 20).await, (Some((15, 18)), vec![19, 22, 25, 28]));
+    assert_eq!(firsts(&store, 18, 1 << 20).await.1.len(), 4);
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ pub(crate) async fn an_empty_log_has_an_id_and_no_events(store: &Store) {
     let id = store.log.log_id();
     assert!(id.len() == 8 && id.bytes().all(|b| matches!(b, b'a'..=b'z' | b'2'..=b'7')), "{id}");
     assert_eq!(store.log.bounds().await.unwrap(), Bounds { first: Seq(1), head: Seq(0), bytes: 0 });
-    assert!(store.log.read(Seq(0), 1024).await.unwrap().is_empty());
+    assert!(store.log.read(Seq(0), 1024).await.unwrap().pages.is_empty());
     assert!(store.log.get(&[Seq(1)]).await.unwrap().is_empty());
     assert_eq!(store.log.before_time(Timestamp(5)).await.unwrap(), Seq(0));
     assert!(store.log.fingerprints().await.unwrap().is_empty());
@@ -28,18 +28,18 @@ pub(crate) async fn pages_come_back_in_order_and_whole(store: &Store) {
     let bytes: usize = pages.iter().map(|page| page.bytes().len()).sum::<usize>() + page(69, 2, 13).bytes().len();
     assert_eq!(store.log.bounds().await.unwrap(), Bounds { first: Seq(1), head: Seq(70), bytes: bytes as u64 });
     assert_eq!(positions(store).await, (1..=70).collect::<Vec<_>>());
-    let behind_the_middle = store.log.read(Seq(5), 1 << 20).await.unwrap();
+    let behind_the_middle = store.log.read(Seq(5), 1 << 20).await.unwrap().pages;
     assert_eq!(behind_the_middle.iter().map(|page| page.first().0).collect::<Vec<_>>(), [5, 69]);
     assert_eq!(behind_the_middle[0].bytes(), pages[2].bytes());
-    assert!(store.log.read(Seq(70), 1 << 20).await.unwrap().is_empty());
-    assert!(store.log.read(Seq(u64::MAX), 1 << 20).await.unwrap().is_empty());
+    assert!(store.log.read(Seq(70), 1 << 20).await.unwrap().pages.is_empty());
+    assert!(store.log.read(Seq(u64::MAX), 1 << 20).await.unwrap().pages.is_empty());
 }
 
 pub(crate) async fn a_read_gives_one_page_at_least_and_no_more_than_asked(store: &Store) {
     append(store, (0..10).map(|n| page_of(1 + n, 1, 5, 1000)).collect()).await;
     let one = page_of(1, 1, 5, 1000).bytes().len();
     for (bytes_max, expected) in [(0, 1), (1, 1), (one, 1), (2 * one + 5, 2), (1 << 20, 10)] {
-        assert_eq!(store.log.read(Seq(0), bytes_max).await.unwrap().len(), expected, "{bytes_max}");
+        assert_eq!(store.log.read(Seq(0), bytes_max).await.unwrap().pages.len(), expected, "{bytes_max}");
     }
 }
 

@@ -55,7 +55,7 @@ pub(crate) async fn append(store: &Store, pages: Vec<Arc<Page>>) {
 pub(crate) async fn positions(store: &Store) -> Vec<u64> {
     let (mut found, mut after) = (Vec::new(), Seq::ZERO);
     loop {
-        let pages = store.log.read(after, 64 * 1024).await.unwrap();
+        let pages = store.log.read(after, 64 * 1024).await.unwrap().pages;
         let Some(last) = pages.last() else { return found };
         found.extend(pages.iter().flat_map(|page| page.events_after(after).map(|event| event.seq().0).collect::<Vec<_>>()));
         after = last.last();

@@ -16,7 +16,7 @@ pub(crate) async fn old_pages_go_and_the_newest_stays(store: &Store) {
     assert_eq!((bounds.first, bounds.head, bounds.bytes, more), (Seq(3), Seq(6), size(3, 20) + size(5, 30), false));
     assert_eq!(store.log.bounds().await.unwrap(), bounds);
     assert_eq!(positions(store).await, [3, 4, 5, 6]);
-    let first = store.log.read(Seq(0), 1).await.unwrap().remove(0);
+    let first = store.log.read(Seq(0), 1).await.unwrap().pages.remove(0);
     assert_eq!(first.first(), Seq(3));
     let (bounds, more) = store.log.trim(Timestamp(1000), NEVER, 10).await.unwrap();
     assert_eq!((bounds, more), (Bounds { first: Seq(5), head: Seq(6), bytes: size(5, 30) }, false));
