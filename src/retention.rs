@@ -42,8 +42,8 @@ pub struct RetentionSettings {
 /// Gives the oldest position whose key intake still knows.
 pub type OldestKnown = Box<dyn Fn() -> Seq + Send + Sync>;
 
-/// Chunks of fingerprints are dropped this many positions behind the oldest that is needed: further than any chunk reaches.
-const FINGERPRINTS_BEHIND: u64 = 32_768;
+/// Chunks of fingerprints that are not needed any more are dropped when the oldest one that is went on by so many positions.
+const FINGERPRINTS_EVERY: u64 = 32_768;
 
 /// Drops what is over its time.
 pub struct Retention {
@@ -102,10 +102,10 @@ impl Retention {
     }
 
     async fn drop_fingerprints(&self) -> Result<(), StorageError> {
-        let from = (self.oldest_known)().0.saturating_sub(FINGERPRINTS_BEHIND);
-        if from >= self.fingerprints_from.load(Ordering::Relaxed) + FINGERPRINTS_BEHIND {
-            self.store.log.drop_fingerprints(Seq(from)).await?;
-            self.fingerprints_from.store(from, Ordering::Relaxed);
+        let oldest = (self.oldest_known)();
+        if oldest.0 >= self.fingerprints_from.load(Ordering::Relaxed) + FINGERPRINTS_EVERY {
+            self.store.log.drop_fingerprints(oldest).await?;
+            self.fingerprints_from.store(oldest.0, Ordering::Relaxed);
         }
         Ok(())
     }

@@ -161,11 +161,11 @@ pub trait EventLog: Send + Sync {
     /// As the backend fails.
     async fn fingerprints(&self) -> Result<Vec<FingerprintChunk>>;
 
-    /// Drops fingerprint chunks whose key is below `first`.
+    /// Drops fingerprint chunks that end before `oldest`.
     ///
     /// # Errors
     /// As the backend fails.
-    async fn drop_fingerprints(&self, first: Seq) -> Result<()>;
+    async fn drop_fingerprints(&self, oldest: Seq) -> Result<()>;
 
     /// Whether a write would go through now; for `/readyz`.
     ///

@@ -99,9 +99,8 @@ impl EventLog for Memory {
         Ok(self.state().fingerprints.values().cloned().collect())
     }
 
-    async fn drop_fingerprints(&self, first: Seq) -> Result<()> {
-        let state = &mut *self.state();
-        state.fingerprints = state.fingerprints.split_off(&first);
+    async fn drop_fingerprints(&self, oldest: Seq) -> Result<()> {
+        self.state().fingerprints.retain(|_, chunk| chunk.last >= oldest);
         Ok(())
     }
 

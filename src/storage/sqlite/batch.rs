@@ -114,9 +114,9 @@ impl<'a> Batch<'a> {
                 self.rewritten.push((Arc::clone(page), *is_aside));
                 Ok(Answer::Done)
             }
-            Work::DropFingerprints(first) => {
-                self.fingerprints_from = self.fingerprints_from.max(Some(*first));
-                self.fingerprints.retain(|chunk| chunk.first >= *first);
+            Work::DropFingerprints(oldest) => {
+                self.fingerprints_from = self.fingerprints_from.max(Some(*oldest));
+                self.fingerprints.retain(|chunk| chunk.last >= *oldest);
                 Ok(Answer::Done)
             }
             Work::Lease(partition) => {

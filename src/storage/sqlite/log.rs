@@ -160,8 +160,8 @@ impl EventLog for Sqlite {
         Ok(rows.into_iter().map(chunk).collect())
     }
 
-    async fn drop_fingerprints(&self, first: Seq) -> Result<()> {
-        self.ask(Work::DropFingerprints(first)).await.map(drop)
+    async fn drop_fingerprints(&self, oldest: Seq) -> Result<()> {
+        self.ask(Work::DropFingerprints(oldest)).await.map(drop)
     }
 
     async fn writable(&self) -> Result<()> {

@@ -72,8 +72,8 @@ impl Batch<'_> {
             script.statement("UPDATE sources SET resume_token = ? WHERE name = ?");
             script.bind(token.as_str().to_owned()).bind(name.clone());
         }
-        if let Some(first) = self.fingerprints_from {
-            script.statement("DELETE FROM fingerprints WHERE first < ?").bind(signed(first.0));
+        if let Some(oldest) = self.fingerprints_from {
+            script.statement("DELETE FROM fingerprints WHERE last < ?").bind(signed(oldest.0));
         }
         let head = "INSERT OR REPLACE INTO fingerprints (first, last, last_at, bytes)";
         script.rows(head, 4, &self.fingerprints, "", |script, chunk| {
