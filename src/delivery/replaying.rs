@@ -155,7 +155,7 @@ pub(super) async fn skip(lane: &Rc<Lane>, record: &SubscriptionRecord, to: Seq) 
     let mut letters = Vec::new();
     if record.spec.ordering != Ordering::None && record.spec.on_dead == OnDead::Block {
         // Letters that are not stored yet would not be found.
-        saving::prove(lane, ordinal).await?;
+        saving::save(lane).await.stored().map_err(saving::harmless)?;
         let mut after = Seq::ZERO;
         while after < to {
             let (dead, read_to) = dead_letters(lane, ordinal, after, DEAD_READ).await?;

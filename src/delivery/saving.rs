@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::lane::Lane;
 use crate::model::subscription::Ordinal;
-use crate::storage::{Result, StorageError, StorageErrorKind, Written};
+use crate::storage::{LedgerChange, Result, StorageError, StorageErrorKind, Written};
 
 /// Shortest distance of two saves.
 const SAVE_EVERY: Duration = Duration::from_millis(50);
@@ -132,17 +132,20 @@ pub(super) async fn promise<T>(lane: &Rc<Lane>, ordinal: Ordinal, change: impl F
     }
 }
 
-/// Has storage take the progress of a subscription's partition, changed or not.
+/// Has storage write something under the lease of a subscription.
 ///
 /// # Errors
-/// What storage said, never `Unknown`: progress may be stored twice.
-pub(super) async fn prove(lane: &Rc<Lane>, ordinal: Ordinal) -> Result<()> {
-    lane.floor.borrow_mut().journal.touch(ordinal);
-    match save(lane).await {
-        Written::Stored => Ok(()),
-        Written::Refused(error) => Err(error),
-        Written::Unknown(error) => Err(StorageError { kind: StorageErrorKind::Unavailable, ..error }),
-    }
+/// What storage said, never `Unknown`: what was written has no meaning.
+async fn prove(lane: &Rc<Lane>, ordinal: Ordinal) -> Result<()> {
+    let Some(lease) = lane.floor.borrow().lease(ordinal.partition()) else { return Ok(()) };
+    let proof = LedgerChange { is_proof: true, ..LedgerChange::new(lease) };
+    lane.context.ledger.commit(vec![proof]).await.map_err(harmless)
+}
+
+/// A failure to store what may be stored or not: that is no more than a refusal of what was to follow.
+pub(super) fn harmless(error: StorageError) -> StorageError {
+    let is_unknown = error.kind == StorageErrorKind::Unknown;
+    StorageError { kind: if is_unknown { StorageErrorKind::Unavailable } else { error.kind }, ..error }
 }
 
 /// Makes desks ready when their time has come, until the lane is cancelled. Whatever wakes it (a time that has come, an earlier

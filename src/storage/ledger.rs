@@ -50,6 +50,9 @@ pub struct LedgerChange {
     pub jobs: Vec<RecoveryJob>,
     /// The new progress, when it moved.
     pub checkpoint: Option<Checkpoint>,
+    /// Writes something in any case, although nothing may change: to learn whether storage takes changes. What is stored over
+    /// itself is not written.
+    pub is_proof: bool,
 }
 
 impl LedgerChange {
@@ -66,6 +69,7 @@ impl LedgerChange {
             skipped: Vec::new(),
             jobs: Vec::new(),
             checkpoint: None,
+            is_proof: false,
         }
     }
 }

@@ -36,6 +36,7 @@ mod demo;
 mod docs;
 mod edge;
 mod endpoint_rows;
+mod faults;
 mod filters;
 mod formats;
 mod framings;

@@ -6,6 +6,7 @@ use std::future::Future;
 use std::time::Duration;
 
 pub(crate) mod cutter;
+pub(crate) mod faults;
 pub(crate) mod judge;
 pub(crate) mod proxy;
 pub(crate) mod python;

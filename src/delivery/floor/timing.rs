@@ -81,6 +81,12 @@ impl Floor {
         }
     }
 
+    /// The right to change a partition, when it belongs to this lane.
+    #[must_use]
+    pub fn lease(&self, partition: u16) -> Option<Lease> {
+        self.leases.get(&partition).map(|(lease, _)| *lease)
+    }
+
     /// The progress of one partition, to be saved; desks that are at the frontier again are no longer listed.
     pub fn progress(&mut self, partition: u16) -> Option<(Lease, Checkpoint)> {
         let (lease, taken_in) = *self.leases.get(&partition)?;

@@ -206,6 +206,7 @@ impl<'a> Batch<'a> {
                 self.released.insert(*seq);
             }
         }
+        self.is_probe |= change.is_proof;
         self.failures.extend(change.failures.iter().cloned());
         self.bytes += change.history.iter().map(|page| page.bytes.len()).sum::<usize>();
         self.history.extend(change.history.iter().cloned());

@@ -1,0 +1,137 @@
+//! What intake and lanes make of a storage that refuses, or does not know, at one certain write.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hookcast::clock::{Clock as _, SystemClock};
+use hookcast::delivery::Lanes;
+use hookcast::delivery::consent::ask::Identity;
+use hookcast::delivery::lane::LaneContext;
+use hookcast::delivery::limits::{LimitBook, LimitSettings};
+use hookcast::follow::Follow;
+use hookcast::ingest::{DedupeSettings, FromSource, Ingest, IngestError, Offer, Placed};
+use hookcast::model::event::DataForm;
+use hookcast::model::subscription::{Activity, SubscriptionRecord};
+use hookcast::model::{NewEvent, ResumeToken, Seq, Topic};
+use hookcast::net::dial::Gate;
+use hookcast::net::tls::Tls;
+use hookcast::net::{EgressRules, ResolverChoice};
+use hookcast::registry::Registry;
+use hookcast::storage::{StorageErrorKind, Store};
+use hookcast::tail::{Tail, TailSettings};
+use tokio_util::sync::CancellationToken;
+
+use crate::storage::{make, open};
+use crate::support::faults::{FaultyLedger, FaultyLog, Script};
+
+fn event(id: &str) -> NewEvent {
+    NewEvent {
+        topic: Topic::parse("t").unwrap(),
+        id: id.to_owned(),
+        own_id: true,
+        source: "/publish".into(),
+        kind: "message".into(),
+        subject: None,
+        time: None,
+        arrived_at: SystemClock.now(),
+        content_type: "text/plain".into(),
+        data_schema: None,
+        extensions: Vec::new(),
+        hops: 0,
+        form: DataForm::Text,
+        data: bytes::Bytes::from(id.to_owned()),
+    }
+}
+
+async fn intake() -> (Store, Ingest, Script) {
+    let store = open("memory", Path::new("unused")).await;
+    let script = Script::default();
+    let log = Arc::new(FaultyLog { inner: store.log.clone(), script: script.clone() });
+    let tail = Arc::new(Tail::new(TailSettings::default(), Seq(1), Seq::ZERO));
+    let dedupe = DedupeSettings { max_age: Duration::from_hours(1), max_ids: 10_000 };
+    let (ingest, _) = Ingest::start(log, tail, Arc::new(SystemClock), dedupe).await.unwrap();
+    (store, ingest, script)
+}
+
+fn new(seq: u64) -> Vec<Placed> {
+    vec![Placed::new(Seq(seq))]
+}
+
+#[tokio::test]
+async fn intake_tells_a_refusal_from_an_outcome_that_nobody_knows_and_takes_the_repeat_once() {
+    let (store, ingest, script) = intake().await;
+    script.then(&[Some(StorageErrorKind::Unknown), Some(StorageErrorKind::Unavailable), Some(StorageErrorKind::Full)]);
+    assert_eq!(ingest.publish(vec![event("a")]).await, Err(IngestError::Unknown));
+    assert_eq!(ingest.publish(vec![event("a")]).await, Err(IngestError::Unavailable));
+    assert_eq!(ingest.publish(vec![event("a")]).await, Err(IngestError::Full(None)));
+    assert_eq!(ingest.publish(vec![event("a")]).await, Ok(new(1)));
+    assert_eq!(ingest.publish(vec![event("a")]).await, Ok(vec![Placed::repeat(Seq(1))]));
+    assert_eq!(make::positions(&store).await, [1]);
+}
+
+#[tokio::test]
+async fn a_source_hands_the_same_events_over_until_they_are_stored_once() {
+    let (store, ingest, script) = intake().await;
+    store.catalog.put_source(make::source("up"), 0).await.unwrap();
+    script.then(&[Some(StorageErrorKind::Unknown)]);
+    let from = FromSource { resume: Some(("up".to_owned(), ResumeToken::parse("7").unwrap())), ..FromSource::default() };
+    assert_eq!(ingest.publish_from_source(Arc::new(Offer::of(&[event("a")])), from).await, Ok(new(1)));
+    assert!(script.is_played());
+    assert_eq!(make::positions(&store).await, [1]);
+    assert_eq!(store.catalog.sources().await.unwrap()[0].resume_token, ResumeToken::parse("7"));
+}
+
+/// A lane over this store that delivers one subscription, which is paused.
+async fn lanes(store: &Store, script: &Script) -> (Lanes, Arc<SubscriptionRecord>) {
+    let registry = Registry::open(store.catalog.clone()).await.unwrap();
+    let record = registry.get("s").unwrap();
+    let bounds = store.log.bounds().await.unwrap();
+    let tail = Arc::new(Tail::new(TailSettings::default(), bounds.first, bounds.head));
+    let context = LaneContext {
+        follow: Follow::new(store.log.clone(), tail),
+        ledger: Arc::new(FaultyLedger { inner: store.ledger.clone(), script: script.clone() }),
+        registry,
+        clock: Arc::new(SystemClock),
+        tls: Tls::new(&[]).unwrap(),
+        remembers_successes: false,
+        limits: Arc::new(LimitBook::new(&LimitSettings::default())),
+        identity: Identity { origin: "localhost".into(), public_url: None },
+        notices: tokio::sync::mpsc::channel(8).0,
+        cancel: CancellationToken::new(),
+    };
+    let rules = EgressRules::new(Vec::new(), true, ResolverChoice::System, Vec::new());
+    (Lanes::start(1, context, &Gate::open(rules).unwrap()).await.unwrap(), record)
+}
+
+#[actix_web::test]
+async fn a_seek_is_refused_before_it_is_in_force_or_its_outcome_is_unknown_and_it_stands() {
+    let store = open("memory", Path::new("unused")).await;
+    make::append(&store, vec![make::page(1, 9, 1)]).await;
+    let paused = SubscriptionRecord { activity: Activity::Paused, starts_after: Seq(9), ..make::subscription("s") };
+    store.catalog.put_subscription(paused, 0).await.unwrap();
+    let script = Script::default();
+    let (lanes, record) = lanes(&store, &script).await;
+    let cursor = async || lanes.status(&record).await.unwrap().cursor;
+    for (refused, seen) in [
+        (StorageErrorKind::Unavailable, StorageErrorKind::Unavailable),
+        (StorageErrorKind::Full, StorageErrorKind::Full),
+        // What was not known to be stored was the progress before.
+        (StorageErrorKind::Unknown, StorageErrorKind::Unavailable),
+    ] {
+        script.then(&[Some(refused)]);
+        assert_eq!(lanes.seek(&record, Seq(3)).await.unwrap_err().kind, seen);
+        assert!(script.is_played());
+        assert_eq!(cursor().await, Seq(9));
+    }
+    for (refused, position) in [(StorageErrorKind::Unavailable, 4), (StorageErrorKind::Unknown, 5)] {
+        script.then(&[None, Some(refused)]);
+        assert_eq!(lanes.seek(&record, Seq(position)).await.unwrap_err().kind, StorageErrorKind::Unknown);
+        assert_eq!(cursor().await, Seq(position), "it is in force");
+    }
+    lanes.stop(Duration::from_secs(5)).await;
+    let (lanes, record) = self::lanes(&store, &script).await;
+    assert_eq!(lanes.status(&record).await.unwrap().cursor, Seq(5), "and it was stored as soon as that worked");
+}

@@ -1,0 +1,166 @@
+//! Storage that fails on demand: the next writes do what a script says, in its order; all others go through.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use hookcast::clock::Timestamp;
+use hookcast::model::delivery::ExpiredRange;
+use hookcast::model::subscription::Ordinal;
+use hookcast::model::{Attempt, Event, Exception, ExceptionState, HistoryPage, RecoveryJob, Seq};
+use hookcast::storage::{
+    Append, AttemptKey, Bounds, Checkpoint, EventLog, FingerprintChunk, HistoryQuery, LateAppend, Lease, Ledger, LedgerChange,
+    LedgerTrim, LedgerTrimmed, LogRead, PageRequest, Result, StorageError, StorageErrorKind,
+};
+
+/// What becomes of the next writes: nothing special, or a failure of this kind; what fails is not stored.
+#[derive(Clone, Default)]
+pub(crate) struct Script(Arc<Mutex<VecDeque<Option<StorageErrorKind>>>>);
+
+impl Script {
+    pub(crate) fn then(&self, outcomes: &[Option<StorageErrorKind>]) {
+        self.0.lock().unwrap().extend(outcomes);
+    }
+
+    pub(crate) fn is_played(&self) -> bool {
+        self.0.lock().unwrap().is_empty()
+    }
+
+    fn next(&self) -> Result<()> {
+        let kind = self.0.lock().unwrap().pop_front().flatten();
+        kind.map_or(Ok(()), |kind| Err(StorageError::new(kind, "the test says so")))
+    }
+}
+
+/// A ledger whose commits follow a script.
+pub(crate) struct FaultyLedger {
+    pub(crate) inner: Arc<dyn Ledger>,
+    pub(crate) script: Script,
+}
+
+/// A log whose appends follow a script.
+pub(crate) struct FaultyLog {
+    pub(crate) inner: Arc<dyn EventLog>,
+    pub(crate) script: Script,
+}
+
+#[async_trait]
+impl EventLog for FaultyLog {
+    fn log_id(&self) -> &str {
+        self.inner.log_id()
+    }
+
+    async fn append(&self, append: Append) -> Result<()> {
+        self.script.next()?;
+        self.inner.append(append).await
+    }
+
+    async fn append_late(&self, make: LateAppend) -> Result<()> {
+        let append = make();
+        self.append(append).await
+    }
+
+    async fn read(&self, after: Seq, bytes_max: usize) -> Result<LogRead> {
+        self.inner.read(after, bytes_max).await
+    }
+
+    async fn get(&self, seqs: &[Seq]) -> Result<Vec<Event>> {
+        self.inner.get(seqs).await
+    }
+
+    async fn purge(&self, seq: Seq) -> Result<bool> {
+        self.inner.purge(seq).await
+    }
+
+    async fn bounds(&self) -> Result<Bounds> {
+        self.inner.bounds().await
+    }
+
+    async fn before_time(&self, time: Timestamp) -> Result<Seq> {
+        self.inner.before_time(time).await
+    }
+
+    async fn trim(&self, older_than: Timestamp, bytes_max: u64, pages_max: u32) -> Result<(Bounds, bool)> {
+        self.inner.trim(older_than, bytes_max, pages_max).await
+    }
+
+    async fn fingerprints(&self) -> Result<Vec<FingerprintChunk>> {
+        self.inner.fingerprints().await
+    }
+
+    async fn drop_fingerprints(&self, oldest: Seq) -> Result<()> {
+        self.inner.drop_fingerprints(oldest).await
+    }
+
+    async fn writable(&self) -> Result<()> {
+        self.inner.writable().await
+    }
+}
+
+#[async_trait]
+impl Ledger for FaultyLedger {
+    async fn commit(&self, changes: Vec<LedgerChange>) -> Result<()> {
+        self.script.next()?;
+        self.inner.commit(changes).await
+    }
+
+    async fn lease(&self, partition: u16) -> Result<Lease> {
+        self.inner.lease(partition).await
+    }
+
+    async fn load(&self, partition: u16) -> Result<Checkpoint> {
+        self.inner.load(partition).await
+    }
+
+    async fn exceptions(&self, partition: u16) -> Result<(Vec<Exception>, Vec<(Ordinal, u64)>)> {
+        self.inner.exceptions(partition).await
+    }
+
+    async fn exception(&self, ordinal: Ordinal, seq: Seq) -> Result<Option<Exception>> {
+        self.inner.exception(ordinal, seq).await
+    }
+
+    async fn list(&self, ordinal: Ordinal, state: ExceptionState, page: PageRequest) -> Result<Vec<Exception>> {
+        self.inner.list(ordinal, state, page).await
+    }
+
+    async fn failures(&self, ordinal: Ordinal, seq: Option<Seq>, limit: u32) -> Result<Vec<Attempt>> {
+        self.inner.failures(ordinal, seq, limit).await
+    }
+
+    async fn failures_before(&self, ordinal: Ordinal, since: Timestamp, before: AttemptKey, limit: u32) -> Result<Vec<Attempt>> {
+        self.inner.failures_before(ordinal, since, before, limit).await
+    }
+
+    async fn history(&self, query: HistoryQuery) -> Result<Vec<HistoryPage>> {
+        self.inner.history(query).await
+    }
+
+    async fn count_dead(&self, ordinal: Ordinal, from: Seq, to: Seq) -> Result<u64> {
+        self.inner.count_dead(ordinal, from, to).await
+    }
+
+    async fn running_jobs(&self, partition: u16) -> Result<Vec<RecoveryJob>> {
+        self.inner.running_jobs(partition).await
+    }
+
+    async fn jobs(&self, ordinal: Ordinal) -> Result<Vec<RecoveryJob>> {
+        self.inner.jobs(ordinal).await
+    }
+
+    async fn is_skipped(&self, ordinal: Ordinal, seq: Seq) -> Result<bool> {
+        self.inner.is_skipped(ordinal, seq).await
+    }
+
+    async fn expired(&self, ordinal: Ordinal, limit: u32) -> Result<Vec<ExpiredRange>> {
+        self.inner.expired(ordinal, limit).await
+    }
+
+    async fn trim(&self, trim: LedgerTrim) -> Result<LedgerTrimmed> {
+        self.inner.trim(trim).await
+    }
+
+    async fn forget(&self, ordinal: Ordinal) -> Result<()> {
+        self.inner.forget(ordinal).await
+    }
+}
