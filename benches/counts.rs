@@ -18,7 +18,7 @@ use hookcast::codec::ndjson::NdjsonDecoder;
 use hookcast::codec::sse::{SseDecoder, SseItem};
 use hookcast::delivery::matcher::Matcher;
 use hookcast::delivery::parcel::Parcel;
-use hookcast::delivery::window::{Position, Window};
+use hookcast::delivery::window::{Position, Ticket, Window};
 use hookcast::egress::format::{Envelope, FORMATS, Format, Style};
 use hookcast::ingest::dedupe::{self, DedupeSettings, Fingerprint, Known};
 use hookcast::model::event::{DataForm, NewEvent};
@@ -203,9 +203,9 @@ fn window(mut window: Window<u64>) -> u64 {
         window.offer(Seq(seq), seq, 600);
         // Sixteen in flight, settled out of order: every second one first.
         if seq % 16 == 0 {
-            let taken: Vec<Seq> = std::iter::from_fn(|| window.take()).map(|(seq, _)| seq).collect();
+            let taken: Vec<Seq> = std::iter::from_fn(|| window.take(Ticket::default())).map(|(seq, _)| seq).collect();
             for seq in taken.iter().step_by(2).chain(taken.iter().skip(1).step_by(2)) {
-                settled += u64::from(window.settle(*seq));
+                settled += u64::from(window.settle(*seq, Ticket::default()));
             }
         }
     }

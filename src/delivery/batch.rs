@@ -154,8 +154,6 @@ const FRAME_BYTES: usize = 1;
 pub struct Batching {
     /// How events are gathered.
     pub terms: Batch,
-    /// Requests in flight.
-    pub flights: u32,
     /// Failed batches that wait, by a name of their own: the first event.
     groups: HashMap<Seq, Vec<Seq>>,
     /// Groups that grow, by when their events failed first and are due.
@@ -178,7 +176,7 @@ impl Batching {
     #[must_use]
     pub fn new(terms: Batch) -> Box<Self> {
         let (groups, forming) = (HashMap::new(), HashMap::new());
-        Box::new(Self { terms, flights: 0, groups, forming, counted: Counted::default() })
+        Box::new(Self { terms, groups, forming, counted: Counted::default() })
     }
 
     /// Events and bytes that may wait in memory: two batches, so that the second is there when the first goes.
@@ -265,6 +263,12 @@ impl Batching {
         let name = *members.first()?;
         self.groups.entry(name).or_default().extend(members);
         Some(name)
+    }
+
+    /// The failed batches that wait, by their names; they are kept no longer.
+    #[must_use]
+    pub fn into_groups(self) -> HashMap<Seq, Vec<Seq>> {
+        self.groups
     }
 
     /// Forgets events behind `to`.

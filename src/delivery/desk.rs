@@ -17,7 +17,7 @@ use super::parcel::Parcel;
 use super::policy::{self, Before, Decision, Verdict};
 use super::replays::Replays;
 use super::sieve::Filtering;
-use super::window::{Position, Window};
+use super::window::{Position, Ticket, Window};
 use crate::clock::Timestamp;
 use crate::model::subscription::{Activity, DisabledReason, OnFull, Ordinal, SubscriptionRecord};
 use crate::model::{Attempt, ErrorKind, Exception, ExceptionState, Outcome, Seq};
@@ -33,24 +33,7 @@ mod retries;
 use batching::NewWork;
 use choice::Earlier;
 use flight::Flight;
-
-/// A delivery that waits for its next attempt.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Retry {
-    /// Attempts that counted.
-    pub attempts: u32,
-    /// All attempts made.
-    pub sent: u32,
-    /// When the first one failed.
-    pub since: Timestamp,
-    /// When the next one is due.
-    pub due_at: Timestamp,
-    /// The last failure.
-    pub reason: String,
-    in_flight: bool,
-    /// The failed batch that it is of, by its first event.
-    group: Seq,
-}
+pub use retries::Retry;
 
 /// Running totals since the start of the process.
 #[derive(Clone, Copy, Debug, Default)]
@@ -74,6 +57,15 @@ pub struct Feeding {
     pub has_boarded: bool,
     /// Whether the pages being fed are for it, too.
     pub rides_along: bool,
+}
+
+/// Whether order and batches are those of the definition in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rules {
+    /// They are.
+    InForce,
+    /// They begin anew once nothing is on the wire.
+    Due,
 }
 
 /// The state of one subscription in its lane.
@@ -105,7 +97,11 @@ pub struct Desk {
     earlier: Option<Box<Earlier>>,
     retries: BTreeMap<Seq, Retry>,
     due: BTreeSet<(Timestamp, Seq)>,
-    retries_in_flight: u32,
+    /// Requests on the wire, also those that were called off: their endpoint does not know it.
+    flights: u32,
+    /// Attempts that began.
+    begun: u64,
+    rules: Rules,
     circuit: Circuit,
     pace: Option<Box<Pace>>,
     failing_since: Option<Timestamp>,
@@ -141,7 +137,9 @@ impl Desk {
             earlier: None,
             retries: BTreeMap::new(),
             due: BTreeSet::new(),
-            retries_in_flight: 0,
+            flights: 0,
+            begun: 0,
+            rules: Rules::InForce,
             circuit: Circuit::default(),
             pace: None,
             failing_since: None,
@@ -189,15 +187,15 @@ impl Desk {
         self.window.has_room_up_to(events, bytes) && (lane_bytes < LANE_QUEUE_BYTES_MAX || self.window.waiting() < ALWAYS)
     }
 
-    /// Attempts in flight.
+    /// Requests on the wire; a batch is one.
     #[must_use]
     pub fn in_flight(&self) -> u32 {
-        if let Some(batching) = &self.batching {
-            return batching.flights.saturating_add(self.replays_in_flight());
-        }
-        u32::try_from(self.window.in_flight())
-            .unwrap_or(u32::MAX)
-            .saturating_add(self.retries_in_flight + self.replays_in_flight())
+        self.flights
+    }
+
+    /// The attempt that begins next.
+    fn ticket(&self) -> Ticket {
+        Ticket(self.begun)
     }
 
     /// Retries that wait or are in flight.
@@ -239,11 +237,8 @@ impl Desk {
         }
         let (old, new) = (&before.spec, &self.record.spec);
         let reorders = (&old.ordering, old.on_dead) != (&new.ordering, new.on_dead);
-        if old.batch != new.batch {
-            self.batching = new.batch.map(Batching::new);
-        }
-        if reorders {
-            self.reorder();
+        if reorders || old.batch != new.batch {
+            self.begin_rule();
         }
     }
 
@@ -252,9 +247,18 @@ impl Desk {
         self.window.rewind(lane);
     }
 
-    /// What goes out next.
+    /// What goes out next; it is on the wire until [`Desk::settle`].
     pub fn next(&mut self, now: Timestamp) -> Next {
-        if !self.is_active() {
+        let next = self.choose(now);
+        if matches!(next, Next::Job(_)) {
+            self.flights += 1;
+            self.begun += 1;
+        }
+        next
+    }
+
+    fn choose(&mut self, now: Timestamp) -> Next {
+        if !self.is_active() || !self.take_up_rule() {
             return Next::Nothing;
         }
         if self.hold_until > now {
@@ -304,13 +308,15 @@ impl Desk {
 
     /// Takes in the outcome of an attempt that began at `began`. `chance` is uniform in `0.0..1.0`.
     pub fn settle(&mut self, job: &Job, outcome: &Outcome, began: Timestamp, now: Timestamp, chance: f64) -> Effect {
+        debug_assert!(self.flights > 0, "an attempt ends once");
+        self.flights = self.flights.saturating_sub(1);
         if let Some(batch) = &job.batch {
             return self.settle_batch(job, batch, outcome, (began, now), chance);
         }
         let attempt = attempt_of(job, outcome, began);
         let failure = (!outcome.is_success()).then(|| attempt.clone());
         self.last_attempt = Some(attempt);
-        let flight = self.end_flight(job.errand, job.seq, outcome, now);
+        let flight = self.end_flight((job.errand, job.ticket), job.seq, outcome, now);
         let Some(history) = flight.history(now) else { return Effect { failure, ..Effect::default() } };
         let decision = self.judge(outcome, history, (began, now), chance);
         let mut effect = self.conclude((job.seq, job.attempt), &flight, outcome, &decision.verdict, now);

@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use super::batch::Gathered;
 use super::parcel::Parcel;
+use super::window::Ticket;
 use crate::clock::Timestamp;
 use crate::model::subscription::{DisabledReason, Ordinal};
 use crate::model::{Attempt, Event, Exception, JobId, Outcome, Seq, Success};
@@ -28,6 +29,8 @@ pub struct Job {
     pub parcel: Option<Rc<Parcel>>,
     /// For `hookcast-attempt`: 1 for the first.
     pub attempt: u32,
+    /// Which of the subscription's attempts it is.
+    pub ticket: Ticket,
     /// Why it is made.
     pub errand: Errand,
     /// The events that go out together, `seq` the first of them, where the subscription gathers.

@@ -41,8 +41,6 @@ pub enum Found {
     Aside,
     /// A retry that waits.
     Retry,
-    /// In flight.
-    Flying,
 }
 
 #[derive(Debug, Default)]
@@ -173,6 +171,25 @@ impl Order {
         state.gathers = gathers;
     }
 
+    /// Whether something of this line is in flight.
+    #[must_use]
+    pub fn is_taken(&self, line: Line) -> bool {
+        self.lines.get(&line).is_some_and(State::has_runner)
+    }
+
+    /// Something of this line is in flight that is not known here by its position: an event that a recovery job posts.
+    pub fn hold(&mut self, line: Line) {
+        self.lines.entry(line).or_default().flying += 1;
+        self.refresh(line);
+    }
+
+    /// It is not any more; gives the retry that may go now, if one waits in the line.
+    pub fn let_go(&mut self, line: Line) -> Option<Seq> {
+        let state = self.lines.get_mut(&line)?;
+        state.flying = state.flying.saturating_sub(1);
+        self.refresh(line)
+    }
+
     /// The batch is whole: what is behind its events waits for it.
     pub fn close_batch(&mut self, members: impl Iterator<Item = Seq>) {
         for seq in members {
@@ -299,10 +316,6 @@ impl Order {
             Found::Retry => {
                 self.dead -= usize::from(state.dead.remove(&seq));
                 state.retries.insert(seq);
-                self.known.insert(seq, line);
-            }
-            Found::Flying => {
-                state.flying += 1;
                 self.known.insert(seq, line);
             }
         }

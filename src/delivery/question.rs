@@ -14,6 +14,7 @@ use super::lane::Lane;
 use super::order::Order;
 use super::parcel::Content;
 use super::sieve::Filtering;
+use super::window::Ticket;
 use crate::clock::Timestamp;
 use crate::model::subscription::{Ordinal, SubscriptionRecord};
 use crate::model::{Attempt, ErrorKind, Exception, JobId, Outcome, RecoveryJob, Seq};
@@ -304,7 +305,7 @@ fn waiting(lane: &Rc<Lane>, record: &SubscriptionRecord, after: Seq, limit: usiz
 /// One signed test event, posted now, outside the log.
 async fn ping(lane: &Rc<Lane>, record: &SubscriptionRecord) -> Attempt {
     let now = lane.now();
-    let job = Job { seq: Seq::ZERO, parcel: None, attempt: 1, errand: Errand::First, batch: None };
+    let job = Job { seq: Seq::ZERO, parcel: None, attempt: 1, ticket: Ticket::default(), errand: Errand::First, batch: None };
     let id = format!("ping_{}", uuid::Uuid::now_v7().simple());
     let body = serde_json::json!({"type": "hookcast.ping", "subscription": record.spec.id, "time": now.to_string()});
     let mut headers = HeaderLines::default();

@@ -91,7 +91,7 @@ async fn find_events(lane: &Lane, ordinal: Ordinal, want: &Want) -> Result<Found
             if choice.takes(&event) {
                 let (seq, parcel) = (event.seq(), Rc::new(Parcel::new(event)));
                 bytes += parcel.weight();
-                items.push(ReplayItem { seq, parcel: Some(parcel), dead_after: None });
+                items.push(ReplayItem { seq, parcel: Some(parcel), dead_after: None, line: None });
             }
         }
     }
@@ -107,24 +107,40 @@ async fn find_events(lane: &Lane, ordinal: Ordinal, want: &Want) -> Result<Found
 
 async fn find_dead(lane: &Lane, ordinal: Ordinal, want: &Want) -> Result<Found, StorageError> {
     let (dead, read_to) = dead_letters(lane, ordinal, want.after, u32::try_from(want.room).unwrap_or(u32::MAX)).await?;
-    let inside = dead.iter().filter(|dead| dead.seq <= want.to);
-    let items = inside.map(|dead| ReplayItem { seq: dead.seq, parcel: None, dead_after: Some(dead.sent) }).collect();
+    let inside = dead.into_iter().filter(|dead| dead.seq <= want.to);
     let scanned = read_to.map_or(want.to, |read_to| read_to.min(want.to));
+    let (items, read_to) = with_events(lane, inside).await?;
+    let scanned = read_to.unwrap_or(scanned);
     Ok((items, scanned, scanned >= want.to))
+}
+
+/// Dead letters with their events, which tell what they are ordered with; those that fit, and the last of them when more are left.
+async fn with_events(lane: &Lane, dead: impl Iterator<Item = Exception>) -> Result<(Vec<ReplayItem>, Option<Seq>), StorageError> {
+    let (mut items, mut bytes): (Vec<ReplayItem>, usize) = (Vec::new(), 0);
+    for dead in dead {
+        if bytes >= REPLAY_BYTES_MAX {
+            return Ok((items, Some(dead.seq.prev())));
+        }
+        let parcel = lane.context.follow.get(dead.seq).await?.map(|event| Rc::new(Parcel::new(event)));
+        bytes += parcel.as_ref().map_or(0, |parcel| parcel.weight());
+        items.push(ReplayItem { seq: dead.seq, parcel, dead_after: Some(dead.sent), line: None });
+    }
+    Ok((items, None))
 }
 
 async fn find_named(lane: &Lane, ordinal: Ordinal, want: &Want, seqs: &[Seq]) -> Result<Found, StorageError> {
     let rest = &seqs[seqs.partition_point(|seq| *seq <= want.after)..];
     let some = &rest[..want.room.min(rest.len())];
-    let mut items = Vec::new();
+    let mut found = Vec::new();
     for seq in some {
         let stored = lane.context.ledger.exception(ordinal, *seq).await?;
         let word = lane.floor.borrow().journal.last_word(ordinal, *seq);
         let dead = word.unwrap_or(stored).filter(|exception| exception.state == ExceptionState::Dead);
-        items.extend(dead.map(|dead| ReplayItem { seq: *seq, parcel: None, dead_after: Some(dead.sent) }));
+        found.extend(dead);
     }
-    let is_exhausted = some.len() == rest.len();
-    let scanned = some.last().copied().filter(|_| !is_exhausted).unwrap_or(want.to);
+    let (items, read_to) = with_events(lane, found.into_iter()).await?;
+    let is_exhausted = some.len() == rest.len() && read_to.is_none();
+    let scanned = read_to.or(some.last().copied()).filter(|_| !is_exhausted).unwrap_or(want.to);
     Ok((items, scanned, is_exhausted))
 }
 

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use super::order::Line;
 use super::parcel::Parcel;
 use crate::clock::Timestamp;
 use crate::model::job::{JobKind, JobState, Selection};
@@ -27,6 +28,8 @@ pub struct ReplayItem {
     pub parcel: Option<Rc<Parcel>>,
     /// Attempts made of the dead letter that it is; absent when it is none.
     pub dead_after: Option<u32>,
+    /// What it holds up while it is in flight, where order is kept.
+    pub line: Option<Line>,
 }
 
 impl ReplayItem {
@@ -117,7 +120,8 @@ impl Replays {
     #[must_use]
     pub fn want(&self) -> Option<Want> {
         let running = self.jobs.front().filter(|running| !running.is_exhausted)?;
-        let room = REPLAY_QUEUE_MAX - running.queue.len();
+        // What did not fit into a batch came back on top of what was brought meanwhile.
+        let room = REPLAY_QUEUE_MAX.saturating_sub(running.queue.len());
         let has_room = room >= REPLAY_QUEUE_MAX / 2 && running.queue_bytes < REPLAY_BYTES_MAX / 2;
         let (job, after) = (&running.job, running.scanned);
         has_room.then(|| Want { id: job.id, selection: job.selection.clone(), after, to: job.to, room })
@@ -135,11 +139,18 @@ impl Replays {
         running.is_changed = true;
     }
 
-    /// The next event, now in flight.
-    pub fn take(&mut self) -> Option<(JobId, ReplayItem)> {
+    /// The event that waits for the next attempt.
+    #[must_use]
+    pub fn next(&self) -> Option<&ReplayItem> {
+        self.jobs.front()?.queue.front()
+    }
+
+    /// The next event, now in flight; `line_of` gives what it holds up.
+    pub fn take(&mut self, line_of: impl FnOnce(&ReplayItem) -> Option<Line>) -> Option<(JobId, ReplayItem)> {
         let running = self.jobs.front_mut()?;
         let mut item = running.queue.pop_front()?;
         running.queue_bytes -= item.bytes();
+        item.line = line_of(&item);
         let taken = item.clone();
         // The event itself travels with the attempt.
         item.parcel = None;
@@ -160,13 +171,18 @@ impl Replays {
         Some((kind, item))
     }
 
-    /// Puts an event back that was not posted after all; the last one first.
-    pub fn put_back(&mut self, id: JobId, seq: Seq) {
-        let Some(index) = self.in_flight.iter().position(|(job, _, item)| *job == id && item.seq == seq) else { return };
-        let (_, _, item) = self.in_flight.swap_remove(index);
+    /// Puts an event back that was not posted after all, the last one first, with the event if it is at hand; gives what it
+    /// held up.
+    pub fn put_back(&mut self, id: JobId, seq: Seq, parcel: Option<&Rc<Parcel>>) -> Option<Line> {
+        let index = self.in_flight.iter().position(|(job, _, item)| *job == id && item.seq == seq)?;
+        let (_, _, mut item) = self.in_flight.swap_remove(index);
+        let line = item.line.take();
         if let Some(running) = self.jobs.iter_mut().find(|running| running.job.id == id) {
+            item.parcel = parcel.map(Rc::clone);
+            running.queue_bytes += item.bytes();
             running.queue.push_front(item);
         }
+        line
     }
 
     /// Ends a job before its end.
@@ -237,7 +253,7 @@ mod tests {
     }
 
     fn items(seqs: std::ops::RangeInclusive<u64>) -> Vec<ReplayItem> {
-        seqs.map(|seq| ReplayItem { seq: Seq(seq), parcel: None, dead_after: None }).collect()
+        seqs.map(|seq| ReplayItem { seq: Seq(seq), parcel: None, dead_after: None, line: None }).collect()
     }
 
     #[test]
@@ -246,7 +262,7 @@ mod tests {
         assert!(replays.add(job(1, 10)));
         assert_eq!(replays.want().unwrap().after, Seq(0));
         replays.fill(JobId(1), Seq(0), items(1..=10), Seq(10), true);
-        let taken: Vec<u64> = (0..3).filter_map(|_| replays.take()).map(|(_, item)| item.seq.0).collect();
+        let taken: Vec<u64> = (0..3).filter_map(|_| replays.take(|_| None)).map(|(_, item)| item.seq.0).collect();
         assert_eq!(taken, [1, 2, 3]);
         replays.end(JobId(1), Seq(1), true);
         replays.end(JobId(1), Seq(3), false);
@@ -254,7 +270,7 @@ mod tests {
         assert_eq!((changed[0].position, changed[0].done, changed[0].failed), (Seq(1), 2, 1));
         replays.end(JobId(1), Seq(2), true);
         assert_eq!(replays.jobs()[0].position, Seq(3));
-        while let Some((id, item)) = replays.take() {
+        while let Some((id, item)) = replays.take(|_| None) {
             replays.end(id, item.seq, true);
         }
         let done = replays.take_changed(Timestamp(9)).remove(0);
@@ -279,11 +295,25 @@ mod tests {
     }
 
     #[test]
+    fn what_comes_back_on_top_of_a_full_queue_asks_for_nothing_more() {
+        let mut replays = Replays::default();
+        replays.add(job(1, 1000));
+        replays.fill(JobId(1), Seq(0), items(1..=100), Seq(100), false);
+        let taken: Vec<Seq> = (0..100).filter_map(|_| replays.take(|_| None)).map(|(_, item)| item.seq).collect();
+        replays.fill(JobId(1), Seq(100), items(101..=228), Seq(228), false);
+        for seq in taken.into_iter().rev() {
+            replays.put_back(JobId(1), seq, None);
+        }
+        assert!(replays.want().is_none());
+        assert_eq!(replays.next().unwrap().seq, Seq(1));
+    }
+
+    #[test]
     fn what_is_in_flight_when_a_job_is_cancelled_still_ends() {
         let mut replays = Replays::default();
         replays.add(job(1, 5));
         replays.fill(JobId(1), Seq(0), items(1..=5), Seq(5), true);
-        replays.take();
+        replays.take(|_| None);
         let cancelled = replays.cancel(JobId(1), Timestamp(3)).unwrap();
         assert_eq!((cancelled.state, cancelled.position), (JobState::Cancelled, Seq(0)));
         assert!(!replays.is_empty() && !replays.has_next());

@@ -19,6 +19,10 @@ pub const QUEUE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Most positions of one subscription that are open at once past its cursor, where it orders or gathers events.
 pub const OPEN_MAX: usize = 4_096;
 
+/// Which of a subscription's attempts it is: two of one event are told apart by it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ticket(pub u64);
+
 /// Where the matching of a subscription stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Position {
@@ -48,7 +52,7 @@ pub struct Window<T> {
     reopened: VecDeque<(Seq, T)>,
     queue: VecDeque<(Seq, T, usize)>,
     queue_bytes: usize,
-    open: Vec<Seq>,
+    open: Vec<(Seq, Ticket)>,
     aside: Option<Box<Aside<T>>>,
     /// What was looked at up to here before the queue was forgotten counts as looked at.
     seen: Seq,
@@ -115,8 +119,8 @@ impl<T> Window<T> {
         self.reopened.push_back((seq, item));
     }
 
-    /// The oldest waiting event, now in flight.
-    pub fn take(&mut self) -> Option<(Seq, T)> {
+    /// The oldest waiting event, now in flight by this attempt.
+    pub fn take(&mut self, ticket: Ticket) -> Option<(Seq, T)> {
         let (seq, item) = if let Some(reopened) = self.reopened.pop_front() {
             reopened
         } else {
@@ -124,7 +128,7 @@ impl<T> Window<T> {
             self.queue_bytes -= bytes;
             (seq, item)
         };
-        self.open.push(seq);
+        self.open.push((seq, ticket));
         Some((seq, item))
     }
 
@@ -134,15 +138,9 @@ impl<T> Window<T> {
         reopened.chain(self.queue.iter().map(|(seq, item, _)| (*seq, item)))
     }
 
-    /// Positions in flight.
-    #[must_use]
-    pub fn open(&self) -> &[Seq] {
-        &self.open
-    }
-
-    /// Ends an attempt; `false` when the position was not in flight (after a seek, say).
-    pub fn settle(&mut self, seq: Seq) -> bool {
-        match self.open.iter().position(|open| *open == seq) {
+    /// Ends an attempt; `false` when it is not this one that the position is in flight by (after a seek, say).
+    pub fn settle(&mut self, seq: Seq, ticket: Ticket) -> bool {
+        match self.open.iter().position(|open| *open == (seq, ticket)) {
             Some(index) => {
                 self.open.swap_remove(index);
                 true
@@ -195,7 +193,7 @@ impl<T> Window<T> {
 
     /// Unsettled positions before the queue.
     fn holes(&self) -> impl Iterator<Item = Seq> + '_ {
-        self.open.iter().copied().chain(self.reopened.iter().map(|(seq, _)| *seq)).chain(self.aside())
+        self.open.iter().map(|(seq, _)| *seq).chain(self.reopened.iter().map(|(seq, _)| *seq)).chain(self.aside())
     }
 
     /// The newest position that was looked at: delivered, open or passed over. What waits behind all of these was not.
@@ -249,7 +247,7 @@ impl<T> Window<T> {
                 false
             }
         });
-        self.open.retain(|seq| {
+        self.open.retain(|(seq, _)| {
             *seq > to || {
                 dropped.push(*seq);
                 false

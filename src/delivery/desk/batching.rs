@@ -4,11 +4,11 @@ use std::rc::Rc;
 
 use super::{Desk, Effect};
 use crate::clock::Timestamp;
-use crate::delivery::batch::{Gathered, Member, Sent};
+use crate::delivery::batch::{Batching, Gathered, Member, Sent};
 use crate::delivery::job::{Errand, Job, Next, attempt_of};
 use crate::delivery::order::{Fate, Order};
 use crate::delivery::policy::Verdict;
-use crate::delivery::window::{Position, QUEUE_BYTES_MAX, QUEUE_MAX};
+use crate::delivery::window::{Position, QUEUE_BYTES_MAX, QUEUE_MAX, Ticket};
 use crate::model::subscription::OnFull;
 use crate::model::{Outcome, Seq};
 
@@ -31,7 +31,7 @@ impl Desk {
 
     /// Whether a first attempt may begin.
     pub(super) fn new_work(&mut self, now: Timestamp, probing: bool) -> NewWork {
-        let room = self.new_room();
+        let (room, flights) = (self.new_room(), self.flights);
         let waits = if self.order.is_none() {
             self.window.waiting() > 0
         } else {
@@ -43,14 +43,14 @@ impl Desk {
         }
         let Some(batching) = &mut self.batching else { return NewWork::Now };
         // In order, one batch at a time: what is behind it may be of the same keys.
-        if self.order.as_ref().is_some_and(|order| !order.is_free()) && batching.flights > 0 {
+        if self.order.as_ref().is_some_and(|order| !order.is_free()) && flights > 0 {
             return NewWork::None;
         }
         let has_come = matches!(self.window.position(), Position::Riding { .. });
         let counted = batching.count(self.window.waiting(), self.window.waiting_events(), has_come, now);
         let is_held_up = self.order.as_ref().is_some_and(|order| order.ready().is_some());
         match counted {
-            Some((events, _)) if batching.flights > 0 && events > room => NewWork::None,
+            Some((events, _)) if flights > 0 && events > room => NewWork::None,
             Some((_, due)) if due > now && !probing && !is_held_up => NewWork::At(due),
             _ => NewWork::Now,
         }
@@ -69,6 +69,7 @@ impl Desk {
     /// The next batch, in flight now.
     pub(super) fn take_batch(&mut self) -> Next {
         let Some(terms) = self.batching.as_ref().map(|batching| batching.terms) else { return Next::Nothing };
+        let ticket = self.ticket();
         let most = self.new_room().min(terms.max_events as usize);
         let (mut members, mut bytes) = (Vec::new(), 1);
         while members.len() < most {
@@ -89,13 +90,13 @@ impl Desk {
             members.extend(match (aside, &mut self.order) {
                 (Some(seq), Some(order)) => {
                     order.take_ready(true);
-                    Some(Member::new(seq, self.window.take_aside(seq)))
+                    Some(Member::new(seq, self.window.take_aside(seq, ticket)))
                 }
                 (_, order) => {
                     if let (Some((seq, line)), Some(order)) = (free, order) {
                         order.start(seq, line, true);
                     }
-                    self.window.take().map(|(seq, parcel)| Member::new(seq, Some(parcel)))
+                    self.window.take(ticket).map(|(seq, parcel)| Member::new(seq, Some(parcel)))
                 }
             });
         }
@@ -110,7 +111,8 @@ impl Desk {
         batching.close();
         let (mut members, mut left, mut attempt) = (Vec::new(), Vec::new(), 1);
         for other in batching.take(group, seq) {
-            let waits = self.retries.get(&other).is_some_and(|retry| !retry.in_flight && (retry.group == group || other == seq));
+            let waits =
+                self.retries.get(&other).is_some_and(|retry| retry.flight.is_none() && (retry.group == group || other == seq));
             if !waits {
                 continue;
             }
@@ -123,6 +125,20 @@ impl Desk {
         }
         self.regroup(left);
         self.send(members, attempt, Errand::Retry)
+    }
+
+    /// Gathers by the definition in force. Failed batches that wait stay as they were cut, as far as they are not too large now.
+    pub(super) fn gather_anew(&mut self) {
+        let groups = self.batching.take().map(|batching| batching.into_groups()).unwrap_or_default();
+        let Some(terms) = self.record.spec.batch else { return };
+        self.batching = Some(Batching::new(terms));
+        for (name, mut members) in groups {
+            members.retain(|seq| self.retries.get(seq).is_some_and(|retry| retry.group == name));
+            members.sort_unstable();
+            for some in members.chunks(terms.max_events.max(1) as usize) {
+                self.regroup(some.to_vec());
+            }
+        }
     }
 
     fn regroup(&mut self, left: Vec<Seq>) {
@@ -139,12 +155,11 @@ impl Desk {
         if let Some(order) = &mut self.order {
             order.close_batch(members.iter().map(|member| member.seq));
         }
-        let (Some(batching), Some(seq)) = (&mut self.batching, members.first().map(|member| member.seq)) else {
+        let (Some(batching), Some(seq)) = (&self.batching, members.first().map(|member| member.seq)) else {
             return Next::Nothing;
         };
-        batching.flights += 1;
         let batch = Some(Rc::new(Gathered { terms: batching.terms, members }));
-        Next::Job(Job { seq, parcel: None, attempt, errand, batch })
+        Next::Job(Job { seq, parcel: None, attempt, ticket: self.ticket(), errand, batch })
     }
 
     /// Takes in the outcome of a batch: one word for all events of it that were sent.
@@ -156,10 +171,11 @@ impl Desk {
         (began, now): (Timestamp, Timestamp),
         chance: f64,
     ) -> Effect {
-        self.take_back(job.errand, batch);
+        let by = (job.errand, job.ticket);
+        self.take_back(by, batch);
         let mut flights = Vec::with_capacity(batch.members.len());
         for member in batch.with(Sent::Posted) {
-            flights.push((member, self.end_flight(job.errand, member.seq, outcome, now)));
+            flights.push((member, self.end_flight(by, member.seq, outcome, now)));
         }
         let (mut effects, mut disable) = (Vec::new(), None);
         if let Some(history) = flights.iter().find_map(|(_, flight)| flight.history(now)) {
@@ -185,37 +201,38 @@ impl Desk {
         }
         let gone = Outcome::event_gone();
         for member in batch.with(Sent::Gone) {
-            let flight = self.end_flight(job.errand, member.seq, &gone, now);
+            let flight = self.end_flight(by, member.seq, &gone, now);
             effects.push((self.conclude((member.seq, job.attempt), &flight, &gone, &Verdict::EventGone, now), None));
         }
         if let Some(batching) = &mut self.batching {
-            batching.flights = batching.flights.saturating_sub(1);
             batching.close();
         }
         Effect { disable, rest: effects, ..Effect::default() }
     }
 
     /// Events that did not fit go on waiting, as if they had not been taken.
-    fn take_back(&mut self, errand: Errand, batch: &Gathered) {
+    fn take_back(&mut self, (errand, ticket): (Errand, Ticket), batch: &Gathered) {
         if let Some(batching) = &mut self.batching {
             batching.close();
         }
         let mut left = Vec::new();
         for member in batch.with(Sent::Left).rev() {
             if let Errand::Replay(id) = errand {
-                self.replays_mut().put_back(id, member.seq);
+                let line = self.replays_mut().put_back(id, member.seq, member.parcel());
+                self.let_line_go(line);
                 continue;
             }
             if errand == Errand::First {
-                if self.window.put_back(member.seq) {
+                if self.window.put_back(member.seq, ticket) {
                     self.order.get_or_insert_with(Order::free).settle(member.seq, Fate::Back);
                 }
                 continue;
             }
-            let Some(retry) = self.retries.get_mut(&member.seq).filter(|retry| retry.in_flight) else { continue };
-            retry.in_flight = false;
+            let Some(retry) = self.retries.get_mut(&member.seq).filter(|retry| retry.flight == Some(ticket)) else {
+                continue;
+            };
+            retry.flight = None;
             self.due.insert((retry.due_at, member.seq));
-            self.retries_in_flight -= 1;
             left.push(member.seq);
             if let Some(order) = &mut self.order {
                 order.settle(member.seq, Fate::Waits);

@@ -4,21 +4,30 @@ use super::{Desk, Retry};
 use crate::clock::Timestamp;
 use crate::delivery::job::Errand;
 use crate::delivery::policy::Before;
+use crate::delivery::window::Ticket;
 use crate::model::{Outcome, Seq};
 
 impl Desk {
     /// Ends the flight of an event.
-    pub(super) fn end_flight(&mut self, errand: Errand, seq: Seq, outcome: &Outcome, now: Timestamp) -> Flight {
+    ///
+    /// Of an attempt that was called off nothing follows, although the same event may be in flight once more by now.
+    pub(super) fn end_flight(
+        &mut self,
+        (errand, ticket): (Errand, Ticket),
+        seq: Seq,
+        outcome: &Outcome,
+        now: Timestamp,
+    ) -> Flight {
         match errand {
-            Errand::First if self.window.settle(seq) => return Flight::First,
+            Errand::First if self.window.settle(seq, ticket) => return Flight::First,
             Errand::First => return Flight::CalledOff,
             Errand::Replay(id) => return self.end_replay(id, seq, outcome.is_success(), now),
             Errand::Retry => {}
         }
-        let Some(retry) = self.retries.remove(&seq) else { return Flight::CalledOff };
-        self.retries_in_flight = self.retries_in_flight.saturating_sub(u32::from(retry.in_flight));
-        self.due.remove(&(retry.due_at, seq));
-        Flight::Again(retry)
+        if self.retries.get(&seq).is_none_or(|retry| retry.flight != Some(ticket)) {
+            return Flight::CalledOff;
+        }
+        self.retries.remove(&seq).map_or(Flight::CalledOff, Flight::Again)
     }
 }
 

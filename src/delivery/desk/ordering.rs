@@ -1,9 +1,10 @@
 //! A desk that keeps order: what stands aside, and what has to be known before anything begins.
 
-use super::Desk;
+use super::{Desk, Rules};
 use crate::delivery::job::{Errand, Job, Next};
 use crate::delivery::order::{Found, Line, Order};
 use crate::delivery::window::QUEUE_MAX;
+use crate::model::subscription::Ordering;
 use crate::model::{Event, Seq};
 
 impl Desk {
@@ -25,20 +26,45 @@ impl Desk {
         self.order.is_some()
     }
 
-    /// Starts the order anew from what is open and what waits.
-    pub(super) fn reorder(&mut self) {
+    /// Order and batches begin anew, by the definition in force: what is open ends as it began, and nothing else begins before.
+    pub(super) fn begin_rule(&mut self) {
+        self.rules = Rules::Due;
+        self.take_up_rule();
+    }
+
+    /// Begins order and batches anew if that is due and nothing is on the wire any more; `false` while something is.
+    pub(super) fn take_up_rule(&mut self) -> bool {
+        if self.rules == Rules::InForce {
+            return true;
+        }
+        let spec = &self.record.spec;
+        let is_bound = spec.ordering != Ordering::None || self.order.as_ref().is_some_and(|order| !order.is_free());
+        let gathers_anew = self.batching.as_ref().map(|batching| batching.terms) != spec.batch;
+        if self.flights > 0 && (is_bound || gathers_anew) {
+            return false;
+        }
+        self.rules = Rules::InForce;
+        if gathers_anew {
+            self.gather_anew();
+        }
+        self.reorder();
+        true
+    }
+
+    /// Starts the order anew from what stands aside and what waits.
+    fn reorder(&mut self) {
         let left = self.window.standing_aside() > 0;
         self.order = Order::of(&self.record.spec).or_else(|| left.then(Order::free));
         let Some(order) = &mut self.order else { return };
-        for seq in self.window.open() {
-            order.find(*seq, Found::Flying);
-        }
         for seq in self.window.aside() {
             order.find(seq, Found::Aside);
         }
         for (seq, retry) in &self.retries {
-            order.find(*seq, if retry.in_flight { Found::Flying } else { Found::Retry });
-            self.due.extend((!retry.in_flight).then_some((retry.due_at, *seq)));
+            // One that is under way where no order is kept goes on beside what is left of one.
+            if retry.flight.is_none() {
+                order.find(*seq, Found::Retry);
+                self.due.insert((retry.due_at, *seq));
+            }
         }
     }
 
@@ -104,18 +130,19 @@ impl Desk {
 
     /// The next event, in flight now.
     pub(super) fn take_new(&mut self) -> Next {
+        let ticket = self.ticket();
         let taken = if self.order.is_none() {
-            self.window.take().map(|(seq, parcel)| (seq, Some(parcel)))
+            self.window.take(ticket).map(|(seq, parcel)| (seq, Some(parcel)))
         } else if let Some(seq) = self.order.as_mut().and_then(|order| order.take_ready(false)) {
-            Some((seq, self.window.take_aside(seq)))
+            Some((seq, self.window.take_aside(seq, ticket)))
         } else if let (Some((seq, line)), Some(order)) = (self.pass_by(), &mut self.order) {
             order.start(seq, line, false);
-            self.window.take().map(|(seq, parcel)| (seq, Some(parcel)))
+            self.window.take(ticket).map(|(seq, parcel)| (seq, Some(parcel)))
         } else {
             None
         };
         match taken {
-            Some((seq, parcel)) => Next::Job(Job { seq, parcel, attempt: 1, errand: Errand::First, batch: None }),
+            Some((seq, parcel)) => Next::Job(Job { seq, parcel, attempt: 1, ticket, errand: Errand::First, batch: None }),
             None => Next::Nothing,
         }
     }

@@ -5,7 +5,8 @@ use super::{Desk, Effect, Retry};
 use crate::clock::Timestamp;
 use crate::delivery::batch::Member;
 use crate::delivery::job::{Errand, Job, Next};
-use crate::delivery::replays::Replays;
+use crate::delivery::order::{Line, Order};
+use crate::delivery::replays::{ReplayItem, Replays};
 use crate::model::job::JobKind;
 use crate::model::subscription::{OnFull, Ordering};
 use crate::model::{Exception, ExceptionState, JobId, RecoveryJob, Seq};
@@ -47,6 +48,32 @@ impl Desk {
             && !(has_live && replays.went_last)
             && replays.in_flight() < share
             && (spec.on_full == OnFull::Dead || held < spec.max_retrying)
+            && !self.is_in_the_way(replays)
+    }
+
+    /// Whether the next event of a job must wait for one in flight that it is ordered with; a batch of them for everything.
+    fn is_in_the_way(&self, replays: &Replays) -> bool {
+        let Some(order) = self.order.as_deref().filter(|order| !order.is_free()) else { return false };
+        if self.batching.is_some() {
+            return self.flights > 0;
+        }
+        replays.next().and_then(|item| line_of(order, item)).is_some_and(|line| order.is_taken(line))
+    }
+
+    /// The next event of a job, in flight now and holding up what it is ordered with.
+    fn take_item(&mut self) -> Option<(JobId, ReplayItem)> {
+        let order = self.order.as_deref().filter(|order| !order.is_free());
+        let (id, item) = self.replays.as_mut()?.take(|item| order.and_then(|order| line_of(order, item)))?;
+        if let (Some(order), Some(line)) = (&mut self.order, item.line) {
+            order.hold(line);
+        }
+        Some((id, item))
+    }
+
+    /// The flight of a job's event is over: what it held up goes on.
+    pub(super) fn let_line_go(&mut self, line: Option<Line>) {
+        let next = line.and_then(|line| self.order.as_mut()?.let_go(line));
+        self.arm(next);
     }
 
     /// Notes that the attempt made now is none of a job.
@@ -58,15 +85,15 @@ impl Desk {
 
     /// The next event of a job, in flight now; as many as a batch takes where the subscription gathers.
     pub(super) fn take_replay(&mut self) -> Next {
-        let Some((id, item)) = self.replays.as_mut().and_then(|replays| replays.take()) else { return Next::Nothing };
+        let Some((id, item)) = self.take_item() else { return Next::Nothing };
         let attempt = item.dead_after.map_or(1, |sent| sent.saturating_add(1));
         let errand = Errand::Replay(id);
         let Some(terms) = self.batching.as_ref().map(|batching| batching.terms) else {
-            return Next::Job(Job { seq: item.seq, parcel: item.parcel, attempt, errand, batch: None });
+            return Next::Job(Job { seq: item.seq, parcel: item.parcel, attempt, ticket: self.ticket(), errand, batch: None });
         };
         let mut members = vec![Member::new(item.seq, item.parcel)];
         while members.len() < terms.max_events as usize {
-            let Some((_, item)) = self.replays.as_mut().and_then(|replays| replays.take()) else { break };
+            let Some((_, item)) = self.take_item() else { break };
             members.push(Member::new(item.seq, item.parcel));
         }
         self.send(members, attempt, errand)
@@ -77,8 +104,9 @@ impl Desk {
     pub(super) fn end_replay(&mut self, id: JobId, seq: Seq, is_success: bool, now: Timestamp) -> Flight {
         let ended = self.replays.as_mut().and_then(|replays| replays.end(id, seq, is_success));
         let Some((kind, item)) = ended else { return Flight::CalledOff };
+        self.let_line_go(item.line);
         if let Some(retry) = self.retries.get(&seq) {
-            if retry.in_flight {
+            if retry.flight.is_some() {
                 return Flight::CalledOff;
             }
             let before = Some(retry.clone());
@@ -87,7 +115,7 @@ impl Desk {
         }
         let Some(sent) = item.dead_after else { return Flight::Recovered { before: None, is_kept: false } };
         let before =
-            Some(Retry { attempts: 0, sent, since: now, due_at: now, reason: String::new(), in_flight: false, group: Seq::ZERO });
+            Some(Retry { attempts: 0, sent, since: now, due_at: now, reason: String::new(), flight: None, group: Seq::ZERO });
         if kind == JobKind::Replay && !is_success {
             return Flight::Recovered { before, is_kept: true };
         }
@@ -139,7 +167,7 @@ impl Desk {
         let base = self.window.base(lane);
         let open = self.window.skip(to, lane).into_iter().filter(|seq| *seq <= base).collect();
         if self.order.is_some() {
-            self.reorder();
+            self.begin_rule();
         }
         (retries, open, (to > base).then_some((base.next(), to)))
     }
@@ -160,4 +188,9 @@ impl Desk {
         };
         behind.map(exception).collect()
     }
+}
+
+/// The line of an event that a job posts. What is not at hand is not kept any more, and nothing is posted of it.
+fn line_of(order: &Order, item: &ReplayItem) -> Option<Line> {
+    order.line_of(item.parcel.as_ref()?.event())
 }

@@ -1,10 +1,30 @@
 //! Deliveries of a desk that wait for another attempt: which there are, which is due, what becomes of them.
 
-use super::{Desk, Retry};
+use super::Desk;
 use crate::clock::Timestamp;
 use crate::delivery::job::{Errand, Job, Next};
 use crate::delivery::order::{Fate, Found};
+use crate::delivery::window::Ticket;
 use crate::model::{Exception, ExceptionState, Seq};
+
+/// A delivery that waits for its next attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retry {
+    /// Attempts that counted.
+    pub attempts: u32,
+    /// All attempts made.
+    pub sent: u32,
+    /// When the first one failed.
+    pub since: Timestamp,
+    /// When the next one is due.
+    pub due_at: Timestamp,
+    /// The last failure.
+    pub reason: String,
+    /// The attempt that is under way, while one is.
+    pub(super) flight: Option<Ticket>,
+    /// The failed batch that it is of, by its first event.
+    pub(super) group: Seq,
+}
 
 impl Desk {
     /// Lets a stored retry wait.
@@ -26,12 +46,11 @@ impl Desk {
             since: exception.since,
             due_at: exception.due_at,
             reason: exception.reason.clone(),
-            in_flight: false,
+            flight: None,
             group,
         };
         if let Some(old) = self.retries.insert(exception.seq, retry) {
             self.due.remove(&(old.due_at, exception.seq));
-            self.retries_in_flight -= u32::from(old.in_flight);
         }
         self.due.insert((exception.due_at, exception.seq));
     }
@@ -41,13 +60,12 @@ impl Desk {
         let forgotten = self.retries.split_off(&to.next());
         for (seq, retry) in &forgotten {
             self.due.remove(&(retry.due_at, *seq));
-            self.retries_in_flight = self.retries_in_flight.saturating_sub(u32::from(retry.in_flight));
         }
         if let Some(batching) = &mut self.batching {
             batching.forget_after(to);
         }
         if self.order.is_some() {
-            self.reorder();
+            self.begin_rule();
         }
         forgotten.into_keys().collect()
     }
@@ -56,7 +74,6 @@ impl Desk {
     pub fn drop_retry(&mut self, seq: Seq) -> bool {
         let Some(retry) = self.retries.remove(&seq) else { return false };
         self.due.remove(&(retry.due_at, seq));
-        self.retries_in_flight = self.retries_in_flight.saturating_sub(u32::from(retry.in_flight));
         let next = self.order.as_mut().and_then(|order| order.forget(seq));
         self.arm(next);
         true
@@ -68,7 +85,7 @@ impl Desk {
         let order = self.order.as_deref();
         let may_go = |seq: Seq| order.is_none_or(|order| order.lets_retry(seq));
         if probing {
-            let mut waiting = self.retries.iter().filter(|(_, retry)| !retry.in_flight);
+            let mut waiting = self.retries.iter().filter(|(_, retry)| retry.flight.is_none());
             return waiting.find(|(seq, _)| may_go(**seq)).map(|(seq, _)| *seq);
         }
         while let Some((at, seq)) = self.due.first().copied().filter(|(at, _)| *at <= now) {
@@ -83,7 +100,7 @@ impl Desk {
     /// Sees to it that a retry is found when it is due.
     pub(super) fn arm(&mut self, seq: Option<Seq>) {
         if let Some((seq, retry)) = seq.and_then(|seq| Some((seq, self.retries.get(&seq)?)))
-            && !retry.in_flight
+            && retry.flight.is_none()
         {
             self.due.insert((retry.due_at, seq));
         }
@@ -91,14 +108,14 @@ impl Desk {
 
     pub(super) fn take_retry(&mut self, seq: Seq) -> Next {
         let Some(attempt) = self.lift_off(seq, false) else { return Next::Nothing };
-        Next::Job(Job { seq, parcel: None, attempt, errand: Errand::Retry, batch: None })
+        Next::Job(Job { seq, parcel: None, attempt, ticket: self.ticket(), errand: Errand::Retry, batch: None })
     }
 
     /// Puts a retry into flight; gives the number of its attempt.
     pub(super) fn lift_off(&mut self, seq: Seq, gathers: bool) -> Option<u32> {
+        let ticket = self.ticket();
         let retry = self.retries.get_mut(&seq)?;
-        retry.in_flight = true;
-        self.retries_in_flight += 1;
+        retry.flight = Some(ticket);
         self.due.remove(&(retry.due_at, seq));
         if let Some(order) = &mut self.order {
             order.start_retry(seq, gathers);

@@ -57,6 +57,10 @@ impl Floor {
             if at >= scanned {
                 desk.window.set_position(Position::Riding { not_before: at });
                 desk.feeding.has_boarded = false;
+                // A batch that waits for company knows now that there is none.
+                if !std::mem::replace(&mut desk.is_ready, true) {
+                    self.ready.push_back(place);
+                }
                 return false;
             }
             let is_newcomer = !desk.feeding.has_boarded && at < remembered;

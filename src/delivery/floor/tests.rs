@@ -12,6 +12,7 @@ use crate::model::subscription::{
 };
 use crate::model::{ErrorKind, NewEvent, PageBuilder, SubscriptionId, Topic};
 
+mod awake;
 mod changing;
 
 const NOW: Timestamp = Timestamp(1_750_000_000_000);
@@ -69,24 +70,28 @@ fn page(first: u64, count: u64) -> Arc<Page> {
 fn page_of<'a>(first: u64, topics: impl Iterator<Item = &'a str>) -> Arc<Page> {
     let mut builder = PageBuilder::starting_at(Seq(first));
     for (index, topic) in topics.enumerate() {
-        builder.push(&NewEvent {
-            topic: Topic::parse(topic).unwrap(),
-            id: index.to_string(),
-            own_id: false,
-            source: "/publish".into(),
-            kind: "message".into(),
-            subject: None,
-            time: None,
-            arrived_at: NOW,
-            content_type: "text/plain".into(),
-            data_schema: None,
-            extensions: Vec::new(),
-            hops: 0,
-            form: DataForm::Text,
-            data: bytes::Bytes::from_static(b"hello"),
-        });
+        builder.push(&new_event(topic, index as u64));
     }
     builder.finish()
+}
+
+fn new_event(topic: &str, id: u64) -> NewEvent {
+    NewEvent {
+        topic: Topic::parse(topic).unwrap(),
+        id: id.to_string(),
+        own_id: false,
+        source: "/publish".into(),
+        kind: "message".into(),
+        subject: None,
+        time: None,
+        arrived_at: NOW,
+        content_type: "text/plain".into(),
+        data_schema: None,
+        extensions: Vec::new(),
+        hops: 0,
+        form: DataForm::Text,
+        data: bytes::Bytes::from_static(b"hello"),
+    }
 }
 
 fn outcome(error: Option<ErrorKind>) -> Outcome {

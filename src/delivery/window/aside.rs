@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{OPEN_MAX, QUEUE_BYTES_MAX, QUEUE_MAX, Window};
+use super::{OPEN_MAX, QUEUE_BYTES_MAX, QUEUE_MAX, Ticket, Window};
 use crate::model::Seq;
 
 /// Events that wait for others of their key; those that do not fit into memory are read again.
@@ -71,9 +71,9 @@ impl<T> Window<T> {
     }
 
     /// An event that stood aside is in flight now; its item, when it was kept.
-    pub fn take_aside(&mut self, seq: Seq) -> Option<T> {
+    pub fn take_aside(&mut self, seq: Seq, ticket: Ticket) -> Option<T> {
         let item = self.leave_aside(seq);
-        self.open.push(seq);
+        self.open.push((seq, ticket));
         item
     }
 
@@ -93,9 +93,9 @@ impl<T> Window<T> {
 
     /// An event in flight was not sent after all and stands aside again.
     ///
-    /// `false` when it was not in flight.
-    pub fn put_back(&mut self, seq: Seq) -> bool {
-        let was_open = self.settle(seq);
+    /// `false` when it was not in flight by this attempt.
+    pub fn put_back(&mut self, seq: Seq, ticket: Ticket) -> bool {
+        let was_open = self.settle(seq, ticket);
         if was_open {
             self.stand_aside([seq]);
         }

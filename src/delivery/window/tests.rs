@@ -47,20 +47,21 @@ proptest! {
                         window.offer(head, (), 1);
                     }
                 }
-                Step::Take => { window.take(); }
+                Step::Take => { window.take(Ticket(7)); }
                 Step::Settle(index) => {
-                    if let Some(seq) = window.open.get(index).copied() {
-                        prop_assert!(window.settle(seq));
+                    if let Some((seq, ticket)) = window.open.get(index).copied() {
+                        prop_assert!(!window.settle(seq, Ticket(8)), "of an attempt that was called off");
+                        prop_assert!(window.settle(seq, ticket));
                         unsettled.remove(&seq);
                     }
                 }
                 Step::SetAside => window.set_aside(),
                 Step::TakeAside(index) => {
                     let seq = window.aside().nth(index);
-                        if let Some(seq) = seq { window.take_aside(seq); }
+                        if let Some(seq) = seq { window.take_aside(seq, Ticket(7)); }
                 }
                 Step::PutBack(index) => {
-                    if let Some(seq) = window.open.get(index).copied() { window.put_back(seq); }
+                    if let Some((seq, ticket)) = window.open.get(index).copied() { window.put_back(seq, ticket); }
                 }
                 Step::Rewind => {
                     window.rewind(head);
@@ -88,14 +89,14 @@ fn one_hanging_attempt_leaves_one_hole() {
     let mut window = Window::at(Position::Riding { not_before: Seq(0) });
     for seq in 1..=1000 {
         window.offer(Seq(seq), (), 1);
-        window.take();
+        window.take(Ticket(7));
         if seq != 3 {
-            window.settle(Seq(seq));
+            window.settle(Seq(seq), Ticket(7));
         }
     }
     assert_eq!(window.progress(Seq(1000)), Some(Progress { base: Seq(1000), holes: vec![Seq(3)] }));
     assert_eq!(window.cursor(Seq(1000)), Seq(2));
-    window.settle(Seq(3));
+    window.settle(Seq(3), Ticket(7));
     assert_eq!(window.progress(Seq(1000)), None);
 }
 
@@ -111,8 +112,8 @@ fn what_is_reopened_stays_a_hole_and_does_not_pull_the_base_back() {
     window.rewind(Seq(101));
     assert_eq!(window.position(), Position::Lagging(Seq(100)));
     assert_eq!(window.progress(Seq(101)), Some(Progress { base: Seq(100), holes }));
-    assert_eq!(window.take().unwrap().0, Seq(5));
-    assert!(window.settle(Seq(5)) && window.holds(Seq(8)));
+    assert_eq!(window.take(Ticket(7)).unwrap().0, Seq(5));
+    assert!(window.settle(Seq(5), Ticket(7)) && window.holds(Seq(8)));
 }
 
 #[test]
@@ -121,10 +122,10 @@ fn a_burst_is_given_back_only_when_nothing_is_left_of_it() {
     for seq in 1..=100 {
         window.offer(Seq(seq), (), 1);
     }
-    while let Some((seq, ())) = window.take() {
+    while let Some((seq, ())) = window.take(Ticket(7)) {
         window.rest();
         assert!(window.holds(seq), "what is in flight stays");
-        window.settle(seq);
+        window.settle(seq, Ticket(7));
     }
     window.rest();
     assert_eq!((window.queue.capacity(), window.open.capacity()), (0, 0));
