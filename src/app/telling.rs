@@ -170,6 +170,41 @@ fn tell(notice: &Notice, left_out: u64) {
             left_out,
             "gap: what the upstream sent in this time was missed, and it cannot be asked for it again"
         ),
+        _ => tell_rarer(notice, left_out),
+    }
+}
+
+fn tell_rarer(notice: &Notice, left_out: Option<u64>) {
+    let Notice { kind, subject, data, .. } = notice;
+    let number = |name: &str| data[name].as_u64();
+    match *kind {
+        "delivery.skipped" => tracing::info!(
+            notice = kind,
+            subscription.id = subject,
+            from = number("from"),
+            to = number("to"),
+            events = number("count"),
+            left_out,
+            "skipped: these events were passed over by a skip or a seek and are not delivered"
+        ),
+        "delivery.no_longer_kept" => tracing::warn!(
+            notice = kind,
+            subscription.id = subject,
+            from = number("from"),
+            to = number("to"),
+            dead_letters = number("count"),
+            left_out,
+            "dead letters are no longer kept and cannot be sent again: they are older than `retention.dead_letters_max_age`"
+        ),
+        "source.id_reused" => tracing::warn!(
+            notice = kind,
+            source.name = subject,
+            id = data["id"].as_str().map(|id| tracing::field::display(Foreign(id))),
+            event.seq = number("seq"),
+            earlier_seq = number("earlier_seq"),
+            left_out,
+            "the upstream gave one id to two events; both are kept, the later under an id of its own, unless `on_reused_id` is drop"
+        ),
         _ => tell_other(notice, left_out),
     }
 }

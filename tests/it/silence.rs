@@ -29,16 +29,20 @@ fn once() -> Value {
 #[tokio::test]
 async fn endpoints_that_fail_and_heal_are_lines() {
     let relay = Relay::start().await;
-    let broken = Receiver::with(|_, _| Answer::status(500)).await;
+    // Twenty that hang and end well, ten that fail meanwhile: the circuit opens, and is closed by what was sent before it.
+    let broken = Receiver::with(|_, before| if before < 20 { Answer::ok().when_released() } else { Answer::status(500) }).await;
     let gone = Receiver::with(|_, _| Answer::status(410)).await;
-    relay.subscribe("broken", broken.url(), "t", json!({"retry": {"max_attempts": 50, "schedule": ["1s"]}})).await;
+    let fields = json!({"max_in_flight": 64, "retry": {"max_attempts": 2, "schedule": ["1h"], "jitter": 0.0}});
+    relay.subscribe("broken", broken.url(), "t", fields).await;
     relay.subscribe("gone", gone.url(), "t", json!({})).await;
     relay.publish_numbers("t", 0..20).await;
+    broken.sees(20).await;
+    relay.publish_numbers("t", 0..10).await;
     let opened = line(&relay, &["circuit opened", "subscription.id=\"broken\""]).await;
     assert!(opened.contains("WARN") && opened.contains("reason=status_500"), "{opened}");
     let disabled = line(&relay, &["subscription disabled", "subscription.id=\"gone\""]).await;
     assert!(disabled.contains("WARN") && disabled.contains("reason=gone"), "{disabled}");
-    broken.change(|_, _| Answer::ok());
+    broken.release(20);
     let closed = line(&relay, &["circuit closed", "subscription.id=\"broken\""]).await;
     assert!(closed.contains("INFO"), "{closed}");
     for words in [["circuit opened", "broken"], ["circuit closed", "broken"], ["subscription disabled", "gone"]] {
