@@ -30,6 +30,7 @@ use crate::registry::{Registry, SourceRegistry};
 use crate::storage::EventLog;
 
 mod ask;
+mod attendance;
 pub mod audit;
 pub mod auth;
 pub mod body;
@@ -56,6 +57,7 @@ pub mod webhook;
 mod websocket;
 pub mod websub;
 
+use attendance::Attendance;
 use audit::Audit;
 use auth::Auth;
 use body::BodyLimits;
@@ -168,9 +170,10 @@ pub struct ServerSettings {
     pub workers: usize,
     /// Most connections a worker holds; more wait in the kernel.
     pub connections_max: usize,
-    /// Time for the head of a connection's first request.
+    /// Time for the head of a request: of the first from the beginning of its connection, of a later one from its first byte, or
+    /// from the end of the answer before it.
     pub head_timeout: Duration,
-    /// Time that an idle connection is kept, also for the head of a later request.
+    /// Time that an idle connection is kept.
     pub keep_alive: Duration,
     /// Time for requests under way when the server is stopped.
     pub shutdown_timeout: Duration,
@@ -245,7 +248,7 @@ pub fn serve_both(
             })
             .on_connect_ext(|wire: &Wire, data| drop(data.insert(wire.connection())))
             .finish(map_config(application(&state, &egress), |()| AppConfig::default()));
-        Connections(http)
+        Connections { http, head_timeout: settings.head_timeout }
     })?;
     Ok(server.run())
 }
@@ -270,6 +273,7 @@ fn application(
         .default_service(web::to(problem::nothing_here))
         .wrap(gate::Gate { auth: Arc::clone(&state.auth), audit: Arc::clone(&state.audit) })
         .wrap(Condition::new(!state.cors_origins.is_empty(), cors(&state.cors_origins)))
+        .wrap(Attendance)
 }
 
 /// Lets pages of these origins, and no others, call the API with a token.

@@ -3,7 +3,8 @@
 //! A server's connection keeps buffers, timers and a parser for the next request, several pages of memory that an endless
 //! stream never needs again, and it copies every chunk. So the server is handed a [`Wire`] in place of the socket: when the
 //! head is flushed and a stream waits for the connection, the wire tells the server that the peer is gone, the server lets go of
-//! everything it has, and [`Connection::stream`] goes on with the socket alone. Knows nothing of events.
+//! everything it has, and [`Connection::stream`] goes on with the socket alone. The wire also sees where heads of requests begin
+//! ([`heads`]), so that one that does not end can be given up. Knows nothing of events.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -23,6 +24,14 @@ use super::socket;
 use super::websocket::Session;
 use super::writer::Writer;
 
+mod heads;
+
+pub use heads::BodyEnd;
+use heads::Heads;
+
+/// What is said to whoever does not end the head of a request in time.
+const LATE_HEAD: &[u8] = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+
 /// One accepted connection, shared by the server's side of it and by the stream that may take it over. Cheap to clone.
 #[derive(Clone)]
 pub struct Connection(Rc<Shared>);
@@ -36,6 +45,9 @@ struct Shared {
     head_written: Cell<bool>,
     /// Whether the server has nothing to do with the socket any more.
     taken: Cell<bool>,
+    heads: RefCell<Heads>,
+    /// Whether the server wrote something and has more to write.
+    is_writing: Cell<bool>,
 }
 
 /// What is spoken on the connection.
@@ -55,6 +67,8 @@ impl Connection {
             next: RefCell::default(),
             head_written: Cell::new(false),
             taken: Cell::new(false),
+            heads: RefCell::default(),
+            is_writing: Cell::new(false),
         }))
     }
 
@@ -62,6 +76,30 @@ impl Connection {
     #[must_use]
     pub fn wire(&self) -> Wire {
         Wire(self.clone())
+    }
+
+    /// A request begins; dropping what is returned says that its answer is written.
+    #[must_use]
+    pub fn begin(&self, body: BodyEnd) -> UnderWay {
+        self.0.heads.borrow_mut().begin(body);
+        UnderWay(self.clone())
+    }
+
+    /// The number of the wait for the rest of a head behind the first, if there is one.
+    #[must_use]
+    pub fn late_head(&self) -> Option<u32> {
+        self.0.heads.borrow().waiting()
+    }
+
+    /// Says that the head is late, if everything before it is said; whether it is.
+    #[must_use]
+    pub fn give_up_head(&self) -> bool {
+        if self.0.is_writing.get() {
+            return false;
+        }
+        // To be told is a courtesy: who does not take it is cut all the same.
+        let _ = self.0.socket.borrow().as_ref().map(|socket| socket.try_write(LATE_HEAD));
+        true
     }
 
     /// Goes on with the stream that took the connection over, until it ends; at once when there is none. To be awaited when
@@ -122,6 +160,16 @@ impl fmt::Debug for Connection {
     }
 }
 
+/// A request that is with the handlers, or whose answer is being written.
+#[derive(Debug)]
+pub struct UnderWay(Connection);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.0.heads.borrow_mut().end();
+    }
+}
+
 /// The body of an answer whose stream goes on without the server: says nothing, and marks that the head is written.
 pub(super) struct Handover(Connection);
 
@@ -162,18 +210,23 @@ impl Wire {
 
 impl AsyncRead for Wire {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, space: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.0.on_socket(|socket| socket.poll_read(cx, space), Ok(()))
+        let before = space.filled().len();
+        let read = self.0.on_socket(|socket| socket.poll_read(cx, space), Ok(()));
+        self.0.0.heads.borrow_mut().read(&space.filled()[before..]);
+        read
     }
 }
 
 impl AsyncWrite for Wire {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.0.0.is_writing.set(true);
         self.0.on_socket(|socket| socket.poll_write(cx, bytes), Err(io::ErrorKind::BrokenPipe.into()))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let shared = &self.0.0;
-        // The server flushes when its write buffer is empty, so the head is out now.
+        // The server flushes when its write buffer is empty, so everything is out now.
+        shared.is_writing.set(false);
         if shared.head_written.get() && !shared.taken.replace(true) {
             cx.waker().wake_by_ref();
         }

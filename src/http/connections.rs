@@ -1,5 +1,5 @@
-//! What the server does with an accepted connection: hardens its socket, serves requests on it, and lets a stream that took it
-//! over go on without the server.
+//! What the server does with an accepted connection: hardens its socket, serves requests on it, gives it up when the head of a
+//! request does not end, and lets a stream that took it over go on without the server.
 //!
 //! The connection counts as open for the server's limit and for its shutdown until both are done. Knows no endpoint.
 
@@ -7,10 +7,13 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use actix_http::Protocol;
 use actix_service::{Service, ServiceFactory};
+use metrics::counter;
 use tokio::net::TcpStream;
+use tokio::time::Sleep;
 
 use crate::egress::handover::{Connection, Wire};
 use crate::egress::socket;
@@ -20,7 +23,11 @@ type Accepted = (Wire, Protocol, Option<SocketAddr>);
 type Boxed<T> = Pin<Box<dyn Future<Output = T>>>;
 
 /// Makes the service of each worker out of an HTTP service.
-pub(super) struct Connections<F>(pub(super) F);
+pub(super) struct Connections<F> {
+    pub(super) http: F,
+    /// Time for the head of a request behind the first; the server itself has it for the first.
+    pub(super) head_timeout: Duration,
+}
 
 impl<F> ServiceFactory<TcpStream> for Connections<F>
 where
@@ -36,13 +43,16 @@ where
     type Future = Boxed<Result<Self::Service, F::InitError>>;
 
     fn new_service(&self, (): ()) -> Self::Future {
-        let http = self.0.new_service(());
-        Box::pin(async move { http.await.map(Serving) })
+        let (http, head_timeout) = (self.http.new_service(()), self.head_timeout);
+        Box::pin(async move { http.await.map(|http| Serving { http, head_timeout }) })
     }
 }
 
 /// The service of one worker.
-pub(super) struct Serving<S>(S);
+pub(super) struct Serving<S> {
+    http: S,
+    head_timeout: Duration,
+}
 
 impl<S> Service<TcpStream> for Serving<S>
 where
@@ -54,7 +64,7 @@ where
     type Future = Boxed<Result<(), S::Error>>;
 
     fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.0.poll_ready(cx)
+        self.http.poll_ready(cx)
     }
 
     fn call(&self, stream: TcpStream) -> Self::Future {
@@ -63,11 +73,54 @@ where
         let peer = stream.peer_addr().ok();
         let connection = Connection::new(stream);
         // In a box of its own, so that a stream does not keep the space of the server's part.
-        let requests = Box::pin(self.0.call((connection.wire(), Protocol::Http1, peer)));
+        let requests = Box::pin(self.http.call((connection.wire(), Protocol::Http1, peer)));
+        let requests =
+            Requests { served: requests, connection: connection.clone(), head_timeout: self.head_timeout, alarm: None };
         Box::pin(async move {
             requests.await?;
             connection.stream().await;
             Ok(())
         })
+    }
+}
+
+/// The requests of one connection, until it ends or a head is late. Sets a timer only while part of a head is there.
+struct Requests<F> {
+    served: Pin<Box<F>>,
+    connection: Connection,
+    head_timeout: Duration,
+    /// Rings for the wait of this number.
+    alarm: Option<(u32, Pin<Box<Sleep>>)>,
+}
+
+impl<F, E> Future for Requests<F>
+where
+    F: Future<Output = Result<(), E>>,
+{
+    type Output = Result<(), E>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        if let Poll::Ready(ended) = this.served.as_mut().poll(cx) {
+            return Poll::Ready(ended);
+        }
+        loop {
+            let Some(wait) = this.connection.late_head() else {
+                this.alarm = None;
+                return Poll::Pending;
+            };
+            match &mut this.alarm {
+                Some((number, alarm)) if *number == wait => {
+                    std::task::ready!(alarm.as_mut().poll(cx));
+                    // An answer that is still being read is not cut for what comes behind it.
+                    if this.connection.give_up_head() {
+                        counter!("hookcast_late_heads_total").increment(1);
+                        return Poll::Ready(Ok(()));
+                    }
+                    this.alarm = None;
+                }
+                _ => this.alarm = Some((wait, Box::pin(tokio::time::sleep(this.head_timeout)))),
+            }
+        }
     }
 }

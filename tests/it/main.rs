@@ -42,6 +42,7 @@ mod filters;
 mod formats;
 mod framings;
 mod hang_up;
+mod heads;
 mod history;
 mod lane_clock;
 mod layers;

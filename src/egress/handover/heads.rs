@@ -1,0 +1,226 @@
+//! Where requests begin and end among the bytes of one connection, as far as it takes to know whether the head of one is
+//! waited for.
+//!
+//! The server bounds the time of a connection's first head and of one that is idle; from the first byte of a later head on it
+//! waits for ever. It says when a request begins and when its answer is out, not how many bytes it took for it: those are
+//! counted here. Knows neither sockets nor time. Pure.
+
+use memchr::memchr_iter;
+
+/// How the body of a request is delimited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyEnd {
+    /// There is none.
+    None,
+    /// It has so many bytes.
+    After(u64),
+    /// Its last chunk is marked.
+    Chunked,
+}
+
+/// What has come on one connection.
+#[derive(Debug, Default)]
+pub(super) struct Heads {
+    place: Place,
+    /// Whether a request is with the handlers, or its answer not written.
+    is_busy: bool,
+    has_begun: bool,
+    /// How the body of the request under way ends.
+    body: Option<BodyEnd>,
+    /// Bytes behind the last head whose end was seen.
+    behind: u64,
+    /// The last bytes, as long as they may belong to the end of a head.
+    last: [u8; 3],
+    /// Counts the heads that were waited for.
+    waits: u32,
+    is_waiting: bool,
+}
+
+/// To what the next byte belongs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Place {
+    #[default]
+    Head,
+    /// Something behind a head: a body, or what was sent before its answer.
+    Behind,
+    /// The same, but where it began was not seen, because several requests came in one piece.
+    BehindSomething,
+}
+
+impl Heads {
+    /// Bytes were read.
+    pub(super) fn read(&mut self, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        match self.place {
+            Place::Head => {
+                if !self.is_busy && !self.is_waiting {
+                    self.wait();
+                }
+                if let Some(end) = self.end_of_head(bytes) {
+                    self.place = Place::Behind;
+                    self.behind = (bytes.len() - end) as u64;
+                }
+            }
+            Place::Behind | Place::BehindSomething => self.behind = self.behind.saturating_add(bytes.len() as u64),
+        }
+        self.keep_last(bytes);
+    }
+
+    /// A request is handed to the handlers.
+    pub(super) fn begin(&mut self, body: BodyEnd) {
+        if self.place == Place::Head {
+            self.place = Place::BehindSomething;
+        }
+        (self.is_busy, self.has_begun, self.is_waiting) = (true, true, false);
+        self.body = Some(body);
+    }
+
+    /// The answer to it is written, or nobody waits for it any more.
+    pub(super) fn end(&mut self) {
+        let Some(body) = self.body.take() else { return };
+        self.is_busy = false;
+        let place = std::mem::take(&mut self.place);
+        let is_more = match (place, body) {
+            (Place::Behind, BodyEnd::None) => self.behind > 0,
+            (Place::Behind, BodyEnd::After(bytes)) => self.behind > bytes,
+            // Where that body ends cannot be told; the time for idle connections is for what is behind it.
+            (_, BodyEnd::After(_)) => return,
+            (_, BodyEnd::None | BodyEnd::Chunked) => self.behind > 0 && !self.ends_as_a_head(),
+        };
+        if is_more {
+            self.wait();
+        } else {
+            (self.behind, self.last) = (0, [0; 3]);
+        }
+    }
+
+    /// The number of the wait for the rest of a head, if it is one that the server does not bound.
+    pub(super) fn waiting(&self) -> Option<u32> {
+        (self.is_waiting && !self.is_busy && self.has_begun).then_some(self.waits)
+    }
+
+    fn wait(&mut self) {
+        self.is_waiting = true;
+        self.waits = self.waits.wrapping_add(1);
+    }
+
+    /// Where the first empty line in these bytes ends, in view of those before them.
+    fn end_of_head(&self, bytes: &[u8]) -> Option<usize> {
+        let before = |back: usize, at: usize| if at >= back { bytes[at - back] } else { self.last[3 + at - back] };
+        let ends = |at: &usize| {
+            let one = before(1, *at);
+            one == b'\n' || (one == b'\r' && before(2, *at) == b'\n')
+        };
+        memchr_iter(b'\n', bytes).find(ends).map(|at| at + 1)
+    }
+
+    fn ends_as_a_head(&self) -> bool {
+        self.last[1..] == *b"\n\n" || self.last == *b"\n\r\n"
+    }
+
+    fn keep_last(&mut self, bytes: &[u8]) {
+        match bytes {
+            [.., a, b, c] => self.last = [*a, *b, *c],
+            _ => {
+                for byte in bytes {
+                    self.last = [self.last[1], self.last[2], *byte];
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const GET: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+
+    #[test]
+    fn a_head_is_waited_for_from_its_first_byte_to_its_last() {
+        let mut heads = Heads::default();
+        heads.read(b"GET /");
+        assert_eq!(heads.waiting(), None, "the server bounds the first");
+        heads.read(b" HTTP/1.1\r\n\r\n");
+        heads.begin(BodyEnd::None);
+        heads.end();
+        assert_eq!(heads.waiting(), None);
+        heads.read(b"\r");
+        let first = heads.waiting().unwrap();
+        heads.read(b"\nGET / HTTP");
+        assert_eq!(heads.waiting(), Some(first), "one wait, however many bytes");
+        heads.read(b"/1.1\r\n\r\n");
+        heads.begin(BodyEnd::None);
+        assert_eq!(heads.waiting(), None);
+        heads.read(b"G");
+        assert_eq!(heads.waiting(), None, "not while an answer is made");
+        heads.end();
+        assert_ne!(heads.waiting().unwrap(), first);
+    }
+
+    fn request() -> impl Strategy<Value = (String, BodyEnd)> {
+        let eol = prop_oneof![Just("\r\n"), Just("\n")];
+        let body = prop_oneof![
+            Just(None),
+            "[a\r\n]{0,12}".prop_map(|text| Some((false, text))),
+            "[a\r\n]{1,12}".prop_map(|text| Some((true, text)))
+        ];
+        (eol, body).prop_map(|(eol, body)| {
+            let head = format!("POST / HTTP/1.1{eol}host: a{eol}{eol}");
+            match body {
+                None => (head, BodyEnd::None),
+                Some((false, text)) => (format!("{head}{text}"), BodyEnd::After(text.len() as u64)),
+                Some((true, text)) => (format!("{head}{:x}\r\n{text}\r\n0\r\n\r\n", text.len()), BodyEnd::Chunked),
+            }
+        })
+    }
+
+    proptest! {
+        /// One after the other, however they are cut: what is behind an answer is known.
+        #[test]
+        fn what_is_behind_an_answer_is_seen(
+            requests in prop::collection::vec(request(), 1..4),
+            cut in 1..40_usize,
+            half in prop::option::of("[GP][a-z /:\r]{0,20}"),
+        ) {
+            let mut heads = Heads::default();
+            let count = requests.len();
+            for (n, (text, body)) in requests.into_iter().enumerate() {
+                let behind = half.as_deref().filter(|_| n + 1 == count).unwrap_or_default();
+                let text = format!("{text}{behind}");
+                let head = text.find("\r\n\r\n").map(|at| at + 4).into_iter().chain(text.find("\n\n").map(|at| at + 2)).min().unwrap();
+                let mut read = 0;
+                for piece in text.as_bytes().chunks(cut) {
+                    heads.read(piece);
+                    read += piece.len();
+                    if read >= head && heads.body.is_none() {
+                        prop_assert!(n == 0 || heads.waiting().is_some());
+                        heads.begin(body);
+                    }
+                    prop_assert_eq!(heads.waiting(), if read < head && n > 0 { Some(heads.waits) } else { None });
+                }
+                heads.end();
+                prop_assert_eq!(heads.waiting().is_some(), !behind.is_empty());
+            }
+        }
+
+        /// In one piece: nothing is waited for when nothing is there, and bytes that come later are.
+        #[test]
+        fn requests_in_one_piece_leave_no_wait(requests in prop::collection::vec(request(), 1..5)) {
+            let mut heads = Heads::default();
+            heads.read(requests.iter().map(|(text, _)| text.as_str()).collect::<String>().as_bytes());
+            for (_, body) in &requests {
+                heads.begin(*body);
+                prop_assert_eq!(heads.waiting(), None);
+                heads.end();
+            }
+            prop_assert_eq!(heads.waiting(), None);
+            heads.read(&GET.as_bytes()[..5]);
+            prop_assert!(heads.waiting().is_some());
+        }
+    }
+}
