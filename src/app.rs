@@ -221,7 +221,7 @@ impl App {
             cors_origins: config.server.cors_origins.clone(),
             clock: Arc::clone(&ground.clock),
         });
-        let server = doors.serve(state, cores(), &egress)?;
+        let server = doors.serve(state, &config.limits, cores(), &egress)?;
         let handle = server.handle();
         let serving = actix_web::rt::spawn(server);
         let server = handle;

@@ -154,6 +154,8 @@ pub struct Limits {
     pub subscriptions: u64,
     /// Most open streams.
     pub streams: u64,
+    /// Most open connections from outside, streams among them; 0 = as many as the limit of open files leaves room for.
+    pub connections: u64,
 }
 
 /// What may be dialled.
@@ -277,7 +279,7 @@ impl Default for Dedupe {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { event_bytes: 1 << 20, batch_events: 1000, subscriptions: 200_000, streams: 15_000 }
+        Self { event_bytes: 1 << 20, batch_events: 1000, subscriptions: 200_000, streams: 15_000, connections: 0 }
     }
 }
 

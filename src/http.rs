@@ -61,7 +61,7 @@ use attendance::Attendance;
 use audit::Audit;
 use auth::Auth;
 use body::BodyLimits;
-use connections::Connections;
+use connections::{Connections, PARTING_MAX, Room};
 use ports::{Deliveries, SourceControl};
 use problem::Problem;
 use tokens::Tokens;
@@ -170,6 +170,8 @@ pub struct ServerSettings {
     pub workers: usize,
     /// Most connections a worker holds; more wait in the kernel.
     pub connections_max: usize,
+    /// Most connections of all workers, by every door; more are refused.
+    pub room: usize,
     /// Time for the head of a request: of the first from the beginning of its connection, of a later one from its first byte, or
     /// from the end of the answer before it.
     pub head_timeout: Duration,
@@ -184,6 +186,7 @@ impl Default for ServerSettings {
         Self {
             workers: 1,
             connections_max: 20_000,
+            room: 20_000,
             head_timeout: Duration::from_secs(5),
             keep_alive: Duration::from_secs(30),
             shutdown_timeout: Duration::from_secs(25),
@@ -217,18 +220,22 @@ pub fn serve_both(
     let builder = Server::build();
     let draining = builder.graceful_shutdown_signal();
     let address = listener.local_addr()?;
+    let room = Room::new(settings.room);
+    // Beyond the room only as many as are being refused: the rest waits in the kernel, without a descriptor of ours.
+    let workers = settings.workers.max(1);
+    let most_of_worker = settings.room.saturating_add(PARTING_MAX).div_ceil(workers).min(settings.connections_max);
     let builder = builder
-        .workers(settings.workers.max(1))
-        .max_concurrent_connections(settings.connections_max)
+        .workers(workers)
+        .max_concurrent_connections(most_of_worker)
         .shutdown_timeout(settings.shutdown_timeout.as_secs())
         .disable_signals();
     let builder = match plain {
         None => builder,
         Some(plain) => {
-            let (state, egress) = (Arc::clone(&state), egress.clone());
+            let (state, egress, room) = (Arc::clone(&state), egress.clone(), room.clone());
             builder.listen("hookcast-tcp", plain, move || {
-                let (state, worker) = (Arc::clone(&state), egress.worker());
-                fn_service(move |socket| tcp::serve(socket, Arc::clone(&state), worker.clone()))
+                let (state, worker, room) = (Arc::clone(&state), egress.worker(), room.clone());
+                fn_service(move |socket| tcp::serve(socket, Arc::clone(&state), worker.clone(), &room))
             })?
         }
     };
@@ -248,7 +255,7 @@ pub fn serve_both(
             })
             .on_connect_ext(|wire: &Wire, data| drop(data.insert(wire.connection())))
             .finish(map_config(application(&state, &egress), |()| AppConfig::default()));
-        Connections { http, head_timeout: settings.head_timeout }
+        Connections { http, head_timeout: settings.head_timeout, room: room.clone() }
     })?;
     Ok(server.run())
 }

@@ -42,7 +42,19 @@ fn leave_no_core() {
     }
 }
 
+/// Shells and service managers give few descriptors and allow more: a program that asks has them.
+fn raise_open_files() {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let raised = rustix::process::Rlimit { current: limit.maximum, ..limit };
+    if limit.current != limit.maximum
+        && let Err(error) = rustix::process::setrlimit(rustix::process::Resource::Nofile, raised)
+    {
+        tracing::warn!(%error, "the limit of open files cannot be raised; it stays at {:?}", limit.current);
+    }
+}
+
 async fn start(config: Config) -> Result<Relay, Exit> {
+    raise_open_files();
     let app = App::start(&config).await.map_err(|error| Exit::new(error.exit_code(), error.to_string()))?;
     let reloader = app.reloader().clone();
     Ok(Relay {

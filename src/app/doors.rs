@@ -7,9 +7,11 @@ use std::sync::Arc;
 use actix_web::dev::Server;
 
 use super::AppError;
-use crate::config::Config;
+use crate::config::{Config, Limits};
 use crate::egress::Egress;
 use crate::http::{self, HttpState, ServerSettings};
+
+mod descriptors;
 
 /// Listeners that are bound.
 pub(super) struct Doors {
@@ -38,8 +40,15 @@ impl Doors {
     }
 
     /// Opens them.
-    pub(super) fn serve(self, state: Arc<HttpState>, workers: usize, egress: &Egress) -> Result<Server, AppError> {
-        let settings = ServerSettings { workers, ..ServerSettings::default() };
+    pub(super) fn serve(
+        self,
+        state: Arc<HttpState>,
+        limits: &Limits,
+        workers: usize,
+        egress: &Egress,
+    ) -> Result<Server, AppError> {
+        let room = descriptors::room(limits, workers);
+        let settings = ServerSettings { workers, room, ..ServerSettings::default() };
         let Door { key, wanted: address, listener, .. } = self.http;
         let plain = self.plain.map(|door| door.listener);
         let served = http::serve_both(listener, plain, state, settings, egress);

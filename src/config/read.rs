@@ -28,7 +28,7 @@ pub(super) const KEYS: &[(&str, &[&str])] = &[
     ("retention", &["max_age", "max_bytes", "dead_letters_max_age"]),
     ("history", &["attempts", "max_age", "max_bytes"]),
     ("dedupe", &["max_age", "max_ids"]),
-    ("limits", &["event_bytes", "batch_events", "subscriptions", "streams"]),
+    ("limits", &["event_bytes", "batch_events", "subscriptions", "streams", "connections"]),
     ("network", &["allow", "allow_http", "resolver"]),
     ("delivery", &["timeout", "max_in_flight", "lanes", "per_host_per_second", "per_host_burst", "per_host_in_flight"]),
     ("websub", &["topics", "lease_default", "lease_max", "public_url"]),
@@ -223,6 +223,7 @@ fn limits(fields: &Fields<'_>) -> Limits {
         batch_events: fields.integer("batch_events", 1..=100_000).unwrap_or(default.batch_events),
         subscriptions: fields.integer("subscriptions", 1..=10_000_000).unwrap_or(default.subscriptions),
         streams: fields.integer("streams", 0..=1_000_000).unwrap_or(default.streams),
+        connections: fields.integer("connections", 0..=1_000_000).unwrap_or(default.connections),
     }
 }
 

@@ -19,7 +19,7 @@ pub fn keys_that_differ(one: &Config, other: &Config) -> Vec<&'static str> {
         retention { max_age, max_bytes, dead_letters_max_age }
         history { attempts, max_age, max_bytes }
         dedupe { max_age, max_ids }
-        limits { event_bytes, batch_events, subscriptions, streams }
+        limits { event_bytes, batch_events, subscriptions, streams, connections }
         network { allow, allow_http, resolver }
         delivery { timeout, max_in_flight, lanes, per_host_per_second, per_host_burst, per_host_in_flight }
         websub { topics, lease_default, lease_max, public_url }

@@ -1,4 +1,4 @@
-//! What the server does with an accepted connection: hardens its socket, serves requests on it, gives it up when the head of a
+//! What the server does with an accepted connection: refuses what there is no room for, hardens its socket, serves requests on it, gives it up when the head of a
 //! request does not end, and lets a stream that took it over go on without the server.
 //!
 //! The connection counts as open for the server's limit and for its shutdown until both are done. Knows no endpoint.
@@ -7,7 +7,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix_http::Protocol;
 use actix_service::{Service, ServiceFactory};
@@ -15,8 +15,13 @@ use metrics::counter;
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
+use super::problem::{self, PROBLEM_TYPE};
 use crate::egress::handover::{Connection, Wire};
 use crate::egress::socket;
+
+mod room;
+
+pub(super) use room::{PARTING_MAX, Room, Seat};
 
 /// What an HTTP service takes.
 type Accepted = (Wire, Protocol, Option<SocketAddr>);
@@ -27,6 +32,7 @@ pub(super) struct Connections<F> {
     pub(super) http: F,
     /// Time for the head of a request behind the first; the server itself has it for the first.
     pub(super) head_timeout: Duration,
+    pub(super) room: Room,
 }
 
 impl<F> ServiceFactory<TcpStream> for Connections<F>
@@ -34,6 +40,7 @@ where
     F: ServiceFactory<Accepted, Config = (), Response = ()>,
     F::Service: 'static,
     F::Future: 'static,
+    F::Error: 'static,
 {
     type Response = ();
     type Error = F::Error;
@@ -43,8 +50,8 @@ where
     type Future = Boxed<Result<Self::Service, F::InitError>>;
 
     fn new_service(&self, (): ()) -> Self::Future {
-        let (http, head_timeout) = (self.http.new_service(()), self.head_timeout);
-        Box::pin(async move { http.await.map(|http| Serving { http, head_timeout }) })
+        let (http, head_timeout, room) = (self.http.new_service(()), self.head_timeout, self.room.clone());
+        Box::pin(async move { http.await.map(|http| Serving { http, head_timeout, room }) })
     }
 }
 
@@ -52,12 +59,14 @@ where
 pub(super) struct Serving<S> {
     http: S,
     head_timeout: Duration,
+    room: Room,
 }
 
 impl<S> Service<TcpStream> for Serving<S>
 where
     S: Service<Accepted, Response = ()>,
     S::Future: 'static,
+    S::Error: 'static,
 {
     type Response = ();
     type Error = S::Error;
@@ -71,17 +80,38 @@ where
         // The connection works without these options, too; a dead peer is only noticed later.
         let _ = socket::harden(&stream);
         let peer = stream.peer_addr().ok();
+        let Some(seat) = self.room.enter(peer.map(|peer| peer.ip()), Instant::now()) else {
+            let parting = self.room.clone().part(stream, no_room());
+            return Box::pin(async move {
+                parting.await;
+                Ok(())
+            });
+        };
         let connection = Connection::new(stream);
         // In a box of its own, so that a stream does not keep the space of the server's part.
         let requests = Box::pin(self.http.call((connection.wire(), Protocol::Http1, peer)));
         let requests =
             Requests { served: requests, connection: connection.clone(), head_timeout: self.head_timeout, alarm: None };
         Box::pin(async move {
+            let _seat: Seat = seat;
             requests.await?;
             connection.stream().await;
             Ok(())
         })
     }
+}
+
+/// What is said when there is no room.
+pub(super) const NO_ROOM: &str = "as many connections as allowed are open; come back in a moment";
+
+fn no_room() -> String {
+    let problem::Kind { slug, status, title } = problem::UNAVAILABLE;
+    let body = format!("{{\"type\":\"/problems/{slug}\",\"title\":\"{title}\",\"status\":{status},\"detail\":\"{NO_ROOM}\"}}");
+    format!(
+        "HTTP/1.1 {status} Service Unavailable\r\ncontent-type: {PROBLEM_TYPE}\r\nretry-after: 5\r\nconnection: close\r\n\
+         content-length: {}\r\n\r\n{body}",
+        body.len()
+    )
 }
 
 /// The requests of one connection, until it ends or a head is late. Sets a timer only while part of a head is there.

@@ -8,14 +8,15 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::HttpState;
 use super::auth::Scope;
-use super::problem::Problem;
+use super::connections::{NO_ROOM, Room, Seat};
+use super::problem::{self, Problem};
 
 use crate::egress::plain::{self, Plain};
 use crate::egress::{Allowance, Worker, socket};
@@ -33,9 +34,23 @@ const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Serves one accepted connection to its end. The part before the stream has a box of its own, so that a stream does not keep its
 /// space.
-pub(super) fn serve(socket: TcpStream, state: Arc<HttpState>, worker: Worker) -> Pin<Box<dyn Future<Output = Result<(), ()>>>> {
+pub(super) fn serve(
+    socket: TcpStream,
+    state: Arc<HttpState>,
+    worker: Worker,
+    room: &Room,
+) -> Pin<Box<dyn Future<Output = Result<(), ()>>>> {
+    let peer = socket.peer_addr().ok().map(|address| address.ip());
+    let Some(seat) = room.enter(peer, Instant::now()) else {
+        let parting = room.clone().part(socket, format!("error {} {NO_ROOM}\n", problem::UNAVAILABLE.slug));
+        return Box::pin(async move {
+            parting.await;
+            Ok(())
+        });
+    };
     let greeting = Box::pin(greet(socket, state, worker));
     Box::pin(async move {
+        let _seat: Seat = seat;
         if let Some((stream, socket)) = greeting.await {
             stream.write_to(socket).await;
         }

@@ -56,6 +56,7 @@ mod net_pool;
 mod net_tls;
 mod net_wire;
 mod notices;
+mod open_files;
 mod ordering;
 mod pace;
 mod polls;

@@ -1,0 +1,118 @@
+//! Connections and the file descriptors that they take: how many there may be, and who is told.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
+use std::process::Stdio;
+
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use crate::support::{PATIENCE, Relay, eventually};
+
+const GET: &str = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
+/// A connection from an address of this machine.
+async fn connect(to: &str, from: &str) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(format!("{from}:0").parse().unwrap()).unwrap();
+    timeout(PATIENCE, socket.connect(to.parse().unwrap())).await.unwrap().unwrap()
+}
+
+/// One answer, and whether the connection stays.
+async fn ask(stream: &mut TcpStream, request: &str) -> (String, bool) {
+    let (mut text, mut piece) = (String::new(), vec![0; 64 * 1024]);
+    // Whoever is refused at once may find the way shut before everything is said.
+    let _ = stream.write_all(request.as_bytes()).await;
+    loop {
+        match timeout(PATIENCE, stream.read(&mut piece)).await.expect("an answer") {
+            Ok(0) | Err(_) => return (text, false),
+            Ok(read) => text.push_str(&String::from_utf8_lossy(&piece[..read])),
+        }
+        let head = text.find("\r\n\r\n").map(|end| end + 4);
+        let length =
+            text.to_lowercase().split("content-length: ").nth(1).and_then(|rest| rest.lines().next()?.parse::<usize>().ok());
+        if let (Some(head), Some(length)) = (head, length)
+            && text.len() >= head + length
+            && !text.to_lowercase().contains("connection: close")
+        {
+            return (text, true);
+        }
+    }
+}
+
+/// The value of one line of the metrics.
+async fn metric(stream: &mut TcpStream, name: &str) -> f64 {
+    let (text, _) = ask(stream, &GET.replace("/healthz", "/metrics")).await;
+    text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok()).unwrap_or_default()
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_are_refused_counted_and_told() {
+    let relay = Relay::start_served("tcp_listen = \"127.0.0.1:0\"\n", "[limits]\nconnections = 16\n").await;
+    let address = relay.url.trim_start_matches("http://").to_owned();
+    let mut of_one = Vec::new();
+    for _ in 0..12 {
+        let mut stream = connect(&address, "127.0.0.1").await;
+        assert!(ask(&mut stream, GET).await.1);
+        of_one.push(stream);
+    }
+    // Streams count, and the door without HTTP, too.
+    let mut stream = connect(&address, "127.0.0.1").await;
+    stream.write_all(GET.replace("/healthz", "/v1/topics/t/stream").as_bytes()).await.unwrap();
+    timeout(PATIENCE, stream.read_u8()).await.unwrap().unwrap();
+    let mut plain = connect(relay.tcp(), "127.0.0.1").await;
+    plain.write_all(b"-\nt\n").await.unwrap();
+    assert_eq!(timeout(PATIENCE, plain.read_u8()).await.unwrap().unwrap(), b'o');
+    for _ in 0..3 {
+        let (text, stays) = ask(&mut connect(&address, "127.0.0.1").await, GET).await;
+        assert!(!stays && text.starts_with("HTTP/1.1 503 "), "{text}");
+        assert!(text.contains("retry-after: 5") && text.contains("\"type\":\"/problems/unavailable\""), "{text}");
+    }
+    let (text, _) = ask(&mut connect(relay.tcp(), "127.0.0.1").await, "-\nt\n").await;
+    assert!(text.starts_with("error unavailable "), "{text}");
+    // One address cannot take the places of all.
+    let mut others = Vec::new();
+    for _ in 0..2 {
+        let mut stream = connect(&address, "127.0.0.2").await;
+        assert!(ask(&mut stream, GET).await.1);
+        others.push(stream);
+    }
+    for from in ["127.0.0.2", "127.0.0.3"] {
+        assert!(ask(&mut connect(&address, from).await, GET).await.0.starts_with("HTTP/1.1 503 "), "{from}");
+    }
+    assert!((metric(&mut others[0], "hookcast_connections_refused_total{reason=\"address\"}").await - 4.0).abs() < 0.5);
+    assert!((metric(&mut others[0], "hookcast_connections_refused_total{reason=\"all\"}").await - 2.0).abs() < 0.5);
+    assert!((metric(&mut others[0], "hookcast_connections_open").await - 16.0).abs() < 0.5);
+    assert_eq!(relay.log().matches("connections are refused").count(), 1, "{}", relay.log());
+    assert!(relay.log().contains("limits.streams is 15000"), "{}", relay.log());
+    // Who is inside is served as ever, and places that are left are given again.
+    for stream in &mut of_one {
+        assert!(ask(stream, GET).await.0.contains("200 OK"));
+    }
+    drop((of_one, stream, plain));
+    eventually("a place", async || ask(&mut connect(&address, "127.0.0.1").await, GET).await.1.then_some(())).await;
+}
+
+#[tokio::test]
+async fn the_limit_of_open_files_is_raised_and_a_part_of_it_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("config.toml"), "[server]\nlisten = \"127.0.0.1:0\"\n[limits]\nstreams = 800\n")
+        .unwrap();
+    let script = "ulimit -Sn 512 && ulimit -Hn 1024 && exec \"$0\" serve --config config.toml";
+    let mut command = Command::new("sh");
+    command.args(["-c", script, env!("CARGO_BIN_EXE_hookcast")]).current_dir(directory.path()).env_clear();
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let mut child = command.spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    timeout(PATIENCE, lines.next_line()).await.expect("an address").unwrap().expect("a line");
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", child.id().unwrap())).unwrap();
+    let files: Vec<&str> = limits.lines().find(|line| line.starts_with("Max open files")).unwrap().split_whitespace().collect();
+    assert_eq!(files[3..5], ["1024", "1024"], "soft and hard");
+    child.kill().await.unwrap();
+    let mut log = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut log).await.unwrap();
+    let told = log.lines().find(|line| line.contains("limits.streams is 800")).unwrap_or_else(|| panic!("{log}"));
+    assert!(told.contains("WARN") && told.contains("768"), "{told}");
+}
