@@ -1,7 +1,7 @@
 //! The one gate out: everything the relay dials goes through here.
 //!
 //! `address` says which addresses are not public, `rules` what the operator opened, `target` parses and judges a URL,
-//! `resolve` asks the DNS, `dial` connects to vetted addresses only, `tls` holds the certificate rules, `socket` joins the two,
+//! `resolve` asks the DNS, `shortage` knows when it is the relay that lacks something, `dial` connects to vetted addresses only, `tls` holds the certificate rules, `socket` joins the two,
 //! `client` delivers webhooks, `fetch` reads upstreams and `token` asks for bearer tokens. Nothing in here knows subscriptions, storage or signatures, and nothing outside
 //! of here opens a connection.
 
@@ -11,6 +11,7 @@ pub mod dial;
 pub mod fetch;
 pub mod resolve;
 pub mod rules;
+pub mod shortage;
 pub mod socket;
 pub mod target;
 pub mod tls;

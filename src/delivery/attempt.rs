@@ -212,7 +212,8 @@ async fn post_with_token(
 
 fn without_token(error: &TokenError, began: Instant) -> Outcome {
     let latency_ms = u32::try_from(began.elapsed().as_millis()).unwrap_or(u32::MAX);
-    Outcome { latency_ms, ending: Ending::Failed { kind: ErrorKind::Auth, detail: error.to_string() } }
+    let kind = if matches!(error, TokenError::Own(_)) { ErrorKind::OwnFault } else { ErrorKind::Auth };
+    Outcome { latency_ms, ending: Ending::Failed { kind, detail: error.to_string() } }
 }
 
 async fn send(client: &WireClient, address: &Address, content: &Content, stamp: &HeaderLines, began: Instant) -> Outcome {
@@ -257,6 +258,7 @@ impl From<&DialError> for ErrorKind {
             DialError::Dns(DnsError::Broken(_)) => Self::DnsError,
             // Whatever it is that the rules refuse: the address, its name, the port, plain http.
             DialError::Refused(_) => Self::BlockedAddress,
+            DialError::Own(_) | DialError::Dns(DnsError::Own(_)) => Self::OwnFault,
             DialError::Connect { .. } => Self::Connect,
             DialError::ConnectTimeout => Self::ConnectTimeout,
             DialError::Reset(_) => Self::Reset,

@@ -314,8 +314,10 @@ impl Desk {
             return self.settle_batch(job, batch, outcome, (began, now), chance);
         }
         let attempt = attempt_of(job, outcome, began);
-        let failure = (!outcome.is_success()).then(|| attempt.clone());
-        self.last_attempt = Some(attempt);
+        let failure = (!outcome.is_success() && !outcome.is_own_fault()).then(|| attempt.clone());
+        if !outcome.is_own_fault() {
+            self.last_attempt = Some(attempt);
+        }
         let flight = self.end_flight((job.errand, job.ticket), job.seq, outcome, now);
         let Some(history) = flight.history(now) else { return Effect { failure, ..Effect::default() } };
         let decision = self.judge(outcome, history, (began, now), chance);
@@ -327,7 +329,7 @@ impl Desk {
     /// What follows from an outcome for its event; what the endpoint has done is taken in.
     fn judge(&mut self, outcome: &Outcome, history: Before, (began, now): (Timestamp, Timestamp), chance: f64) -> Decision {
         // An event that could not be read or filled in says nothing of the endpoint.
-        if !matches!(outcome.error(), Some(ErrorKind::Storage | ErrorKind::Template)) {
+        if !matches!(outcome.error(), Some(ErrorKind::Storage | ErrorKind::OwnFault | ErrorKind::Template)) {
             self.weigh(outcome, began, now, chance);
         }
         let decision = policy::decide(outcome, history, &self.record.spec.retry, now, chance);
@@ -349,11 +351,11 @@ impl Desk {
         let Some(history) = flight.history(now) else { return Effect::default() };
         let was_retry = matches!(flight, Flight::Again(_) | Flight::Recovered { before: Some(_), .. });
         let mut effect = Effect::default();
-        if outcome.is_success() {
-            self.totals.delivered += 1;
-        } else {
-            self.totals.failed_attempts += 1;
-        }
+        let is_own = outcome.is_own_fault();
+        self.totals.delivered += u64::from(outcome.is_success());
+        self.totals.failed_attempts += u64::from(!outcome.is_success() && !is_own);
+        // What could not be sent has no number: the next attempt has it.
+        let sent = sent - u32::from(is_own);
         let remembered = |state, attempts, due_at, reason| {
             let ordinal = self.record.ordinal;
             Some(Exception { ordinal, seq, state, attempts, sent, due_at, since: history.since, reason })
@@ -363,7 +365,7 @@ impl Desk {
                 effect.clear = was_retry.then_some(seq);
                 effect.disable = policy::farewell(outcome);
             }
-            Verdict::RetryAt { .. } if !was_retry && self.is_full() && self.record.spec.on_full == OnFull::Dead => {
+            Verdict::RetryAt { .. } if !was_retry && !is_own && self.is_full() && self.record.spec.on_full == OnFull::Dead => {
                 effect.put = remembered(ExceptionState::Dead, history.attempts + 1, now, outcome.describe());
             }
             Verdict::RetryAt { at, counts } => {

@@ -18,6 +18,10 @@ pub struct LaneCounts {
 impl LaneCounts {
     /// Counts an outcome.
     pub fn record(&self, outcome: &Outcome) {
+        // Nothing was attempted; it is counted where it was noticed.
+        if outcome.is_own_fault() {
+            return;
+        }
         let cell = match (outcome.is_success(), outcome.status()) {
             (true, _) => &self.delivered,
             (false, Some(_)) => &self.refused,

@@ -11,6 +11,8 @@ use crate::model::{ErrorKind, Outcome};
 
 /// Distance of attempts while the event cannot be read; none of them was made.
 const STORAGE_AGAIN: Duration = Duration::from_secs(30);
+/// Distance of attempts while the relay lacks what it takes to make one; nothing else goes out to the subscription meanwhile.
+const OWN_FAULT_AGAIN: Duration = Duration::from_secs(1);
 /// Why the delivery of an event is dead that is no longer kept.
 pub const NO_LONGER_KEPT: &str = "the event is no longer kept";
 
@@ -55,6 +57,10 @@ pub struct Before {
 /// Judges an outcome. `chance` is uniform in `0.0..1.0`.
 #[must_use]
 pub fn decide(outcome: &Outcome, before: Before, policy: &RetryPolicy, now: Timestamp, chance: f64) -> Decision {
+    if outcome.is_own_fault() {
+        let at = now.plus(jittered(OWN_FAULT_AGAIN, 0.5, chance));
+        return Decision { verdict: Verdict::RetryAt { at, counts: false }, hold_until: Some(at) };
+    }
     let held = asked_delay(outcome, now);
     let hold_until = held.map(|delay| now.plus(delay));
     let verdict = match &outcome.ending {
@@ -115,7 +121,9 @@ pub fn asked_delay(outcome: &Outcome, now: Timestamp) -> Option<Duration> {
 #[must_use]
 pub fn blames_endpoint(outcome: &Outcome) -> bool {
     match (outcome.error(), outcome.status()) {
-        (None | Some(ErrorKind::RedirectNotFollowed | ErrorKind::Storage | ErrorKind::Template), _) => false,
+        (None | Some(ErrorKind::RedirectNotFollowed | ErrorKind::Storage | ErrorKind::OwnFault | ErrorKind::Template), _) => {
+            false
+        }
         (Some(ErrorKind::Status), Some(status)) => matches!(status, 401 | 403 | 404 | 408 | 429 | 500..),
         (Some(_), _) => true,
     }
@@ -176,6 +184,19 @@ mod tests {
         let verdict = |outcome: &Outcome| decide(outcome, before, &policy(), NOW, 0.5).verdict;
         assert!(matches!(verdict(&unread), Verdict::RetryAt { counts: false, .. }));
         assert_eq!(verdict(&Outcome::event_gone()), Verdict::EventGone);
+    }
+
+    #[test]
+    fn a_shortage_of_our_own_costs_no_attempt_and_holds_the_subscription_for_a_moment() {
+        let short = Outcome::failed(ErrorKind::OwnFault, 0);
+        for attempts in [0, 3, 99] {
+            for (chance, wait_ms) in [(0.0, 500), (0.5, 1000), (1.0, 1500)] {
+                let decision = decide(&short, Before { attempts, since: NOW }, &policy(), NOW, chance);
+                let at = NOW.plus(Duration::from_millis(wait_ms));
+                assert_eq!(decision, Decision { verdict: Verdict::RetryAt { at, counts: false }, hold_until: Some(at) });
+            }
+        }
+        assert!(!blames_endpoint(&short));
     }
 
     #[test]

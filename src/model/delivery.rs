@@ -49,6 +49,8 @@ pub enum ErrorKind {
     Auth,
     /// The relay could not read the event.
     Storage,
+    /// The relay had no file descriptor, port or memory left to open a connection with; nothing was sent.
+    OwnFault,
     /// The event could not be filled into the subscription's template; nothing was sent.
     Template,
 }
@@ -76,6 +78,7 @@ impl ErrorKind {
             Self::Timeout => "timeout",
             Self::Auth => "auth",
             Self::Storage => "storage",
+            Self::OwnFault => "own_fault",
             Self::Template => "template",
         }
     }

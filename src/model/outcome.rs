@@ -142,6 +142,12 @@ impl Outcome {
         self.error().is_none()
     }
 
+    /// Whether the relay itself lacked what it takes: no attempt was made, and the endpoint has nothing to do with it.
+    #[must_use]
+    pub fn is_own_fault(&self) -> bool {
+        matches!(self.ending, Ending::Failed { kind: ErrorKind::OwnFault, .. })
+    }
+
     /// The word for lists and logs: `success`, `status_500`, `timeout`, …; for a body that cannot be made, why.
     #[must_use]
     pub fn describe(&self) -> String {

@@ -6,6 +6,7 @@
 
 use super::resolve::{DnsError, Resolver, ResolverError};
 use super::rules::EgressRules;
+use super::shortage::Shortage;
 use super::target::{Host, Target, TargetError, is_localhost};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
@@ -27,10 +28,13 @@ const ADDRESSES_TRIED_MAX: usize = 8;
 pub enum DialError {
     /// The name has no usable answer.
     #[error(transparent)]
-    Dns(#[from] DnsError),
+    Dns(DnsError),
     /// The rules refuse an address, the port or plain http.
     #[error(transparent)]
     Refused(#[from] TargetError),
+    /// The relay itself lacks what it takes to open a connection.
+    #[error(transparent)]
+    Own(Shortage),
     /// Refused, unreachable or prohibited.
     #[error("cannot connect to {address}: {source}")]
     Connect {
@@ -59,11 +63,21 @@ impl DialError {
         match self {
             Self::Dns(error) => error.slug(),
             Self::Refused(error) => error.slug(),
+            Self::Own(_) => "own_fault",
             Self::Connect { .. } => "connect",
             Self::ConnectTimeout => "connect_timeout",
             Self::Reset(_) => "reset",
             Self::Tls(_) => "tls",
             Self::TlsTimeout => "tls_timeout",
+        }
+    }
+}
+
+impl From<DnsError> for DialError {
+    fn from(error: DnsError) -> Self {
+        match error {
+            DnsError::Own(shortage) => Self::Own(shortage),
+            error => Self::Dns(error),
         }
     }
 }
@@ -123,6 +137,14 @@ impl Gate {
     /// # Cancellation
     /// Dropping the future closes whatever was being opened.
     pub async fn connect(&self, target: &Target) -> Result<TcpStream, DialError> {
+        let dialled = self.dial(target).await;
+        if let Err(DialError::Own(shortage)) = &dialled {
+            shortage.tell();
+        }
+        dialled
+    }
+
+    async fn dial(&self, target: &Target) -> Result<TcpStream, DialError> {
         let addresses = self.vet(target).await?;
         tokio::time::timeout(CONNECT_TIMEOUT, connect_any(&addresses)).await.unwrap_or(Err(DialError::ConnectTimeout))
     }
@@ -146,18 +168,20 @@ async fn connect_any(addresses: &[SocketAddr]) -> Result<TcpStream, DialError> {
         };
         match next {
             Some(Ok(stream)) => return Ok(stream),
-            Some(failed) => last = failed,
-            None => {}
+            // What we could not even try says nothing of the name.
+            Some(failed) if !matches!(last, Err(DialError::Own(_))) => last = failed,
+            Some(_) | None => {}
         }
     }
 }
 
 async fn connect_one(address: SocketAddr) -> Result<TcpStream, DialError> {
-    let failed = |source: io::Error| match source.kind() {
-        io::ErrorKind::TimedOut => DialError::ConnectTimeout,
+    let failed = |source: io::Error| match (Shortage::of_connecting(&source, address), source.kind()) {
+        (Some(shortage), _) => DialError::Own(shortage),
+        (None, io::ErrorKind::TimedOut) => DialError::ConnectTimeout,
         // It was accepted, and reset before we looked.
-        io::ErrorKind::ConnectionReset => DialError::Reset(source),
-        _ => DialError::Connect { address, source },
+        (None, io::ErrorKind::ConnectionReset) => DialError::Reset(source),
+        (None, _) => DialError::Connect { address, source },
     };
     let stream = TcpStream::connect(address).await.map_err(failed)?;
     stream.set_nodelay(true).map_err(failed)?;

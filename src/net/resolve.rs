@@ -5,6 +5,7 @@
 //! Spec: RFC 1034 §3.6.2 (CNAME), RFC 6761 (special names), RFC 8305 §3 (waiting for the second family).
 
 use super::rules::ResolverChoice;
+use super::shortage::Shortage;
 use super::target::is_localhost;
 use futures_util::StreamExt as _;
 use futures_util::future::{Either, select};
@@ -46,6 +47,9 @@ pub enum DnsError {
     /// The name exists but has no address.
     #[error("the name has no address")]
     Empty,
+    /// The relay could not ask.
+    #[error(transparent)]
+    Own(Shortage),
     /// The answer makes no sense: an alias loop, a foreign name, an unreadable message.
     #[error("the DNS answer is broken: {0}")]
     Broken(String),
@@ -59,6 +63,7 @@ impl DnsError {
             Self::Servfail(_) => "dns_servfail",
             Self::Timeout => "dns_timeout",
             Self::Empty => "dns_empty",
+            Self::Own(_) => "own_fault",
             Self::Broken(_) => "dns_error",
         }
     }
@@ -204,6 +209,7 @@ fn weight(error: &DnsError) -> u8 {
         DnsError::Servfail(_) => 2,
         DnsError::Nxdomain => 3,
         DnsError::Broken(_) => 4,
+        DnsError::Own(_) => 5,
     }
 }
 
@@ -239,7 +245,10 @@ fn translate(error: &NetError) -> DnsError {
         }
         NetError::Dns(HickoryDnsError::NoRecordsFound(_)) => DnsError::Empty,
         NetError::Dns(HickoryDnsError::ResponseCode(code)) => DnsError::Servfail(code.to_string()),
-        NetError::Io(_) | NetError::NoConnections | NetError::Busy => DnsError::Servfail(error.to_string()),
+        // Which socket could not be opened, and why, is often lost on the way.
+        NetError::Io(_) | NetError::NoConnections | NetError::Busy => {
+            Shortage::now().map_or_else(|| DnsError::Servfail(error.to_string()), DnsError::Own)
+        }
         other => DnsError::Broken(other.to_string()),
     }
 }

@@ -3,8 +3,9 @@
 //! Owns the form of the request and the judgement of the answer. Keeps no token and knows no subscription. Spec: RFC 6749 §4.4,
 //! §2.3.1 (`client_secret_basic`), §5.1 and §5.2; RFC 6750.
 
-use super::dial::Gate;
+use super::dial::{DialError, Gate};
 use super::fetch::{FetchError, FetchRequest, Fetcher, HeaderMap, HeaderValue, Method};
+use super::shortage::Shortage;
 use super::target::{Target, TargetError};
 use super::tls::Tls;
 use crate::clock::Timestamp;
@@ -71,6 +72,9 @@ pub enum TokenError {
     /// It cannot be reached, or what came is no HTTP: the word of the failure.
     #[error("the token endpoint cannot be used: {0}")]
     Unreachable(&'static str),
+    /// The relay itself lacks what it takes to ask.
+    #[error(transparent)]
+    Own(Shortage),
     /// It refused.
     #[error("the token endpoint answered {0}{1}")]
     Refused(u16, String),
@@ -123,6 +127,7 @@ impl TokenEndpoint {
         };
         let mut response = Fetcher::new(gate.clone(), self.tls.clone()).fetch(request).await.map_err(|error| match error {
             FetchError::Timeout => TokenError::Timeout,
+            FetchError::Dial(DialError::Own(shortage)) => TokenError::Own(shortage),
             error => TokenError::Unreachable(error.slug()),
         })?;
         let mut body = Vec::new();

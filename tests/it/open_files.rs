@@ -4,6 +4,7 @@
 
 use std::process::Stdio;
 
+use serde_json::json;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::process::Command;
@@ -115,4 +116,52 @@ async fn the_limit_of_open_files_is_raised_and_a_part_of_it_kept() {
     child.stderr.take().unwrap().read_to_string(&mut log).await.unwrap();
     let told = log.lines().find(|line| line.contains("limits.streams is 800")).unwrap_or_else(|| panic!("{log}"));
     assert!(told.contains("WARN") && told.contains("768"), "{told}");
+}
+
+/// The relay is short of descriptors: deliveries wait for that to end, and the receiver has nothing to do with it.
+#[tokio::test]
+async fn a_shortage_of_our_own_is_not_the_receivers_fault() {
+    use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+
+    use crate::support::Receiver;
+
+    let relay = Relay::start().await;
+    let receiver = Receiver::start().await;
+    let retry = json!({"max_attempts": 2, "schedule": ["1s"], "jitter": 0});
+    relay.subscribe("a", receiver.url(), "t", json!({"retry": retry, "on_full": "dead", "max_retrying": 1})).await;
+    let batch = json!({"max_events": 10, "max_wait": "1ms", "format": "json-array"});
+    relay.subscribe("batched", receiver.url(), "t", json!({"retry": retry, "batch": batch})).await;
+    relay.subscribe("ordered", receiver.url(), "t", json!({"retry": retry, "ordering": "strict"})).await;
+    // The publisher's connection stays open all the time; no number below the limit is free for another.
+    relay.get("/v1/topics").await;
+    let files = std::fs::read_dir(format!("/proc/{}/fd", relay.pid())).unwrap();
+    let taken: Vec<u64> = files.map(|file| file.unwrap().file_name().to_str().unwrap().parse().unwrap()).collect();
+    let lowest = (0..=taken.len() as u64).find(|number| !taken.contains(number));
+    let pid = Pid::from_raw(i32::try_from(relay.pid()).unwrap());
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let before = prlimit(pid, Resource::Nofile, Rlimit { current: lowest, maximum }).unwrap();
+    let seqs = relay.publish_numbers("t", 0..12).await;
+    let faults = async || {
+        let text = relay.client.get(format!("{}/metrics", relay.url)).send().await.ok()?.text().await.ok()?;
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix("hookcast_own_faults_total{kind=\"emfile\"} "))?
+            .parse::<u64>()
+            .ok()?;
+        (line >= 30).then_some(())
+    };
+    eventually("more faults of our own than any schedule has attempts", faults).await;
+    let status = relay.status("a").await;
+    assert_eq!((&status["circuit"], &status["dead"]), (&json!("closed"), &json!(0)), "{status}");
+    assert_eq!((&status["failed_attempts_total"], &status["last_attempt"]), (&json!(0), &json!(null)), "{status}");
+    assert!(relay.log().contains("emfile"), "{}", relay.log());
+    prlimit(pid, Resource::Nofile, before).unwrap();
+    for id in ["a", "batched", "ordered"] {
+        for seq in &seqs {
+            let view = relay.delivery_becomes(id, *seq, "delivered").await;
+            let attempts = view["attempts"].as_array().unwrap();
+            assert!(attempts.iter().all(|attempt| attempt["outcome"] == "success" && attempt["n"] == 1), "{id} {seq}: {view}");
+        }
+    }
+    assert!(receiver.seen().iter().all(|request| request.header("hookcast-attempt") == "1"));
 }

@@ -186,7 +186,7 @@ impl Desk {
                     continue;
                 }
                 let mut effect = self.conclude((member.seq, job.attempt), &flight, outcome, &decision.verdict, now);
-                if !outcome.is_success() {
+                if !outcome.is_success() && !outcome.is_own_fault() {
                     // What was answered is kept once.
                     let response = attempt.response.clone().filter(|_| effects.is_empty());
                     effect.failure = Some(crate::model::Attempt { seq: member.seq, response, ..attempt.clone() });
@@ -197,7 +197,9 @@ impl Desk {
                     effects.push((effect, (!outcome.is_success()).then(|| member.event()).flatten()));
                 }
             }
-            self.last_attempt = Some(attempt);
+            if !outcome.is_own_fault() {
+                self.last_attempt = Some(attempt);
+            }
         }
         let gone = Outcome::event_gone();
         for member in batch.with(Sent::Gone) {
