@@ -72,7 +72,7 @@ async fn a_damaged_page_costs_its_events_and_nothing_else() {
     relay.delivery_becomes("behind", first, "expired").await;
     eventually("a notice", async || {
         let page = relay.get("/v1/topics/hookcast.ops/events?after=0").await;
-        page["events"].as_array().unwrap().iter().any(|event| event["type"] == "hookcast.delivery.expired").then_some(())
+        page["events"].as_array().unwrap().iter().any(|event| event["type"] == "delivery.expired").then_some(())
     })
     .await;
     assert_eq!(relay.log().matches("a page of the log is damaged").count(), 1, "said once");
