@@ -17,6 +17,7 @@ use crate::delivery::Lanes;
 use crate::delivery::lane::LaneContext;
 use crate::delivery::limits::LimitBook;
 use crate::delivery::notice::{NOTICES_MAX, Notice};
+use crate::delivery::renderings::Renderings;
 use crate::egress::{Egress, EgressSettings};
 use crate::follow::Follow;
 use crate::http::audit::Audit;
@@ -282,7 +283,9 @@ impl Ground {
     }
 
     fn lane_context(&self, config: &Config, registry: &Registry, notices: mpsc::Sender<Notice>) -> LaneContext {
+        let cancel = CancellationToken::new();
         LaneContext {
+            renderings: Arc::new(Renderings::open(cores() / 2, renderings_path(config).as_deref(), cancel.clone())),
             follow: self.follow.clone(),
             ledger: Arc::clone(&self.store.ledger),
             registry: registry.clone(),
@@ -292,7 +295,7 @@ impl Ground {
             limits: Arc::new(LimitBook::new(&config.limit_settings())),
             identity: hub::identity(config),
             notices,
-            cancel: CancellationToken::new(),
+            cancel,
         }
     }
 
@@ -331,6 +334,15 @@ impl Ground {
             }
         }));
     }
+}
+
+/// The file beside the database in which renderings are marked; memory has none.
+fn renderings_path(config: &Config) -> Option<std::path::PathBuf> {
+    (config.storage.scheme() != "memory").then(|| {
+        let mut path = config.storage.path().into_os_string();
+        path.push(".renderings");
+        path.into()
+    })
 }
 
 fn cores() -> usize {

@@ -45,6 +45,7 @@ pub mod policy;
 pub mod question;
 mod reading;
 pub mod recovery;
+pub mod renderings;
 mod replaying;
 pub mod replays;
 mod saving;

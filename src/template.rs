@@ -1,11 +1,13 @@
 //! Bodies written by subscribers, with an event filled in: templates in minijinja's language.
 //!
-//! [`Template`] is one of them, compiled once. Rendering does no I/O, loads nothing, and is bounded in instructions, in what
-//! a text can grow to, and in its result. The same event gives the same text every time.
+//! [`Template`] is one of them, compiled once. Rendering does no I/O, loads nothing, and is bounded in instructions, in the
+//! bytes that it makes and looks at, in time, and in its result: by an [`Allowance`] that all its parts take from. The same
+//! event gives the same text every time.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -16,23 +18,34 @@ use crate::model::Event;
 use crate::model::event::DataForm;
 use crate::model::page::RecordFields;
 
-pub use filters::OUTPUT_BYTES_MAX;
-pub use scan::{JOINS_MAX, LOOPS_NESTED_MAX};
+pub use meter::{Allowance, Stop};
+pub use prepare::FILTERS_CHAINED_MAX;
+use prepare::Problem;
+pub use scan::{BRACKETS_NESTED_MAX, JOINS_MAX, LOOPS_NESTED_MAX, STATEMENTS_NESTED_MAX};
+pub use values::OUTPUT_BYTES_MAX;
 
 mod filters;
+mod meter;
+mod prepare;
 mod scan;
+mod texts;
+mod values;
 
 /// Instructions of one rendering.
-pub const FUEL_MAX: u64 = 50_000;
-/// The least that an event with much data leaves of them.
-const FUEL_MIN: u64 = 5_000;
-/// Bytes that all instructions of a rendering may look at together, at one look at the whole data each.
-const BYTES_LOOKED_AT_MAX: u64 = 64 * 1024 * 1024;
+pub const FUEL_MAX: u64 = 100_000;
+/// Bytes that one rendering makes or looks at, all in all.
+pub const WORK_BYTES_MAX: u64 = 32 * 1024 * 1024;
+/// Of these, what is done at once where others wait for it: some 100 µs at most.
+pub const SMALL_WORK_BYTES: u64 = 256 * 1024;
+/// Longest time of one rendering, as its thread worked.
+pub const TIME_MAX: Duration = Duration::from_millis(250);
 /// Longest data that is filled in, in bytes.
 pub const DATA_BYTES_MAX: usize = 256 * 1024;
-/// Data from which on a rendering is better done where nobody waits for it.
-pub const HEAVY_BYTES: usize = 4096;
 
+/// What a part of a template costs each time it is done, besides what it works on.
+const NODE_BYTES: u64 = 64;
+/// What a byte of JSON may take as a value, and be charged for.
+const DATA_FACTOR: u64 = 8;
 /// Characters of a reason that are kept.
 const REASON_CHARS_MAX: usize = 200;
 /// The name that the engine knows the text by.
@@ -59,11 +72,30 @@ const VARIABLES: &[&str] = &[
 #[error("{0}")]
 pub struct TemplateError(String);
 
+/// Why an event was not filled in.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RenderError {
+    /// The event and the template do not go together.
+    #[error("{0}")]
+    Failed(TemplateError),
+    /// It would have been more work than it may be.
+    #[error("makes or looks at more than {} KiB", .0 / 1024)]
+    TooMuchWork(u64),
+    /// It took longer than it may take.
+    #[error("takes more than {} ms", .0.as_millis())]
+    TooLong(Duration),
+    /// Nobody waits for it any more.
+    #[error("is not wanted any more")]
+    Unwanted,
+}
+
 /// A compiled template.
 #[derive(Debug)]
 pub struct Template {
     engine: Environment<'static>,
     needs_data: bool,
+    /// How much work what stands outside of loops is, in bytes.
+    base_bytes: u64,
 }
 
 impl Template {
@@ -75,12 +107,17 @@ impl Template {
         scan::check(body).map_err(TemplateError)?;
         let mut engine = filters::ENGINE.clone();
         engine.set_fuel(Some(FUEL_MAX));
-        let added = catch_unwind(AssertUnwindSafe(|| engine.add_template_owned(NAME, body.to_owned())));
-        match added {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return Err(TemplateError(format!("is no template: {}", describe(&error)))),
+        let added = catch_unwind(AssertUnwindSafe(|| {
+            let metered = prepare::prepare(body)?;
+            engine.add_template_owned(NAME, metered.text).map_err(Problem::Syntax)?;
+            Ok((metered.nodes, metered.needs_data))
+        }));
+        let (nodes, needs_data) = match added {
+            Ok(Ok(prepared)) => prepared,
+            Ok(Err(Problem::Syntax(error))) => return Err(TemplateError(format!("is no template: {}", describe(&error)))),
+            Ok(Err(Problem::Refused(problem))) => return Err(TemplateError(problem)),
             Err(_) => return Err(TemplateError("cannot be read".to_owned())),
-        }
+        };
         let names = engine.get_template(NAME).map(|template| template.undeclared_variables(false)).unwrap_or_default();
         let mut unknown: Vec<&String> = names.iter().filter(|name| !VARIABLES.contains(&name.as_str())).collect();
         unknown.sort_unstable();
@@ -88,33 +125,34 @@ impl Template {
             let allowed = VARIABLES.join(", ");
             return Err(TemplateError(format!("names {name:?}, which is not known; allowed: {allowed}")));
         }
-        let needs_data = names.contains("data") || names.contains("data_base64");
-        Ok(Self { engine, needs_data })
+        Ok(Self { engine, needs_data, base_bytes: nodes * NODE_BYTES })
     }
 
     /// Fills an event in.
     ///
     /// # Errors
     /// Why this event cannot be filled in.
-    pub fn render(&self, event: &Event) -> Result<Bytes, TemplateError> {
+    pub fn render(&self, event: &Event, allowance: &Allowance) -> Result<Bytes, RenderError> {
         let fields = event.fields();
-        let values = self.values(event, &fields)?;
-        let fuel = (BYTES_LOOKED_AT_MAX / (fields.data.len() as u64).max(1)).clamp(FUEL_MIN, FUEL_MAX);
-        let mut out = Capped(Vec::new());
-        let rendered = if fuel == FUEL_MAX || !self.needs_data {
-            render(&self.engine, values, &mut out)
+        let data_bytes = if self.needs_data { fields.data.len() as u64 * DATA_FACTOR } else { 0 };
+        meter::begin(allowance);
+        let rendered = if meter::spend(self.base_bytes + data_bytes) {
+            self.values(event, &fields).and_then(|values| render(&self.engine, values))
         } else {
-            let mut engine = self.engine.clone();
-            engine.set_fuel(Some(fuel));
-            render(&engine, values, &mut out)
+            Ok(Bytes::new())
         };
-        rendered.map(|()| Bytes::from(out.0))
+        match meter::end().0 {
+            Some(Stop::Bytes) => Err(RenderError::TooMuchWork(allowance.bytes)),
+            Some(Stop::Time) => Err(RenderError::TooLong(allowance.time)),
+            Some(Stop::Unwanted) => Err(RenderError::Unwanted),
+            None => rendered.map_err(RenderError::Failed),
+        }
     }
 
-    /// Whether rendering this event may take long.
+    /// Whether it reads what an event carries.
     #[must_use]
-    pub fn is_heavy(&self, event: &Event) -> bool {
-        self.needs_data && event.fields().data.len() > HEAVY_BYTES
+    pub fn needs_data(&self) -> bool {
+        self.needs_data
     }
 
     fn values(&self, event: &Event, fields: &RecordFields<'_>) -> Result<Value, TemplateError> {
@@ -159,13 +197,14 @@ fn data(fields: &RecordFields<'_>) -> Result<(&'static str, Value), TemplateErro
     }
 }
 
-fn render(engine: &Environment<'static>, values: Value, out: &mut Capped) -> Result<(), TemplateError> {
+fn render(engine: &Environment<'static>, values: Value) -> Result<Bytes, TemplateError> {
+    let mut out = Output(Vec::new());
     let rendered = catch_unwind(AssertUnwindSafe(|| {
         let template = engine.get_template(NAME)?;
-        template.render_captured_to(values, &mut *out).map(|_| ())
+        template.render_captured_to(values, &mut out).map(|_| ())
     }));
     match rendered {
-        Ok(Ok(())) => Ok(()),
+        Ok(Ok(())) => Ok(Bytes::from(out.0)),
         Ok(Err(error)) => Err(TemplateError(describe(&error))),
         Err(_) => Err(TemplateError("cannot be filled in with this event".to_owned())),
     }
@@ -184,12 +223,12 @@ fn cut(reason: &str) -> String {
     reason.chars().map(|c| if c.is_control() { ' ' } else { c }).take(REASON_CHARS_MAX).collect()
 }
 
-/// Takes as much as a result may have.
-struct Capped(Vec<u8>);
+/// Takes as much as a result may have, while the rendering may go on.
+struct Output(Vec<u8>);
 
-impl io::Write for Capped {
+impl io::Write for Output {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.0.len() + bytes.len() > OUTPUT_BYTES_MAX {
+        if meter::is_over() || self.0.len() + bytes.len() > OUTPUT_BYTES_MAX {
             return Err(io::Error::other("too long"));
         }
         self.0.extend_from_slice(bytes);

@@ -52,9 +52,11 @@ impl Addresses {
         }
     }
 
-    /// Forgets a subscription.
+    /// Forgets a subscription that was removed.
     pub fn forget(&mut self, ordinal: Ordinal) {
-        self.prepared.remove(&ordinal);
+        if let Some(filled) = self.prepared.remove(&ordinal).as_ref().and_then(|gone| gone.address.filled.as_deref()) {
+            filled.retire();
+        }
     }
 
     /// Forgets what was not asked for since the last sweep; a token that is good is kept.

@@ -22,6 +22,7 @@ use super::limits::LimitBook;
 use super::metrics::LaneCounts;
 use super::notice::Notice;
 use super::parcel::Parcel;
+use super::renderings::Renderings;
 use super::steps::Steps;
 use super::{gathering, sorting};
 use crate::clock::{Clock, Timestamp};
@@ -55,6 +56,8 @@ pub struct LaneContext {
     pub limits: Arc<LimitBook>,
     /// How the relay calls itself when it asks endpoints for their consent.
     pub identity: Identity,
+    /// Where events are filled in that take long.
+    pub renderings: Arc<Renderings>,
     /// Where notices go.
     pub notices: mpsc::Sender<Notice>,
     /// Stops the lane.
@@ -258,13 +261,15 @@ impl Lane {
         let filled;
         let content = match (address.payload, &address.filled) {
             (PayloadForm::Binary, _) => parcel.binary(log_id),
-            (PayloadForm::Template, Some(template)) => match template.content(parcel.event(), log_id).await {
-                Ok(content) => {
-                    filled = content;
-                    &filled
+            (PayloadForm::Template, Some(template)) => {
+                match template.content(parcel.event(), log_id, (assignment.ordinal, &self.context.renderings)).await {
+                    Ok(content) => {
+                        filled = content;
+                        &filled
+                    }
+                    Err(outcome) => return (outcome, Some(parcel.event().clone())),
                 }
-                Err(outcome) => return (outcome, Some(parcel.event().clone())),
-            },
+            }
             (PayloadForm::Structured | PayloadForm::Template, _) => parcel.structured(log_id),
         };
         let outcome = attempt::post(&self.client, &address, content, mark, began).await;

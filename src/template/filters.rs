@@ -1,18 +1,15 @@
-//! The filters and tests that templates may use: the engine's own where their result is no larger than what they are
-//! given, with a cap where it can be.
+//! The filters and tests that templates may use: the engine's own behind a charge for what they look at and make, and ours
+//! where the engine's would grow. Also the filters that [`super::prepare`] puts into a template.
 
-use std::borrow::Cow;
 use std::sync::LazyLock;
 
-use minijinja::value::ValueKind;
-use minijinja::{AutoEscape, Environment, Error, ErrorKind, Value, filters, tests};
+use minijinja::functions::Function;
+use minijinja::value::{FunctionArgs, FunctionResult, Kwargs, Rest, ValueKind, ValueOrKwargs, from_args};
+use minijinja::{AutoEscape, Environment, Error, State, Value, filters, tests};
 
-/// Longest text that a filter makes, in bytes; also the longest result of a template.
-pub const OUTPUT_BYTES_MAX: usize = 256 * 1024;
-/// Most numbers in a `range`.
-const RANGE_MAX: i64 = 1000;
-/// Widest indentation.
-const INDENT_MAX: usize = 32;
+use super::meter;
+use super::texts::{indent, join, joined, range, replace, to_json, truncate};
+use super::values::{VALUE_BYTES, charge, made, printed, refuse, text_bytes, weigh, worded};
 
 /// Filters, in the order in which a refusal lists them.
 pub(super) const FILTERS: &[&str] = &[
@@ -86,177 +83,211 @@ pub(super) const TESTS: &[&str] = &[
     "undefined",
 ];
 
+/// Names of what meters a template from inside. Nobody else's filter has such a name.
+pub(super) mod metered {
+    /// Charges a value that is about to be compared or cut.
+    pub(in crate::template) const WEIGHED: &str = "_weighed";
+    /// Charges what was made.
+    pub(in crate::template) const MADE: &str = "_made";
+    /// Joins texts.
+    pub(in crate::template) const JOINED: &str = "_joined";
+    /// Charges a text of which one character is taken.
+    pub(in crate::template) const INDEXED: &str = "_indexed";
+    /// Charges a loop.
+    pub(in crate::template) const WALKED: &str = "_walked";
+}
+
 /// An engine without templates that knows these and nothing else.
 pub(super) static ENGINE: LazyLock<Environment<'static>> = LazyLock::new(|| {
     let mut engine = Environment::empty();
     engine.set_auto_escape_callback(|_| AutoEscape::None);
     engine.set_recursion_limit(64);
-    engine.set_formatter(|out, _, value| match printed(value) {
-        Cow::Borrowed("") => Ok(()),
-        text => out.write_str(&text).map_err(Error::from),
+    engine.set_formatter(|out, _, value| {
+        let text = printed(value)?;
+        if text.is_empty() { Ok(()) } else { out.write_str(&text).map_err(Error::from) }
     });
-    add_filters(&mut engine);
+    add_free(&mut engine);
+    add_texts(&mut engine);
+    add_lists(&mut engine);
     add_tests(&mut engine);
+    add_metered(&mut engine);
     engine.add_function("range", range);
     engine
 });
 
-fn add_filters(engine: &mut Environment<'static>) {
+/// What one call costs before it is made.
+#[derive(Clone, Copy)]
+enum Cost {
+    /// It looks at its texts once.
+    Texts,
+    /// It takes its values as texts.
+    Words,
+    /// It walks the first value's items and does something small, or something that is charged by itself, with each.
+    Items,
+    /// It adds up items.
+    Sum,
+    /// It compares whole values once.
+    Whole,
+    /// It brings items into an order.
+    Order,
+}
+
+/// What looks at no more than one value of fixed size.
+fn add_free(engine: &mut Environment<'static>) {
     engine.add_filter("abs", filters::abs);
     engine.add_filter("bool", filters::bool);
-    engine.add_filter("capitalize", filters::capitalize);
-    engine.add_filter("count", filters::length);
     engine.add_filter("default", filters::default);
     engine.add_filter("d", filters::default);
-    engine.add_filter("dictsort", filters::dictsort);
     engine.add_filter("first", filters::first);
-    engine.add_filter("float", filters::float);
+    add(engine, "round", Cost::Texts, filters::round);
+    add(engine, "count", Cost::Texts, filters::length);
+    add(engine, "float", Cost::Texts, filters::float);
+    add(engine, "int", Cost::Texts, filters::int);
+    add(engine, "last", Cost::Texts, filters::last);
+    add(engine, "length", Cost::Texts, filters::length);
+}
+
+fn add_texts(engine: &mut Environment<'static>) {
+    add(engine, "capitalize", Cost::Words, filters::capitalize);
+    add(engine, "lines", Cost::Words, filters::lines);
+    add(engine, "lower", Cost::Words, filters::lower);
+    add(engine, "split", Cost::Words, filters::split);
+    add(engine, "title", Cost::Words, filters::title);
+    add(engine, "trim", Cost::Words, filters::trim);
+    add(engine, "upper", Cost::Words, filters::upper);
+    add(engine, "urlencode", Cost::Whole, filters::urlencode);
     engine.add_filter("indent", indent);
-    engine.add_filter("int", filters::int);
-    engine.add_filter("items", filters::items);
     engine.add_filter("join", join);
-    engine.add_filter("last", filters::last);
-    engine.add_filter("length", filters::length);
-    engine.add_filter("lines", filters::lines);
-    engine.add_filter("list", filters::list);
-    engine.add_filter("lower", filters::lower);
-    engine.add_filter("map", filters::map);
-    engine.add_filter("max", filters::max);
-    engine.add_filter("min", filters::min);
-    engine.add_filter("reject", filters::reject);
-    engine.add_filter("rejectattr", filters::rejectattr);
     engine.add_filter("replace", replace);
-    engine.add_filter("reverse", filters::reverse);
-    engine.add_filter("round", filters::round);
-    engine.add_filter("select", filters::select);
-    engine.add_filter("selectattr", filters::selectattr);
-    engine.add_filter("sort", filters::sort);
-    engine.add_filter("split", filters::split);
-    engine.add_filter("string", |value: &Value| printed(value).into_owned());
-    engine.add_filter("sum", filters::sum);
-    engine.add_filter("title", filters::title);
+    engine.add_filter("string", |value: &Value| made(Value::from(printed(value)?.into_owned())));
     engine.add_filter("tojson", to_json);
-    engine.add_filter("trim", filters::trim);
     engine.add_filter("truncate", truncate);
-    engine.add_filter("unique", filters::unique);
-    engine.add_filter("upper", filters::upper);
-    engine.add_filter("urlencode", filters::urlencode);
+}
+
+fn add_lists(engine: &mut Environment<'static>) {
+    add(engine, "dictsort", Cost::Order, filters::dictsort);
+    add(engine, "items", Cost::Items, filters::items);
+    add(engine, "list", Cost::Items, filters::list);
+    add(engine, "map", Cost::Items, filters::map);
+    add(engine, "max", Cost::Whole, filters::max);
+    add(engine, "min", Cost::Whole, filters::min);
+    add(engine, "reject", Cost::Items, filters::reject);
+    add(engine, "rejectattr", Cost::Items, filters::rejectattr);
+    add(engine, "reverse", Cost::Items, filters::reverse);
+    add(engine, "select", Cost::Items, filters::select);
+    add(engine, "selectattr", Cost::Items, filters::selectattr);
+    add(engine, "sort", Cost::Order, filters::sort);
+    add(engine, "sum", Cost::Sum, filters::sum);
+    add(engine, "unique", Cost::Order, filters::unique);
 }
 
 fn add_tests(engine: &mut Environment<'static>) {
     engine.add_test("boolean", tests::is_boolean);
     engine.add_test("defined", tests::is_defined);
     engine.add_test("divisibleby", tests::is_divisibleby);
-    engine.add_test("endingwith", tests::is_endingwith);
-    engine.add_test("eq", tests::is_eq);
     engine.add_test("even", tests::is_even);
     engine.add_test("false", tests::is_false);
     engine.add_test("float", tests::is_float);
-    engine.add_test("ge", tests::is_ge);
-    engine.add_test("gt", tests::is_gt);
-    engine.add_test("in", tests::is_in);
     engine.add_test("integer", tests::is_integer);
-    engine.add_test("iterable", tests::is_iterable);
-    engine.add_test("le", tests::is_le);
-    engine.add_test("lt", tests::is_lt);
     engine.add_test("mapping", tests::is_mapping);
-    engine.add_test("ne", tests::is_ne);
     engine.add_test("none", tests::is_none);
     engine.add_test("number", tests::is_number);
     engine.add_test("odd", tests::is_odd);
     engine.add_test("sequence", tests::is_sequence);
-    engine.add_test("startingwith", tests::is_startingwith);
     engine.add_test("string", tests::is_string);
     engine.add_test("true", tests::is_true);
     engine.add_test("undefined", tests::is_undefined);
+    engine.add_test("endingwith", charged(Cost::Words, Value::from_function(tests::is_endingwith)));
+    engine.add_test("startingwith", charged(Cost::Words, Value::from_function(tests::is_startingwith)));
+    engine.add_test("iterable", charged(Cost::Texts, Value::from_function(tests::is_iterable)));
+    engine.add_test("eq", charged(Cost::Whole, Value::from_function(tests::is_eq)));
+    engine.add_test("ge", charged(Cost::Whole, Value::from_function(tests::is_ge)));
+    engine.add_test("gt", charged(Cost::Whole, Value::from_function(tests::is_gt)));
+    engine.add_test("in", charged(Cost::Whole, Value::from_function(tests::is_in)));
+    engine.add_test("le", charged(Cost::Whole, Value::from_function(tests::is_le)));
+    engine.add_test("lt", charged(Cost::Whole, Value::from_function(tests::is_lt)));
+    engine.add_test("ne", charged(Cost::Whole, Value::from_function(tests::is_ne)));
 }
 
-fn refuse(detail: impl Into<String>) -> Error {
-    Error::new(ErrorKind::InvalidOperation, detail.into())
+/// What [`super::prepare`] writes into templates.
+fn add_metered(engine: &mut Environment<'static>) {
+    engine.add_filter(metered::WEIGHED, |value: &Value| weigh(value).map(|_| value.clone()));
+    engine.add_filter(metered::MADE, |value: &Value| made(value.clone()));
+    engine.add_filter(metered::JOINED, joined);
+    engine.add_filter(metered::INDEXED, |value: &Value| charge(VALUE_BYTES + text_bytes(value)).map(|()| value.clone()));
+    engine.add_filter(metered::WALKED, |value: &Value, turn: u64| {
+        charge(items(value).saturating_mul(turn).saturating_mul(super::NODE_BYTES)).map(|()| value.clone())
+    });
 }
 
-fn too_long() -> Error {
-    refuse(format!("a text of more than {OUTPUT_BYTES_MAX} bytes"))
+fn add<F, Rv, Args>(engine: &mut Environment<'static>, name: &'static str, cost: Cost, plain: F)
+where
+    F: Function<Rv, Args>,
+    Rv: FunctionResult,
+    Args: for<'a> FunctionArgs<'a>,
+{
+    engine.add_filter(name, charged(cost, Value::from_function(plain)));
 }
 
-/// A value as it is printed: texts as they are, nothing for what is not there, the rest as JSON has it.
-fn printed(value: &Value) -> Cow<'_, str> {
+/// A filter or test of the engine behind its charge.
+fn charged(
+    cost: Cost,
+    plain: Value,
+) -> impl Fn(&mut State<'_, '_>, Rest<ValueOrKwargs>) -> Result<Value, Error> + Send + Sync + 'static {
+    move |state, values| {
+        let mut values = values.into_values();
+        pay(cost, &mut values)?;
+        let call = || plain.call(state, &values);
+        made(meter::nested(call).ok_or_else(|| refuse("filters call each other too often"))??)
+    }
+}
+
+/// Charges a call. Lists and objects that are taken as texts become texts, with the cap of a text.
+fn pay(cost: Cost, values: &mut [Value]) -> Result<(), Error> {
+    if matches!(cost, Cost::Words) {
+        for value in values.iter_mut().filter(|value| !value.is_kwargs()) {
+            *value = worded(value)?;
+        }
+    }
+    let Some((first, more)) = values.split_first() else { return charge(VALUE_BYTES) };
+    let named: u64 = more.iter().map(argument_bytes).sum();
+    let count = items(first);
+    match cost {
+        Cost::Texts | Cost::Words => charge(VALUE_BYTES + text_bytes(first) + named),
+        Cost::Items => charge(text_bytes(first) + count.saturating_mul(2 * VALUE_BYTES + named)),
+        Cost::Sum if adds_texts(values) => weigh(&values[0])?.checked_mul(count).map_or_else(|| charge(u64::MAX), charge),
+        Cost::Sum => charge(count.saturating_mul(VALUE_BYTES + named)),
+        Cost::Whole => {
+            charge(count.saturating_mul(named))?;
+            values.iter().try_for_each(|value| weigh(value).map(drop))
+        }
+        Cost::Order => {
+            let whole = weigh(first)?.saturating_add(count.saturating_mul(named + VALUE_BYTES));
+            charge(whole.saturating_mul(u64::from(count.max(1).ilog2()) + 1))
+        }
+    }
+}
+
+/// Items that a loop over a value has; of a text its bytes, which are as many as its characters or more.
+fn items(value: &Value) -> u64 {
     match value.kind() {
-        ValueKind::Undefined => Cow::Borrowed(""),
-        ValueKind::None => Cow::Borrowed("null"),
-        ValueKind::Bool if value.is_true() => Cow::Borrowed("true"),
-        ValueKind::Bool => Cow::Borrowed("false"),
-        ValueKind::Map | ValueKind::Seq => Cow::Owned(serde_json::to_string(value).unwrap_or_else(|_| value.to_string())),
-        _ => value.as_str().map_or_else(|| Cow::Owned(value.to_string()), Cow::Borrowed),
+        ValueKind::Seq | ValueKind::Map | ValueKind::Iterable => value.len().unwrap_or(0) as u64,
+        _ => text_bytes(value),
     }
 }
 
-/// JSON that stays JSON wherever it is put: `<`, `>`, `&` and `'` are escaped. What is not there is `null`.
-fn to_json(value: &Value) -> Result<String, Error> {
-    let json = serde_json::to_string(value).map_err(|error| refuse(format!("cannot be written as JSON: {error}")))?;
-    let mut safe = String::with_capacity(json.len());
-    for c in json.chars() {
-        match c {
-            '<' => safe.push_str("\\u003c"),
-            '>' => safe.push_str("\\u003e"),
-            '&' => safe.push_str("\\u0026"),
-            '\'' => safe.push_str("\\u0027"),
-            c => safe.push(c),
-        }
+/// The texts among the arguments of a filter, which it may look at for every item.
+fn argument_bytes(value: &Value) -> u64 {
+    if !value.is_kwargs() {
+        return text_bytes(value);
     }
-    Ok(safe)
+    let values = value.try_iter().into_iter().flatten().filter_map(|key| value.get_item(&key).ok());
+    values.map(|value| text_bytes(&value)).sum()
 }
 
-/// The items of a list, texts as they are, with `between` between them.
-fn join(value: &Value, between: Option<&str>) -> Result<String, Error> {
-    let between = between.unwrap_or_default();
-    let mut joined = String::new();
-    for (index, item) in value.try_iter()?.enumerate() {
-        if index > 0 {
-            joined.push_str(between);
-        }
-        joined.push_str(&printed(&item));
-        if joined.len() > OUTPUT_BYTES_MAX {
-            return Err(too_long());
-        }
-    }
-    Ok(joined)
-}
-
-fn replace(value: &Value, from: &str, to: &str) -> Result<String, Error> {
-    let value = printed(value);
-    let times = if from.is_empty() { value.len() + 1 } else { value.matches(from).count() };
-    if times.saturating_mul(to.len()).saturating_add(value.len()) > OUTPUT_BYTES_MAX {
-        return Err(too_long());
-    }
-    Ok(value.replace(from, to))
-}
-
-/// At most so many characters, the last one a `…` when there were more.
-fn truncate(value: &Value, characters: Option<usize>) -> String {
-    let most = characters.unwrap_or(255);
-    let text = printed(value);
-    if text.chars().count() <= most {
-        return text.into_owned();
-    }
-    text.chars().take(most.saturating_sub(1)).chain(std::iter::once('…')).collect()
-}
-
-/// Every line but the first moved to the right.
-fn indent(value: &Value, width: usize) -> Result<String, Error> {
-    let value = printed(value);
-    let width = width.min(INDENT_MAX);
-    if value.matches('\n').count().saturating_mul(width).saturating_add(value.len()) > OUTPUT_BYTES_MAX {
-        return Err(too_long());
-    }
-    Ok(value.replace('\n', &format!("\n{}", " ".repeat(width))))
-}
-
-/// The numbers from `0`, or from `first` up to `end`, without it.
-fn range(first: i64, end: Option<i64>) -> Result<Vec<i64>, Error> {
-    let (first, end) = end.map_or((0, first), |end| (first, end));
-    if end.saturating_sub(first) > RANGE_MAX {
-        return Err(refuse(format!("a range of more than {RANGE_MAX} numbers")));
-    }
-    Ok((first..end).collect())
+/// Whether a sum begins with something that grows.
+fn adds_texts(values: &[Value]) -> bool {
+    let Ok((positional, named)) = from_args::<(&[Value], Kwargs)>(values) else { return true };
+    let start = positional.get(2).cloned().or_else(|| named.get::<Option<Value>>("start").ok().flatten());
+    start.is_some_and(|start| start.kind() != ValueKind::Number)
 }

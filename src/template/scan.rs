@@ -1,7 +1,8 @@
-//! What a template may not hold, found in its text before it is compiled: what grows by itself, and names that are not known.
+//! What a template may not hold, found in its text before it is parsed: what grows by itself, names that are not known, and
+//! what is nested deeper than parsers, which call themselves, have stack for.
 //!
-//! The engine counts instructions, not bytes: a variable set to twice itself needs forty of them to fill any memory. So
-//! nothing is set, and texts are joined only where they are printed.
+//! A variable set to twice itself needs forty steps to fill any memory. So nothing is set, and texts are joined only where
+//! they are printed.
 
 use super::filters::{FILTERS, TESTS};
 
@@ -11,13 +12,23 @@ const TAGS: &[&str] = &["for", "else", "elif", "endfor", "if", "endif", "raw", "
 pub const JOINS_MAX: usize = 64;
 /// Loops inside each other.
 pub const LOOPS_NESTED_MAX: usize = 3;
+/// Conditions and loops inside each other; an `elif` is one inside the `if`.
+pub const STATEMENTS_NESTED_MAX: usize = 32;
+/// Brackets inside each other.
+pub const BRACKETS_NESTED_MAX: usize = 16;
+/// Operators, dots and filters of one expression, as far as each may hold the one before.
+const OPERATORS_MAX: usize = 200;
+/// Longest name.
+const NAME_BYTES_MAX: usize = 128;
+/// Words that are operators.
+const OPERATORS: &[&str] = &["and", "or", "not", "is", "in", "if", "else"];
 
 /// Judges a text.
 ///
 /// # Errors
 /// The first thing that may not be in it, with its line.
 pub(super) fn check(source: &str) -> Result<(), String> {
-    let mut scan = Scan { source, at: 0, joins: 0, loops: 0 };
+    let mut scan = Scan { source, at: 0, joins: 0, loops: 0, open: Vec::new() };
     scan.run().map_err(|problem| {
         let line = source.get(..scan.at).unwrap_or(source).matches('\n').count() + 1;
         format!("{problem} (line {line})")
@@ -29,6 +40,58 @@ struct Scan<'a> {
     at: usize,
     joins: usize,
     loops: usize,
+    /// For each statement that is open, how deep it nests the parser: 1, and 1 more for each `elif`.
+    open: Vec<usize>,
+}
+
+/// How deep the expressions of a tag nest.
+struct Depth(Vec<Bracket>);
+
+/// What stands in an open bracket, or in the tag itself.
+#[derive(Default)]
+struct Bracket {
+    /// Operators since the last comma; each may hold the one before.
+    row: usize,
+    /// The deepest bracket since then.
+    inner: usize,
+    /// The deepest of what was before.
+    before: usize,
+}
+
+impl Depth {
+    fn new() -> Self {
+        Self(vec![Bracket::default()])
+    }
+
+    fn see(&mut self, token: Token<'_>) -> Result<(), String> {
+        if matches!(token, Token::Sign(b')' | b']' | b'}')) && self.0.len() > 1 {
+            let closed = self.0.pop().map_or(0, |closed| closed.before.max(closed.row + closed.inner));
+            if let Some(outer) = self.0.last_mut() {
+                outer.inner = outer.inner.max(closed);
+            }
+        } else if let Some(bracket) = self.0.last_mut() {
+            match token {
+                Token::Sign(b',' | b':') => {
+                    let before = bracket.before.max(bracket.row + bracket.inner);
+                    *bracket = Bracket { before, ..Bracket::default() };
+                }
+                Token::Sign(_) => bracket.row += 1,
+                Token::Name(name) if OPERATORS.contains(&name) => bracket.row += 1,
+                _ => {}
+            }
+        }
+        if matches!(token, Token::Sign(b'(' | b'[' | b'{')) {
+            self.0.push(Bracket::default());
+        }
+        if self.0.len() > BRACKETS_NESTED_MAX + 1 {
+            return Err(format!("has more than {BRACKETS_NESTED_MAX} brackets inside each other"));
+        }
+        let deepest = self.0.iter().rev().fold(0, |inner, bracket| bracket.before.max(bracket.row + bracket.inner.max(inner)));
+        if deepest > OPERATORS_MAX {
+            return Err(format!("has an expression of more than {OPERATORS_MAX} operators, dots and filters"));
+        }
+        Ok(())
+    }
 }
 
 /// What stands in a tag.
@@ -77,8 +140,10 @@ impl<'a> Scan<'a> {
         let mut open = 0_usize;
         let mut before = Token::End;
         let mut is_first = true;
+        let mut depth = Depth::new();
         loop {
             let token = self.token(close, open == 0);
+            depth.see(token)?;
             match token {
                 Token::End => return Ok(()),
                 Token::Name(name) if is_first && !prints => {
@@ -117,6 +182,15 @@ impl<'a> Scan<'a> {
             "for" => self.loops += 1,
             "endfor" => self.loops = self.loops.saturating_sub(1),
             _ => {}
+        }
+        match name {
+            "for" | "if" => self.open.push(1),
+            "elif" => self.open.last_mut().into_iter().for_each(|open| *open += 1),
+            "endfor" | "endif" => drop(self.open.pop()),
+            _ => {}
+        }
+        if self.open.iter().sum::<usize>() > STATEMENTS_NESTED_MAX {
+            return Err(format!("has more than {STATEMENTS_NESTED_MAX} conditions and loops inside each other"));
         }
         if self.loops > LOOPS_NESTED_MAX {
             return Err(format!("has more than {LOOPS_NESTED_MAX} loops inside each other"));
@@ -170,6 +244,9 @@ impl<'a> Scan<'a> {
 }
 
 fn check_name(name: &str, before: Token<'_>) -> Result<(), String> {
+    if name.len() > NAME_BYTES_MAX {
+        return Err(format!("has a name of more than {NAME_BYTES_MAX} bytes"));
+    }
     let (what, known) = match before {
         Token::Sign(b'|') => ("filter", FILTERS),
         Token::Name("is") => ("test", TESTS),

@@ -4,6 +4,8 @@ use super::*;
 use crate::model::fixture::order;
 use proptest::prelude::*;
 
+mod hostile;
+
 fn event_of(content_type: &str, data: &[u8]) -> Event {
     order(7, content_type, data)
 }
@@ -13,14 +15,19 @@ fn json_event() -> Event {
     event_of("application/json", data.as_bytes())
 }
 
+/// What a rendering gets in full, of a time that stands still: machines that test are slow.
+fn full() -> Allowance {
+    Allowance { bytes: WORK_BYTES_MAX, time: TIME_MAX, clock: || Duration::ZERO, stopped: None }
+}
+
 fn render(body: &str) -> String {
     let template = Template::compile(body).unwrap_or_else(|error| panic!("{body}: {error}"));
-    let rendered = template.render(&json_event()).unwrap_or_else(|error| panic!("{body}: {error}"));
+    let rendered = template.render(&json_event(), &full()).unwrap_or_else(|error| panic!("{body}: {error}"));
     String::from_utf8(rendered.to_vec()).unwrap()
 }
 
 fn failure(body: &str, event: &Event) -> String {
-    Template::compile(body).unwrap_or_else(|error| panic!("{body}: {error}")).render(event).expect_err(body).to_string()
+    Template::compile(body).unwrap_or_else(|error| panic!("{body}: {error}")).render(event, &full()).expect_err(body).to_string()
 }
 
 fn refused(body: &str) -> String {
@@ -49,6 +56,7 @@ fn an_event_is_filled_in() {
             "{{ x }}{% set y %}}}1",
         ),
         ("{{- range(3)|join(',') -}}", "0,1,2"),
+        ("{{ data['items'][1:]|length }} {{ data.customer[:3] }}", "1 Ann"),
     ] {
         assert_eq!(render(body), expected, "{body}");
     }
@@ -66,9 +74,10 @@ fn what_tojson_writes_stays_json_wherever_it_is_put() {
 
 #[test]
 fn data_that_is_not_json_is_text_or_base64() {
-    let text = Template::compile("{{ data|upper }}").unwrap().render(&event_of("text/plain", b"hello")).unwrap();
+    let text = Template::compile("{{ data|upper }}").unwrap().render(&event_of("text/plain", b"hello"), &full()).unwrap();
     assert_eq!(text, "HELLO");
-    let binary = Template::compile("{{ data }}{{ data_base64 }}").unwrap().render(&event_of("image/png", &[0xff, 0])).unwrap();
+    let binary =
+        Template::compile("{{ data }}{{ data_base64 }}").unwrap().render(&event_of("image/png", &[0xff, 0]), &full()).unwrap();
     assert_eq!(binary, "/wA=");
 }
 
@@ -109,7 +118,7 @@ fn what_fails_on_an_event_says_why() {
     assert!(failure("{{ unknown_method() if data }}".replace("unknown_method()", "data.go()").as_str(), &event).len() > 5);
     let long = event_of("application/json", format!("\"{}\"", "x".repeat(DATA_BYTES_MAX)).as_bytes());
     assert!(failure("{{ data }}", &long).contains("at most 262144"));
-    assert_eq!(Template::compile("{{ id }}").unwrap().render(&long).unwrap(), "o-1");
+    assert_eq!(Template::compile("{{ id }}").unwrap().render(&long, &full()).unwrap(), "o-1");
 }
 
 #[test]
@@ -131,20 +140,148 @@ fn nothing_grows_beyond_its_caps() {
 #[test]
 fn every_filter_and_test_that_is_allowed_is_there() {
     for name in filters::FILTERS {
-        let rendered = Template::compile(&format!("{{{{ data|{name} }}}}")).unwrap().render(&json_event());
+        let rendered = Template::compile(&format!("{{{{ data|{name} }}}}")).unwrap().render(&json_event(), &full());
         assert!(!rendered.is_err_and(|error| error.to_string().contains("unknown")), "{name}");
     }
     for name in filters::TESTS {
-        let rendered = Template::compile(&format!("{{{{ data is {name} }}}}")).unwrap().render(&json_event());
+        let rendered = Template::compile(&format!("{{{{ data is {name} }}}}")).unwrap().render(&json_event(), &full());
         assert!(!rendered.is_err_and(|error| error.to_string().contains("unknown")), "{name}");
     }
 }
 
+#[test]
+fn a_rendering_ends_when_its_time_is_over_or_nobody_waits_for_it() {
+    thread_local! { static TIME: std::cell::Cell<u64> = const { std::cell::Cell::new(0) }; }
+    // It takes 1 ms from one look at the clock to the next.
+    fn clock() -> Duration {
+        TIME.set(TIME.get() + 1);
+        Duration::from_millis(TIME.get())
+    }
+    let body = "{% for a in range(1000) %}{{ data.customer|upper|lower|title }}{% endfor %}";
+    let template = Template::compile(body).unwrap();
+    let looks = |allowance: &Allowance| {
+        let before = TIME.get();
+        (template.render(&json_event(), allowance), TIME.get() - before)
+    };
+    let timed = Allowance { clock, ..full() };
+    let (all, took) = looks(&timed);
+    assert!(all.is_ok() && took > 4, "{took}");
+    let (late, took) = looks(&Allowance { time: Duration::from_millis(3), ..timed.clone() });
+    assert_eq!((late.unwrap_err().to_string().as_str(), took), ("takes more than 3 ms", 4));
+    let stopped = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let (unwanted, _) = looks(&Allowance { stopped: Some(stopped), ..timed });
+    assert_eq!(unwanted, Err(RenderError::Unwanted));
+}
+
+#[test]
+fn the_examples_that_are_shipped_are_small() {
+    let small = Allowance { bytes: SMALL_WORK_BYTES, ..full() };
+    let data = format!(
+        "{{\"customer\": \"Ann\", \"note\": \"{}\", \"lines\": [{}]}}",
+        "x".repeat(2000),
+        vec!["{\"n\": 1}"; 100].join(",")
+    );
+    for example in ["slack", "discord", "teams"] {
+        let path = format!("{}/examples/{example}.json", env!("CARGO_MANIFEST_DIR"));
+        let definition: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        let template = Template::compile(definition["template"]["body"].as_str().unwrap()).unwrap();
+        assert!(template.render(&event_of("application/json", data.as_bytes()), &small).is_ok(), "{example}");
+    }
+}
+
+/// The same template without a meter in it.
+fn plain(body: &str) -> Option<String> {
+    let mut engine = filters::ENGINE.clone();
+    engine.add_template_owned(NAME, body.to_owned()).ok()?;
+    meter::begin(&full());
+    let event = json_event();
+    let fields = event.fields();
+    let values = Template::compile("{{ data }}").unwrap().values(&event, &fields).unwrap();
+    // The engine cuts an empty text backwards with a panic.
+    catch_unwind(AssertUnwindSafe(|| engine.get_template(NAME).ok()?.render(values).ok())).ok()?
+}
+
+fn expressions() -> impl Strategy<Value = String> {
+    let leaves = prop::sample::select(vec![
+        "data.amount",
+        "data.customer",
+        "data['items']",
+        "data.on",
+        "data.x",
+        "data.missing",
+        "subject",
+        "id",
+        "seq",
+        "1",
+        "2.5",
+        "0",
+        "'a'",
+        "'it\\'s \\n \"x\"'",
+        "''",
+        "true",
+        "none",
+        "[1, 'b']",
+        "{'k': 2}",
+        "()",
+        "1e3",
+        "[]",
+        "extensions",
+        "-3",
+    ]);
+    leaves.prop_map(str::to_owned).prop_recursive(4, 24, 3, |inner| {
+        let operator = prop::sample::select(vec![
+            "+", "-", "/", "//", "%", "~", "==", "!=", "<", "<=", ">", ">=", "in", "not in", "and", "or", "~", "< 3 <",
+        ]);
+        let after = prop::sample::select(vec![
+            "|upper",
+            "|default('d')",
+            "|length",
+            "|tojson",
+            "|string",
+            "|list",
+            "|first",
+            "|join('-')",
+            "|sort",
+            "|map('string')|list",
+            " is defined",
+            " is not none",
+            " is eq 1",
+            " is number",
+            "[0]",
+            "['k']",
+            "[-1]",
+            ".n",
+            "[1:]|list",
+            "[::-1]|list",
+            "|select('number')|list",
+            "|truncate(3)",
+            "|replace('a', 'bb')",
+        ]);
+        prop_oneof![
+            (inner.clone(), operator, inner.clone()).prop_map(|(a, op, b)| format!("{a} {op} {b}")),
+            (inner.clone(), after.clone()).prop_map(|(a, after)| format!("{a}{after}")),
+            (inner.clone(), after).prop_map(|(a, after)| format!("({a}){after}")),
+            (inner.clone(), inner.clone(), inner.clone()).prop_map(|(a, b, c)| format!("({a} if {b} else {c})")),
+            (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("[{a}, {b}]")),
+            (inner.clone(), inner).prop_map(|(a, b)| format!("not ({a} and -{b})")),
+        ]
+    })
+}
+
 proptest! {
+    #[test]
+    fn a_metered_template_makes_what_the_plain_one_makes(one in expressions(), other in expressions()) {
+        let body = format!("{{% for i in [1, 2] %}}a\n\"{{{{ ({one})|tojson }}}}{{% if {other} %}}1{{% elif {one} %}}\\{{% else %}}{{{{ i }}}}{{% endif %}}{{% endfor %}}");
+        if let Ok(template) = Template::compile(&body) {
+            let metered = template.render(&json_event(), &full()).ok().map(|made| String::from_utf8(made.to_vec()).unwrap());
+            prop_assert_eq!(metered, plain(&body), "{}", body);
+        }
+    }
+
     #[test]
     fn nothing_that_is_written_ends_in_a_panic(parts in prop::collection::vec("(\\{\\{|\\}\\}|\\{%|%\\}|\\{#|#\\}|if |for |x in |endif|raw|endraw|data|\\.|\\||'|\"|~|-|\\(|\\[|[a-z] |ü){1}", 0..24)) {
         if let Ok(template) = Template::compile(&parts.concat()) {
-            let _ = template.render(&json_event());
+            let _ = template.render(&json_event(), &full());
         }
     }
 }

@@ -11,6 +11,7 @@ use hookcast::delivery::Lanes;
 use hookcast::delivery::consent::ask::Identity;
 use hookcast::delivery::lane::LaneContext;
 use hookcast::delivery::limits::{LimitBook, LimitSettings};
+use hookcast::delivery::renderings::Renderings;
 use hookcast::follow::Follow;
 use hookcast::ingest::{DedupeSettings, FromSource, Ingest, IngestError, Offer, Placed};
 use hookcast::model::event::DataForm;
@@ -97,6 +98,7 @@ async fn lanes(store: &Store, script: &Script) -> (Lanes, Arc<SubscriptionRecord
         clock: Arc::new(SystemClock),
         tls: Tls::new(&[]).unwrap(),
         remembers_successes: false,
+        renderings: Arc::new(Renderings::open(1, None, CancellationToken::new())),
         limits: Arc::new(LimitBook::new(&LimitSettings::default())),
         identity: Identity { origin: "localhost".into(), public_url: None },
         notices: tokio::sync::mpsc::channel(8).0,

@@ -11,6 +11,7 @@ use hookcast::delivery::Lanes;
 use hookcast::delivery::consent::ask::Identity;
 use hookcast::delivery::lane::LaneContext;
 use hookcast::delivery::limits::LimitBook;
+use hookcast::delivery::renderings::Renderings;
 use hookcast::follow::Follow;
 use hookcast::ingest::{DedupeSettings, Ingest};
 use hookcast::model::event::DataForm;
@@ -82,6 +83,7 @@ impl World {
             clock: shared,
             tls: Tls::new(&[]).unwrap(),
             remembers_successes: false,
+            renderings: Arc::new(Renderings::open(1, None, CancellationToken::new())),
             limits: Arc::new(LimitBook::default()),
             identity: Identity { origin: "test".into(), public_url: None },
             notices: mpsc::channel(64).0,

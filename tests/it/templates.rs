@@ -4,7 +4,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Receiver, Relay};
+use crate::support::{Answer, PATIENCE, Receiver, Relay};
 
 const ORDER: &str = r#"{"customer": "Ann \"A\" <O'Neil> & Co", "amount": 120, "lines": [{"n": 1}, {"n": 2}]}"#;
 
@@ -76,6 +76,90 @@ async fn what_grows_without_bound_or_loads_anything_is_refused_or_dies() {
         assert!(view["reason"].as_str().unwrap().contains(words), "{view}");
     }
     assert_eq!(receiver.count(), 0);
+}
+
+#[tokio::test]
+async fn what_would_end_the_process_or_burn_a_core_is_refused_or_dies_while_others_get_theirs() {
+    let (relay, receiver) = (Relay::start().await, Receiver::start().await);
+    for (body, reason) in [
+        (format!("{{{{ id{} }}}}", "|tojson".repeat(60)), "more than 8 filters"),
+        (format!("{{{{ 1{} }}}}", "-1".repeat(30_000)), "more than 200 operators"),
+        (format!("{{{{ {}id }}}}", "not ".repeat(16_000)), "more than 200 operators"),
+        (format!("{{% if id %}}{}{{% endif %}}", "{% elif id %}".repeat(4800)), "more than 32 conditions"),
+    ] {
+        let mut definition = with_template(&body);
+        definition["url"] = json!("http://127.0.0.1:8999/");
+        definition["topics"] = json!(["t"]);
+        let (status, problem) = relay.ask("POST", "/v1/subscriptions", Some(&definition)).await;
+        assert_eq!((status, &problem["errors"][0]["pointer"]), (422, &json!("/template/body")), "{problem}");
+        assert!(problem["errors"][0]["detail"].as_str().unwrap().contains(reason), "{problem}");
+    }
+    let bodies = [
+        "{{ data.t|list|map('replace', 'x', data.t)|list|length }}",
+        "{% for a in data.l %}{{ data.l|select('in', data.l)|list|length }}{% endfor %}",
+        "{% for a in range(1000) %}{{ data.l|sort|length }}{% endfor %}",
+    ];
+    for (number, body) in bodies.iter().enumerate() {
+        relay.subscribe(&format!("bad{number}"), receiver.url(), "t", with_template(body)).await;
+    }
+    relay.subscribe("good", receiver.url(), "t", with_template("{{ seq }} {{ data.t|length }}")).await;
+    let data = json!({"t": "x".repeat(20_000), "l": (0..30_000).collect::<Vec<_>>()}).to_string();
+    relay.publish("t", data).await;
+    relay.delivery_becomes("good", 1, "delivered").await;
+    for number in 0..bodies.len() {
+        let view = relay.delivery_becomes(&format!("bad{number}"), 1, "dead").await;
+        let reason = view["reason"].as_str().unwrap();
+        assert!(reason.contains("makes or looks at more than") || reason.contains("takes more than"), "{view}");
+    }
+    assert_eq!(receiver.of_each(|delivery| delivery.text().to_owned()), ["1 20000"]);
+}
+
+/// Stops the process while it fills an event in, as the file beside the database tells, and kills it.
+async fn killed_while_it_fills_in(relay: &mut Relay) {
+    let (file, state) = (relay.path("data/hookcast.db.renderings"), format!("/proc/{}/stat", relay.pid()));
+    let end = std::time::Instant::now() + PATIENCE;
+    loop {
+        relay.signal("STOP").await;
+        while !std::fs::read_to_string(&state).unwrap().contains(") T ") {
+            tokio::task::yield_now().await;
+        }
+        if std::fs::read(&file).unwrap().iter().any(|byte| *byte != 0) {
+            return relay.kill9().await;
+        }
+        assert!(std::time::Instant::now() < end, "nothing was filled in");
+        relay.signal("CONT").await;
+    }
+}
+
+#[tokio::test]
+async fn a_rendering_during_which_the_process_died_is_a_dead_letter_until_somebody_asks_for_it_again() {
+    const EVENTS: usize = 60;
+    let body = "{{ seq }}{% for i in range(20) if not data|title %}x{% endfor %}";
+    let (mut relay, receiver) = (Relay::start().await, Receiver::start().await);
+    relay.subscribe("a", receiver.url(), "t", with_template(body)).await;
+    for _ in 0..EVENTS {
+        relay.publish("t", json!("x".repeat(8000)).to_string()).await;
+    }
+    killed_while_it_fills_in(&mut relay).await;
+    relay.restart().await;
+    let status = relay.status_becomes("a", json!({"lag": 0, "in_flight": 0, "retrying": 0})).await;
+    let letters = relay.get("/v1/subscriptions/a/dead-letters").await;
+    let letters = letters["items"].as_array().unwrap();
+    assert!(!letters.is_empty() && letters.iter().all(|letter| letter["reason"] == "rendering_crashed"), "{status} {letters:?}");
+    assert!(relay.log().contains("the relay ended while it filled events into templates"));
+    let mut seen = receiver.of_each(|delivery| delivery.text().to_owned());
+    seen.sort_unstable();
+    seen.dedup();
+    assert_eq!(seen.len() + letters.len(), EVENTS, "{status}");
+    let seqs: Vec<_> = letters.iter().map(|letter| letter["seq"].clone()).collect();
+    relay.must("POST", "/v1/subscriptions/a/dead-letters/redrive", json!({"seqs": seqs})).await;
+    for seq in seqs {
+        relay.delivery_becomes("a", seq.as_u64().unwrap(), "delivered").await;
+    }
+    // No second start finds it again.
+    relay.kill9().await;
+    relay.restart().await;
+    relay.status_becomes("a", json!({"lag": 0, "dead": 0})).await;
 }
 
 /// Posts an order through an example as it is shipped, but for its URL, and gives what arrived.
