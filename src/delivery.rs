@@ -53,6 +53,7 @@ pub mod sieve;
 mod sorting;
 mod start;
 mod steps;
+pub mod telling;
 pub mod tokens;
 pub mod undelivered;
 pub mod window;

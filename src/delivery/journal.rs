@@ -12,7 +12,7 @@ use super::book::Book;
 use crate::model::delivery::{ExpiredRange, KeptException};
 use crate::model::subscription::{Ordinal, PARTITIONS};
 use crate::model::{Attempt, Event, Exception, HistoryPage, RecoveryJob, Seq, Success};
-use crate::storage::{Checkpoint, Lease, LedgerChange};
+use crate::storage::{Checkpoint, Lease, LedgerChange, Marks};
 
 /// Exceptions that may wait to be saved in one lane; then no attempt begins until a save went through.
 const EXCEPTIONS_MAX: usize = 65_536;
@@ -209,6 +209,24 @@ impl Journal {
         words
     }
 
+    /// What ranges say of a position that storage may not have yet.
+    #[must_use]
+    pub fn marks(&self, ordinal: Ordinal, seq: Seq) -> Marks {
+        let holds = |ranges: &[ExpiredRange]| {
+            ranges.iter().any(|range| range.ordinal == ordinal && (range.from..=range.to).contains(&seq))
+        };
+        let unsaved = self.partitions.get(&ordinal.partition());
+        let mut marks = Marks {
+            is_expired: unsaved.is_some_and(|unsaved| holds(&unsaved.expired)),
+            is_skipped: unsaved.is_some_and(|unsaved| holds(&unsaved.skipped)),
+        };
+        for change in self.under_way.iter().flat_map(|changes| changes.iter()) {
+            marks.is_expired |= holds(&change.expired);
+            marks.is_skipped |= holds(&change.skipped);
+        }
+        marks
+    }
+
     /// Attempts of a subscription, or of one of its deliveries, that storage may not have yet.
     #[must_use]
     pub fn attempts(&self, ordinal: Ordinal, seq: Option<Seq>) -> Vec<Attempt> {
@@ -356,6 +374,15 @@ mod tests {
         journal.expired(range(1, 5));
         journal.expired(range(6, 9));
         journal.expired(range(20, 21));
-        assert_eq!(journal.take(progress)[0].expired, [range(1, 9), range(20, 21)]);
+        let taken = Rc::new(journal.take(progress));
+        assert_eq!(taken[0].expired, [range(1, 9), range(20, 21)]);
+        // They are known while they are being saved, and beside those that come meanwhile.
+        journal.begin(&taken);
+        journal.expired(range(30, 31));
+        journal.skipped(range(40, 41));
+        let marks = |seq| journal.marks(Ordinal(1), Seq(seq));
+        assert!([5, 20, 31].map(marks).iter().all(|marks| marks.is_expired && !marks.is_skipped));
+        assert_eq!((marks(10), marks(41)), (Marks::default(), Marks { is_skipped: true, ..Marks::default() }));
+        assert_eq!(journal.marks(Ordinal(65), Seq(5)), Marks::default());
     }
 }

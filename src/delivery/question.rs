@@ -19,7 +19,7 @@ use crate::clock::Timestamp;
 use crate::model::subscription::{Ordinal, SubscriptionRecord};
 use crate::model::{Attempt, ErrorKind, Exception, JobId, Outcome, RecoveryJob, Seq};
 use crate::net::client::HeaderLines;
-use crate::storage::Result;
+use crate::storage::{Marks, Result};
 
 /// How a subscription is doing.
 #[derive(Clone, Debug)]
@@ -57,8 +57,10 @@ pub struct SubscriptionStatus {
 /// Where one delivery stands in memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// Not reached, waiting or in flight.
-    Pending,
+    /// Not looked at.
+    Ahead,
+    /// Wanted, and waiting or in flight.
+    Open,
     /// Waits for another attempt, due then.
     Retrying(Timestamp),
     /// Passed by the cursor.
@@ -74,6 +76,8 @@ pub struct Fresh {
     pub last_word: Option<Option<Exception>>,
     /// Its newest attempts.
     pub attempts: Vec<Attempt>,
+    /// What ranges say of it.
+    pub marks: Marks,
 }
 
 /// What waits in memory behind a position.
@@ -282,14 +286,16 @@ fn standing(lane: &Rc<Lane>, record: &SubscriptionRecord, seq: Seq) -> Option<Fr
     let desk = floor.desk(record.ordinal)?;
     let standing = if let Some(retry) = desk.retry(seq) {
         Standing::Retrying(retry.due_at)
-    } else if desk.window.holds(seq) || seq > desk.window.base(scanned) {
-        Standing::Pending
+    } else if desk.window.holds(seq) {
+        Standing::Open
+    } else if seq > desk.window.base(scanned) {
+        Standing::Ahead
     } else {
         Standing::Passed
     };
     let journal = &floor.journal;
     let (last_word, attempts) = (journal.last_word(record.ordinal, seq), journal.attempts(record.ordinal, Some(seq)));
-    Some(Fresh { standing, last_word, attempts })
+    Some(Fresh { standing, last_word, attempts, marks: journal.marks(record.ordinal, seq) })
 }
 
 fn waiting(lane: &Rc<Lane>, record: &SubscriptionRecord, after: Seq, limit: usize) -> Option<Waiting> {

@@ -116,6 +116,15 @@ pub struct LedgerTrimmed {
     pub more: bool,
 }
 
+/// What is remembered of a position by ranges, not by an exception of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Marks {
+    /// Retention took it before it was delivered.
+    pub is_expired: bool,
+    /// It was skipped.
+    pub is_skipped: bool,
+}
+
 /// A page of a list: `after` is the key of the last item seen.
 #[derive(Clone, Copy, Debug)]
 pub struct PageRequest {
@@ -200,11 +209,11 @@ pub trait Ledger: Send + Sync {
     /// As the backend fails.
     async fn jobs(&self, ordinal: Ordinal) -> Result<Vec<RecoveryJob>>;
 
-    /// Whether a position was skipped.
+    /// What is remembered of a position by ranges.
     ///
     /// # Errors
     /// As the backend fails.
-    async fn is_skipped(&self, ordinal: Ordinal, seq: Seq) -> Result<bool>;
+    async fn marks(&self, ordinal: Ordinal, seq: Seq) -> Result<Marks>;
 
     /// Ranges that retention took from this subscription, oldest first, at most `limit`.
     ///

@@ -83,6 +83,7 @@ mod storage;
 mod streams;
 mod support;
 mod tcp;
+mod telling;
 mod templates;
 mod tokens;
 mod transfer;

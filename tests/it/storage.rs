@@ -68,6 +68,7 @@ conformance! {
         put_and_clear_in_one_commit_end_cleared,
         failures_are_listed_newest_last,
         expired_ranges_that_touch_become_one,
+        each_of_thousands_of_ranges_is_found,
         old_dead_letters_and_failures_are_forgotten_in_bounds,
         forgetting_a_subscription_takes_all_of_it,
         thousands_of_exceptions_are_counted_right,

@@ -11,7 +11,7 @@ use crate::model::job::JobState;
 use crate::model::subscription::Ordinal;
 use crate::model::{Attempt, Exception, ExceptionState, HistoryPage, JobId, RecoveryJob, Seq};
 use crate::storage::{
-    AttemptKey, Checkpoint, HistoryQuery, Lease, Ledger, LedgerChange, LedgerTrim, LedgerTrimmed, PageRequest, Result,
+    AttemptKey, Checkpoint, HistoryQuery, Lease, Ledger, LedgerChange, LedgerTrim, LedgerTrimmed, Marks, PageRequest, Result,
     StorageError, StorageErrorKind, kept_apart, limit_of,
 };
 
@@ -111,9 +111,12 @@ impl Ledger for Memory {
         Ok(of_this.rev().map(|(_, job)| job.clone()).collect())
     }
 
-    async fn is_skipped(&self, ordinal: Ordinal, seq: Seq) -> Result<bool> {
+    async fn marks(&self, ordinal: Ordinal, seq: Seq) -> Result<Marks> {
         let state = self.state();
-        Ok(state.skipped.get(&ordinal).into_iter().flatten().any(|range| (range.from..=range.to).contains(&seq)))
+        let holds = |ranges: &BTreeMap<Ordinal, Vec<ExpiredRange>>| {
+            ranges.get(&ordinal).into_iter().flatten().any(|range| (range.from..=range.to).contains(&seq))
+        };
+        Ok(Marks { is_expired: holds(&state.expired), is_skipped: holds(&state.skipped) })
     }
 
     async fn expired(&self, ordinal: Ordinal, limit: u32) -> Result<Vec<ExpiredRange>> {

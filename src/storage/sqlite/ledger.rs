@@ -14,9 +14,20 @@ use crate::model::delivery::ExpiredRange;
 use crate::model::subscription::Ordinal;
 use crate::model::{Attempt, Exception, ExceptionState, HistoryPage, RecoveryJob, Seq};
 use crate::storage::{
-    AttemptKey, Checkpoint, HistoryQuery, Lease, Ledger, LedgerChange, LedgerTrim, LedgerTrimmed, PageRequest, Result,
+    AttemptKey, Checkpoint, HistoryQuery, Lease, Ledger, LedgerChange, LedgerTrim, LedgerTrimmed, Marks, PageRequest, Result,
     StorageError,
 };
+
+/// Whether a range of this table holds position `?2` of the subscription `?1`; ranges do not overlap.
+macro_rules! in_range {
+    ($table:literal) => {
+        concat!(
+            "coalesce((SELECT to_seq FROM ",
+            $table,
+            " WHERE sub = ?1 AND from_seq <= ?2 ORDER BY from_seq DESC LIMIT 1) >= ?2, 0)"
+        )
+    };
+}
 
 #[async_trait]
 impl Ledger for Sqlite {
@@ -127,12 +138,12 @@ impl Ledger for Sqlite {
         rows.iter().map(recovery::job).collect::<std::result::Result<_, _>>().map_err(reading)
     }
 
-    async fn is_skipped(&self, ordinal: Ordinal, seq: Seq) -> Result<bool> {
-        let sql = "SELECT to_seq FROM skipped WHERE sub = ? AND from_seq <= ? ORDER BY from_seq DESC LIMIT 1";
+    async fn marks(&self, ordinal: Ordinal, seq: Seq) -> Result<Marks> {
         let mut reader = self.readers.take().await?;
-        let query = sqlx::query_scalar::<_, i64>(sql).bind(signed(ordinal.0)).bind(signed(seq.0));
-        let to = query.fetch_optional(&mut *reader).await.map_err(reading)?;
-        Ok(to.is_some_and(|to| unsigned(to) >= seq.0))
+        let sql = concat!("SELECT ", in_range!("expired"), ", ", in_range!("skipped"));
+        let query = sqlx::query_as::<_, (bool, bool)>(sql).bind(signed(ordinal.0)).bind(signed(seq.0));
+        let (is_expired, is_skipped) = query.fetch_one(&mut *reader).await.map_err(reading)?;
+        Ok(Marks { is_expired, is_skipped })
     }
 
     async fn expired(&self, ordinal: Ordinal, limit: u32) -> Result<Vec<ExpiredRange>> {

@@ -158,15 +158,15 @@ pub(crate) async fn skipped_ranges_are_joined_and_forgotten(store: &Store) {
     store.ledger.commit(vec![LedgerChange { skipped: vec![range(7, 7)], ..change(lease) }]).await.unwrap();
     let mut found = Vec::new();
     for seq in 1..=25 {
-        if store.ledger.is_skipped(Ordinal(1), Seq(seq)).await.unwrap() {
+        if store.ledger.marks(Ordinal(1), Seq(seq)).await.unwrap().is_skipped {
             found.push(seq);
         }
     }
     assert_eq!(found, (5..=7).chain(9..=20).collect::<Vec<_>>());
-    assert!(!store.ledger.is_skipped(Ordinal(2), Seq(5)).await.unwrap());
+    assert!(!store.ledger.marks(Ordinal(2), Seq(5)).await.unwrap().is_skipped);
     assert!(store.ledger.expired(Ordinal(1), 9).await.unwrap().is_empty(), "skipped is not expired");
     store.ledger.forget(Ordinal(1)).await.unwrap();
-    assert!(!store.ledger.is_skipped(Ordinal(1), Seq(5)).await.unwrap());
+    assert!(!store.ledger.marks(Ordinal(1), Seq(5)).await.unwrap().is_skipped);
 }
 
 pub(crate) async fn dead_letters_are_counted_in_a_range(store: &Store) {

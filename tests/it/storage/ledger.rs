@@ -164,6 +164,23 @@ pub(crate) async fn expired_ranges_that_touch_become_one(store: &Store) {
     assert!(store.ledger.expired(Ordinal(2), 10).await.unwrap().is_empty());
 }
 
+pub(crate) async fn each_of_thousands_of_ranges_is_found(store: &Store) {
+    let range = |from: u64| ExpiredRange { ordinal: Ordinal(1), from: Seq(from), to: Seq(from + 1) };
+    let lease = store.ledger.lease(1).await.unwrap();
+    let (expired, skipped) = ((1..=2500).map(|n| range(n * 10)).collect(), (1..=2500).map(|n| range(n * 10 + 5)).collect());
+    store.ledger.commit(vec![LedgerChange { expired, skipped, ..change(lease) }]).await.unwrap();
+    for n in [1, 2, 1000, 1001, 2499, 2500] {
+        for (offset, is_expired, is_skipped) in
+            [(0, true, false), (1, true, false), (2, false, false), (5, false, true), (7, false, false)]
+        {
+            let marks = store.ledger.marks(Ordinal(1), Seq(n * 10 + offset)).await.unwrap();
+            assert_eq!((marks.is_expired, marks.is_skipped), (is_expired, is_skipped), "{n} {offset}");
+        }
+    }
+    assert_eq!(store.ledger.marks(Ordinal(2), Seq(10)).await.unwrap(), hookcast::storage::Marks::default());
+    assert_eq!(store.ledger.marks(Ordinal(1), Seq(9)).await.unwrap(), hookcast::storage::Marks::default());
+}
+
 async fn trim(store: &Store, dead_before: i64, attempts_before: i64, rows_max: u32) -> Vec<(Ordinal, Seq)> {
     let (dead_before, attempts_before) = (Timestamp(dead_before), Timestamp(attempts_before));
     store.ledger.trim(LedgerTrim { dead_before, attempts_before, attempts_bytes_max: u64::MAX, rows_max }).await.unwrap().dead

@@ -10,7 +10,7 @@ use hookcast::model::subscription::Ordinal;
 use hookcast::model::{Attempt, Event, Exception, ExceptionState, HistoryPage, RecoveryJob, Seq};
 use hookcast::storage::{
     Append, AttemptKey, Bounds, Checkpoint, EventLog, FingerprintChunk, HistoryQuery, LateAppend, Lease, Ledger, LedgerChange,
-    LedgerTrim, LedgerTrimmed, LogRead, PageRequest, Result, StorageError, StorageErrorKind,
+    LedgerTrim, LedgerTrimmed, LogRead, Marks, PageRequest, Result, StorageError, StorageErrorKind,
 };
 
 /// What becomes of the next writes: nothing special, or a failure of this kind; what fails is not stored.
@@ -148,8 +148,8 @@ impl Ledger for FaultyLedger {
         self.inner.jobs(ordinal).await
     }
 
-    async fn is_skipped(&self, ordinal: Ordinal, seq: Seq) -> Result<bool> {
-        self.inner.is_skipped(ordinal, seq).await
+    async fn marks(&self, ordinal: Ordinal, seq: Seq) -> Result<Marks> {
+        self.inner.marks(ordinal, seq).await
     }
 
     async fn expired(&self, ordinal: Ordinal, limit: u32) -> Result<Vec<ExpiredRange>> {
