@@ -46,6 +46,8 @@ pub struct Totals {
     pub dead: u64,
     /// Positions that retention took.
     pub expired: u64,
+    /// Positions that were skipped or passed over by a seek.
+    pub skipped: u64,
 }
 
 /// How it stands with being fed from the log; the lane's floor keeps it.

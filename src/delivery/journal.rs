@@ -37,6 +37,7 @@ struct Unsaved {
     exceptions: BTreeMap<(Ordinal, Seq), Option<KeptException>>,
     failures: Vec<(Ordinal, Attempt)>,
     expired: Vec<ExpiredRange>,
+    reopened: BTreeMap<Ordinal, Seq>,
     skipped: Vec<ExpiredRange>,
     jobs: BTreeMap<(Ordinal, u64), RecoveryJob>,
 }
@@ -62,6 +63,14 @@ impl Journal {
     /// Notes a range that was skipped.
     pub fn skipped(&mut self, range: ExpiredRange) {
         self.of(range.ordinal).skipped.push(range);
+    }
+
+    /// Notes that a subscription passes everything behind `after` once more: nothing there is skipped any more.
+    pub fn reopen(&mut self, ordinal: Ordinal, after: Seq) {
+        let unsaved = self.of(ordinal);
+        cut(&mut unsaved.skipped, ordinal, after);
+        let known = unsaved.reopened.entry(ordinal).or_insert(after);
+        *known = after.min(*known);
     }
 
     /// Notes how a job stands.
@@ -132,6 +141,7 @@ impl Journal {
             unsaved.exceptions.retain(|(other, _), _| *other != ordinal);
             unsaved.failures.retain(|(other, _)| *other != ordinal);
             unsaved.expired.retain(|range| range.ordinal != ordinal);
+            unsaved.reopened.remove(&ordinal);
             unsaved.skipped.retain(|range| range.ordinal != ordinal);
             unsaved.jobs.retain(|(other, _), _| *other != ordinal);
         }
@@ -149,6 +159,7 @@ impl Journal {
             let mut change = LedgerChange {
                 failures: unsaved.failures,
                 expired: unsaved.expired,
+                reopened: unsaved.reopened.into_iter().collect(),
                 skipped: unsaved.skipped,
                 jobs: unsaved.jobs.into_values().collect(),
                 checkpoint: Some(checkpoint),
@@ -209,22 +220,27 @@ impl Journal {
         words
     }
 
-    /// What ranges say of a position that storage may not have yet.
+    /// What ranges say of a position that storage may not have yet, and whether what storage says of its being skipped is out of
+    /// date.
     #[must_use]
-    pub fn marks(&self, ordinal: Ordinal, seq: Seq) -> Marks {
+    pub fn marks(&self, ordinal: Ordinal, seq: Seq) -> (Marks, bool) {
         let holds = |ranges: &[ExpiredRange]| {
             ranges.iter().any(|range| range.ordinal == ordinal && (range.from..=range.to).contains(&seq))
         };
-        let unsaved = self.partitions.get(&ordinal.partition());
-        let mut marks = Marks {
-            is_expired: unsaved.is_some_and(|unsaved| holds(&unsaved.expired)),
-            is_skipped: unsaved.is_some_and(|unsaved| holds(&unsaved.skipped)),
-        };
-        for change in self.under_way.iter().flat_map(|changes| changes.iter()) {
-            marks.is_expired |= holds(&change.expired);
-            marks.is_skipped |= holds(&change.skipped);
+        let mut marks = Marks::default();
+        let mut is_reopened = false;
+        if let Some(unsaved) = self.partitions.get(&ordinal.partition()) {
+            marks = Marks { is_expired: holds(&unsaved.expired), is_skipped: holds(&unsaved.skipped) };
+            is_reopened = unsaved.reopened.get(&ordinal).is_some_and(|after| seq > *after);
         }
-        marks
+        for change in self.under_way.iter().rev().flat_map(|changes| changes.iter()) {
+            marks.is_expired |= holds(&change.expired);
+            if !is_reopened {
+                marks.is_skipped |= holds(&change.skipped);
+                is_reopened = change.reopened.iter().any(|(other, after)| *other == ordinal && seq > *after);
+            }
+        }
+        (marks, is_reopened)
     }
 
     /// Attempts of a subscription, or of one of its deliveries, that storage may not have yet.
@@ -265,7 +281,15 @@ impl Journal {
             unsaved.failures.splice(0..0, change.failures);
             unsaved.failures.truncate(FAILURES_MAX);
             unsaved.expired.splice(0..0, change.expired);
-            unsaved.skipped.splice(0..0, change.skipped);
+            let mut skipped = change.skipped;
+            for (ordinal, after) in &unsaved.reopened {
+                cut(&mut skipped, *ordinal, *after);
+            }
+            unsaved.skipped.splice(0..0, skipped);
+            for (ordinal, after) in change.reopened {
+                let known = unsaved.reopened.entry(ordinal).or_insert(after);
+                *known = after.min(*known);
+            }
             for job in change.jobs {
                 unsaved.jobs.entry((job.ordinal, job.id.0)).or_insert(job);
             }
@@ -278,6 +302,16 @@ impl Journal {
     fn of(&mut self, ordinal: Ordinal) -> &mut Unsaved {
         self.partitions.entry(ordinal.partition()).or_default()
     }
+}
+
+/// Takes everything behind `after` out of the ranges of a subscription.
+fn cut(ranges: &mut Vec<ExpiredRange>, ordinal: Ordinal, after: Seq) {
+    ranges.retain_mut(|range| {
+        if range.ordinal == ordinal {
+            range.to = range.to.min(after);
+        }
+        range.from <= range.to
+    });
 }
 
 #[cfg(test)]
@@ -380,9 +414,32 @@ mod tests {
         journal.begin(&taken);
         journal.expired(range(30, 31));
         journal.skipped(range(40, 41));
-        let marks = |seq| journal.marks(Ordinal(1), Seq(seq));
+        let marks = |seq| journal.marks(Ordinal(1), Seq(seq)).0;
         assert!([5, 20, 31].map(marks).iter().all(|marks| marks.is_expired && !marks.is_skipped));
         assert_eq!((marks(10), marks(41)), (Marks::default(), Marks { is_skipped: true, ..Marks::default() }));
-        assert_eq!(journal.marks(Ordinal(65), Seq(5)), Marks::default());
+        assert_eq!(journal.marks(Ordinal(65), Seq(5)), (Marks::default(), false));
+    }
+
+    #[test]
+    fn what_is_passed_once_more_is_not_skipped_also_when_saves_fail() {
+        let mut journal = Journal::default();
+        let range = |from, to| ExpiredRange { ordinal: Ordinal(1), from: Seq(from), to: Seq(to) };
+        let marks = |journal: &Journal, seq| {
+            let (marks, is_reopened) = journal.marks(Ordinal(1), Seq(seq));
+            (marks.is_skipped, is_reopened)
+        };
+        journal.skipped(range(1, 100));
+        journal.reopen(Ordinal(1), Seq(50));
+        journal.skipped(range(60, 70));
+        assert_eq!([50, 55, 65].map(|seq| marks(&journal, seq)), [(true, false), (false, true), (true, true)]);
+        let lost = Rc::new(journal.take(progress));
+        journal.begin(&lost);
+        journal.reopen(Ordinal(1), Seq(63));
+        assert_eq!([50, 55, 61, 65].map(|seq| marks(&journal, seq)), [(true, false), (false, true), (true, true), (false, true)]);
+        journal.end(&lost);
+        journal.give_back(Rc::unwrap_or_clone(lost));
+        let changes = journal.take(progress);
+        assert_eq!(changes[0].reopened, [(Ordinal(1), Seq(50))]);
+        assert_eq!(changes[0].skipped, [range(1, 50), range(60, 63)]);
     }
 }

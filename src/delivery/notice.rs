@@ -33,6 +33,12 @@ impl Notice {
         Self::about(record, "delivery.expired", json!({ "from": from, "to": to }))
     }
 
+    /// So many positions between these, both inclusive, were skipped or passed over by a seek before they were delivered.
+    #[must_use]
+    pub fn skipped(record: &SubscriptionRecord, (from, to): (Seq, Seq), count: u64) -> Self {
+        Self::about(record, "delivery.skipped", json!({ "from": from, "to": to, "count": count }))
+    }
+
     /// A delivery was given up.
     #[must_use]
     pub fn dead(record: &SubscriptionRecord, seq: Seq, event: Option<&Event>, reason: &str) -> Self {

@@ -40,6 +40,8 @@ pub struct SubscriptionStatus {
     pub dead: u64,
     /// Positions that retention took before they were delivered, since the start.
     pub expired: u64,
+    /// Positions that were skipped or passed over by a seek, since the start.
+    pub skipped: u64,
     /// `closed`, `open` or `half_open`.
     pub circuit: &'static str,
     /// Events delivered since the start.
@@ -76,8 +78,8 @@ pub struct Fresh {
     pub last_word: Option<Option<Exception>>,
     /// Its newest attempts.
     pub attempts: Vec<Attempt>,
-    /// What ranges say of it.
-    pub marks: Marks,
+    /// What ranges say of it, and whether what storage says of its being skipped is out of date.
+    pub marks: (Marks, bool),
 }
 
 /// What waits in memory behind a position.
@@ -271,6 +273,7 @@ fn status(lane: &Rc<Lane>, record: &SubscriptionRecord) -> Option<SubscriptionSt
         retrying: desk.retrying(),
         dead: desk.totals.dead,
         expired: desk.totals.expired,
+        skipped: desk.totals.skipped,
         circuit: desk.circuit().word(),
         delivered_total: desk.totals.delivered,
         failed_attempts_total: desk.totals.failed_attempts,

@@ -165,9 +165,10 @@ impl Lanes {
     /// What ranges say of a position, stored or not.
     async fn marks(&self, record: &SubscriptionRecord, seq: Seq, fresh: &Fresh) -> Result<Marks, StorageError> {
         let stored = self.context.ledger.marks(record.ordinal, seq).await?;
+        let (unsaved, is_reopened) = fresh.marks;
         Ok(Marks {
-            is_expired: stored.is_expired || fresh.marks.is_expired,
-            is_skipped: stored.is_skipped || fresh.marks.is_skipped,
+            is_expired: stored.is_expired || unsaved.is_expired,
+            is_skipped: (stored.is_skipped && !is_reopened) || unsaved.is_skipped,
         })
     }
 }

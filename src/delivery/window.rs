@@ -270,6 +270,12 @@ impl<T> Window<T> {
         dropped
     }
 
+    /// Unsettled positions up to `to` that do not wait in the queue, in no order.
+    #[must_use]
+    pub fn holes_to(&self, to: Seq) -> Vec<Seq> {
+        self.holes().filter(|seq| *seq <= to).collect()
+    }
+
     /// Goes to another place; attempts in flight end without effect on the cursor.
     pub fn jump(&mut self, scanned_to: Seq) {
         self.reopened.clear();

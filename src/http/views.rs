@@ -69,6 +69,7 @@ pub(super) fn status(
         "retrying": status.retrying,
         "dead": status.dead,
         "expired": status.expired,
+        "skipped": status.skipped,
         "circuit": status.circuit,
         "delivered_total": status.delivered_total,
         "failed_attempts_total": status.failed_attempts_total,

@@ -44,6 +44,9 @@ pub struct LedgerChange {
     pub history: Vec<HistoryPage>,
     /// Ranges that retention took.
     pub expired: Vec<ExpiredRange>,
+    /// Subscriptions that pass everything behind a position once more: what was skipped there is not any more. Comes before
+    /// `skipped`.
+    pub reopened: Vec<(Ordinal, Seq)>,
     /// Ranges that were skipped.
     pub skipped: Vec<ExpiredRange>,
     /// Jobs made or changed.
@@ -66,6 +69,7 @@ impl LedgerChange {
             failures: Vec::new(),
             history: Vec::new(),
             expired: Vec::new(),
+            reopened: Vec::new(),
             skipped: Vec::new(),
             jobs: Vec::new(),
             checkpoint: None,

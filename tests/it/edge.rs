@@ -171,6 +171,7 @@ impl Deliveries for Behind {
             retrying: 3,
             dead: 4,
             expired: 5,
+            skipped: 0,
             circuit: "half_open",
             delivered_total: 6,
             failed_attempts_total: 7,

@@ -77,3 +77,106 @@ async fn positions_that_a_restore_jumped_over_never_were() {
     }
     assert_eq!(told(&relay, "a", last).await.0, "delivered");
 }
+
+#[tokio::test]
+async fn what_a_seek_passes_over_is_skipped_and_what_it_goes_back_to_is_pending() {
+    let mut relay = Relay::start().await;
+    let receiver = Receiver::start().await;
+    relay.subscribe("a", receiver.url(), "t", json!({})).await;
+    let sent = relay.publish_numbers("t", 0..2).await;
+    relay.status_becomes("a", json!({"lag": 0, "delivered_total": 2})).await;
+    relay.must("POST", "/v1/subscriptions/a/pause", json!({})).await;
+    let waiting = relay.publish_numbers("t", 2..6).await;
+    let other = relay.publish("other", "{}").await;
+    let passed = relay.must("POST", "/v1/subscriptions/a/seek", json!({"to": "latest"})).await;
+    assert_eq!((&passed["skipped"], &passed["expired"]), (&json!(5), &json!(0)), "{passed}");
+    let check = async |relay: &Relay, states: &[(u64, &str)]| {
+        for (seq, state) in states {
+            assert_eq!(told(relay, "a", *seq).await.0, *state, "{seq}");
+        }
+    };
+    let passed_over = [(sent[0], "delivered"), (waiting[0], "skipped"), (waiting[3], "skipped"), (other, "filtered")];
+    check(&relay, &passed_over).await;
+    let path = format!("/v1/topics/hookcast.ops/events?after={other}&wait=30");
+    let notice = relay.get(&path).await["events"][0].clone();
+    assert_eq!(notice["type"], "delivery.skipped", "{notice}");
+    assert_eq!(
+        (&notice["data"]["from"], &notice["data"]["to"], &notice["data"]["count"], &notice["data"]["subscription"]),
+        (&json!(waiting[0]), &json!(other), &json!(5), &json!("a"))
+    );
+    relay.kill9().await;
+    relay.restart().await;
+    check(&relay, &passed_over).await;
+    // Back into the middle of it: pending, and then what it becomes, also over a kill; the rest stays as it is.
+    relay.must("POST", "/v1/subscriptions/a/seek", json!({"to": {"seq": waiting[2]}})).await;
+    let back =
+        [(sent[1], "delivered"), (waiting[1], "skipped"), (waiting[2], "pending"), (waiting[3], "pending"), (other, "filtered")];
+    check(&relay, &back).await;
+    let list = relay.get("/v1/subscriptions/a/undelivered").await;
+    assert_eq!(
+        list["items"].as_array().unwrap().iter().map(|item| item["seq"].as_u64().unwrap()).collect::<Vec<_>>(),
+        waiting[2..]
+    );
+    relay.kill9().await;
+    relay.restart().await;
+    check(&relay, &back).await;
+    relay.must("POST", "/v1/subscriptions/a/resume", json!({})).await;
+    relay.status_becomes("a", json!({"lag": 0, "in_flight": 0})).await;
+    check(&relay, &[(waiting[1], "skipped"), (waiting[2], "delivered"), (waiting[3], "delivered")]).await;
+    assert_eq!(receiver.of_each(Delivery::seq), [sent[0], sent[1], waiting[2], waiting[3]]);
+    // What had a success stays delivered, whoever goes over it.
+    relay.must("POST", "/v1/subscriptions/a/pause", json!({})).await;
+    relay.must("POST", "/v1/subscriptions/a/seek", json!({"to": "earliest"})).await;
+    check(&relay, &[(sent[0], "pending"), (waiting[0], "pending"), (waiting[3], "pending")]).await;
+    relay.must("POST", "/v1/subscriptions/a/seek", json!({"to": "latest"})).await;
+    check(&relay, &[(sent[0], "delivered"), (waiting[0], "skipped"), (waiting[3], "delivered"), (other, "filtered")]).await;
+}
+
+#[tokio::test]
+async fn what_is_open_or_stands_aside_is_skipped_as_well() {
+    let relay = Relay::start().await;
+    let receiver =
+        Receiver::with(|delivery, _| if delivery.seq() == 2 { Answer::ok().when_released() } else { Answer::ok() }).await;
+    relay.subscribe("a", receiver.url(), "t", json!({"ordering": {"key": "/k"}})).await;
+    relay.publish("other", "{}").await;
+    for key in ["x", "x", "y", "x"] {
+        relay.publish("t", format!("{{\"k\":\"{key}\"}}")).await;
+    }
+    // 2 is open, 3 and 5 stand aside, 4 went past them.
+    receiver.sees(2).await;
+    relay.delivery_becomes("a", 4, "delivered").await;
+    relay.must("POST", "/v1/subscriptions/a/seek", json!({"to": {"seq": 5}})).await;
+    let mut states = Vec::new();
+    for seq in 2..=4 {
+        states.push(told(&relay, "a", seq).await.0);
+    }
+    assert_eq!(states, ["skipped", "skipped", "delivered"]);
+    receiver.release(9);
+    relay.delivery_becomes("a", 5, "delivered").await;
+    // What was open is answered meanwhile.
+    relay.delivery_becomes("a", 2, "delivered").await;
+    assert_eq!(told(&relay, "a", 3).await.0, "skipped");
+}
+
+#[tokio::test]
+async fn nothing_is_said_to_be_from_before_the_start_that_is_delivered_or_pending() {
+    let relay = Relay::start().await;
+    let receiver = Receiver::start().await;
+    let seqs = relay.publish_numbers("t", 0..4).await;
+    relay.subscribe("a", receiver.url(), "t", json!({})).await;
+    assert_eq!(told(&relay, "a", seqs[0]).await.0, "before_start");
+    // A replay does not make it a duty, but what it delivered is delivered.
+    relay.must("POST", "/v1/subscriptions/a/replay", json!({"from": {"seq": seqs[0]}, "to": {"seq": seqs[0]}})).await;
+    relay.delivery_becomes("a", seqs[0], "delivered").await;
+    assert_eq!(told(&relay, "a", seqs[1]).await.0, "before_start");
+    relay.must("POST", "/v1/subscriptions/a/pause", json!({})).await;
+    relay.must("POST", "/v1/subscriptions/a/seek", json!({"to": {"seq": seqs[2]}})).await;
+    for (seq, state) in seqs.iter().zip(["delivered", "before_start", "pending", "pending"]) {
+        assert_eq!(told(&relay, "a", *seq).await.0, state, "{seq}");
+    }
+    relay.must("POST", "/v1/subscriptions/a/resume", json!({})).await;
+    relay.status_becomes("a", json!({"lag": 0, "in_flight": 0})).await;
+    for (seq, state) in seqs.iter().zip(["delivered", "before_start", "delivered", "delivered"]) {
+        assert_eq!(told(&relay, "a", *seq).await.0, state, "{seq}");
+    }
+}

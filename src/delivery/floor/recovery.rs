@@ -1,9 +1,10 @@
 //! Recovery on a lane's floor: which desks have jobs, what of them is saved, what skipping settles.
 
-use super::{Assignment, Floor};
+use super::{Assignment, Floor, Place};
 use crate::clock::Timestamp;
 use crate::delivery::batch::Sent;
 use crate::delivery::job::{Errand, success_of};
+use crate::delivery::notice::Notice;
 use crate::delivery::replays::{ReplayItem, Want};
 use crate::delivery::window::Position;
 use crate::model::delivery::ExpiredRange;
@@ -110,7 +111,14 @@ impl Floor {
     /// Moves a subscription's cursor.
     pub fn seek(&mut self, ordinal: Ordinal, to: Seq) {
         let Some(place) = self.by_ordinal.get(&ordinal).copied() else { return };
+        let scanned = self.scanned;
         let patterns = self.desks[place].as_deref().map(|desk| desk.patterns().clone());
+        if let Some(desk) = self.desks[place].as_deref_mut() {
+            let (open, base) = (desk.window.holes_to(to), desk.window.base(scanned));
+            self.note_skipped(place, open, (to > base).then_some((base.next(), to)));
+            // Everything behind is to be delivered, whatever became of it before.
+            self.journal.reopen(ordinal, to);
+        }
         if let Some(desk) = self.desks[place].as_deref_mut() {
             self.waiting_bytes -= desk.window.waiting_bytes();
             desk.window.jump(to);
@@ -136,24 +144,38 @@ impl Floor {
         let bytes_before = desk.window.waiting_bytes();
         let (retries, open, rest) = desk.skip(to, scanned);
         self.waiting_bytes -= bytes_before - desk.window.waiting_bytes();
-        let mut singles: Vec<Seq> = retries.iter().copied().chain(open).collect();
-        singles.sort_unstable();
+        let singles = retries.iter().copied().chain(open).collect();
         for seq in retries {
             self.journal.clear(ordinal, seq);
         }
-        let singles = singles.into_iter().map(|seq| (seq, seq));
+        self.note_skipped(place, singles, rest);
+        self.journal.touch(ordinal);
+        self.mark_busy(place);
+        self.make_ready(place);
+        self.note_hunger(place);
+    }
+
+    /// Counts, announces and remembers what was passed over by hand: single positions and a stretch behind them.
+    fn note_skipped(&mut self, place: Place, mut singles: Vec<Seq>, stretch: Option<(Seq, Seq)>) {
+        let Some(desk) = self.desks[place].as_deref_mut() else { return };
+        let ordinal = desk.ordinal();
+        singles.sort_unstable();
         let mut ranges: Vec<ExpiredRange> = Vec::new();
-        for (from, to) in singles.chain(rest) {
+        // Nothing stood in what a restore jumped over.
+        let stretches = stretch.map_or_else(Vec::new, |(from, to)| self.jumps.without(from, to));
+        for (from, to) in singles.into_iter().map(|seq| (seq, seq)).chain(stretches) {
             match ranges.last_mut() {
                 Some(last) if last.to.next() >= from => last.to = last.to.max(to),
                 _ => ranges.push(ExpiredRange { ordinal, from, to }),
             }
         }
+        let (Some(first), Some(last)) = (ranges.first(), ranges.last()) else { return };
+        let count = ranges.iter().map(|range| range.to.0 - range.from.0 + 1).sum();
+        desk.totals.skipped += count;
+        self.notices.push(Notice::skipped(&desk.record, (first.from, last.to), count));
         for range in ranges {
             self.journal.skipped(range);
         }
-        self.journal.touch(ordinal);
-        self.rouse(place);
     }
 
     /// Takes deliveries that may have been dead letters.

@@ -67,7 +67,8 @@ pub(super) async fn seek(state: Data<HttpState>, request: HttpRequest, payload: 
     let (_, record) = find(&state, &request, Scope::Manage)?;
     let body = read_json(&state, &request, payload).await?;
     let to = parse_seek(&body).map_err(refuse)?;
-    let after = position(&state, to, "/to").await?;
+    // What retention took is not there to be delivered once more, nor to expire a second time.
+    let after = position(&state, to, "/to").await?.max(state.follow.first_kept().prev());
     move_to(&state, &record, after).await?;
     answer_status(&state, &record).await
 }

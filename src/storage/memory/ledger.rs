@@ -179,6 +179,11 @@ impl State {
         for range in change.expired {
             merge(self.expired.entry(range.ordinal).or_default(), range);
         }
+        for (ordinal, after) in change.reopened {
+            if let Some(ranges) = self.skipped.get_mut(&ordinal) {
+                cut(ranges, after);
+            }
+        }
         for range in change.skipped {
             merge(self.skipped.entry(range.ordinal).or_default(), range);
         }
@@ -203,4 +208,12 @@ fn merge(ranges: &mut Vec<ExpiredRange>, mut new: ExpiredRange) {
         !touches
     });
     ranges.insert(ranges.partition_point(|known| known.from < new.from), new);
+}
+
+/// Takes everything behind `after` out of ranges.
+fn cut(ranges: &mut Vec<ExpiredRange>, after: Seq) {
+    ranges.retain_mut(|range| {
+        range.to = range.to.min(after);
+        range.from <= range.to
+    });
 }

@@ -1,6 +1,6 @@
 //! A batch: what several jobs change, put together so that it is one transaction of few statements.
 //!
-//! It keeps the end of every key, not the steps to it, so that the order of its statements does not matter. Jobs are judged
+//! It keeps the end of every key, not the steps to it, so that the order of its statements does not matter, but for ranges. Jobs are judged
 //! here, against the state ahead; a refused job leaves nothing behind.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,6 +32,12 @@ const BYTES_MAX: usize = 1024 * 1024;
 /// Rows of exceptions and failures that one transaction takes at most; a single larger job still goes through.
 const ROWS_MAX: usize = 4096;
 
+/// A step of what is skipped.
+enum Skipped {
+    Range(ExpiredRange),
+    Reopened(Ordinal, Seq),
+}
+
 /// What will be committed.
 pub(super) struct Batch<'a> {
     state: &'a State,
@@ -52,7 +58,8 @@ pub(super) struct Batch<'a> {
     failures: Vec<(Ordinal, Attempt)>,
     history: Vec<HistoryPage>,
     expired: Vec<ExpiredRange>,
-    skipped: Vec<ExpiredRange>,
+    /// In the order in which they come: what was skipped, and behind which position nothing is any more.
+    skipped: Vec<Skipped>,
     jobs: Vec<RecoveryJob>,
     subscriptions: BTreeMap<String, Option<SubscriptionRecord>>,
     sources: BTreeMap<String, Option<SourceRecord>>,
@@ -211,7 +218,8 @@ impl<'a> Batch<'a> {
         self.bytes += change.history.iter().map(|page| page.bytes.len()).sum::<usize>();
         self.history.extend(change.history.iter().cloned());
         self.expired.extend(change.expired.iter().copied());
-        self.skipped.extend(change.skipped.iter().copied());
+        self.skipped.extend(change.reopened.iter().map(|(ordinal, after)| Skipped::Reopened(*ordinal, *after)));
+        self.skipped.extend(change.skipped.iter().copied().map(Skipped::Range));
         self.jobs.extend(change.jobs.iter().cloned());
         if let Some(checkpoint) = &change.checkpoint {
             self.bytes += checkpoint.state.len();

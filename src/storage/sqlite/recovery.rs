@@ -117,3 +117,10 @@ pub(super) fn job(row: &SqliteRow) -> Result<RecoveryJob> {
 pub(super) fn merge_skipped(script: &mut Script, range: &ExpiredRange) {
     merge_ranges(script, "skipped", range);
 }
+
+/// Takes everything behind `after` out of what was skipped.
+pub(super) fn cut_skipped(script: &mut Script, ordinal: Ordinal, after: Seq) {
+    let (sub, after) = (signed(ordinal.0), signed(after.0));
+    script.statement("DELETE FROM skipped WHERE sub = ? AND from_seq > ?").bind(sub).bind(after);
+    script.statement("UPDATE skipped SET to_seq = ? WHERE sub = ? AND to_seq > ?").bind(after).bind(sub).bind(after);
+}

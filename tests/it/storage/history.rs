@@ -163,6 +163,20 @@ pub(crate) async fn skipped_ranges_are_joined_and_forgotten(store: &Store) {
         }
     }
     assert_eq!(found, (5..=7).chain(9..=20).collect::<Vec<_>>());
+    // What is passed once more is not skipped, until it is skipped again.
+    let again = LedgerChange { reopened: vec![(Ordinal(1), Seq(6))], skipped: vec![range(12, 13)], ..change(lease) };
+    let is_skipped = async |seq| store.ledger.marks(Ordinal(1), Seq(seq)).await.unwrap().is_skipped;
+    for _ in 0..2 {
+        store.ledger.commit(vec![again.clone()]).await.unwrap();
+        for (seq, expected) in [(5, true), (6, true), (7, false), (9, false), (12, true), (13, true), (14, false), (20, false)] {
+            assert_eq!(is_skipped(seq).await, expected, "{seq}");
+        }
+    }
+    let other = LedgerChange { reopened: vec![(Ordinal(2), Seq(0))], ..change(lease) };
+    let both = LedgerChange { skipped: vec![range(14, 30)], ..change(lease) };
+    let last = LedgerChange { reopened: vec![(Ordinal(1), Seq(15))], ..change(lease) };
+    store.ledger.commit(vec![other, both, last]).await.unwrap();
+    assert!(is_skipped(15).await && !is_skipped(16).await, "in the order of the changes");
     assert!(!store.ledger.marks(Ordinal(2), Seq(5)).await.unwrap().is_skipped);
     assert!(store.ledger.expired(Ordinal(1), 9).await.unwrap().is_empty(), "skipped is not expired");
     store.ledger.forget(Ordinal(1)).await.unwrap();

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::Batch;
+use super::{Batch, Skipped};
 use crate::model::source::SourceRecord;
 use crate::model::{Exception, Page, Seq};
 use crate::storage::sqlite::script::Script;
@@ -116,8 +116,11 @@ impl Batch<'_> {
             rows::merge_expired(script, range);
         }
         recovery::put_pages(script, &self.history);
-        for range in &self.skipped {
-            recovery::merge_skipped(script, range);
+        for step in &self.skipped {
+            match step {
+                Skipped::Range(range) => recovery::merge_skipped(script, range),
+                Skipped::Reopened(ordinal, after) => recovery::cut_skipped(script, *ordinal, *after),
+            }
         }
         recovery::put_jobs(script, &self.jobs);
     }
