@@ -27,6 +27,7 @@ use crate::http::webhook::Senders;
 use crate::http::websub::Door;
 use crate::http::{DefinitionDefaults, HttpLimits, HttpState};
 use crate::ingest::{DedupeSettings, Ingest};
+use crate::model::Seq;
 use crate::model::administration::TokenLimits;
 use crate::model::subscription::Ordinal;
 use crate::net::dial::Gate;
@@ -320,16 +321,13 @@ impl Ground {
         );
         let (registry, lanes) = (registry.clone(), lanes.clone());
         tokio::spawn(retention.run(self.closing.clone(), async move |buried| {
-            let mut counts: HashMap<Ordinal, u64> = HashMap::new();
-            for (ordinal, _) in &buried {
-                *counts.entry(*ordinal).or_default() += 1;
-            }
-            if counts.is_empty() {
-                return;
+            let mut letters: HashMap<Ordinal, Vec<Seq>> = HashMap::new();
+            for (ordinal, seq) in buried {
+                letters.entry(ordinal).or_default().push(seq);
             }
             for record in registry.all() {
-                if let Some(count) = counts.get(&record.ordinal) {
-                    lanes.buried(&record, *count).await;
+                if let Some(seqs) = letters.get(&record.ordinal) {
+                    lanes.buried(&record, seqs).await;
                 }
             }
         }));

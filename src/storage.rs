@@ -26,8 +26,8 @@ pub use administration::{ACTS_MAX, Administration, StoredTokens};
 pub use catalog::Catalog;
 pub use error::{Result, StorageError, StorageErrorKind, Written};
 pub use ledger::{
-    AttemptKey, Checkpoint, HistoryQuery, JOBS_ENDED_MAX, Lease, Ledger, LedgerChange, LedgerTrim, LedgerTrimmed, Marks,
-    PageRequest,
+    AttemptKey, BURIED_MAX, Checkpoint, HistoryQuery, JOBS_ENDED_MAX, Lease, Ledger, LedgerChange, LedgerTrim, LedgerTrimmed,
+    Marks, PageRequest,
 };
 pub use log::{Append, Bounds, EventLog, FingerprintChunk, LateAppend, LogRead, TopicSummary};
 pub use room::{RESERVE_PERCENT_MAX, Reserve, Room};

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::Lanes;
-use super::question::{Question, Stillness, SubscriptionStatus};
+use super::question::{Question, Stillness, SubscriptionStatus, Told};
 use crate::clock::Timestamp;
 use crate::model::subscription::SubscriptionRecord;
-use crate::model::{Attempt, Exception, ExceptionState, Seq};
+use crate::model::{Attempt, Exception, ExceptionState, Seq, TopicPattern};
 use crate::storage::{PageRequest, StorageError};
 
 impl Lanes {
@@ -72,9 +72,22 @@ impl Lanes {
         Ok(found)
     }
 
-    /// Tells the lane that retention forgot `count` dead letters.
-    pub async fn buried(&self, record: &Arc<SubscriptionRecord>, count: u64) {
-        let command = super::LaneCommand::Ask(Arc::clone(record), Question::Buried(count));
+    /// Tells the lane that retention forgot these dead letters.
+    pub async fn buried(&self, record: &Arc<SubscriptionRecord>, seqs: &[Seq]) {
+        let (mut told, mut count) = (Vec::new(), 0);
+        let hears_own = record.spec.topics.patterns().iter().any(TopicPattern::is_own);
+        for seq in seqs {
+            count += 1;
+            // A word about a notice would be one about itself, for ever. Where the event went with its letter nobody knows.
+            let is_foreign =
+                !hears_own || matches!(self.context.follow.get(*seq).await, Ok(Some(event)) if !event.topic().is_own());
+            told.extend(is_foreign.then_some(*seq));
+        }
+        let told = match (told.iter().min(), told.iter().max()) {
+            (Some(from), Some(to)) => Some(Told { count: told.len() as u64, from: *from, to: *to }),
+            _ => None,
+        };
+        let command = super::LaneCommand::Ask(Arc::clone(record), Question::Buried(count, told));
         let _ = self.lane_of(record.ordinal).send(command).await;
     }
 }

@@ -220,8 +220,8 @@ impl Journal {
         words
     }
 
-    /// What ranges say of a position that storage may not have yet, and whether what storage says of its being skipped is out of
-    /// date.
+    /// What ranges say of a position that storage may not have yet, and whether it is passed once more, so that what storage
+    /// says of its being skipped or buried is out of date.
     #[must_use]
     pub fn marks(&self, ordinal: Ordinal, seq: Seq) -> (Marks, bool) {
         let holds = |ranges: &[ExpiredRange]| {
@@ -230,7 +230,8 @@ impl Journal {
         let mut marks = Marks::default();
         let mut is_reopened = false;
         if let Some(unsaved) = self.partitions.get(&ordinal.partition()) {
-            marks = Marks { is_expired: holds(&unsaved.expired), is_skipped: holds(&unsaved.skipped) };
+            marks.is_expired = holds(&unsaved.expired);
+            marks.is_skipped = holds(&unsaved.skipped);
             is_reopened = unsaved.reopened.get(&ordinal).is_some_and(|after| seq > *after);
         }
         for change in self.under_way.iter().rev().flat_map(|changes| changes.iter()) {

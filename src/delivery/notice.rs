@@ -39,6 +39,12 @@ impl Notice {
         Self::about(record, "delivery.skipped", json!({ "from": from, "to": to, "count": count }))
     }
 
+    /// So many dead letters between these positions, both inclusive, are no longer kept.
+    #[must_use]
+    pub fn buried(record: &SubscriptionRecord, (from, to): (Seq, Seq), count: u64) -> Self {
+        Self::about(record, "delivery.no_longer_kept", json!({ "from": from, "to": to, "count": count }))
+    }
+
     /// A delivery was given up.
     #[must_use]
     pub fn dead(record: &SubscriptionRecord, seq: Seq, event: Option<&Event>, reason: &str) -> Self {

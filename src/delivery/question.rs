@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use super::attempt::{self, Mark};
 use super::job::{Errand, Job, attempt_of};
 use super::lane::Lane;
+use super::notice::Notice;
 use super::order::Order;
 use super::parcel::Content;
 use super::sieve::Filtering;
@@ -78,7 +79,7 @@ pub struct Fresh {
     pub last_word: Option<Option<Exception>>,
     /// Its newest attempts.
     pub attempts: Vec<Attempt>,
-    /// What ranges say of it, and whether what storage says of its being skipped is out of date.
+    /// What ranges say of it, and whether what storage says of its being skipped or buried is out of date.
     pub marks: (Marks, bool),
 }
 
@@ -124,8 +125,8 @@ pub enum Question {
     Jobs(oneshot::Sender<Vec<RecoveryJob>>),
     /// End this job before its end.
     Cancel(JobId, oneshot::Sender<Result<Option<RecoveryJob>>>),
-    /// These dead letters are gone.
-    Buried(u64),
+    /// So many dead letters are gone, and so many are to be told, between these positions.
+    Buried(u64, Option<Told>),
 }
 
 /// Answers a question. A subscription that the lane does not know is not answered.
@@ -171,18 +172,32 @@ pub fn answer(lane: &Rc<Lane>, record: &Arc<SubscriptionRecord>, question: Quest
                 let _ = reply.send(desk.jobs());
             }
         }
-        Question::Buried(count) => buried(lane, record, count),
+        Question::Buried(count, told) => buried(lane, record, count, told),
         Question::Seek(..) | Question::Skip(..) | Question::Recover(..) | Question::Cancel(..) => change(lane, record, question),
     }
 }
 
+/// Events that are told of together: how many, the first and the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// How many.
+    pub count: u64,
+    /// The first.
+    pub from: Seq,
+    /// The last.
+    pub to: Seq,
+}
+
 /// Dead letters went.
-fn buried(lane: &Rc<Lane>, record: &SubscriptionRecord, count: u64) {
-    lane.floor.borrow_mut().change(record.ordinal, |desk| {
+fn buried(lane: &Rc<Lane>, record: &SubscriptionRecord, count: u64, told: Option<Told>) {
+    let mut floor = lane.floor.borrow_mut();
+    floor.notices.extend(told.map(|told| Notice::buried(record, (told.from, told.to), told.count)));
+    floor.change(record.ordinal, |desk| {
         desk.totals.dead = desk.totals.dead.saturating_sub(count);
         // A letter that nobody can redrive any more holds nothing up.
         desk.order().map(Order::doubt_dead)
     });
+    drop(floor);
     lane.stir();
 }
 

@@ -80,7 +80,8 @@ impl Lanes {
     /// # Errors
     /// As storage fails.
     pub async fn delivery(&self, record: &Arc<SubscriptionRecord>, seq: Seq) -> Result<Option<DeliveryView>, StorageError> {
-        if seq == Seq::ZERO || seq > self.context.follow.head() {
+        let follow = &self.context.follow;
+        if seq == Seq::ZERO || seq > follow.head() || follow.jumps().contains(seq) {
             return Ok(None);
         }
         // The lane first: what it has not saved then, storage has later, or it is in the answer.
@@ -91,29 +92,29 @@ impl Lanes {
             None => self.context.ledger.exception(record.ordinal, seq).await?,
         };
         let found = match (&fresh.standing, &stored) {
-            (Standing::Retrying(at), stored) => Some(retrying(*at, stored.as_ref())),
-            (Standing::Open, _) => Some(view(DeliveryState::Pending, None)),
+            (Standing::Retrying(at), stored) => retrying(*at, stored.as_ref()),
+            (Standing::Open, _) => view(DeliveryState::Pending, None),
             (Standing::Ahead, _) => self.ahead(record, seq).await?,
-            (Standing::Passed, Some(exception)) => Some(match exception.state {
+            (Standing::Passed, Some(exception)) => match exception.state {
                 ExceptionState::Dead => view(DeliveryState::Dead, Some(&exception.reason)),
                 ExceptionState::Retry => retrying(exception.due_at, Some(exception)),
-            }),
+            },
             (Standing::Passed, None) => self.passed(record, seq, &fresh, &attempts).await?,
         };
-        Ok(found.map(|found| DeliveryView { attempts, ..found }))
+        Ok(Some(DeliveryView { attempts, ..found }))
     }
 
     /// What the cursor has not come to: it is judged by the definition that it will meet.
-    async fn ahead(&self, record: &SubscriptionRecord, seq: Seq) -> Result<Option<DeliveryView>, StorageError> {
+    async fn ahead(&self, record: &SubscriptionRecord, seq: Seq) -> Result<DeliveryView, StorageError> {
         let first_kept = self.context.follow.first_kept();
         let Some(event) = self.context.follow.get(seq).await?.filter(|event| event.seq() >= first_kept) else {
-            return Ok((seq < first_kept).then(|| view(DeliveryState::Expired, None)));
+            return Ok(view(DeliveryState::Expired, None));
         };
         let refusal = record.revision_at(seq).or(record.revisions.first()).and_then(|revision| refusal(revision, &event));
-        Ok(Some(match refusal {
+        Ok(match refusal {
             Some(reason) => view(DeliveryState::Filtered, Some(&reason)),
             None => view(DeliveryState::Pending, None),
-        }))
+        })
     }
 
     /// What is behind the cursor and no exception.
@@ -123,43 +124,35 @@ impl Lanes {
         seq: Seq,
         fresh: &Fresh,
         attempts: &[Attempt],
-    ) -> Result<Option<DeliveryView>, StorageError> {
+    ) -> Result<DeliveryView, StorageError> {
         if attempts.iter().any(|attempt| attempt.error.is_none()) {
-            return Ok(Some(view(DeliveryState::Delivered, None)));
+            return Ok(view(DeliveryState::Delivered, None));
         }
         let marks = self.marks(record, seq, fresh).await?;
+        if marks.is_buried {
+            return Ok(view(DeliveryState::Dead, Some("no_longer_kept")));
+        }
         let by_mark = if marks.is_skipped {
-            Some(view(DeliveryState::Skipped, None))
+            Some(DeliveryState::Skipped)
         } else if marks.is_expired {
-            Some(view(DeliveryState::Expired, None))
+            Some(DeliveryState::Expired)
         } else {
-            None
+            (seq <= record.starts_after).then_some(DeliveryState::BeforeStart)
         };
-        let is_before_start = seq <= record.starts_after;
-        let Some(event) = self.context.follow.get(seq).await? else {
-            // What is neither there nor was taken never was: a log that was restored goes on further behind.
-            let was_taken = seq < self.context.follow.first_kept();
-            let unknown = || view(DeliveryState::Unknown, Some("event_gone"));
-            let before_start = is_before_start.then(|| view(DeliveryState::BeforeStart, None));
-            return Ok(by_mark.filter(|_| was_taken).or_else(|| was_taken.then(|| before_start.unwrap_or_else(unknown))));
-        };
-        if is_before_start && by_mark.is_none() {
-            return Ok(Some(view(DeliveryState::BeforeStart, None)));
+        let unknown = |reason| Ok(by_mark.map_or_else(|| view(DeliveryState::Unknown, Some(reason)), |state| view(state, None)));
+        let Some(event) = self.context.follow.get(seq).await? else { return unknown("event_gone") };
+        if by_mark == Some(DeliveryState::BeforeStart) {
+            return Ok(view(DeliveryState::BeforeStart, None));
         }
-        let Some(revision) = record.revision_at(seq) else {
-            return Ok(Some(by_mark.unwrap_or_else(|| view(DeliveryState::Unknown, Some("definition_gone")))));
-        };
+        let Some(revision) = record.revision_at(seq) else { return unknown("definition_gone") };
         if let Some(reason) = refusal(revision, &event) {
-            return Ok(Some(view(DeliveryState::Filtered, Some(&reason))));
+            return Ok(view(DeliveryState::Filtered, Some(&reason)));
         }
-        Ok(Some(by_mark.unwrap_or_else(|| {
-            // A success is stored together with the end of a retry, where successes are remembered.
-            if attempts.is_empty() || !self.context.remembers_successes {
-                view(DeliveryState::Delivered, None)
-            } else {
-                view(DeliveryState::Unknown, Some("no_success_on_record"))
-            }
-        })))
+        // A success is stored together with the end of a retry, where successes are remembered.
+        if by_mark.is_some() || (self.context.remembers_successes && !attempts.is_empty()) {
+            return unknown("no_success_on_record");
+        }
+        Ok(view(DeliveryState::Delivered, None))
     }
 
     /// What ranges say of a position, stored or not.
@@ -169,6 +162,7 @@ impl Lanes {
         Ok(Marks {
             is_expired: stored.is_expired || unsaved.is_expired,
             is_skipped: (stored.is_skipped && !is_reopened) || unsaved.is_skipped,
+            is_buried: stored.is_buried && !is_reopened,
         })
     }
 }

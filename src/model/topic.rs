@@ -139,6 +139,12 @@ impl TopicPattern {
         &self.0
     }
 
+    /// Whether it chooses the relay's own topics, which only those do that name them.
+    #[must_use]
+    pub fn is_own(&self) -> bool {
+        first_token(&self.0) == OWN_TOKEN
+    }
+
     /// The topic this pattern names, when it has no wildcard.
     #[must_use]
     pub fn literal(&self) -> Option<Topic> {

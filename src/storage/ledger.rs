@@ -11,6 +11,9 @@ use crate::model::{Attempt, Exception, ExceptionState, HistoryPage, RecoveryJob,
 /// Jobs of a subscription that are remembered after their end.
 pub const JOBS_ENDED_MAX: u32 = 32;
 
+/// Ranges of dead letters that were taken which are remembered of a subscription; the oldest go.
+pub const BURIED_MAX: u32 = 10_000;
+
 /// How far one partition of subscriptions has come; `state` belongs to delivery.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Checkpoint {
@@ -44,8 +47,8 @@ pub struct LedgerChange {
     pub history: Vec<HistoryPage>,
     /// Ranges that retention took.
     pub expired: Vec<ExpiredRange>,
-    /// Subscriptions that pass everything behind a position once more: what was skipped there is not any more. Comes before
-    /// `skipped`.
+    /// Subscriptions that pass everything behind a position once more: what was skipped there is not any more, nor is what
+    /// died there and was taken. Comes before `skipped`.
     pub reopened: Vec<(Ordinal, Seq)>,
     /// Ranges that were skipped.
     pub skipped: Vec<ExpiredRange>,
@@ -127,6 +130,8 @@ pub struct Marks {
     pub is_expired: bool,
     /// It was skipped.
     pub is_skipped: bool,
+    /// It was a dead letter that [`Ledger::trim`] took.
+    pub is_buried: bool,
 }
 
 /// A page of a list: `after` is the key of the last item seen.
@@ -225,7 +230,7 @@ pub trait Ledger: Send + Sync {
     /// As the backend fails.
     async fn expired(&self, ordinal: Ordinal, limit: u32) -> Result<Vec<ExpiredRange>>;
 
-    /// Forgets old dead letters and attempts.
+    /// Forgets old dead letters and attempts; that letters died is remembered.
     ///
     /// # Errors
     /// As the backend fails.

@@ -49,6 +49,7 @@ struct State {
     history: BTreeMap<u64, HistoryPage>,
     expired: BTreeMap<Ordinal, Vec<ExpiredRange>>,
     skipped: BTreeMap<Ordinal, Vec<ExpiredRange>>,
+    buried: BTreeMap<Ordinal, Vec<ExpiredRange>>,
     jobs: BTreeMap<(Ordinal, JobId), RecoveryJob>,
     ordinal: u64,
     subscriptions: BTreeMap<String, SubscriptionRecord>,

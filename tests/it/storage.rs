@@ -57,6 +57,7 @@ conformance! {
         an_event_needed_twice_goes_with_the_last_exception,
         an_exception_made_after_the_trim_brings_its_event,
         positions_are_never_given_twice,
+        letters_that_went_are_remembered_in_bounds,
     }
     ledger::{
         a_new_lease_fences_the_old_one,

@@ -180,3 +180,47 @@ async fn nothing_is_said_to_be_from_before_the_start_that_is_delivered_or_pendin
         assert_eq!(told(&relay, "a", *seq).await.0, state, "{seq}");
     }
 }
+
+#[tokio::test]
+async fn a_dead_letter_that_is_no_longer_kept_stays_dead_and_is_told_once() {
+    let mut relay = Relay::start_with("[retention]\ndead_letters_max_age = \"1s\"\n").await;
+    let receiver = Receiver::with(|delivery, _| Answer::status(if delivery.path.ends_with("/well") { 200 } else { 500 })).await;
+    let once = json!({"retry": {"max_attempts": 1, "schedule": ["1h"]}});
+    relay.subscribe("a", receiver.url(), "t", once.clone()).await;
+    // One that hears of what becomes of notices that it does not take must not make more of them, for ever.
+    let both = json!({"topics": ["t", "hookcast.**"], "retry": {"max_attempts": 1, "schedule": ["1h"]}});
+    relay.subscribe("both", receiver.url(), "t", both).await;
+    let seqs = relay.publish_numbers("t", 0..2).await;
+    relay.delivery_becomes("a", seqs[0], "dead").await;
+    assert_eq!(told(&relay, "a", seqs[0]).await.1, "status_500");
+    relay.status_becomes("a", json!({"dead": 0, "lag": 0})).await;
+    let buried = async |relay: &Relay| {
+        let events = relay.get("/v1/topics/hookcast.ops/events?after=0&limit=1000").await;
+        let all = events["events"].as_array().unwrap().iter().filter(|event| event["type"] == "delivery.no_longer_kept");
+        all.map(|event| (event["subject"].clone(), event["data"]["from"].clone(), event["data"]["to"].clone()))
+            .collect::<Vec<_>>()
+    };
+    eventually("both to be told", async || (buried(&relay).await.len() >= 2).then_some(())).await;
+    // Both letters may have gone together or one after the other.
+    for _ in 0..2 {
+        for seq in &seqs {
+            assert_eq!(told(&relay, "a", *seq).await, (json!("dead"), json!("no_longer_kept")));
+            assert_eq!(relay.delivery("a", *seq).await["attempts"].as_array().unwrap().len(), 1);
+        }
+        assert_eq!(relay.status("a").await["delivered_total"], 0);
+        assert_eq!(relay.terminate().await, Some(0));
+        relay.restart().await;
+    }
+    let told_of_a = buried(&relay).await.into_iter().filter(|(subject, ..)| subject == "a").collect::<Vec<_>>();
+    assert!((1..=2).contains(&told_of_a.len()), "{told_of_a:?}");
+    assert_eq!((&told_of_a[0].1, &told_of_a[told_of_a.len() - 1].2), (&json!(seqs[0]), &json!(seqs[1])));
+    // Once more, and well: delivered.
+    relay.must("PATCH", "/v1/subscriptions/a", json!({"url": format!("{}/well", receiver.url())})).await;
+    relay.must("POST", "/v1/subscriptions/a/seek", json!({"to": {"seq": seqs[1]}})).await;
+    relay.delivery_becomes("a", seqs[1], "delivered").await;
+    assert_eq!(told(&relay, "a", seqs[0]).await.0, "dead");
+    let last = relay.publish("t", "{}").await;
+    relay.delivery_becomes("a", last, "delivered").await;
+    let of_both = buried(&relay).await.into_iter().filter(|(subject, ..)| subject == "both").collect::<Vec<_>>();
+    assert!(of_both.iter().all(|(_, _, to)| to.as_u64() <= Some(seqs[1])), "nothing of notices is told: {of_both:?}");
+}

@@ -150,9 +150,7 @@ impl Floor {
         }
         self.note_skipped(place, singles, rest);
         self.journal.touch(ordinal);
-        self.mark_busy(place);
-        self.make_ready(place);
-        self.note_hunger(place);
+        self.rouse(place);
     }
 
     /// Counts, announces and remembers what was passed over by hand: single positions and a stretch behind them.

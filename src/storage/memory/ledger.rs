@@ -11,8 +11,8 @@ use crate::model::job::JobState;
 use crate::model::subscription::Ordinal;
 use crate::model::{Attempt, Exception, ExceptionState, HistoryPage, JobId, RecoveryJob, Seq};
 use crate::storage::{
-    AttemptKey, Checkpoint, HistoryQuery, Lease, Ledger, LedgerChange, LedgerTrim, LedgerTrimmed, Marks, PageRequest, Result,
-    StorageError, StorageErrorKind, kept_apart, limit_of,
+    AttemptKey, BURIED_MAX, Checkpoint, HistoryQuery, Lease, Ledger, LedgerChange, LedgerTrim, LedgerTrimmed, Marks, PageRequest,
+    Result, StorageError, StorageErrorKind, kept_apart, limit_of,
 };
 
 #[async_trait]
@@ -116,7 +116,7 @@ impl Ledger for Memory {
         let holds = |ranges: &BTreeMap<Ordinal, Vec<ExpiredRange>>| {
             ranges.get(&ordinal).into_iter().flatten().any(|range| (range.from..=range.to).contains(&seq))
         };
-        Ok(Marks { is_expired: holds(&state.expired), is_skipped: holds(&state.skipped) })
+        Ok(Marks { is_expired: holds(&state.expired), is_skipped: holds(&state.skipped), is_buried: holds(&state.buried) })
     }
 
     async fn expired(&self, ordinal: Ordinal, limit: u32) -> Result<Vec<ExpiredRange>> {
@@ -135,6 +135,9 @@ impl Ledger for Memory {
         for key in &gone {
             state.exceptions.remove(key);
             state.release(key.1);
+            let ranges = state.buried.entry(key.0).or_default();
+            merge(ranges, ExpiredRange { ordinal: key.0, from: key.1, to: key.1 });
+            ranges.drain(..ranges.len().saturating_sub(limit_of(BURIED_MAX)));
         }
         let more = state.trim_attempts(trim) || gone.len() >= limit_of(rows_max);
         Ok(LedgerTrimmed { dead: gone, more })
@@ -150,6 +153,7 @@ impl Ledger for Memory {
         state.failures.retain(|(of, _)| *of != ordinal);
         state.expired.remove(&ordinal);
         state.skipped.remove(&ordinal);
+        state.buried.remove(&ordinal);
         state.jobs.retain(|(of, _), _| *of != ordinal);
         Ok(())
     }
@@ -180,7 +184,7 @@ impl State {
             merge(self.expired.entry(range.ordinal).or_default(), range);
         }
         for (ordinal, after) in change.reopened {
-            if let Some(ranges) = self.skipped.get_mut(&ordinal) {
+            for ranges in self.skipped.get_mut(&ordinal).into_iter().chain(self.buried.get_mut(&ordinal)) {
                 cut(ranges, after);
             }
         }

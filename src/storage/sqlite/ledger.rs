@@ -140,10 +140,10 @@ impl Ledger for Sqlite {
 
     async fn marks(&self, ordinal: Ordinal, seq: Seq) -> Result<Marks> {
         let mut reader = self.readers.take().await?;
-        let sql = concat!("SELECT ", in_range!("expired"), ", ", in_range!("skipped"));
-        let query = sqlx::query_as::<_, (bool, bool)>(sql).bind(signed(ordinal.0)).bind(signed(seq.0));
-        let (is_expired, is_skipped) = query.fetch_one(&mut *reader).await.map_err(reading)?;
-        Ok(Marks { is_expired, is_skipped })
+        let sql = concat!("SELECT ", in_range!("expired"), ", ", in_range!("skipped"), ", ", in_range!("buried"));
+        let query = sqlx::query_as::<_, (bool, bool, bool)>(sql).bind(signed(ordinal.0)).bind(signed(seq.0));
+        let (is_expired, is_skipped, is_buried) = query.fetch_one(&mut *reader).await.map_err(reading)?;
+        Ok(Marks { is_expired, is_skipped, is_buried })
     }
 
     async fn expired(&self, ordinal: Ordinal, limit: u32) -> Result<Vec<ExpiredRange>> {

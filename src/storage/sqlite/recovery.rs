@@ -11,7 +11,7 @@ use crate::model::delivery::ExpiredRange;
 use crate::model::job::{JobKind, JobState, Selection, decode_seqs, encode_seqs};
 use crate::model::subscription::Ordinal;
 use crate::model::{HistoryPage, JobId, RecoveryJob, Seq};
-use crate::storage::JOBS_ENDED_MAX;
+use crate::storage::{BURIED_MAX, JOBS_ENDED_MAX};
 
 type Result<T> = std::result::Result<T, sqlx::Error>;
 
@@ -118,9 +118,34 @@ pub(super) fn merge_skipped(script: &mut Script, range: &ExpiredRange) {
     merge_ranges(script, "skipped", range);
 }
 
-/// Takes everything behind `after` out of what was skipped.
-pub(super) fn cut_skipped(script: &mut Script, ordinal: Ordinal, after: Seq) {
+/// Takes everything behind `after` out of what was skipped or buried.
+pub(super) fn reopen(script: &mut Script, ordinal: Ordinal, after: Seq) {
     let (sub, after) = (signed(ordinal.0), signed(after.0));
-    script.statement("DELETE FROM skipped WHERE sub = ? AND from_seq > ?").bind(sub).bind(after);
-    script.statement("UPDATE skipped SET to_seq = ? WHERE sub = ? AND to_seq > ?").bind(after).bind(sub).bind(after);
+    for table in ["skipped", "buried"] {
+        script.statement(&format!("DELETE FROM {table} WHERE sub = ? AND from_seq > ?")).bind(sub).bind(after);
+        script
+            .statement(&format!("UPDATE {table} SET to_seq = ? WHERE sub = ? AND to_seq > ?"))
+            .bind(after)
+            .bind(sub)
+            .bind(after);
+    }
+}
+
+/// Remembers that these dead letters went; of each subscription the newest ranges.
+pub(super) fn bury(script: &mut Script, letters: &[(Ordinal, Seq)]) {
+    let mut letters = letters.to_vec();
+    letters.sort_unstable();
+    for run in letters.chunk_by(|(ordinal, seq), (next_ordinal, next)| ordinal == next_ordinal && seq.next() == *next) {
+        if let (Some((ordinal, from)), Some((_, to))) = (run.first(), run.last()) {
+            merge_ranges(script, "buried", &ExpiredRange { ordinal: *ordinal, from: *from, to: *to });
+        }
+    }
+    for of_one in letters.chunk_by(|(ordinal, _), (next, _)| ordinal == next) {
+        let Some((ordinal, _)) = of_one.first() else { continue };
+        script.statement(
+            "DELETE FROM buried WHERE sub = ? AND from_seq <= \
+             (SELECT from_seq FROM buried WHERE sub = ? ORDER BY from_seq DESC LIMIT 1 OFFSET ?)",
+        );
+        script.bind(signed(ordinal.0)).bind(signed(ordinal.0)).bind(BURIED_MAX);
+    }
 }

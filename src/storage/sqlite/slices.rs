@@ -10,6 +10,7 @@ use super::connect::{DATABASE_PAGE_BYTES, scalar};
 use super::fault::fault;
 use super::history::OldAttempts;
 use super::job::{Answer, Slice};
+use super::recovery::bury;
 use super::script::Script;
 use super::writer::Writer;
 use super::{signed, unsigned};
@@ -143,7 +144,11 @@ impl Writer {
         }
         script.keys("DELETE FROM failures WHERE id", &old.failures, "");
         script.keys("DELETE FROM history WHERE id", &old.pages, "");
+        if all_of.is_none() {
+            bury(&mut script, exceptions);
+        }
         if let Some(ordinal) = all_of {
+            script.statement("DELETE FROM buried WHERE sub = ?").bind(signed(ordinal.0));
             script.statement("DELETE FROM expired WHERE sub = ?").bind(signed(ordinal.0));
             script.statement("DELETE FROM skipped WHERE sub = ?").bind(signed(ordinal.0));
             script.statement("DELETE FROM jobs WHERE sub = ?").bind(signed(ordinal.0));

@@ -2,10 +2,11 @@
 
 use hookcast::clock::Timestamp;
 use hookcast::model::ExceptionState::{Dead, Retry};
+use hookcast::model::subscription::Ordinal;
 use hookcast::model::{Event, Seq};
-use hookcast::storage::{Bounds, StorageErrorKind, Store};
+use hookcast::storage::{BURIED_MAX, Bounds, LedgerChange, LedgerTrim, StorageErrorKind, Store};
 
-use super::make::{append, clear, exception, page, page_of, positions, put, seqs};
+use super::make::{append, change, clear, exception, page, page_of, positions, put, seqs};
 
 const NEVER: u64 = u64::MAX;
 
@@ -102,4 +103,37 @@ pub(crate) async fn positions_are_never_given_twice(store: &Store) {
     assert_eq!((bounds.first, bounds.head), (Seq(4), Seq(4)));
     let again = hookcast::storage::Append { pages: vec![page(1, 1, 1)], ..Default::default() };
     assert_eq!(store.log.append(again).await.unwrap_err().kind, StorageErrorKind::Conflict);
+}
+
+pub(crate) async fn letters_that_went_are_remembered_in_bounds(store: &Store) {
+    let trim = async |dead_before| {
+        let bounds = LedgerTrim {
+            dead_before: Timestamp(dead_before),
+            attempts_before: Timestamp(0),
+            attempts_bytes_max: u64::MAX,
+            rows_max: 100_000,
+        };
+        store.ledger.trim(bounds).await.unwrap().dead.len()
+    };
+    let is_buried = async |of, seq| store.ledger.marks(Ordinal(of), Seq(seq)).await.unwrap().is_buried;
+    put(store, (1..=5).map(|seq| exception(1, seq, Dead, 10)).collect()).await;
+    put(store, vec![exception(1, 7, Dead, 99), exception(2, 3, Dead, 10), exception(1, 8, Retry, 10)]).await;
+    assert_eq!(trim(50).await, 6);
+    for (ordinal, seq, expected) in
+        [(1, 1, true), (1, 5, true), (1, 6, false), (1, 7, false), (1, 8, false), (2, 3, true), (3, 3, false)]
+    {
+        assert_eq!(is_buried(ordinal, seq).await, expected, "{ordinal} {seq}");
+    }
+    // What is to be delivered once more is not over.
+    let lease = store.ledger.lease(1).await.unwrap();
+    store.ledger.commit(vec![LedgerChange { reopened: vec![(Ordinal(1), Seq(3))], ..change(lease) }]).await.unwrap();
+    assert!(is_buried(1, 3).await && !is_buried(1, 4).await);
+    store.ledger.forget(Ordinal(1)).await.unwrap();
+    assert!(!is_buried(1, 3).await);
+    // One range each: the oldest go.
+    let many = u64::from(BURIED_MAX) + 10;
+    put(store, (1..=many).map(|n| exception(65, n * 2, Dead, 10)).collect()).await;
+    assert_eq!(trim(50).await as u64, many);
+    assert!(!is_buried(65, 2).await && !is_buried(65, 20).await);
+    assert!(is_buried(65, 22).await && is_buried(65, many * 2).await);
 }

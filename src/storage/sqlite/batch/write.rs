@@ -119,7 +119,7 @@ impl Batch<'_> {
         for step in &self.skipped {
             match step {
                 Skipped::Range(range) => recovery::merge_skipped(script, range),
-                Skipped::Reopened(ordinal, after) => recovery::cut_skipped(script, *ordinal, *after),
+                Skipped::Reopened(ordinal, after) => recovery::reopen(script, *ordinal, *after),
             }
         }
         recovery::put_jobs(script, &self.jobs);
