@@ -91,6 +91,10 @@ pub struct Desk {
     pub feeding: Feeding,
     /// No dead letter lies behind this, when there are any.
     pub dead_to: Seq,
+    /// Events up to here may have had a first attempt before: in front of a seek back, or in an earlier process.
+    pub again_to: Seq,
+    /// Dead letters that may have been some before, and so are not counted yet.
+    doubtful: Vec<Seq>,
     /// The earliest time at which the lane's timer looks at it again.
     pub wakes_at: Option<Timestamp>,
     /// Whoever stores a change of what it wants and waits until it is judged by it; nothing is looked at meanwhile.
@@ -134,6 +138,8 @@ impl Desk {
             is_busy: false,
             feeding: Feeding::default(),
             dead_to: Seq::ZERO,
+            again_to: Seq::ZERO,
+            doubtful: Vec::new(),
             wakes_at: None,
             freezes: 0,
             earlier: None,
@@ -388,9 +394,15 @@ impl Desk {
                 effect.put = remembered(ExceptionState::Retry, history.attempts, now, outcome.describe());
             }
         }
+        let may_be_dead = matches!(flight, Flight::First) && seq <= self.again_to && self.may_be_dead(seq);
+        let dead = self.totals.dead;
         match flight {
             Flight::Recovered { is_kept, .. } => self.apply_recovered(*is_kept, &mut effect),
             _ => self.apply(seq, effect.put.as_ref()),
+        }
+        if may_be_dead && self.totals.dead > dead {
+            self.totals.dead = dead;
+            self.doubtful.push(seq);
         }
         effect
     }

@@ -73,6 +73,8 @@ pub struct Floor {
     replaying: Vec<Ordinal>,
     /// Deliveries that succeeded and may have been dead letters.
     recovered: Vec<(Ordinal, Seq)>,
+    /// Dead letters that are counted unless they were some before.
+    doubtful: Vec<(Ordinal, Seq)>,
     /// What desks want by the content of events.
     pub sieve: Sieve,
     /// Unsaved changes.
@@ -112,6 +114,7 @@ impl Floor {
             suspects_max: (slots / SUSPECT_SHARE).max(1),
             replaying: Vec::new(),
             recovered: Vec::new(),
+            doubtful: Vec::new(),
             sieve: Sieve::default(),
             journal: Journal::default(),
             notices: Vec::new(),
@@ -334,8 +337,10 @@ impl Floor {
         let (mut effect, notice) = desk.settle_in_force(assignment, outcome, times, chance);
         let opened = !was_open && desk.circuit().is_open();
         self.notices.extend(notice);
+        let doubtful = desk.take_doubtful();
         if !outcome.is_success() {
             self.mark_busy(assignment.place);
+            self.doubt(assignment.ordinal, doubtful);
         }
         for (mut of_member, event) in std::mem::take(&mut effect.rest) {
             self.remember(assignment, &mut of_member, event);

@@ -19,6 +19,8 @@ use crate::storage::{PageRequest, StorageError};
 const READ_BYTES: usize = 256 * 1024;
 /// Dead letters read at once.
 const DEAD_READ: u32 = 1000;
+/// Rounds of looking up dead letters before one save; more come only while they die faster than they are looked up.
+const DOUBT_ROUNDS_MAX: usize = 16;
 /// Distance of tries when what is needed cannot be read.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -191,6 +193,24 @@ pub(super) async fn skip(lane: &Rc<Lane>, record: &SubscriptionRecord, to: Seq) 
         lane.hunger.notify_one();
     };
     saving::promise(lane, ordinal, change).await
+}
+
+/// Looks up which dead letters that are about to be saved were some before, and counts the others: what is saved cannot be told
+/// apart any more.
+pub(super) async fn settle_doubts(lane: &Lane) {
+    for _ in 0..DOUBT_ROUNDS_MAX {
+        let doubtful = lane.floor.borrow_mut().take_doubtful();
+        if doubtful.is_empty() {
+            return;
+        }
+        for (ordinal, seq) in doubtful {
+            match lane.context.ledger.exception(ordinal, seq).await {
+                Ok(Some(before)) if before.state == ExceptionState::Dead => {}
+                Ok(_) => lane.floor.borrow_mut().count_dead(ordinal),
+                Err(error) => tracing::error!(%error, "a dead letter is not counted until the next start"),
+            }
+        }
+    }
 }
 
 /// Looks up which deliveries that succeeded were dead letters, and ends those.

@@ -84,6 +84,7 @@ fn tell_left_out(lane: &Lane) {
 /// Saves once, after whatever is being saved. What was not stored is tried again by the next save.
 pub(super) async fn save(lane: &Rc<Lane>) -> Written {
     let _one_at_a_time = lane.saving.lock().await;
+    super::replaying::settle_doubts(lane).await;
     let changes = {
         let mut floor = lane.floor.borrow_mut();
         if floor.note_jobs(lane.now()) {

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use super::LaneCommand;
 use super::checkpoint::PartitionProgress;
 use super::crew::SLOTS_MAX;
+use super::desk::Desk;
 use super::floor::Floor;
 use super::lane::{Lane, LaneContext};
 use super::matcher::Place;
@@ -83,8 +84,9 @@ async fn run(start: LaneStart) {
             }
         }
         for (ordinal, count) in partition.dead {
-            let known_to = context.follow.head();
-            if floor.change(ordinal, |desk| (desk.totals.dead, desk.dead_to) = (count, known_to)).is_none() {
+            let head = context.follow.head();
+            let known = |desk: &mut Desk| (desk.totals.dead, desk.dead_to, desk.again_to) = (count, head, head);
+            if floor.change(ordinal, known).is_none() {
                 forget(&context, ordinal);
             }
         }

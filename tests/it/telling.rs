@@ -224,3 +224,40 @@ async fn a_dead_letter_that_is_no_longer_kept_stays_dead_and_is_told_once() {
     let of_both = buried(&relay).await.into_iter().filter(|(subject, ..)| subject == "both").collect::<Vec<_>>();
     assert!(of_both.iter().all(|(_, _, to)| to.as_u64() <= Some(seqs[1])), "nothing of notices is told: {of_both:?}");
 }
+
+#[tokio::test]
+async fn a_dead_letter_that_dies_again_counts_once() {
+    let mut relay = Relay::start().await;
+    let receiver = Receiver::with(|_, _| Answer::status(400)).await;
+    relay.subscribe("a", receiver.url(), "t", json!({"retry": {"max_attempts": 1, "schedule": ["1h"]}})).await;
+    let seqs = relay.publish_numbers("t", 0..5).await;
+    relay.status_becomes("a", json!({"dead": 5, "lag": 0, "in_flight": 0})).await;
+    let listed = async |relay: &Relay| {
+        let list = relay.get("/v1/subscriptions/a/dead-letters").await;
+        list["items"].as_array().unwrap().len()
+    };
+    for round in 1..=4u64 {
+        if round == 3 {
+            relay.kill9().await;
+            relay.restart().await;
+        }
+        relay.must("POST", "/v1/subscriptions/a/pause", json!({})).await;
+        relay.must("POST", "/v1/subscriptions/a/seek", json!({"to": {"seq": seqs[0]}})).await;
+        assert_eq!(told(&relay, "a", seqs[1]).await.0, "pending");
+        relay.must("POST", "/v1/subscriptions/a/resume", json!({})).await;
+        receiver.sees(usize::try_from(5 * (round + 1)).unwrap()).await;
+        relay.status_becomes("a", json!({"lag": 0, "in_flight": 0})).await;
+        // A seek is answered once its lane has saved.
+        assert_eq!((relay.status("a").await["dead"].as_u64(), listed(&relay).await), (Some(5), 5), "round {round}");
+        relay.must("POST", "/v1/subscriptions/a/seek", json!({"to": "latest"})).await;
+        assert_eq!((relay.status("a").await["dead"].as_u64(), listed(&relay).await), (Some(5), 5), "round {round}");
+    }
+    // Those that were none before count as they come, beside those that were.
+    receiver.change(|_, _| Answer::ok());
+    relay.must("POST", "/v1/subscriptions/a/seek", json!({"to": {"seq": seqs[3]}})).await;
+    relay.status_becomes("a", json!({"dead": 3, "lag": 0, "in_flight": 0})).await;
+    receiver.change(|_, _| Answer::status(400));
+    relay.must("POST", "/v1/subscriptions/a/seek", json!({"to": {"seq": seqs[2]}})).await;
+    relay.status_becomes("a", json!({"dead": 5, "lag": 0, "in_flight": 0})).await;
+    eventually("all five listed", async || (listed(&relay).await == 5).then_some(())).await;
+}

@@ -141,6 +141,11 @@ impl Desk {
         self.dead_to = self.dead_to.max(seq);
     }
 
+    /// Takes the dead letters of which it has to be looked up whether they were some before.
+    pub fn take_doubtful(&mut self) -> Vec<Seq> {
+        std::mem::take(&mut self.doubtful)
+    }
+
     /// Dead letters are dead no longer; what they held up goes on.
     pub fn exhume(&mut self, seqs: &[Seq]) {
         self.totals.dead = self.totals.dead.saturating_sub(seqs.len() as u64);

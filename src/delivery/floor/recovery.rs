@@ -9,7 +9,7 @@ use crate::delivery::replays::{ReplayItem, Want};
 use crate::delivery::window::Position;
 use crate::model::delivery::ExpiredRange;
 use crate::model::subscription::Ordinal;
-use crate::model::{JobId, Outcome, RecoveryJob, Seq};
+use crate::model::{ExceptionState, JobId, Outcome, RecoveryJob, Seq};
 
 /// Bytes of events that may wait for the jobs of one lane.
 const LANE_REPLAY_BYTES_MAX: usize = 32 * 1024 * 1024;
@@ -120,6 +120,7 @@ impl Floor {
             self.journal.reopen(ordinal, to);
         }
         if let Some(desk) = self.desks[place].as_deref_mut() {
+            desk.again_to = desk.again_to.max(desk.window.looked_to(scanned));
             self.waiting_bytes -= desk.window.waiting_bytes();
             desk.window.jump(to);
             desk.feeding.has_boarded = false;
@@ -174,6 +175,29 @@ impl Floor {
         for range in ranges {
             self.journal.skipped(range);
         }
+    }
+
+    /// Counts dead letters that memory knows to be new; what it does not know is looked up before it is saved.
+    pub(super) fn doubt(&mut self, ordinal: Ordinal, seqs: Vec<Seq>) {
+        for seq in seqs {
+            match self.journal.last_word(ordinal, seq) {
+                None => self.doubtful.push((ordinal, seq)),
+                Some(Some(before)) if before.state == ExceptionState::Dead => {}
+                Some(_) => self.count_dead(ordinal),
+            }
+        }
+    }
+
+    /// Counts a dead letter that was none before.
+    pub fn count_dead(&mut self, ordinal: Ordinal) {
+        if let Some(desk) = self.desk_mut(ordinal) {
+            desk.totals.dead += 1;
+        }
+    }
+
+    /// Takes the dead letters of which it has to be looked up whether they were some before.
+    pub fn take_doubtful(&mut self) -> Vec<(Ordinal, Seq)> {
+        std::mem::take(&mut self.doubtful)
     }
 
     /// Takes deliveries that may have been dead letters.
