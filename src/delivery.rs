@@ -3,14 +3,14 @@
 //! Subscriptions are spread over lanes, one thread each. This file starts and stops the lanes and brings changes and questions
 //! to the right one; a lane itself is [`lane`]. It knows the log, the ledger and the registry, and nothing of HTTP servers.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::model::subscription::{Ordinal, PARTITIONS, SubscriptionRecord};
+use crate::model::subscription::{Activity, Ordinal, PARTITIONS, SubscriptionRecord};
 use crate::net::dial::Gate;
 use crate::registry::RegistryChange;
 use crate::storage::{Lease, StorageError, StorageErrorKind};
@@ -75,6 +75,8 @@ pub const LANES_MAX: usize = PARTITIONS as usize;
 pub(crate) enum LaneCommand {
     /// A definition changed.
     Change(RegistryChange),
+    /// Which of these fail?
+    Failing(Vec<Ordinal>, oneshot::Sender<Vec<Ordinal>>),
     /// A question about a subscription.
     Ask(Arc<SubscriptionRecord>, Question),
     /// Finish what is in flight within this time, save, answer.
@@ -138,7 +140,11 @@ impl Lanes {
     }
 
     fn lane_of(&self, ordinal: Ordinal) -> &mpsc::Sender<LaneCommand> {
-        &self.inboxes[usize::from(ordinal.partition()) % self.inboxes.len()]
+        &self.inboxes[self.number_of(ordinal)]
+    }
+
+    fn number_of(&self, ordinal: Ordinal) -> usize {
+        usize::from(ordinal.partition()) % self.inboxes.len()
     }
 
     /// Who asks endpoints whether they want deliveries.
@@ -161,6 +167,27 @@ impl Lanes {
         let command = LaneCommand::Ask(Arc::clone(record), question(reply));
         self.lane_of(record.ordinal).send(command).await.ok()?;
         answer.await.ok()
+    }
+
+    /// Which of these subscriptions fail, with one question to each lane; `None` when a lane does not answer any more.
+    pub async fn failing(&self, records: &[Arc<SubscriptionRecord>]) -> Option<HashSet<Ordinal>> {
+        let announced = self.context.registry.announced();
+        self.routed.clone().wait_for(|routed| *routed >= announced).await.ok()?;
+        let mut by_lane: HashMap<usize, Vec<Ordinal>> = HashMap::new();
+        for record in records.iter().filter(|record| record.activity == Activity::Active) {
+            by_lane.entry(self.number_of(record.ordinal)).or_default().push(record.ordinal);
+        }
+        let mut answers = Vec::with_capacity(by_lane.len());
+        for (number, ordinals) in by_lane {
+            let (reply, answer) = oneshot::channel();
+            self.inboxes[number].send(LaneCommand::Failing(ordinals, reply)).await.ok()?;
+            answers.push(answer);
+        }
+        let mut failing = HashSet::new();
+        for answer in answers {
+            failing.extend(answer.await.ok()?);
+        }
+        Some(failing)
     }
 
     /// Lets every lane finish what is in flight within `grace`, and saves all progress.

@@ -218,6 +218,12 @@ impl Desk {
         self.retrying() >= self.record.spec.max_retrying
     }
 
+    /// Whether the cursor stands still because too many retries wait or the circuit is open.
+    #[must_use]
+    pub fn is_failing(&self) -> bool {
+        self.is_full() || self.circuit.is_open()
+    }
+
     /// The circuit.
     #[must_use]
     pub fn circuit(&self) -> &Circuit {

@@ -294,7 +294,7 @@ fn status(lane: &Rc<Lane>, record: &SubscriptionRecord) -> Option<SubscriptionSt
         failed_attempts_total: desk.totals.failed_attempts,
         filtering: desk.filtering.as_deref().cloned().unwrap_or_default(),
         last_attempt: desk.last_attempt.clone(),
-        is_failing: desk.is_full() || desk.circuit().is_open(),
+        is_failing: desk.is_failing(),
     })
 }
 

@@ -168,6 +168,11 @@ async fn obey(lane: &Rc<Lane>, mut inbox: mpsc::Receiver<LaneCommand>) {
     while let Some(command) = inbox.recv().await {
         match command {
             LaneCommand::Change(change) => apply(lane, change),
+            LaneCommand::Failing(ordinals, reply) => {
+                let floor = lane.floor.borrow();
+                let failing = ordinals.into_iter().filter(|ordinal| floor.desk(*ordinal).is_some_and(Desk::is_failing));
+                let _ = reply.send(failing.collect());
+            }
             LaneCommand::Ask(record, question) => question::answer(lane, &record, question),
             LaneCommand::Stop(grace, reply) => {
                 finish(lane, grace).await;

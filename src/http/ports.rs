@@ -2,7 +2,7 @@
 //!
 //! Owns the shapes that answers are made of. Must not know who stands behind a port.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -16,7 +16,7 @@ use crate::delivery::recovery::{Count, Recovering, Recovery};
 use crate::delivery::telling::DeliveryView;
 use crate::delivery::undelivered::UndeliveredPage;
 use crate::model::source::{SourceGap, SourceRecord};
-use crate::model::subscription::SubscriptionRecord;
+use crate::model::subscription::{Ordinal, SubscriptionRecord};
 use crate::model::{Attempt, Exception, JobId, RecoveryJob, ResumeToken, Seq};
 use crate::source::webhook::Door;
 use crate::storage::{PageRequest, StorageError};
@@ -32,6 +32,9 @@ pub trait Deliveries: Send + Sync {
         &self,
         record: &Arc<SubscriptionRecord>,
     ) -> Result<Option<(SubscriptionStatus, Option<Timestamp>)>, StorageError>;
+
+    /// Which of these fail; `None` when the deliveries end.
+    async fn failing(&self, records: &[Arc<SubscriptionRecord>]) -> Option<HashSet<Ordinal>>;
 
     /// Waits until the definitions in force are the ones that are delivered by.
     async fn caught_up(&self, _: &Arc<SubscriptionRecord>) {}
@@ -141,6 +144,10 @@ impl Deliveries for Lanes {
         }
         let oldest = self.oldest_undelivered_at(&status).await?;
         Ok(Some((status, oldest)))
+    }
+
+    async fn failing(&self, records: &[Arc<SubscriptionRecord>]) -> Option<HashSet<Ordinal>> {
+        Lanes::failing(self, records).await
     }
 
     async fn caught_up(&self, record: &Arc<SubscriptionRecord>) {

@@ -22,7 +22,7 @@ use crate::model::Seq;
 use crate::model::subscription::parse::form::Keys;
 use crate::model::subscription::parse::keys::generate_id;
 use crate::model::subscription::parse::{Definition, Rules, parse_definition};
-use crate::model::subscription::{Activity, StartFrom, SubscriptionId, SubscriptionRecord, change};
+use crate::model::subscription::{StartFrom, SubscriptionId, SubscriptionRecord, change};
 use crate::storage::StorageErrorKind;
 
 mod changes;
@@ -73,7 +73,7 @@ pub(super) fn configure(config: &mut ServiceConfig) {
         .service(show("deliveries/{seq}").route(get().to(operations::delivery)));
 }
 
-/// `GET /v1/subscriptions`; states are as stored, whether one is failing shows only on its own.
+/// `GET /v1/subscriptions`; whether they fail is one question to each lane.
 async fn list(state: Data<HttpState>, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let caller = state.auth.require(&request, Scope::Read)?;
     let query = Query::read(&request, &["limit", "after", "made_by"])?;
@@ -92,7 +92,8 @@ async fn list(state: Data<HttpState>, request: HttpRequest) -> Result<HttpRespon
     let has_more = shown.len() > limit;
     shown.truncate(limit);
     let next = shown.last().filter(|_| has_more).map(|record| Value::from(record.spec.id.as_str()));
-    let items = shown.iter().map(|record| views::subscription(record, Keys::Hidden, false)).collect();
+    let failing = state.deliveries.failing(&shown).await.ok_or_else(contended)?;
+    let items = shown.iter().map(|record| views::subscription(record, Keys::Hidden, failing.contains(&record.ordinal))).collect();
     Ok(HttpResponse::Ok().json(views::page(items, next)))
 }
 
@@ -102,14 +103,16 @@ async fn show_one(state: Data<HttpState>, request: HttpRequest) -> Result<HttpRe
     if shows_secrets {
         let mut response = HttpResponse::Ok();
         response.insert_header((header::CACHE_CONTROL, HeaderValue::from_static("no-store")));
-        return Ok(response.insert_header((header::ETAG, tag(&record))).json(views::with_secrets(&record)));
+        let is_failing = is_failing(&state, &record).await;
+        return Ok(response.insert_header((header::ETAG, tag(&record))).json(views::with_secrets(&record, is_failing)));
     }
-    let is_failing = record.activity == Activity::Active && is_failing(&state, &record).await;
+    let is_failing = is_failing(&state, &record).await;
     Ok(answer(HttpResponse::Ok(), &record, Keys::Hidden, is_failing))
 }
 
 async fn is_failing(state: &HttpState, record: &Arc<SubscriptionRecord>) -> bool {
-    matches!(state.deliveries.status(record).await, Ok(Some((status, _))) if status.is_failing)
+    let failing = state.deliveries.failing(std::slice::from_ref(record)).await;
+    failing.is_some_and(|failing| failing.contains(&record.ordinal))
 }
 
 async fn create(state: Data<HttpState>, request: HttpRequest, payload: Payload) -> Result<HttpResponse, Problem> {

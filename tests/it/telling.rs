@@ -261,3 +261,47 @@ async fn a_dead_letter_that_dies_again_counts_once() {
     relay.status_becomes("a", json!({"dead": 5, "lag": 0, "in_flight": 0})).await;
     eventually("all five listed", async || (listed(&relay).await == 5).then_some(())).await;
 }
+
+#[tokio::test]
+async fn lists_tell_the_same_states_as_each_subscription_itself() {
+    let relay = Relay::start_with("[delivery]\nlanes = 2\n").await;
+    let (well, sick) = (Receiver::start().await, Receiver::with(|_, _| Answer::status(500)).await);
+    let retry = json!({"retry": {"max_attempts": 50, "schedule": ["1h"], "jitter": 0.0}});
+    for n in 0..3 {
+        relay.subscribe(&format!("sick{n}"), sick.url(), "t", retry.clone()).await;
+        relay.subscribe(&format!("well{n}"), well.url(), "t", json!({})).await;
+    }
+    relay.subscribe("full", sick.url(), "t", json!({"max_retrying": 1, "retry": {"schedule": ["1h"]}})).await;
+    relay.subscribe("asked", sick.url(), "t", json!({"verify": "challenge"})).await;
+    relay.must("POST", "/v1/subscriptions/sick2/pause", json!({})).await;
+    relay.must("PATCH", "/v1/subscriptions/well2", json!({"enabled": false})).await;
+    relay.publish_numbers("t", 0..20).await;
+    let expected = [
+        ("asked", "unverified"),
+        ("full", "failing"),
+        ("sick0", "failing"),
+        ("sick1", "failing"),
+        ("sick2", "paused"),
+        ("well0", "active"),
+        ("well1", "active"),
+        ("well2", "disabled"),
+    ];
+    for (id, state) in expected {
+        relay.status_becomes(id, json!({"state": state})).await;
+        assert_eq!(relay.get(&format!("/v1/subscriptions/{id}")).await["state"], state, "{id}");
+        let whole = relay.get(&format!("/v1/subscriptions/{id}?secrets=true")).await;
+        assert_eq!(whole["state"], state, "{id}");
+    }
+    let mut listed = Vec::new();
+    for page in ["limit=3", "limit=10&after=sick0"] {
+        let items = relay.get(&format!("/v1/subscriptions?{page}")).await["items"].take();
+        let one = |item: &Value| (item["id"].as_str().unwrap().to_owned(), item["state"].as_str().unwrap().to_owned());
+        listed.extend(items.as_array().unwrap().iter().map(one).collect::<Vec<_>>());
+    }
+    assert_eq!(listed, expected.map(|(id, state)| (id.to_owned(), state.to_owned())));
+    let (code, said, _) = relay.run(&["subs", "list", "--url", &relay.url]).await;
+    let lines: Vec<Vec<&str>> = said.lines().map(|line| line.split('\t').take(2).collect()).collect();
+    assert_eq!((code, lines), (Some(0), expected.map(|(id, state)| vec![id, state]).to_vec()));
+    // A change of one that fails does not make it look well.
+    assert_eq!(relay.must("PATCH", "/v1/subscriptions/sick0", json!({"description": "x"})).await["state"], "failing");
+}

@@ -13,10 +13,10 @@ use crate::http::definition::{CHANGE_TRIES, Precondition, declared, random, read
 use crate::http::problem::Problem;
 use crate::http::query::Query;
 use crate::http::{HttpState, quota, views};
+use crate::model::subscription::SubscriptionRecord;
 use crate::model::subscription::change::{self, Effect};
 use crate::model::subscription::parse::form::Keys;
 use crate::model::subscription::parse::{Definition, merge_patch};
-use crate::model::subscription::{Activity, SubscriptionRecord};
 use crate::storage::{StorageError, StorageErrorKind};
 
 /// A change that is ready to be stored.
@@ -142,8 +142,7 @@ async fn answer(
     keys: Keys,
     before: Option<&Arc<SubscriptionRecord>>,
 ) -> HttpResponse {
-    let is_failing = record.activity == Activity::Active && is_failing(state, record).await;
-    let mut shown = views::subscription(record, keys, is_failing);
+    let mut shown = views::subscription(record, keys, is_failing(state, record).await);
     if before.is_some_and(|before| before.revisions.last() == record.revisions.last())
         && let Some(members) = shown.as_object_mut()
     {

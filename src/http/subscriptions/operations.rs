@@ -6,7 +6,7 @@ use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 use serde_json::Value;
 
-use super::{answer, find, position};
+use super::{answer, find, is_failing, position};
 use crate::clock::Timestamp;
 use crate::delivery::attempts::{AttemptsQuery, NEWEST};
 use crate::http::auth::Scope;
@@ -39,7 +39,8 @@ async fn set_activity(state: &HttpState, request: &HttpRequest, activity: Activi
     let changed = state.registry.set_activity(&record.spec.id, activity, state.clock.now()).await?;
     let record = changed.ok_or_else(Problem::not_found)?;
     state.deliveries.caught_up(&record).await;
-    Ok(answer(HttpResponse::Ok(), &record, Keys::Hidden, false))
+    let is_failing = is_failing(state, &record).await;
+    Ok(answer(HttpResponse::Ok(), &record, Keys::Hidden, is_failing))
 }
 
 /// Sends one test event now and shows what came of it.
