@@ -126,11 +126,9 @@ impl Desk {
     #[must_use]
     pub fn new(record: Arc<SubscriptionRecord>, position: Position) -> Self {
         let (order, batching) = (Order::of(&record.spec), record.spec.batch.map(Batching::new));
-        let mut window = Window::at(position);
-        window.note_seen(record.revisions.last().map_or(Seq::ZERO, |newest| newest.from_seq.prev()));
         Self {
             record,
-            window,
+            window: Window::at(position),
             totals: Totals::default(),
             filtering: None,
             last_attempt: None,
@@ -218,28 +216,10 @@ impl Desk {
         self.retrying() >= self.record.spec.max_retrying
     }
 
-    /// Whether the cursor stands still because too many retries wait or the circuit is open.
-    #[must_use]
-    pub fn is_failing(&self) -> bool {
-        self.is_full() || self.circuit.is_open()
-    }
-
     /// The circuit.
     #[must_use]
     pub fn circuit(&self) -> &Circuit {
         &self.circuit
-    }
-
-    /// The oldest event that waits for another attempt.
-    #[must_use]
-    pub fn oldest_retry(&self) -> Option<Seq> {
-        self.retries.keys().next().copied()
-    }
-
-    /// The retry that waits for `seq`.
-    #[must_use]
-    pub fn retry(&self, seq: Seq) -> Option<&Retry> {
-        self.retries.get(&seq)
     }
 
     /// Takes a changed definition.

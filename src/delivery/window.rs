@@ -54,8 +54,6 @@ pub struct Window<T> {
     queue_bytes: usize,
     open: Vec<(Seq, Ticket)>,
     aside: Option<Box<Aside<T>>>,
-    /// What was looked at up to here before the queue was forgotten counts as looked at.
-    seen: Seq,
 }
 
 impl<T> Window<T> {
@@ -63,7 +61,7 @@ impl<T> Window<T> {
     #[must_use]
     pub fn at(position: Position) -> Self {
         let (reopened, queue) = (VecDeque::new(), VecDeque::new());
-        Self { position, reopened, queue, queue_bytes: 0, open: Vec::new(), aside: None, seen: Seq::ZERO }
+        Self { position, reopened, queue, queue_bytes: 0, open: Vec::new(), aside: None }
     }
 
     /// Where matching stands.
@@ -196,42 +194,19 @@ impl<T> Window<T> {
         self.open.iter().map(|(seq, _)| *seq).chain(self.reopened.iter().map(|(seq, _)| *seq)).chain(self.aside())
     }
 
-    /// The newest position that was looked at: delivered, open or passed over. What waits behind all of these was not.
-    #[must_use]
-    pub fn looked_to(&self, lane: Seq) -> Seq {
-        let mut at = match self.position {
-            Position::Riding { not_before } => lane.max(not_before),
-            Position::Lagging(scanned_to) => scanned_to,
-        };
-        for (waiting, ..) in self.queue.iter().rev() {
-            if *waiting != at {
-                break;
-            }
-            at = at.prev();
-        }
-        at.max(self.seen)
-    }
-
-    /// Counts everything up to here as looked at.
-    pub fn note_seen(&mut self, to: Seq) {
-        self.seen = to;
-    }
-
-    /// Forgets what waits behind `at` and stands there, if it has come so far.
-    pub fn stand_at(&mut self, at: Seq) {
+    /// Forgets what waits behind `at` and stands there, or where it has come to; `lane` is where the lane's reader stands.
+    pub fn stand_at(&mut self, at: Seq, lane: Seq) {
         while let Some((_, _, bytes)) = self.queue.pop_back_if(|(seq, ..)| *seq > at) {
             self.queue_bytes -= bytes;
         }
         self.position = match self.position {
             Position::Lagging(scanned_to) => Position::Lagging(scanned_to.min(at)),
-            Position::Riding { .. } => Position::Lagging(at),
+            Position::Riding { not_before } => Position::Lagging(lane.max(not_before).min(at)),
         };
-        self.seen = self.seen.min(at);
     }
 
     /// Forgets the queue and stands still before it; what is in flight, reopened or aside stays, the latter without items.
     pub fn rewind(&mut self, lane: Seq) {
-        self.seen = self.looked_to(lane);
         self.position = Position::Lagging(self.base(lane));
         self.queue.clear();
         self.queue_bytes = 0;
@@ -283,7 +258,6 @@ impl<T> Window<T> {
         self.queue_bytes = 0;
         self.open.clear();
         self.aside = None;
-        self.seen = Seq::ZERO;
         self.position = Position::Lagging(scanned_to);
     }
 }

@@ -29,6 +29,12 @@ pub struct Condition {
 }
 
 impl Desk {
+    /// Whether the cursor stands still because too many retries wait or the circuit is open.
+    #[must_use]
+    pub fn is_failing(&self) -> bool {
+        self.is_full() || self.circuit.is_open()
+    }
+
     /// Takes in the outcome of an attempt made by a definition that may have changed since; gives also what is to be said of
     /// the endpoint.
     pub fn settle_in_force(

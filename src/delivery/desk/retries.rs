@@ -27,6 +27,18 @@ pub struct Retry {
 }
 
 impl Desk {
+    /// The oldest event that waits for another attempt.
+    #[must_use]
+    pub fn oldest_retry(&self) -> Option<Seq> {
+        self.retries.keys().next().copied()
+    }
+
+    /// The retry that waits for `seq`.
+    #[must_use]
+    pub fn retry(&self, seq: Seq) -> Option<&Retry> {
+        self.retries.get(&seq)
+    }
+
     /// Lets a stored retry wait.
     pub fn resume_retry(&mut self, exception: &Exception) {
         self.keep_retry(exception);

@@ -1,6 +1,7 @@
 //! Definitions that change: from which position on the new one judges, and who is asked about which topics until then.
 //!
-//! A change takes effect behind the newest position that was looked at. So that this is still so when the change is stored, the
+//! A change takes effect behind the newest position that was looked at: delivered, open, or passed over on the way; what waits
+//! behind that is forgotten and judged anew. So that this is still so when the change is stored, the
 //! desk looks at nothing from the moment in which that position is given until the lane hears of the change; the record names
 //! the position, and whatever a crash leaves undone is read again and judged by whoever it names.
 
@@ -18,7 +19,9 @@ impl Floor {
         let place = self.by_ordinal.get(&ordinal).copied()?;
         let scanned = self.scanned;
         let desk = self.desks[place].as_deref_mut()?;
-        let looked_to = desk.window.looked_to(scanned);
+        // What was looked at before an earlier change counts, though a restart may have gone back before it.
+        let changed_at = desk.record.revisions.last().map_or(Seq::ZERO, |newest| newest.from_seq.prev());
+        let looked_to = desk.window.base(scanned).max(changed_at);
         desk.freezes += 1;
         self.stand_at(place, looked_to);
         Some(looked_to.next())
@@ -36,14 +39,12 @@ impl Floor {
             }
             _ => {}
         }
-        self.make_ready(place);
-        self.note_hunger(place);
+        self.rouse(place);
     }
 
     /// Takes a changed definition.
     pub fn redefine(&mut self, record: &Arc<SubscriptionRecord>) {
         let Some(place) = self.by_ordinal.get(&record.ordinal).copied() else { return };
-        let scanned = self.scanned;
         let Some(desk) = self.desks[place].as_deref_mut() else { return };
         let was_active = desk.is_active();
         let (old, patterns) = (Arc::clone(&desk.record), desk.patterns().clone());
@@ -53,9 +54,7 @@ impl Floor {
         if old.revisions != record.revisions {
             let from = record.revisions.last().map_or(Seq::ZERO, |newest| newest.from_seq);
             // Whoever stored this made the desk stand still there; should it have gone on, nothing is passed over.
-            if desk.window.looked_to(scanned) >= from {
-                self.stand_at(place, from.prev());
-            }
+            self.stand_at(place, from.prev());
             self.ask_anew(place, &patterns);
         }
         if was_active && !is_active {
@@ -85,7 +84,7 @@ impl Floor {
     fn stand_at(&mut self, place: Place, at: Seq) {
         let Some(desk) = self.desks[place].as_deref_mut() else { return };
         let bytes_before = desk.window.waiting_bytes();
-        desk.window.stand_at(at);
+        desk.window.stand_at(at, self.scanned);
         self.waiting_bytes -= bytes_before - desk.window.waiting_bytes();
         self.mark_busy(place);
     }

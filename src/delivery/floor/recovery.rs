@@ -120,7 +120,7 @@ impl Floor {
             self.journal.reopen(ordinal, to);
         }
         if let Some(desk) = self.desks[place].as_deref_mut() {
-            desk.again_to = desk.again_to.max(desk.window.looked_to(scanned));
+            desk.again_to = desk.again_to.max(desk.window.base(scanned));
             self.waiting_bytes -= desk.window.waiting_bytes();
             desk.window.jump(to);
             desk.feeding.has_boarded = false;
