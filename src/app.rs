@@ -165,10 +165,8 @@ impl App {
         let ground = Arc::new(Ground::over(config, foundation).await?);
         let doors = Doors::bind(config)?;
         let (address, tcp_address) = doors.addresses();
-        let (registry, source_registry) = (
-            Registry::open(Arc::clone(&ground.store.catalog)).await?,
-            SourceRegistry::open(Arc::clone(&ground.store.catalog)).await?,
-        );
+        let (registry, source_registry) =
+            (declared::registry(config, &ground).await?, SourceRegistry::open(Arc::clone(&ground.store.catalog)).await?);
         let (log, tail, clock) = (Arc::clone(&ground.store.log), Arc::clone(&ground.tail), Arc::clone(&ground.clock));
         let (ingest, leader) = Ingest::start(log, tail, clock, dedupe_settings(config)).await?;
         declared::apply_early(config, &ground, &registry).await?;

@@ -3,6 +3,7 @@
 //! Owns the order of changes: one at a time, durable first, then visible, then announced to every listener in that order.
 //! Must not know who listens, how definitions are judged, or anything of HTTP. Read by http, delivery and source supervision.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -113,7 +114,11 @@ impl Kept for SourceRecord {
 
 /// All subscriptions; a handle to share.
 #[derive(Clone)]
-pub struct Registry(Shelf<SubscriptionRecord>);
+pub struct Registry {
+    shelf: Shelf<SubscriptionRecord>,
+    /// The groups of limits that there are, once they are known.
+    limit_groups: Option<Arc<BTreeSet<String>>>,
+}
 
 impl Registry {
     /// Reads every subscription of the catalog.
@@ -122,55 +127,67 @@ impl Registry {
     /// As the catalog fails.
     pub async fn open(catalog: Arc<dyn Catalog>) -> Result<Self> {
         let records = catalog.subscriptions().await?;
-        Ok(Self(Shelf::new(catalog, records)))
+        Ok(Self { shelf: Shelf::new(catalog, records), limit_groups: None })
+    }
+
+    /// The same where only these groups of limits exist: whoever names another does not run.
+    #[must_use]
+    pub fn with_limit_groups(self, names: BTreeSet<String>) -> Self {
+        Self { limit_groups: Some(Arc::new(names)), ..self }
+    }
+
+    /// The record as it is stored: it runs only where its group of limits is known.
+    #[must_use]
+    pub fn within_limits(&self, record: SubscriptionRecord) -> SubscriptionRecord {
+        within_limits(self.limit_groups.as_deref(), record)
     }
 
     /// The subscription of this id.
     #[must_use]
     pub fn get(&self, id: &str) -> Option<Arc<SubscriptionRecord>> {
-        self.0.get(id)
+        self.shelf.get(id)
     }
 
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.shelf.len()
     }
 
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.len() == 0
+        self.shelf.len() == 0
     }
 
     /// How many there are for which this holds.
     pub fn count(&self, is_counted: impl Fn(&SubscriptionRecord) -> bool) -> usize {
-        self.0.count(is_counted)
+        self.shelf.count(is_counted)
     }
 
     /// At most `limit` of them by id, behind `after`.
     #[must_use]
     pub fn list(&self, after: Option<&str>, limit: usize) -> Vec<Arc<SubscriptionRecord>> {
-        self.0.list(after, limit)
+        self.shelf.list(after, limit)
     }
 
     /// All of them by id.
     #[must_use]
     pub fn all(&self) -> Vec<Arc<SubscriptionRecord>> {
-        self.0.list(None, usize::MAX)
+        self.shelf.list(None, usize::MAX)
     }
 
     /// All of them by id, and every change after that, in order, each once it is durable and visible to [`Registry::get`].
     /// The number is what [`Registry::announced`] says before the first of these changes.
     #[must_use]
     pub fn listen(&self) -> (Vec<Arc<SubscriptionRecord>>, UnboundedReceiver<RegistryChange>, u64) {
-        self.0.listen()
+        self.shelf.listen()
     }
 
     /// How many changes were announced so far.
     #[must_use]
     pub fn announced(&self) -> u64 {
-        self.0.announced()
+        self.shelf.announced()
     }
 
     /// Stores a definition over the revision it replaces (0 for a new one) and announces it.
@@ -181,7 +198,7 @@ impl Registry {
     /// # Errors
     /// `Conflict` when the revision is another one, else as the catalog fails; nothing is changed or announced then.
     pub async fn put(&self, record: SubscriptionRecord, expected_revision: u64) -> Result<Arc<SubscriptionRecord>> {
-        self.0.put(record, expected_revision).await
+        self.shelf.put(self.within_limits(record), expected_revision).await
     }
 
     /// Sets whether it runs, whatever its revision; `None` when there is no such subscription.
@@ -213,7 +230,11 @@ impl Registry {
         id: &SubscriptionId,
         change: impl FnOnce(&SubscriptionRecord) -> Option<SubscriptionRecord> + Send + 'static,
     ) -> Result<Option<Arc<SubscriptionRecord>>> {
-        self.0.change(id.as_str(), change).await
+        let groups = self.limit_groups.clone();
+        let change = move |present: &SubscriptionRecord| {
+            change(present).map(|record| within_limits(groups.as_deref(), record)).filter(|record| record != present)
+        };
+        self.shelf.change(id.as_str(), change).await
     }
 
     /// Removes it and gives what it was; `None` when there is no such subscription.
@@ -221,8 +242,15 @@ impl Registry {
     /// # Errors
     /// As the catalog fails.
     pub async fn delete(&self, id: &SubscriptionId) -> Result<Option<Arc<SubscriptionRecord>>> {
-        self.0.delete(id.as_str()).await
+        self.shelf.delete(id.as_str()).await
     }
+}
+
+fn within_limits(groups: Option<&BTreeSet<String>>, mut record: SubscriptionRecord) -> SubscriptionRecord {
+    if let Some(groups) = groups {
+        record.activity = record.activity.with_group(record.spec.limit_group.as_deref().is_none_or(|name| groups.contains(name)));
+    }
+    record
 }
 
 /// All sources; a handle to share.

@@ -12,7 +12,7 @@ use crate::model::administration::{Act, Maker};
 use crate::model::source::{SourceRecord, SourceSpec};
 use crate::model::subscription::change::{Effect, changed_record, chooses_anew, new_record};
 use crate::model::subscription::parse::Definition;
-use crate::model::subscription::{StartFrom, SubscriptionRecord};
+use crate::model::subscription::{Activity, StartFrom, SubscriptionRecord};
 use crate::model::{Seq, SubscriptionId};
 use crate::registry::{Registry, SourceRegistry};
 
@@ -21,9 +21,16 @@ const TOGETHER_MAX: usize = 256;
 /// Names in one line of the log.
 const TOLD_MAX: usize = 20;
 
+/// The stored subscriptions, judged by the groups of limits that there are.
+pub(super) async fn registry(config: &Config, ground: &Ground) -> Result<Registry, AppError> {
+    let registry = Registry::open(Arc::clone(&ground.store.catalog)).await?;
+    Ok(registry.with_limit_groups(config.limit_groups.keys().cloned().collect()))
+}
+
 /// Brings the stored subscriptions in line with the declared ones before anybody delivers for them; those that choose other
 /// events than before are left to [`apply`], because where they stand must be known.
 pub(super) async fn apply_early(config: &Config, ground: &Ground, registry: &Registry) -> Result<(), AppError> {
+    follow_groups(ground, registry).await?;
     let mut records = Vec::new();
     for definition in &config.subscriptions {
         let Some(id) = definition.id.clone() else { continue };
@@ -56,6 +63,27 @@ pub(super) async fn apply_early(config: &Config, ground: &Ground, registry: &Reg
         futures_util::future::try_join_all(some).await?;
     }
     note(ground, acts).await
+}
+
+/// Stops whoever names a group of limits that is not in the configuration any more, and lets go on whoever names one that is there
+/// again.
+async fn follow_groups(ground: &Ground, registry: &Registry) -> Result<(), AppError> {
+    for present in registry.all() {
+        let record = registry.within_limits(SubscriptionRecord::clone(&present));
+        if record.activity == present.activity {
+            continue;
+        }
+        let group = record.spec.limit_group.as_deref().unwrap_or_default().to_owned();
+        let id = record.spec.id.clone();
+        if record.activity == Activity::Active {
+            tracing::info!(subscription.id = %id, limit_group = group, "its limit group is there again; its deliveries go on");
+        } else {
+            tracing::warn!(subscription.id = %id, limit_group = group,
+                "its limit group is not in [limit_groups] of the configuration; it is disabled until that is back");
+        }
+        registry.put(SubscriptionRecord { updated_at: ground.clock.now(), ..record }, present.revision).await?;
+    }
+    Ok(())
 }
 
 /// Brings the rest of the stored definitions in line with the declared ones.

@@ -205,6 +205,9 @@ pub enum DisabledReason {
     Failing,
     /// The endpoint asked for it with `webhook-delivery: disable`.
     Receiver,
+    /// Its group of limits is not in the configuration, and without it nothing would hold it back.
+    #[serde(rename = "limit_group")]
+    LimitGroup,
 }
 
 impl DisabledReason {
@@ -216,6 +219,7 @@ impl DisabledReason {
             Self::Gone => "gone",
             Self::Failing => "failing",
             Self::Receiver => "receiver",
+            Self::LimitGroup => "limit_group",
         }
     }
 }
@@ -230,6 +234,18 @@ pub enum Activity {
     Paused,
     /// Held until `enabled: true`; the cursor stays.
     Disabled(DisabledReason),
+}
+
+impl Activity {
+    /// The same where the group of limits is known, or is not: without it nothing goes out, and its return ends that.
+    #[must_use]
+    pub fn with_group(self, is_known: bool) -> Self {
+        match (self, is_known) {
+            (Self::Active, false) => Self::Disabled(DisabledReason::LimitGroup),
+            (Self::Disabled(DisabledReason::LimitGroup), true) => Self::Active,
+            (activity, _) => activity,
+        }
+    }
 }
 
 /// What the catalog keeps about one subscription.

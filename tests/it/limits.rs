@@ -144,3 +144,60 @@ async fn retries_spend_tokens_like_everything_else() {
     // 38 of 40 had to wait for a token; the receiver's clock sees the same.
     assert!(seen[39].at - seen[0].at >= Duration::from_millis(1_700), "{:?}", seen[39].at - seen[0].at);
 }
+
+const GROUP: &str = "[limit_groups.few]\nper_second = 5\nburst = 1\n";
+
+#[tokio::test]
+async fn who_names_a_group_that_is_gone_does_not_run_until_it_is_back() {
+    let mut relay = Relay::start_with(GROUP).await;
+    let receiver = Receiver::start().await;
+    for id in ["a", "b", "paused"] {
+        relay.subscribe(id, receiver.url(), id, json!({"limit_group": "few"})).await;
+    }
+    relay.must("POST", "/v1/subscriptions/paused/pause", json!({})).await;
+    assert_eq!(relay.terminate().await, Some(0));
+    relay.configure("");
+    relay.restart().await;
+    let shown = relay.get("/v1/subscriptions/a").await;
+    assert_eq!(
+        (&shown["state"], &shown["reason"], &shown["limit_group"]),
+        (&json!("disabled"), &json!("limit_group"), &json!("few"))
+    );
+    let log = relay.log();
+    assert!(
+        log.lines().any(|line| line.contains("WARN") && line.contains("its limit group is not in") && line.contains("few")),
+        "{log}"
+    );
+    let seq = relay.publish("a", "{}").await;
+    assert_eq!(relay.delivery("a", seq).await["state"], "pending");
+    // Other fields may change; it goes on standing still.
+    for body in [json!({"description": "x"}), json!({"enabled": true}), json!({"limit_group": "few"})] {
+        let shown = relay.must("PATCH", "/v1/subscriptions/a", body.clone()).await;
+        assert_eq!((&shown["state"], &shown["reason"]), (&json!("disabled"), &json!("limit_group")), "after {body}");
+    }
+    assert_eq!(relay.ask("PATCH", "/v1/subscriptions/a", Some(&json!({"limit_group": "none"}))).await.0, 422);
+    let resumed = relay.must("POST", "/v1/subscriptions/paused/resume", json!({})).await;
+    assert_eq!((&resumed["state"], &resumed["reason"]), (&json!("disabled"), &json!("limit_group")));
+    // Without a group nothing holds it up any more.
+    let freed = relay.must("PATCH", "/v1/subscriptions/b", json!({"limit_group": null})).await;
+    assert_eq!(freed["state"], "active");
+    let free = relay.publish("b", "{}").await;
+    relay.delivery_becomes("b", free, "delivered").await;
+    assert_eq!(receiver.of_each(|one| one.header("hookcast-subscription").to_owned()), ["b"]);
+    assert_eq!(relay.terminate().await, Some(0));
+    relay.configure(GROUP);
+    relay.restart().await;
+    relay.delivery_becomes("a", seq, "delivered").await;
+    assert_eq!(relay.get("/v1/subscriptions/a").await["description"], "x");
+    assert_eq!(relay.get("/v1/subscriptions/paused").await["state"], "active");
+}
+
+#[tokio::test]
+async fn a_declared_subscription_with_a_group_that_is_gone_stops_the_start() {
+    let mut relay = Relay::start_with("").await;
+    assert_eq!(relay.terminate().await, Some(0));
+    relay.configure("[[subscriptions]]\nid = \"a\"\nurl = \"http://127.0.0.1:9000/\"\ntopics = [\"t\"]\nlimit_group = \"few\"\n");
+    let (code, _, problem) = relay.run(&["serve"]).await;
+    assert_eq!(code, Some(78), "{problem}");
+    assert!(problem.contains("few") && problem.contains("limit_groups"), "{problem}");
+}

@@ -16,7 +16,7 @@ use crate::http::{HttpState, quota, views};
 use crate::model::subscription::SubscriptionRecord;
 use crate::model::subscription::change::{self, Effect};
 use crate::model::subscription::parse::form::Keys;
-use crate::model::subscription::parse::{Definition, merge_patch};
+use crate::model::subscription::parse::{Definition, Rules, TextJudge, merge_patch};
 use crate::storage::{StorageError, StorageErrorKind};
 
 /// A change that is ready to be stored.
@@ -76,7 +76,9 @@ pub(super) async fn patch(state: Data<HttpState>, request: HttpRequest, payload:
         if present.declared && !is_switch {
             return Err(declared());
         }
-        let definition = merge_patch(&present, &body, &rules(&state)).map_err(refuse)?;
+        // What it names already may stay, although it is gone; it does not run by that.
+        let texts = WithGroup { texts: &*state.texts, group: present.spec.limit_group.as_deref() };
+        let definition = merge_patch(&present, &body, &Rules { texts: &texts, ..rules(&state) }).map_err(refuse)?;
         caller.follow(&definition.topics)?;
         let change = changed(&state, &present, definition, is_dry).await?;
         if is_dry {
@@ -110,6 +112,7 @@ async fn changed(
         still = Some(stillness);
     }
     let (record, key_is_new) = change::changed_record(present, definition, effect, state.clock.now(), &mut random);
+    let record = state.registry.within_limits(record);
     let is_nothing = !key_is_new && SubscriptionRecord { updated_at: present.updated_at, ..record.clone() } == **present;
     Ok(Change { record, keys: if key_is_new { Keys::Shown } else { Keys::Hidden }, still, is_nothing })
 }
@@ -159,4 +162,32 @@ fn dry(record: &SubscriptionRecord, is_new: bool) -> HttpResponse {
         members.insert("dry_run".to_owned(), Value::from(if is_new { "create" } else { "change" }));
     }
     HttpResponse::Ok().json(shown)
+}
+
+/// Judges as `texts` does, and knows one group of limits more.
+struct WithGroup<'a> {
+    texts: &'a dyn TextJudge,
+    group: Option<&'a str>,
+}
+
+impl TextJudge for WithGroup<'_> {
+    fn filter(&self, expression: &str) -> Result<(), String> {
+        self.texts.filter(expression)
+    }
+
+    fn template(&self, body: &str) -> Result<(), String> {
+        self.texts.template(body)
+    }
+
+    fn certificates(&self, pem: &str) -> Result<(), String> {
+        self.texts.certificates(pem)
+    }
+
+    fn client_identity(&self, cert_pem: &str, key_pem: &str) -> Result<(), String> {
+        self.texts.client_identity(cert_pem, key_pem)
+    }
+
+    fn has_limit_group(&self, name: &str) -> bool {
+        self.group == Some(name) || self.texts.has_limit_group(name)
+    }
 }
