@@ -57,7 +57,7 @@ impl Matcher {
                     }
                 }
             } else {
-                self.root.places(pattern.as_str()).retain(|other| *other != place);
+                self.root.forget(&pattern.as_str().split('.').collect::<Vec<_>>(), place);
             }
         }
     }
@@ -92,6 +92,35 @@ impl Node {
             };
         }
         &mut node.here
+    }
+
+    /// Takes a place off a pattern, and the nodes that nobody needs any more with it.
+    fn forget(&mut self, tokens: &[&str], place: Place) {
+        match tokens.split_first() {
+            None => self.here.retain(|other| *other != place),
+            Some((&"**", _)) => self.rest.retain(|other| *other != place),
+            Some((&"*", rest)) => {
+                if let Some(any) = &mut self.any {
+                    any.forget(rest, place);
+                }
+                self.any.take_if(|any| any.is_empty());
+            }
+            Some((&literal, rest)) => {
+                let Some(node) = self.tokens.get_mut(literal) else { return };
+                node.forget(rest, place);
+                if node.is_empty() {
+                    self.tokens.remove(literal);
+                }
+            }
+        }
+        if self.tokens.is_empty() {
+            // An empty map may hold memory.
+            self.tokens = HashMap::new();
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.tokens.is_empty() && self.any.is_none() && self.here.is_empty() && self.rest.is_empty()
     }
 
     /// `own`: the topic is the relay's own and no wildcard may stand for this token.
@@ -141,6 +170,8 @@ mod tests {
             ask(&mut matcher, None)?;
             matcher.remove(removed, &lists[removed]);
             ask(&mut matcher, Some(removed))?;
+            for (place, list) in lists.iter().enumerate() { matcher.remove(place, list); }
+            prop_assert!(matcher.root.is_empty() && matcher.literal.is_empty(), "nothing is left behind: {:?}", matcher);
         }
     }
 }
