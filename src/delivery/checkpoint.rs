@@ -4,7 +4,7 @@
 //! that is not simply at the frontier: its ordinal, its base, the number of holes, and the distance of each hole below the
 //! one before (the first below `base + 1`). A subscription with no entry and an ordinal up to the highest is at the frontier;
 //! one with a higher ordinal was made after the checkpoint and starts where its record says. Where endpoints fail, the
-//! version is `2` and they come first.
+//! version is `2` and they come first. Where endpoints asked to be left alone, it is `3` and those come behind the failing.
 
 use std::collections::HashMap;
 
@@ -18,6 +18,18 @@ use crate::storage::Checkpoint;
 const VERSION: u64 = 1;
 /// The same with a list of those that fail before the entries: how many, then ordinal and milliseconds since the epoch of each.
 const VERSION_FAILING: u64 = 2;
+/// The same with a list of those that asked to be left alone behind that: how many, then ordinal, milliseconds since the epoch and
+/// mark of each.
+const VERSION_HELD: u64 = 3;
+
+/// Until when an endpoint is left alone, because it asked for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hold {
+    /// Nothing goes out before.
+    pub until: Timestamp,
+    /// Which endpoint asked, by a mark of its URL: another one asked for nothing.
+    pub mark: u64,
+}
 
 /// A partition's progress as it was saved.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,6 +42,8 @@ pub struct PartitionProgress {
     pub entries: HashMap<Ordinal, Progress>,
     /// Since when endpoints have done nothing but fail.
     pub failing: HashMap<Ordinal, Timestamp>,
+    /// Endpoints that asked to be left alone.
+    pub holds: HashMap<Ordinal, Hold>,
 }
 
 impl PartitionProgress {
@@ -47,13 +61,26 @@ impl PartitionProgress {
     #[must_use]
     pub fn encode(&self) -> Checkpoint {
         let mut state = Vec::with_capacity(16 + 12 * self.entries.len());
-        put(&mut state, if self.failing.is_empty() { VERSION } else { VERSION_FAILING });
+        let version = match (self.failing.is_empty(), self.holds.is_empty()) {
+            (_, false) => VERSION_HELD,
+            (false, true) => VERSION_FAILING,
+            (true, true) => VERSION,
+        };
+        put(&mut state, version);
         put(&mut state, self.taken_in);
-        if !self.failing.is_empty() {
+        if version >= VERSION_FAILING {
             put(&mut state, self.failing.len() as u64);
             for (ordinal, since) in &self.failing {
                 put(&mut state, ordinal.0);
                 put(&mut state, u64::try_from(since.0).unwrap_or_default());
+            }
+        }
+        if version >= VERSION_HELD {
+            put(&mut state, self.holds.len() as u64);
+            for (ordinal, hold) in &self.holds {
+                put(&mut state, ordinal.0);
+                put(&mut state, u64::try_from(hold.until.0).unwrap_or_default());
+                put(&mut state, hold.mark);
             }
         }
         for (ordinal, progress) in &self.entries {
@@ -77,13 +104,19 @@ impl PartitionProgress {
             return Some(Self { frontier: checkpoint.frontier, ..Self::default() });
         }
         let version = take(&mut rest)?;
-        if version != VERSION && version != VERSION_FAILING {
+        if !(VERSION..=VERSION_HELD).contains(&version) {
             return None;
         }
         let taken_in = take(&mut rest)?;
         let mut failing = HashMap::new();
-        for _ in 0..if version == VERSION_FAILING { take(&mut rest)? } else { 0 } {
+        for _ in 0..if version >= VERSION_FAILING { take(&mut rest)? } else { 0 } {
             failing.insert(Ordinal(take(&mut rest)?), Timestamp(i64::try_from(take(&mut rest)?).ok()?));
+        }
+        let mut held = HashMap::new();
+        for _ in 0..if version >= VERSION_HELD { take(&mut rest)? } else { 0 } {
+            let ordinal = Ordinal(take(&mut rest)?);
+            let until = Timestamp(i64::try_from(take(&mut rest)?).ok()?);
+            held.insert(ordinal, Hold { until, mark: take(&mut rest)? });
         }
         let mut entries = HashMap::new();
         while !rest.is_empty() {
@@ -99,7 +132,7 @@ impl PartitionProgress {
             holes.reverse();
             entries.insert(ordinal, Progress { base, holes });
         }
-        Some(Self { frontier: checkpoint.frontier, taken_in, entries, failing })
+        Some(Self { frontier: checkpoint.frontier, taken_in, entries, failing, holds: held })
     }
 }
 
@@ -115,14 +148,19 @@ mod tests {
         })
     }
 
+    fn hold() -> impl Strategy<Value = Hold> {
+        (0..i64::MAX, any::<u64>()).prop_map(|(until, mark)| Hold { until: Timestamp(until), mark })
+    }
+
     proptest! {
         #[test]
         fn progress_survives_its_stored_form(
             frontier in any::<u32>(), taken_in in any::<u64>(),
             entries in prop::collection::hash_map(any::<u64>().prop_map(Ordinal), progress(), 0..20),
             failing in prop::collection::hash_map(any::<u64>().prop_map(Ordinal), (0..i64::MAX).prop_map(Timestamp), 0..4),
+            holds in prop::collection::hash_map(any::<u64>().prop_map(Ordinal), hold(), 0..4),
         ) {
-            let before = PartitionProgress { frontier: Seq(u64::from(frontier)), taken_in, entries, failing };
+            let before = PartitionProgress { frontier: Seq(u64::from(frontier)), taken_in, entries, failing, holds };
             prop_assert_eq!(PartitionProgress::decode(&before.encode()), Some(before));
         }
 

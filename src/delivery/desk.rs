@@ -258,6 +258,7 @@ impl Desk {
         if self.hold_until > now {
             return Next::WaitUntil(self.hold_until);
         }
+        self.hold_until = Timestamp(0);
         let probing = match self.circuit.permit(self.in_flight_allowed()) {
             Permit::UpTo(limit) if self.in_flight() >= limit => return Next::Nothing,
             Permit::UpTo(_) => false,

@@ -71,6 +71,9 @@ async fn run(start: LaneStart) {
             if let Some(since) = partition.progress.failing.get(&record.ordinal) {
                 floor.change(record.ordinal, |desk| desk.resume_failing(*since, now));
             }
+            if let Some(hold) = partition.progress.holds.get(&record.ordinal) {
+                floor.change(record.ordinal, |desk| desk.resume_hold(*hold, now));
+            }
             if !progress.holes.is_empty()
                 && floor.change(record.ordinal, |desk| desk.reopen_aside(&progress.holes)) == Some(false)
             {

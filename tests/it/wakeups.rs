@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Delivery, Receiver, Relay, eventually};
+use crate::support::{Answer, Delivery, Receiver, Relay, eventually, for_a_while};
 
 /// Events that every subscription is to get.
 const EVENTS: u64 = 8;
@@ -216,4 +216,31 @@ async fn retries_go_on_after_a_clean_stop_and_what_ends_meanwhile_is_kept() {
     assert_eq!(got(&seen[before..], "strict"), BTreeSet::from([1, 2, 3]));
     let third = seen[before..].iter().filter(|one| one.attempt() == 3).count();
     assert_eq!(third, 4, "the failures before the end were counted");
+}
+
+#[tokio::test]
+async fn what_a_receiver_asked_to_hold_is_held_over_a_restart_but_not_for_another_endpoint() {
+    let mut relay = Relay::start().await;
+    let receiver = Receiver::with(|_, _| Answer::status(503).header("retry-after", "3600")).await;
+    for id in ["a", "b"] {
+        relay.subscribe(id, receiver.url(), "t", json!({"retry": {"max_attempts": 9, "schedule": ["1s"], "jitter": 0.0}})).await;
+    }
+    relay.publish_numbers("t", 0..1).await;
+    for id in ["a", "b"] {
+        relay.status_becomes(id, json!({"retrying": 1, "in_flight": 0})).await;
+    }
+    for id in ["a", "b"] {
+        relay.saved(id).await;
+    }
+    relay.kill9().await;
+    receiver.change(|_, _| Answer::ok());
+    relay.restart().await;
+    let other = Receiver::start().await;
+    relay.must("PATCH", "/v1/subscriptions/b", json!({"url": other.url()})).await;
+    let new = relay.publish_numbers("t", 1..2).await[0];
+    // The other endpoint asked for nothing; what it gets shows that the lane goes on.
+    relay.delivery_becomes("b", new, "delivered").await;
+    for_a_while(Duration::from_millis(300)).await;
+    assert_eq!(relay.delivery("a", new).await["state"], "pending", "also what is new");
+    assert_eq!(receiver.count(), 2, "what came before the restart");
 }

@@ -3,8 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use sha2::{Digest as _, Sha256};
+
 use super::Desk;
 use crate::clock::{RETRY_AFTER_MAX, Timestamp};
+use crate::delivery::checkpoint::Hold;
 use crate::delivery::circuit::Circuit;
 use crate::delivery::floor::Assignment;
 use crate::delivery::job::Effect;
@@ -18,6 +21,12 @@ use crate::model::{Exception, Outcome};
 /// After a start, time in which an endpoint that failed before it may show that it is well, but for half of `disable_after`:
 /// while the relay was away, it could not.
 const START_GRACE: Duration = Duration::from_mins(10);
+
+/// What tells one URL from another in a checkpoint.
+fn mark_of(url: &str) -> u64 {
+    let digest = Sha256::digest(url.as_bytes());
+    digest.iter().take(8).fold(0, |mark, byte| mark << 8 | u64::from(*byte))
+}
 
 /// What is known of an endpoint, apart from the deliveries to it.
 #[derive(Clone, Debug)]
@@ -95,6 +104,20 @@ impl Desk {
         let limit = self.record.spec.disable_after;
         let earliest = now.minus(limit.saturating_sub(START_GRACE.min(limit / 2)));
         self.failing_since = Some(since.max(earliest).min(now));
+    }
+
+    /// Until when its endpoint is left alone, if it asked for it.
+    #[must_use]
+    pub fn hold(&self) -> Option<Hold> {
+        (self.hold_until.0 > 0).then(|| Hold { until: self.hold_until, mark: mark_of(&self.record.spec.url) })
+    }
+
+    /// Goes on leaving an endpoint alone that asked for it before the start, which is now; not longer than any may ask for,
+    /// whatever clocks did, and not another endpoint.
+    pub fn resume_hold(&mut self, hold: Hold, now: Timestamp) {
+        if hold.mark == mark_of(&self.record.spec.url) {
+            self.hold_until = hold.until.min(now.plus(RETRY_AFTER_MAX));
+        }
     }
 
     /// Lets a retry wait that was stored before the start, which is now. No clock that stepped meanwhile makes it wait longer

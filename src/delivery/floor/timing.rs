@@ -103,7 +103,9 @@ impl Floor {
                 let failing = desk.failing_since();
                 progress.failing.extend(failing.map(|since| (desk.ordinal(), since)));
                 let is_behind = desk.looks_back() || matches!(desk.window.position(), Position::Lagging(_));
-                desk.is_busy = entry.is_some() || failing.is_some() || is_behind;
+                let hold = desk.hold();
+                progress.holds.extend(hold.map(|hold| (desk.ordinal(), hold)));
+                desk.is_busy = entry.is_some() || failing.is_some() || hold.is_some() || is_behind;
                 if let Some(entry) = entry {
                     progress.entries.insert(desk.ordinal(), entry);
                 } else {
