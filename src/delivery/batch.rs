@@ -1,6 +1,6 @@
 //! Batches: which waiting events go out together, which failed ones again, and the body they make. Pure.
 //!
-//! A batch is cut once; while the process lives it is retried as it was, under the same `webhook-id`. Every event of a failed
+//! A batch is cut once; while the process lives it is retried as it was, under the same `webhook-id`, which names its events. Every event of a failed
 //! batch has an exception of its own, so that lists, redrive and retention know nothing of batches; after a restart those
 //! whose first failure and due time are the same were one batch.
 
@@ -81,9 +81,17 @@ pub struct Gathered {
     pub terms: Batch,
     /// The events.
     pub members: Vec<Member>,
+    /// Whether they were posted under an id of first and last position alone, as builds before had it, which they keep.
+    pub has_old_id: bool,
 }
 
 impl Gathered {
+    /// Whether every event of it goes out.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.members.iter().all(|member| member.sent() == Sent::Posted)
+    }
+
     /// Members with this fate.
     pub fn with(&self, sent: Sent) -> impl DoubleEndedIterator<Item = &Member> {
         self.members.iter().filter(move |member| member.sent() == sent)
@@ -142,7 +150,7 @@ impl BatchBody {
         if self.terms.format != BatchFormat::Ndjson {
             self.bytes.put_u8(b']');
         }
-        Some(Body { format: self.terms.format, seqs: self.seqs, hops: self.hops, bytes: self.bytes.freeze() })
+        Some(Body::new(self.terms.format, self.seqs, self.hops, self.bytes.freeze()))
     }
 }
 

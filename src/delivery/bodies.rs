@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
 
 use super::batch::Member;
 use super::parcel::{self, Content};
@@ -16,6 +17,8 @@ use crate::model::subscription::{Batch, BatchFormat};
 pub const BODIES_MAX: usize = 8;
 /// Most bytes of the bodies that a lane keeps.
 pub const BODIES_BYTES_MAX: usize = 1024 * 1024;
+/// Letters of the hash in a `webhook-id`.
+const HASH_CHARS: usize = 8;
 
 /// The body of a batch; not empty.
 #[derive(Debug)]
@@ -28,12 +31,22 @@ pub struct Body {
     pub hops: u8,
     /// The bytes.
     pub bytes: Bytes,
+    /// What tells it from the body of any other format or events.
+    hash: [char; HASH_CHARS],
 }
 
 impl Body {
-    /// The request's content for one subscription: `webhook-id` is `msg_<log>_<first>-<last>_<subscription>`.
+    /// The body of these events.
     #[must_use]
-    pub fn content(&self, log_id: &str, subscription: &str) -> Content {
+    pub fn new(format: BatchFormat, seqs: Vec<Seq>, hops: u8, bytes: Bytes) -> Self {
+        let hash = hash_of(format, &seqs);
+        Self { format, seqs, hops, bytes, hash }
+    }
+
+    /// The request's content for one subscription: `webhook-id` is `msg_<log>_<first>-<last>_<hash>_<subscription>`; without
+    /// the hash for a batch that was posted so by a build before and keeps its id.
+    #[must_use]
+    pub fn content(&self, log_id: &str, subscription: &str, keeps_id: bool) -> Content {
         let content_type = match self.format {
             BatchFormat::JsonArray => "application/json",
             BatchFormat::Ndjson => "application/x-ndjson",
@@ -41,10 +54,29 @@ impl Body {
         };
         let first = self.seqs.iter().min().copied().unwrap_or_default();
         let last = self.seqs.iter().max().copied().unwrap_or_default();
-        let webhook_id = format!("msg_{log_id}_{first}-{last}_{subscription}");
+        let webhook_id = if keeps_id {
+            format!("msg_{log_id}_{first}-{last}_{subscription}")
+        } else {
+            let hash = String::from_iter(self.hash);
+            format!("msg_{log_id}_{first}-{last}_{hash}_{subscription}")
+        };
         let headers = parcel::common(self.hops, &webhook_id, content_type);
         Content { body: self.bytes.clone(), headers, webhook_id }
     }
+}
+
+/// The first 40 bits of the SHA-256 of the format and the positions in the order of the body, in base32 (RFC 4648 §6, small letters).
+fn hash_of(format: BatchFormat, seqs: &[Seq]) -> [char; HASH_CHARS] {
+    const LETTERS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+    let mut text = String::with_capacity(16 + 12 * seqs.len());
+    text.push_str(format.word());
+    for (index, seq) in seqs.iter().enumerate() {
+        text.push(if index == 0 { '\n' } else { ',' });
+        text.push_str(itoa::Buffer::new().format(seq.0));
+    }
+    let hash = Sha256::digest(text.as_bytes());
+    let bit = |at: usize| usize::from(hash[at / 8] >> (7 - at % 8) & 1);
+    std::array::from_fn(|at| char::from(LETTERS[(5 * at..5 * at + 5).fold(0, |number, at| number << 1 | bit(at))]))
 }
 
 /// The bodies that a lane made lately, newest last.
@@ -96,7 +128,7 @@ mod tests {
 
     fn body(seqs: &[u64], size: usize) -> Rc<Body> {
         let seqs = seqs.iter().copied().map(Seq).collect();
-        Rc::new(Body { format: BatchFormat::Ndjson, seqs, hops: 1, bytes: vec![b'x'; size].into() })
+        Rc::new(Body::new(BatchFormat::Ndjson, seqs, 1, vec![b'x'; size].into()))
     }
 
     fn found(bodies: &Bodies, max_bytes: u32, format: BatchFormat, seqs: &[u64]) -> bool {
@@ -119,8 +151,27 @@ mod tests {
         ] {
             assert!(!found(&bodies, max_bytes, format, seqs), "{max_bytes} {format:?} {seqs:?}");
         }
-        let content = body(&[6, 3, 5], 1).content("abcdefgh", "s");
-        assert_eq!(content.webhook_id, "msg_abcdefgh_3-6_s");
+    }
+
+    #[test]
+    fn the_id_names_the_format_and_each_event_in_its_place() {
+        let id = |format, seqs: &[u64], keeps_id| {
+            let body = Body::new(format, seqs.iter().copied().map(Seq).collect(), 1, Bytes::from_static(b"x"));
+            body.content("abcdefgh", "s", keeps_id).webhook_id
+        };
+        // printf 'json-array\n1,2,3' | sha256sum | cut -c1-10 | xxd -r -p | base32 | tr A-Z a-z
+        let rows: [(_, &[u64], _); 6] = [
+            (BatchFormat::JsonArray, &[1, 2, 3], "msg_abcdefgh_1-3_zrattaa7_s"),
+            (BatchFormat::JsonArray, &[1, 3], "msg_abcdefgh_1-3_b7z65fbx_s"),
+            (BatchFormat::Ndjson, &[1, 2, 3], "msg_abcdefgh_1-3_fb7r4x65_s"),
+            (BatchFormat::Cloudevents, &[1, 2, 3], "msg_abcdefgh_1-3_bmi673e5_s"),
+            (BatchFormat::Ndjson, &[3, 2, 1], "msg_abcdefgh_1-3_l5zgcjx6_s"),
+            (BatchFormat::Ndjson, &[u64::MAX], "msg_abcdefgh_18446744073709551615-18446744073709551615_573cic5z_s"),
+        ];
+        for (format, seqs, wanted) in rows {
+            assert_eq!(id(format, seqs, false), wanted);
+        }
+        assert_eq!(id(BatchFormat::Ndjson, &[6, 3, 5], true), "msg_abcdefgh_3-6_s");
     }
 
     #[test]

@@ -351,9 +351,10 @@ impl Desk {
         self.totals.failed_attempts += u64::from(!outcome.is_success() && !is_own);
         // What could not be sent has no number: the next attempt has it.
         let sent = sent - u32::from(is_own);
+        let has_old_batch_id = flight.has_old_batch_id();
         let remembered = |state, attempts, due_at, reason| {
             let ordinal = self.record.ordinal;
-            Some(Exception { ordinal, seq, state, attempts, sent, due_at, since: history.since, reason })
+            Some(Exception { ordinal, seq, state, attempts, sent, due_at, since: history.since, reason, has_old_batch_id })
         };
         match verdict {
             Verdict::Settled => {

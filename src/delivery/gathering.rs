@@ -22,7 +22,8 @@ pub(super) async fn post(lane: &Lane, assignment: &Assignment, batch: &Gathered,
             Err(outcome) => return outcome,
         },
     };
-    let content = body.content(lane.context.follow.log_id(), assignment.record.spec.id.as_str());
+    let keeps_id = batch.has_old_id && batch.is_whole();
+    let content = body.content(lane.context.follow.log_id(), assignment.record.spec.id.as_str(), keeps_id);
     match lane.address(&assignment.record) {
         Some(address) => attempt::post(lane.client(), &address, &content, Mark::of(&assignment.job), began).await,
         None => Outcome::failed(ErrorKind::Protocol, 0),

@@ -332,6 +332,7 @@ mod tests {
             due_at: Timestamp(0),
             since: Timestamp(0),
             reason: "status_500".into(),
+            has_old_batch_id: false,
         }
     }
 

@@ -149,7 +149,17 @@ async fn reopen_holes(lane: &Rc<Lane>, place: Place, ordinal: Ordinal, holes: Ve
 /// A delivery that was in flight and whose event cannot be read at the moment.
 fn unread(ordinal: Ordinal, seq: Seq, now: Timestamp) -> Exception {
     let reason = "storage".to_owned();
-    Exception { ordinal, seq, state: ExceptionState::Retry, attempts: 0, sent: 0, due_at: now, since: now, reason }
+    Exception {
+        ordinal,
+        seq,
+        state: ExceptionState::Retry,
+        attempts: 0,
+        sent: 0,
+        due_at: now,
+        since: now,
+        reason,
+        has_old_batch_id: false,
+    }
 }
 
 /// Tells desks that they were handed a place of a shared limit, until the lane is cancelled.

@@ -134,6 +134,9 @@ pub struct Exception {
     pub since: Timestamp,
     /// The last failure: `status_500`, `timeout`, …, or why it is dead.
     pub reason: String,
+    /// Whether the batch that it is of was posted under an id of its first and last position alone, as builds before had it.
+    #[serde(default)]
+    pub has_old_batch_id: bool,
 }
 
 impl Exception {

@@ -263,6 +263,7 @@ async fn failures_are_listed_by_position() {
         due_at: Timestamp(2000),
         since: Timestamp(1000),
         reason: "status_500".to_owned(),
+        has_old_batch_id: false,
     };
     *edge.behind.exceptions.lock().unwrap() =
         [(1, ExceptionState::Dead), (2, ExceptionState::Retry), (4, ExceptionState::Dead), (5, ExceptionState::Dead)]

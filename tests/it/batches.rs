@@ -2,9 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+use sqlx::ConnectOptions as _;
+use sqlx::sqlite::SqliteConnectOptions;
 
 use crate::support::{Answer, Delivery, Receiver, Relay, for_a_while};
 
@@ -27,12 +31,39 @@ fn seqs(delivery: &Delivery) -> Vec<u64> {
     events(delivery).iter().map(|event| event["seq"].as_str().unwrap().parse().unwrap()).collect()
 }
 
-/// First, last and subscription in a batch's `webhook-id`.
+/// First, last and subscription in a batch's `webhook-id`; the hash between them must be that of format and body.
 fn span(delivery: &Delivery) -> (u64, u64, String) {
     let rest = delivery.id().strip_prefix("msg_").unwrap().split_once('_').unwrap().1;
-    let (numbers, subscription) = rest.split_once('_').unwrap();
+    let (numbers, rest) = rest.split_once('_').unwrap();
+    let (hash, subscription) = rest.split_once('_').unwrap();
+    assert_eq!(hash, hash_of(delivery), "{}", delivery.id());
     let (first, last) = numbers.split_once('-').unwrap();
     (first.parse().unwrap(), last.parse().unwrap(), subscription.to_owned())
+}
+
+fn hash_of(delivery: &Delivery) -> String {
+    let format = match delivery.header("content-type") {
+        "application/x-ndjson" => "ndjson",
+        "application/cloudevents-batch+json" => "cloudevents",
+        _ => "json-array",
+    };
+    let seqs: Vec<String> = seqs(delivery).iter().map(u64::to_string).collect();
+    let hash = Sha256::digest(format!("{format}\n{}", seqs.join(",")));
+    let bits: String = hash.iter().take(5).map(|byte| format!("{byte:08b}")).collect();
+    let letter = |bits: &[u8]| {
+        let number = usize::from_str_radix(std::str::from_utf8(bits).unwrap(), 2).unwrap();
+        char::from(b"abcdefghijklmnopqrstuvwxyz234567"[number])
+    };
+    bits.as_bytes().chunks(5).map(letter).collect()
+}
+
+/// Every body that came under each id.
+fn bodies(receiver: &Receiver) -> BTreeMap<String, BTreeSet<Vec<u8>>> {
+    let mut bodies: BTreeMap<String, BTreeSet<Vec<u8>>> = BTreeMap::new();
+    for delivery in receiver.seen() {
+        bodies.entry(delivery.id().to_owned()).or_default().insert(delivery.body.clone());
+    }
+    bodies
 }
 
 #[tokio::test]
@@ -287,4 +318,93 @@ async fn a_cloudevents_batch_is_read_by_the_published_library() {
         }
     }
     assert_eq!(count, 11);
+}
+
+#[tokio::test]
+async fn an_id_never_names_two_bodies() {
+    let relay = Relay::start().await;
+    let receiver = Receiver::start().await;
+    let mut more = batches(3, "50ms", "json-array");
+    more["filter"] = json!("topic == \"t\"");
+    relay.subscribe("s", receiver.url(), "*", more).await;
+    let publish = async |topic: &str| relay.publish(topic, "{}").await;
+    let all = [publish("t").await, publish("u").await, publish("t").await];
+    relay.status_becomes("s", json!({"lag": 0, "delivered_total": 2})).await;
+    // The same first and last, but other events between them, or another format.
+    relay.must("PATCH", "/v1/subscriptions/s", json!({"filter": null, "batch": {"max_wait": "1s"}})).await;
+    let expected = [vec![all[0], all[1], all[2]], vec![all[0], all[1], all[2]]];
+    for (format, wanted) in ["json-array", "ndjson"].into_iter().zip(expected) {
+        let before = receiver.count();
+        relay.must("PATCH", "/v1/subscriptions/s", json!({"batch": {"format": format}})).await;
+        relay.must("POST", "/v1/subscriptions/s/seek", json!({"to": "earliest"})).await;
+        let seen = receiver.sees(before + 1).await;
+        assert_eq!(seen[before..].iter().flat_map(seqs).collect::<Vec<_>>(), wanted, "{format}");
+        relay.status_becomes("s", json!({"lag": 0, "in_flight": 0})).await;
+    }
+    // A part of a dead batch.
+    receiver.change(|_, _| Answer::status(500).header("webhook-delivery", "abort"));
+    let dead = [publish("t").await, publish("t").await, publish("t").await];
+    relay.status_becomes("s", json!({"dead": 3})).await;
+    receiver.change(|_, _| Answer::ok());
+    for which in [vec![dead[0], dead[2]], vec![dead[1]]] {
+        let before = receiver.count();
+        relay.must("POST", "/v1/subscriptions/s/dead-letters/redrive", json!({"seqs": which})).await;
+        let seen = receiver.sees(before + 1).await;
+        assert_eq!(seen[before..].iter().flat_map(seqs).collect::<Vec<_>>(), which);
+        span(&seen[before]);
+    }
+    relay.status_becomes("s", json!({"dead": 0})).await;
+    let before = receiver.count();
+    relay.must("POST", "/v1/subscriptions/s/replay", json!({"from": {"seq": dead[0]}, "to": {"seq": dead[2]}})).await;
+    receiver.sees(before + 1).await;
+    relay.status_becomes("s", json!({"lag": 0, "in_flight": 0})).await;
+    for (id, bodies) in bodies(&receiver) {
+        assert_eq!(bodies.len(), 1, "{id} names {} bodies", bodies.len());
+    }
+}
+
+#[tokio::test]
+async fn a_batch_that_is_retried_across_an_upgrade_keeps_its_old_id() {
+    let mut relay = Relay::start().await;
+    let receiver = Receiver::with(|_, _| Answer::status(500)).await;
+    let mut more = batches(3, "50ms", "json-array");
+    more["max_in_flight"] = json!(1);
+    relay.subscribe("s", receiver.url(), "t", more).await;
+    let all = relay.publish_numbers("t", 0..6).await;
+    relay.status_becomes("s", json!({"retrying": 6})).await;
+    assert_eq!(relay.terminate().await, Some(0));
+    // As a build left it that knew nothing of the hash.
+    let path = relay.path("data/hookcast.db");
+    let mut database = SqliteConnectOptions::new().filename(path).connect().await.unwrap();
+    let changed = sqlx::query("UPDATE exceptions SET batch_ids = 0").execute(&mut database).await.unwrap();
+    assert_eq!(changed.rows_affected(), 6);
+    sqlx::Connection::close(database).await.unwrap();
+    let before = receiver.count();
+    relay.restart().await;
+    // Over several attempts, and over another restart.
+    receiver.sees(before + 4).await;
+    assert_eq!(relay.terminate().await, Some(0));
+    relay.restart().await;
+    let seen = receiver.sees(receiver.count() + 2).await;
+    let old = |from: usize, to: usize| format!("_{}-{}_s", all[from], all[to]);
+    for delivery in &seen[before..] {
+        let wanted = if seqs(delivery)[0] == all[0] { old(0, 2) } else { old(3, 5) };
+        assert!(delivery.id().ends_with(&wanted), "{} {:?}", delivery.id(), seqs(delivery));
+    }
+    // Without one of its events it is another body.
+    relay.must("POST", "/v1/subscriptions/s/skip", json!({"to": all[0]})).await;
+    relay.status_becomes("s", json!({"retrying": 5})).await;
+    receiver.change(|_, _| Answer::ok());
+    relay.status_becomes("s", json!({"retrying": 0, "in_flight": 0})).await;
+    let seen = receiver.seen();
+    let rest = seen.iter().find(|delivery| seqs(delivery) == [all[1], all[2]]).expect("the rest of the first batch");
+    assert_eq!(span(rest), (all[1], all[2], "s".to_owned()));
+    // What is new has the new ids.
+    let before = receiver.count();
+    let fresh = relay.publish("t", "{}").await;
+    let seen = receiver.sees(before + 1).await;
+    assert_eq!(span(&seen[before]), (fresh, fresh, "s".to_owned()));
+    for (id, bodies) in bodies(&receiver) {
+        assert_eq!(bodies.len(), 1, "{id}");
+    }
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use sqlx::ConnectOptions as _;
 use sqlx::sqlite::SqliteConnectOptions;
 
-use crate::support::{Answer, Receiver, Relay, eventually};
+use crate::support::{Answer, Delivery, Receiver, Relay, eventually};
 
 /// Nothing is too old for a test that runs for years; and what the databases refer to.
 const CONFIGURATION: &str = "[retention]\nmax_age = \"36500d\"\ndead_letters_max_age = \"36500d\"\n[history]\nmax_age = \"36500d\"\n\
@@ -174,6 +174,14 @@ fn counts(receiver: &Receiver) -> BTreeMap<String, usize> {
     counts
 }
 
+/// Whether a batch has an id as 0.1.0 made them.
+fn keeps_its_id(batch: &Delivery) {
+    let place = |line: &str| serde_json::from_str::<Value>(line).unwrap()["seq"].as_str().unwrap().to_owned();
+    let places: Vec<String> = batch.text().lines().map(place).collect();
+    let ends = format!("_{}-{}_retrying-batch", places[0], places[places.len() - 1]);
+    assert!(batch.id().ends_with(&ends) && batch.id().matches('_').count() == 3, "{}", batch.id());
+}
+
 #[tokio::test]
 async fn everything_in_a_database_of_0_1_0_is_told_and_goes_on() {
     let (relay, wanted) = opened("everything", "").await;
@@ -202,6 +210,8 @@ async fn everything_in_a_database_of_0_1_0_is_told_and_goes_on() {
             .iter()
             .all(|delivery| delivery.id().starts_with("msg_") && delivery.is_signed_with(crate::support::SECRET))
     );
+    let seen = receiver.seen();
+    keeps_its_id(seen.iter().find(|delivery| delivery.path.ends_with("/retrying-batch")).unwrap());
     for id in ["dead", "dead-some", "dead-batch"] {
         opened.goes_on_at(&receiver, id).await;
         opened.must("POST", &format!("/v1/subscriptions/{id}/dead-letters/redrive"), json!({"all": true})).await;

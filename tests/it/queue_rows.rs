@@ -76,6 +76,7 @@ fn retry(since: i64, due_at: i64) -> Exception {
         due_at: Timestamp(due_at),
         since: Timestamp(since),
         reason: "status_500".to_owned(),
+        has_old_batch_id: false,
     }
 }
 

@@ -38,7 +38,7 @@ fn every_format_reads_as_what_it_says() {
         for seq in [7, 9] {
             assert!(body.add(&parcel(seq, 2)));
         }
-        let content = body.finish().unwrap().content("abcdefgh", "billing");
+        let content = body.finish().unwrap().content("abcdefgh", "billing", true);
         assert_eq!(content.webhook_id, "msg_abcdefgh_7-9_billing");
         let text = std::str::from_utf8(&content.body).unwrap();
         let events: Vec<serde_json::Value> = match format {

@@ -101,7 +101,7 @@ impl Desk {
             });
         }
         members.sort_unstable_by_key(|member| member.seq);
-        self.send(members, 1, Errand::First)
+        self.send(members, 1, Errand::First, false)
     }
 
     /// The failed batch of a retry, in flight now.
@@ -110,7 +110,9 @@ impl Desk {
         let Some(batching) = &mut self.batching else { return Next::Nothing };
         batching.close();
         let (mut members, mut left, mut attempt) = (Vec::new(), Vec::new(), 1);
-        for other in batching.take(group, seq) {
+        let failed = batching.take(group, seq);
+        let together = failed.len();
+        for other in failed {
             let waits =
                 self.retries.get(&other).is_some_and(|retry| retry.flight.is_none() && (retry.group == group || other == seq));
             if !waits {
@@ -124,12 +126,22 @@ impl Desk {
             }
         }
         self.regroup(left);
-        self.send(members, attempt, Errand::Retry)
+        let keeps_id = members.len() == together && self.had_old_batch_id(&members);
+        if !keeps_id {
+            self.forget_old_batch_id(&members);
+        }
+        self.send(members, attempt, Errand::Retry, keeps_id)
     }
 
     /// Gathers by the definition in force. Failed batches that wait stay as they were cut, as far as they are not too large now.
     pub(super) fn gather_anew(&mut self) {
-        let groups = self.batching.take().map(|batching| batching.into_groups()).unwrap_or_default();
+        let before = self.batching.take();
+        let format = before.as_ref().map(|batching| batching.terms.format);
+        if format != self.record.spec.batch.map(|terms| terms.format) {
+            // What goes out now is written in another way.
+            self.retries.values_mut().for_each(|retry| retry.has_old_batch_id = false);
+        }
+        let groups = before.map(|batching| batching.into_groups()).unwrap_or_default();
         let Some(terms) = self.record.spec.batch else { return };
         self.batching = Some(Batching::new(terms));
         for (name, mut members) in groups {
@@ -151,14 +163,28 @@ impl Desk {
         }
     }
 
-    pub(super) fn send(&mut self, members: Vec<Member>, attempt: u32, errand: Errand) -> Next {
+    /// Whether the batch of all of these was posted under an id as builds before had it.
+    fn had_old_batch_id(&self, members: &[Member]) -> bool {
+        members.iter().all(|member| self.retries.get(&member.seq).is_some_and(|retry| retry.has_old_batch_id))
+    }
+
+    /// These do not go together as they did: an id that says first and last only would name another body.
+    fn forget_old_batch_id(&mut self, members: &[Member]) {
+        for member in members {
+            if let Some(retry) = self.retries.get_mut(&member.seq) {
+                retry.has_old_batch_id = false;
+            }
+        }
+    }
+
+    pub(super) fn send(&mut self, members: Vec<Member>, attempt: u32, errand: Errand, has_old_id: bool) -> Next {
         if let Some(order) = &mut self.order {
             order.close_batch(members.iter().map(|member| member.seq));
         }
         let (Some(batching), Some(seq)) = (&self.batching, members.first().map(|member| member.seq)) else {
             return Next::Nothing;
         };
-        let batch = Some(Rc::new(Gathered { terms: batching.terms, members }));
+        let batch = Some(Rc::new(Gathered { terms: batching.terms, members, has_old_id }));
         Next::Job(Job { seq, parcel: None, attempt, ticket: self.ticket(), errand, batch })
     }
 
@@ -171,6 +197,9 @@ impl Desk {
         (began, now): (Timestamp, Timestamp),
         chance: f64,
     ) -> Effect {
+        if batch.has_old_id && !(batch.is_whole() && self.had_old_batch_id(&batch.members)) {
+            self.forget_old_batch_id(&batch.members);
+        }
         let by = (job.errand, job.ticket);
         self.take_back(by, batch);
         let mut flights = Vec::with_capacity(batch.members.len());

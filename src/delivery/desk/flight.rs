@@ -49,6 +49,11 @@ pub(super) enum Flight {
 }
 
 impl Flight {
+    /// Whether it was of a batch that keeps the id that builds before gave it.
+    pub(super) fn has_old_batch_id(&self) -> bool {
+        matches!(self, Self::Again(retry) if retry.has_old_batch_id)
+    }
+
     /// What is known of the delivery from before this attempt; `None` when nobody waits for it.
     pub(super) fn history(&self, now: Timestamp) -> Option<Before> {
         match self {

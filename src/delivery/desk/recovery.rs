@@ -96,7 +96,7 @@ impl Desk {
             let Some((_, item)) = self.take_item() else { break };
             members.push(Member::new(item.seq, item.parcel));
         }
-        self.send(members, attempt, errand)
+        self.send(members, attempt, errand, false)
     }
 
     /// Ends the flight of an event that a job posted. A retry that waits is ended by it; one that is in flight decides alone.
@@ -114,8 +114,16 @@ impl Desk {
             return Flight::Recovered { before, is_kept: false };
         }
         let Some(sent) = item.dead_after else { return Flight::Recovered { before: None, is_kept: false } };
-        let before =
-            Some(Retry { attempts: 0, sent, since: now, due_at: now, reason: String::new(), flight: None, group: Seq::ZERO });
+        let before = Some(Retry {
+            attempts: 0,
+            sent,
+            since: now,
+            due_at: now,
+            reason: String::new(),
+            flight: None,
+            has_old_batch_id: false,
+            group: Seq::ZERO,
+        });
         if kind == JobKind::Replay && !is_success {
             return Flight::Recovered { before, is_kept: true };
         }
@@ -190,6 +198,7 @@ impl Desk {
             due_at: retry.due_at,
             since: retry.since,
             reason: retry.reason.clone(),
+            has_old_batch_id: retry.has_old_batch_id,
         };
         behind.map(exception).collect()
     }

@@ -22,6 +22,8 @@ pub struct Retry {
     pub reason: String,
     /// The attempt that is under way, while one is.
     pub(super) flight: Option<Ticket>,
+    /// Whether the failed batch that it is of keeps the id that builds before gave it.
+    pub(super) has_old_batch_id: bool,
     /// The failed batch that it is of, by its first event.
     pub(super) group: Seq,
 }
@@ -59,6 +61,7 @@ impl Desk {
             due_at: exception.due_at,
             reason: exception.reason.clone(),
             flight: None,
+            has_old_batch_id: exception.has_old_batch_id,
             group,
         };
         if let Some(old) = self.retries.insert(exception.seq, retry) {

@@ -12,15 +12,16 @@ use crate::model::{Attempt, Exception, ExceptionState, Seq};
 
 type Result<T> = std::result::Result<T, sqlx::Error>;
 
-pub(super) const EXCEPTION_WIDTH: usize = 8;
-pub(super) const EXCEPTION_INSERT: &str = "INSERT INTO exceptions (sub, seq, state, attempts, sent, due_at, since, reason)";
+pub(super) const EXCEPTION_WIDTH: usize = 9;
+pub(super) const EXCEPTION_INSERT: &str =
+    "INSERT INTO exceptions (sub, seq, state, attempts, sent, due_at, since, reason, batch_ids)";
 pub(super) const EXCEPTION_UPSERT: &str = "ON CONFLICT (sub, seq) DO UPDATE SET state = excluded.state, \
      attempts = excluded.attempts, sent = excluded.sent, due_at = excluded.due_at, since = excluded.since, \
-     reason = excluded.reason";
+     reason = excluded.reason, batch_ids = excluded.batch_ids";
 /// Columns in the order that [`exception`] reads.
 macro_rules! exception_columns {
     () => {
-        "sub, seq, state, attempts, sent, due_at, since, reason"
+        "sub, seq, state, attempts, sent, due_at, since, reason, batch_ids"
     };
 }
 pub(super) use exception_columns;
@@ -43,6 +44,7 @@ pub(super) fn bind_exception(script: &mut Script, exception: &Exception) {
     script.bind(signed(exception.ordinal.0)).bind(signed(exception.seq.0)).bind(state_number(exception.state));
     script.bind(i64::from(exception.attempts)).bind(i64::from(exception.sent));
     script.bind(exception.due_at.0).bind(exception.since.0).bind(exception.reason.clone());
+    script.bind(i64::from(!exception.has_old_batch_id));
 }
 
 /// Reads [`exception_columns`].
@@ -61,6 +63,7 @@ pub(super) fn exception(row: &SqliteRow) -> Result<Exception> {
         due_at: Timestamp(row.try_get(5)?),
         since: Timestamp(row.try_get(6)?),
         reason: row.try_get(7)?,
+        has_old_batch_id: row.try_get::<i64, _>(8)? == 0,
     })
 }
 

@@ -83,6 +83,7 @@ pub(crate) fn exception(ordinal: u64, seq: u64, state: ExceptionState, due_ms: i
         due_at: Timestamp(due_ms),
         since: Timestamp(due_ms - 10),
         reason: "status_500".to_owned(),
+        has_old_batch_id: false,
     };
     KeptException { exception, event: None }
 }
