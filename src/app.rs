@@ -2,7 +2,6 @@
 //!
 //! The only module that knows all others. [`App::start`] gives a running relay; `serve`, `demo` and the tests use the same.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,9 +26,7 @@ use crate::http::webhook::Senders;
 use crate::http::websub::Door;
 use crate::http::{DefinitionDefaults, HttpLimits, HttpState};
 use crate::ingest::{DedupeSettings, Ingest};
-use crate::model::Seq;
 use crate::model::administration::TokenLimits;
-use crate::model::subscription::Ordinal;
 use crate::net::dial::Gate;
 use crate::net::fetch::Fetcher;
 use crate::net::target::Target;
@@ -110,7 +107,7 @@ pub struct App {
     address: SocketAddr,
     tcp_address: Option<SocketAddr>,
     server: ServerHandle,
-    serving: actix_web::rt::task::JoinHandle<std::io::Result<()>>,
+    serving: tokio::task::JoinHandle<()>,
     sources: Arc<Sources>,
     lanes: Lanes,
     notices_end: CancellationToken,
@@ -168,20 +165,23 @@ impl App {
         let (registry, source_registry) =
             (declared::registry(config, &ground).await?, SourceRegistry::open(Arc::clone(&ground.store.catalog)).await?);
         let (log, tail, clock) = (Arc::clone(&ground.store.log), Arc::clone(&ground.tail), Arc::clone(&ground.clock));
-        let (ingest, leader) = Ingest::start(log, tail, clock, dedupe_settings(config)).await?;
+        let (ingest, leader) = Ingest::start(log, tail, clock, dedupe_settings(config), &ground.supervisor).await?;
         declared::apply_early(config, &ground, &registry).await?;
         let (notices, heard) = mpsc::channel(NOTICES_MAX);
         let lanes =
             Lanes::start(lane_count(config), ground.lane_context(config, &registry, notices.clone()), &ground.gate).await?;
         let notices_end = CancellationToken::new();
-        let (publish, told) = mpsc::channel(NOTICES_MAX);
-        tokio::spawn(feeds::tell_notices(heard, publish, notices_end.clone()));
-        tokio::spawn(feeds::publish_notices(ingest.clone(), Arc::clone(&ground.clock), told));
+        feeds::take_notices(&ground, ingest.clone(), heard, notices_end.clone());
         declared::apply(config, &ground, &registry, &source_registry, &lanes).await?;
         let sources = feeds::start(&ground, &source_registry, ingest.clone(), notices).await?;
         ground.start_retention(config, &registry, &lanes, ingest.clone());
-        let egress =
-            Egress::new(ground.follow.clone(), Arc::clone(&ground.clock), ground.closing.clone(), egress_settings(config));
+        let egress = Egress::new(
+            ground.follow.clone(),
+            Arc::clone(&ground.clock),
+            ground.closing.clone(),
+            egress_settings(config),
+            ground.supervisor.clone(),
+        );
         let declared = auth_settings(config);
         let auth = Arc::new(Auth::new(declared.clone(), Arc::clone(&ground.clock)));
         let administration = &ground.store.administration;
@@ -221,10 +221,7 @@ impl App {
             cors_origins: config.server.cors_origins.clone(),
             clock: Arc::clone(&ground.clock),
         });
-        let server = doors.serve(state, &config.limits, cores(), &egress)?;
-        let handle = server.handle();
-        let serving = actix_web::rt::spawn(server);
-        let server = handle;
+        let (server, serving) = ground.watch(doors.serve(state, &config.limits, cores(), &egress)?);
         Ok(Self { address, tcp_address, server, serving, sources, lanes, notices_end, ingest, leader, ground, reloader })
     }
 
@@ -294,6 +291,7 @@ impl Ground {
             limits: Arc::new(LimitBook::new(&config.limit_settings())),
             identity: hub::identity(config),
             notices,
+            supervisor: self.supervisor.clone(),
             cancel,
         }
     }
@@ -317,18 +315,23 @@ impl Ground {
             settings,
             Box::new(move || ingest.oldest_known()),
         );
-        let (registry, lanes) = (registry.clone(), lanes.clone());
-        tokio::spawn(retention.run(self.closing.clone(), async move |buried| {
-            let mut letters: HashMap<Ordinal, Vec<Seq>> = HashMap::new();
-            for (ordinal, seq) in buried {
-                letters.entry(ordinal).or_default().push(seq);
-            }
-            for record in registry.all() {
-                if let Some(seqs) = letters.get(&record.ordinal) {
-                    lanes.buried(&record, seqs).await;
-                }
-            }
-        }));
+        let (retention, registry, lanes) = (Arc::new(retention), registry.clone(), lanes.clone());
+        let closing = self.closing.clone();
+        let run = move || {
+            let (retention, registry, lanes) = (Arc::clone(&retention), registry.clone(), lanes.clone());
+            retention.run(closing.clone(), async move |buried| feeds::tell_buried(&registry, &lanes, &buried).await)
+        };
+        self.supervisor.restarted("retention", run).spawn();
+    }
+
+    /// Watches the server, which must not end before the relay stops.
+    fn watch(&self, server: actix_web::dev::Server) -> (ServerHandle, tokio::task::JoinHandle<()>) {
+        let (handle, supervisor) = (server.handle(), self.supervisor.clone());
+        let serve = async move {
+            let ended = server.await.map_or_else(|error| error.to_string(), |()| "it takes no connection any more".to_owned());
+            supervisor.ended("server", &ended);
+        };
+        (handle, self.supervisor.essential("server", serve).spawn_local())
     }
 }
 

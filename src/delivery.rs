@@ -55,6 +55,7 @@ mod start;
 mod steps;
 pub mod telling;
 pub mod tokens;
+pub mod torn;
 pub mod undelivered;
 pub mod window;
 
@@ -112,16 +113,23 @@ impl Lanes {
             starts[usize::from(partition) % count].push(start);
         }
         let mut lanes = Vec::with_capacity(count);
-        for partitions in starts {
+        for (number, partitions) in (1..).zip(starts) {
             let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
-            start::spawn(LaneStart { partitions, context: context.clone(), gate: gate.clone(), inbox });
+            start::spawn(LaneStart {
+                name: format!("shard-{number}"),
+                partitions,
+                context: context.clone(),
+                gate: gate.clone(),
+                inbox,
+            });
             lanes.push(commands);
         }
         let (told, routed) = watch::channel(announced);
         let asker = Asker { gate: gate.clone(), tls: context.tls.clone(), identity: context.identity.clone() };
-        let consents = Consents::start(&context.registry, asker, Arc::clone(&context.clock), context.cancel.clone());
+        let consents =
+            Consents::start(&context.registry, asker, Arc::clone(&context.clock), &context.supervisor, context.cancel.clone());
         let lanes = Self { inboxes: lanes.into(), context, routed, consents };
-        tokio::spawn(lanes.clone().route(changes, told));
+        lanes.context.supervisor.essential("routing", lanes.clone().route(changes, told)).spawn();
         Ok(lanes)
     }
 

@@ -7,6 +7,7 @@
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use actix_web::body::{BoxBody, None as NoBody};
@@ -18,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::{Clock, Timestamp};
 use crate::follow::{Follow, StorageError};
 use crate::model::{PatternList, Seq};
+use crate::supervise::Supervisor;
 
 mod chunk;
 mod client;
@@ -96,6 +98,9 @@ struct Shared {
     closing: CancellationToken,
     settings: EgressSettings,
     counters: Arc<Counters>,
+    supervisor: Supervisor,
+    /// Workers that were numbered.
+    workers: AtomicUsize,
 }
 
 /// The streams of one server worker: made inside the worker, handed to its application as data. Cheap to clone, not `Send`.
@@ -153,8 +158,15 @@ pub enum StreamError {
 impl Egress {
     /// Streams over this log. Cancelling `closing` ends every stream cleanly and refuses new ones.
     #[must_use]
-    pub fn new(follow: Follow, clock: Arc<dyn Clock>, closing: CancellationToken, settings: EgressSettings) -> Self {
-        Self(Arc::new(Shared { follow, clock, closing, settings, counters: Arc::default() }))
+    pub fn new(
+        follow: Follow,
+        clock: Arc<dyn Clock>,
+        closing: CancellationToken,
+        settings: EgressSettings,
+        supervisor: Supervisor,
+    ) -> Self {
+        let (counters, workers) = (Arc::default(), AtomicUsize::default());
+        Self(Arc::new(Shared { follow, clock, closing, settings, counters, supervisor, workers }))
     }
 
     /// The part of one server worker; to be called on its thread, where everybody who asks gets the same.
@@ -171,6 +183,15 @@ impl Egress {
     #[must_use]
     pub fn counts(&self) -> StreamCounts {
         self.0.counters.read()
+    }
+
+    fn supervisor(&self) -> &Supervisor {
+        &self.0.supervisor
+    }
+
+    /// A number for a worker, from 1.
+    fn next_worker(&self) -> usize {
+        self.0.workers.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     fn follow(&self) -> &Follow {

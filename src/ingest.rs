@@ -14,6 +14,7 @@ use crate::clock::Clock;
 use crate::model::source::{OnReusedId, SourceGap};
 use crate::model::{NewEvent, ResumeToken, Seq};
 use crate::storage::{EventLog, Room, StorageError, StorageErrorKind};
+use crate::supervise::Supervisor;
 use crate::tail::Tail;
 
 pub mod dedupe;
@@ -144,6 +145,7 @@ impl Ingest {
         tail: Arc<Tail>,
         clock: Arc<dyn Clock>,
         settings: DedupeSettings,
+        supervisor: &Supervisor,
     ) -> Result<(Self, tokio::task::JoinHandle<()>), StorageError> {
         let known = dedupe::load(&*log, settings, clock.now()).await?;
         let (queue, inbox) = mpsc::channel(QUEUE_ITEMS_MAX);
@@ -151,7 +153,7 @@ impl Ingest {
         let home = log.home().unwrap_or_else(tokio::runtime::Handle::current);
         let leader = leader::Leader::new(log, tail, clock, known, inbox);
         let (oldest_known, finder) = (leader.oldest_known(), leader.finder());
-        Ok((Self { queue, room, oldest_known, finder }, home.spawn(leader.run())))
+        Ok((Self { queue, room, oldest_known, finder }, supervisor.essential("intake", leader.run()).spawn_on(&home)))
     }
 
     /// The oldest position whose key is known; stored fingerprints from before it can be dropped.

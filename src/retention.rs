@@ -111,7 +111,7 @@ impl Retention {
     }
 
     /// Drops slices until cancelled; `on_buried` hears of dead letters that went.
-    pub async fn run(self, cancel: CancellationToken, on_buried: impl AsyncFn(Vec<(Ordinal, Seq)>)) {
+    pub async fn run(self: Arc<Self>, cancel: CancellationToken, on_buried: impl AsyncFn(Vec<(Ordinal, Seq)>)) {
         loop {
             let wait = match self.step().await {
                 Ok(slice) => {

@@ -109,14 +109,24 @@ impl Supervisor {
         self.0.readiness.end(EXIT_TASK, &pointer(&name), format!("{name} panicked: {panic}"));
     }
 
+    /// A task that must not end before the relay stops has ended.
+    pub fn ended(&self, name: impl Into<TaskName>, detail: &str) {
+        let name = name.into();
+        if !self.0.stopping.is_cancelled() {
+            tracing::error!(task = %name, detail, "a task ended that must not: the process saves what it can and ends");
+            self.0.readiness.end(EXIT_TASK, &pointer(&name), format!("{name} ended: {detail}"));
+        }
+    }
+
     /// Nothing is started again from now on.
     pub fn stop(&self) {
         self.0.stopping.cancel();
     }
 }
 
+/// Under which a task is reported; what stands behind a slash in its name is a part of it.
 fn pointer(task: &str) -> String {
-    format!("/task/{task}")
+    format!("/task/{}", task.split_once('/').map_or(task, |(whole, _)| whole))
 }
 
 /// How often a task panicked lately, and how long it rests after each time.
@@ -148,6 +158,16 @@ impl Restarts {
 #[derive(Debug)]
 pub struct Task<F>(F);
 
+impl<F: Future<Output = ()>> Task<F> {
+    /// The same, with something to do once it is over and not started again.
+    pub fn then(self, last: impl AsyncFnOnce()) -> Task<impl Future<Output = ()>> {
+        Task(async move {
+            self.0.await;
+            last().await;
+        })
+    }
+}
+
 impl<F: Future<Output = ()> + 'static> Task<F> {
     /// Starts it on this thread.
     pub fn spawn_local(self) -> JoinHandle<()> {
@@ -164,6 +184,17 @@ impl<F: Future<Output = ()> + Send + 'static> Task<F> {
     /// Starts it on another runtime.
     pub fn spawn_on(self, runtime: &Handle) -> JoinHandle<()> {
         runtime.spawn(self.0)
+    }
+}
+
+/// Does heavy work on a thread of its own.
+///
+/// # Errors
+/// The panic that it ended by.
+pub async fn on_pool<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Panic> {
+    match tokio::task::spawn_blocking(move || catch(work)).await {
+        Ok(done) => done,
+        Err(error) => Err(Panic::new(error.to_string())),
     }
 }
 

@@ -18,6 +18,7 @@ use crate::model::{PatternList, SubscriptionId, TopicPattern};
 use crate::net::fetch::Fetcher;
 use crate::net::target::Target;
 use crate::registry::{Registry, RegistryChange};
+use crate::supervise::Supervisor;
 
 pub mod intent;
 pub mod leases;
@@ -67,6 +68,8 @@ pub struct HubContext {
     pub max_in_flight: u32,
     /// Most subscriptions of the relay.
     pub subscriptions_max: usize,
+    /// Who watches the tasks of the hub.
+    pub supervisor: Supervisor,
     /// Ends the hub.
     pub cancel: CancellationToken,
 }
@@ -98,6 +101,9 @@ impl std::fmt::Debug for Hub {
     }
 }
 
+/// What a request is called while its callback is asked.
+const ERRAND: &str = "websub-request";
+
 impl Hub {
     /// Starts the hub, which also ends leases that were given before; without topics it does only that.
     #[must_use]
@@ -111,7 +117,18 @@ impl Hub {
         }
         let (pending, turn) = (Pending::default(), tokio::sync::Mutex::default());
         let hub = Arc::new(Self { settings, base_path, context, pending, leases: Mutex::new(leases), turn });
-        tokio::spawn(Arc::clone(&hub).end_leases(changes));
+        let (ending, mut listening) = (Arc::clone(&hub), Some(changes));
+        let end = async move || {
+            let changes = listening.take().unwrap_or_else(|| {
+                let (records, changes, _) = ending.context.registry.listen();
+                for record in &records {
+                    ending.leases().see(record);
+                }
+                changes
+            });
+            ending.end_leases(changes).await;
+        };
+        hub.context.supervisor.restarted("websub-leases", end).spawn();
         hub
     }
 
@@ -162,9 +179,10 @@ impl Hub {
         }
         let host = Target::parse(&intent.callback).map(|target| target.host().to_string()).unwrap_or_default();
         let place = self.pending.enter(&id, &host).ok_or(SubmitError::Busy)?;
+        let supervisor = &self.context.supervisor;
         match self.refusal(&intent, is_there) {
-            Some(reason) => drop(tokio::spawn(Arc::clone(self).deny(intent, reason, place))),
-            None => drop(tokio::spawn(Arc::clone(self).settle(intent, id, place))),
+            Some(reason) => drop(supervisor.single(ERRAND, Arc::clone(self).deny(intent, reason, place)).spawn()),
+            None => drop(supervisor.single(ERRAND, Arc::clone(self).settle(intent, id, place)).spawn()),
         }
         Ok(())
     }
@@ -186,7 +204,7 @@ impl Hub {
         self.leases.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn end_leases(self: Arc<Self>, mut changes: UnboundedReceiver<RegistryChange>) {
+    async fn end_leases(&self, mut changes: UnboundedReceiver<RegistryChange>) {
         loop {
             let now = self.context.clock.now();
             loop {

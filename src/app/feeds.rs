@@ -1,6 +1,7 @@
 //! Sources joined with intake, storage and the edge.
 
 use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,14 +14,16 @@ use tokio_util::sync::CancellationToken;
 use super::telling::Teller;
 use super::{AppError, Ground};
 use crate::clock::{Clock, Timestamp};
-use crate::delivery::notice::Notice;
+use crate::delivery::Lanes;
+use crate::delivery::notice::{NOTICES_MAX, Notice};
 use crate::follow::Follow;
 use crate::http::ports::{SourceControl, SourceStatus};
 use crate::ingest::{FromSource, Ingest, Offer, Placed};
 use crate::model::event::DataForm;
 use crate::model::source::{SourceGap, SourceRecord, SourceSpec};
+use crate::model::subscription::Ordinal;
 use crate::model::{NewEvent, ResumeToken, Seq, Topic};
-use crate::registry::SourceRegistry;
+use crate::registry::{Registry, SourceRegistry};
 use crate::source::Sources;
 use crate::source::webhook::Door;
 use crate::source::{Emission, EmitError, Emitter, ReconnectSettings, SOURCES, Said, SourceContext, Taken, Turn};
@@ -64,9 +67,9 @@ pub(super) async fn start(
         away_since: newest.map(|event| event.arrived_at()),
     };
     let sources = Arc::new(Sources::new(context));
-    let (_, mut changes) = registry.listen();
     let (registry, running, closing) = (registry.clone(), Arc::clone(&sources), ground.closing.clone());
-    tokio::spawn(async move {
+    let keep = async move || {
+        let (_, mut changes) = registry.listen();
         loop {
             let desired = registry.list(None, usize::MAX).iter().map(|record| (**record).clone()).collect();
             running.reconcile(desired).await;
@@ -75,7 +78,8 @@ pub(super) async fn start(
                 () = closing.cancelled() => return,
             }
         }
-    });
+    };
+    ground.supervisor.restarted("sources", keep).spawn();
     Ok(sources)
 }
 
@@ -228,9 +232,20 @@ fn gap_event(spec: &SourceSpec, gap: &SourceGap) -> NewEvent {
     }
 }
 
+/// Takes notices: into the log, and into the log of events under [`NOTICE_TOPIC`]; once `end` is cancelled, those that wait are
+/// the last.
+pub(super) fn take_notices(ground: &Ground, ingest: Ingest, mut notices: mpsc::Receiver<Notice>, end: CancellationToken) {
+    let (publish, mut told) = mpsc::channel(NOTICES_MAX);
+    let clock = Arc::clone(&ground.clock);
+    let tell = async move || tell_notices(&mut notices, &publish, &end).await;
+    ground.supervisor.restarted("notices-log", tell).spawn();
+    let publish = async move || publish_notices(&ingest, clock.as_ref(), &mut told).await;
+    ground.supervisor.restarted("notices", publish).spawn();
+}
+
 /// Tells the log what notices say, and hands them on to be published as far as they are taken in time; once `end` is
 /// cancelled, those that wait are the last.
-pub(super) async fn tell_notices(mut notices: mpsc::Receiver<Notice>, publish: mpsc::Sender<Notice>, end: CancellationToken) {
+async fn tell_notices(notices: &mut mpsc::Receiver<Notice>, publish: &mpsc::Sender<Notice>, end: &CancellationToken) {
     let mut teller = Teller::new(Instant::now());
     loop {
         let due_at = teller.due_at();
@@ -259,7 +274,7 @@ pub(super) async fn tell_notices(mut notices: mpsc::Receiver<Notice>, publish: m
 }
 
 /// Takes notices into the log of events under [`NOTICE_TOPIC`], until there are no more.
-pub(super) async fn publish_notices(ingest: Ingest, clock: Arc<dyn Clock>, mut notices: mpsc::Receiver<Notice>) {
+async fn publish_notices(ingest: &Ingest, clock: &dyn Clock, notices: &mut mpsc::Receiver<Notice>) {
     while let Some(notice) = notices.recv().await {
         let now = clock.now();
         let mut data = notice.data;
@@ -282,6 +297,22 @@ pub(super) async fn publish_notices(ingest: Ingest, clock: Arc<dyn Clock>, mut n
         };
         if let Err(error) = ingest.publish(vec![event]).await {
             tracing::warn!(%error, notice.kind, notice.subject, "a notice was not taken into the log");
+        }
+    }
+}
+
+/// Tells lanes how many dead letters of theirs went.
+pub(super) async fn tell_buried(registry: &Registry, lanes: &Lanes, buried: &[(Ordinal, Seq)]) {
+    let mut letters: HashMap<Ordinal, Vec<Seq>> = HashMap::new();
+    for (ordinal, seq) in buried {
+        letters.entry(*ordinal).or_default().push(*seq);
+    }
+    if letters.is_empty() {
+        return;
+    }
+    for record in registry.all() {
+        if let Some(seqs) = letters.get(&record.ordinal) {
+            lanes.buried(&record, seqs).await;
         }
     }
 }

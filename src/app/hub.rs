@@ -27,6 +27,7 @@ pub(super) fn start(config: &Config, ground: &Ground, registry: &Registry) -> Ar
         timeout: config.delivery.timeout,
         max_in_flight: config.delivery.max_in_flight,
         subscriptions_max: http_limits(config).subscriptions,
+        supervisor: ground.supervisor.clone(),
         cancel: ground.closing.clone(),
     };
     Hub::start(settings, context)

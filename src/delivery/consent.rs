@@ -16,6 +16,7 @@ use crate::model::Attempt;
 use crate::model::subscription::{Consent, SubscriptionRecord};
 use crate::registry::{Registry, RegistryChange};
 use crate::storage::StorageError;
+use crate::supervise::{Supervisor, caught};
 
 pub mod ask;
 pub mod callback;
@@ -46,13 +47,20 @@ struct Inner {
     turns: Arc<Semaphore>,
     /// Wakes the task when a turn is free or somebody is due at another time.
     wake: Notify,
+    supervisor: Supervisor,
     cancel: CancellationToken,
 }
 
 impl Consents {
     /// Starts to ask whoever has to be asked, until `cancel` is cancelled.
     #[must_use]
-    pub fn start(registry: &Registry, asker: Asker, clock: Arc<dyn Clock>, cancel: CancellationToken) -> Self {
+    pub fn start(
+        registry: &Registry,
+        asker: Asker,
+        clock: Arc<dyn Clock>,
+        supervisor: &Supervisor,
+        cancel: CancellationToken,
+    ) -> Self {
         let (records, changes, _) = registry.listen();
         let consents = Self(Arc::new(Inner {
             registry: registry.clone(),
@@ -62,13 +70,20 @@ impl Consents {
             plan: Mutex::default(),
             turns: Arc::new(Semaphore::new(ASKED_AT_ONCE_MAX)),
             wake: Notify::new(),
+            supervisor: supervisor.clone(),
             cancel,
         }));
-        let now = consents.0.clock.now();
-        for record in &records {
-            consents.0.plan().see(record, now);
-        }
-        tokio::spawn(consents.clone().keep_asking(changes));
+        consents.see_all(&records);
+        let (asking, mut listening) = (consents.clone(), Some(changes));
+        let ask = async move || {
+            let changes = listening.take().unwrap_or_else(|| {
+                let (records, changes, _) = asking.0.registry.listen();
+                asking.see_all(&records);
+                changes
+            });
+            asking.keep_asking(changes).await;
+        };
+        supervisor.restarted("verification", ask).spawn();
         consents
     }
 
@@ -99,16 +114,24 @@ impl Consents {
         self.0.grant(record, per_minute, self.0.clock.now()).await
     }
 
-    async fn keep_asking(self, mut changes: UnboundedReceiver<RegistryChange>) {
+    fn see_all(&self, records: &[Arc<SubscriptionRecord>]) {
+        let now = self.0.clock.now();
+        for record in records {
+            self.0.plan().see(record, now);
+        }
+    }
+
+    async fn keep_asking(&self, mut changes: UnboundedReceiver<RegistryChange>) {
         let inner = &self.0;
         loop {
             while let Some((turn, round)) = inner.next_round() {
-                let inner = Arc::clone(inner);
-                tokio::spawn(async move {
-                    inner.make(&round).await;
+                let asking = Arc::clone(inner);
+                let ask = async move {
+                    asking.make(&round).await;
                     drop(turn);
-                    inner.wake.notify_one();
-                });
+                    asking.wake.notify_one();
+                };
+                inner.supervisor.single("verification/question", ask).spawn();
             }
             let due = inner.sleep();
             tokio::select! {
@@ -159,8 +182,17 @@ impl Inner {
         }
     }
 
-    /// Asks, and stores what was agreed to; what cannot be stored was not agreed to.
+    /// As [`Inner::ask_and_store`]; a question that panics failed as any other may.
     async fn ask(&self, record: &Arc<SubscriptionRecord>) -> Asked {
+        // In a box: questions are rare, and who asks need not be as large.
+        caught(Box::pin(self.ask_and_store(record))).await.unwrap_or_else(|panic| {
+            panic.tell("verification/question", "it counts as one that failed");
+            Asked::broken(self.clock.now())
+        })
+    }
+
+    /// Asks, and stores what was agreed to; what cannot be stored was not agreed to.
+    async fn ask_and_store(&self, record: &Arc<SubscriptionRecord>) -> Asked {
         let now = self.clock.now();
         let mut asked = self.asker.ask(record, now).await;
         if let Ok(per_minute) = asked.verdict

@@ -323,8 +323,9 @@ impl Desk {
 
     /// What follows from an outcome for its event; what the endpoint has done is taken in.
     fn judge(&mut self, outcome: &Outcome, history: Before, (began, now): (Timestamp, Timestamp), chance: f64) -> Decision {
-        // An event that could not be read or filled in says nothing of the endpoint.
-        if !matches!(outcome.error(), Some(ErrorKind::Storage | ErrorKind::OwnFault | ErrorKind::Template)) {
+        // An event that could not be read or filled in, or over which the relay broke, says nothing of the endpoint.
+        if !matches!(outcome.error(), Some(ErrorKind::Storage | ErrorKind::OwnFault | ErrorKind::Template | ErrorKind::Internal))
+        {
             self.weigh(outcome, began, now, chance);
         }
         let decision = policy::decide(outcome, history, &self.record.spec.retry, now, chance);

@@ -3,8 +3,9 @@
 //! The reader offers new pages, the feeder serves desks that lag, workers post, the timer wakes desks whose time has come, the
 //! saver writes progress. All run on one arbiter and meet in a [`Floor`] between awaits; nothing is locked.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,6 +25,7 @@ use super::notice::Notice;
 use super::parcel::Parcel;
 use super::renderings::Renderings;
 use super::steps::Steps;
+use super::torn::Shared;
 use super::{gathering, sorting};
 use crate::clock::{Clock, Timestamp};
 use crate::follow::Follow;
@@ -33,6 +35,7 @@ use crate::net::client::WireClient;
 use crate::net::tls::Tls;
 use crate::registry::Registry;
 use crate::storage::Ledger;
+use crate::supervise::{Panic, Supervisor, caught};
 
 /// Distance of tries to store that a subscription is disabled.
 const STORE_AGAIN: Duration = Duration::from_secs(1);
@@ -60,6 +63,8 @@ pub struct LaneContext {
     pub renderings: Arc<Renderings>,
     /// Where notices go.
     pub notices: mpsc::Sender<Notice>,
+    /// Who watches the lane's tasks.
+    pub supervisor: Supervisor,
     /// Stops the lane.
     pub cancel: CancellationToken,
 }
@@ -68,8 +73,10 @@ pub struct LaneContext {
 pub struct Lane {
     /// What it works with.
     pub context: LaneContext,
+    /// What its tasks are called in the log and behind `/task/`.
+    pub name: String,
     /// The desks.
-    pub floor: RefCell<Floor>,
+    pub floor: Shared<Floor>,
     /// Totals that are shown as metrics.
     pub counts: LaneCounts,
     /// Wakes the feeder.
@@ -95,10 +102,11 @@ pub struct Lane {
 impl Lane {
     /// A lane over prepared desks.
     #[must_use]
-    pub fn new(context: LaneContext, floor: Floor, client: WireClient) -> Rc<Self> {
+    pub fn new(context: LaneContext, name: String, floor: Floor, client: WireClient) -> Rc<Self> {
         Rc::new(Self {
             context,
-            floor: RefCell::new(floor),
+            name,
+            floor: Shared::new(floor),
             counts: LaneCounts::default(),
             hunger: Notify::new(),
             replays: Notify::new(),
@@ -127,7 +135,7 @@ impl Lane {
 
     /// Moves what is waited for when the wall clock was moved. While the floor is borrowed, the next look does.
     fn follow_clock(&self, now: Timestamp) {
-        let Ok(mut floor) = self.floor.try_borrow_mut() else { return self.steps.look_again() };
+        let Some(mut floor) = self.floor.try_borrow_mut() else { return self.steps.look_again() };
         let by_ms = self.steps.look(now, self.begun.elapsed());
         if by_ms != 0 {
             tracing::warn!(by_ms, "the wall clock was moved; what is waited for moves with it");
@@ -191,14 +199,14 @@ impl Lane {
             let taken = self.crew.borrow_mut().give((assignment, now));
             if let Taken::New(number) = taken {
                 let lane = Rc::clone(self);
-                actix_rt::spawn(async move { lane.work(number).await });
+                self.spawn("worker", async move { lane.work(number).await });
             }
         }
     }
 
     /// The next attempt to make, if there is one; none once the lane stops.
     fn next(self: &Rc<Self>, now: Timestamp) -> Option<Assignment> {
-        if self.context.cancel.is_cancelled() {
+        if self.context.cancel.is_cancelled() || self.floor.is_torn() {
             return None;
         }
         let mut floor = self.floor.borrow_mut();
@@ -215,18 +223,27 @@ impl Lane {
         assignment
     }
 
+    /// Starts a task of this lane. Its panic is the lane's: what it was about may be half done.
+    pub(super) fn spawn(&self, part: &str, task: impl Future<Output = ()> + 'static) {
+        self.context.supervisor.essential(format!("{}/{part}", self.name), task).spawn_local();
+    }
+
     /// One worker: takes an attempt, makes it, settles it, for ever.
     async fn work(self: Rc<Self>, number: usize) {
+        let seat = Seat { crew: &self.crew, is_taken: Cell::new(false) };
         let mut next = None;
         loop {
             let (assignment, began) = match next.take() {
                 Some(next) => next,
                 None => poll_fn(|cx| self.crew.borrow_mut().poll_job(number, cx)).await,
             };
-            let (outcome, event) = self.attempt(&assignment, began).await;
+            seat.is_taken.set(true);
+            let attempt = caught(pin!(self.attempt(&assignment, began))).await;
             let now = self.now();
+            let (outcome, event) = attempt.unwrap_or_else(|panic| broken(&assignment, &panic, (began, now)));
             self.settle(&assignment, &outcome, event, (began, now));
             self.crew.borrow_mut().end();
+            seat.is_taken.set(false);
             // What became free by this is taken by this worker; others are woken only for what there is besides.
             if let Some(assignment) = self.next(now) {
                 self.crew.borrow_mut().go_on();
@@ -331,7 +348,7 @@ impl Lane {
         let lane = Rc::clone(self);
         let (id, now) = (assignment.record.spec.id.clone(), self.now());
         let ordinal = assignment.ordinal;
-        actix_rt::spawn(async move {
+        self.spawn("disabling", async move {
             let still_there = || lane.context.registry.get(id.as_str()).is_some_and(|record| record.ordinal == ordinal);
             while still_there() && !lane.context.cancel.is_cancelled() {
                 match lane.context.registry.set_activity(&id, Activity::Disabled(reason), now).await {
@@ -343,5 +360,29 @@ impl Lane {
                 tokio::time::sleep(STORE_AGAIN).await;
             }
         });
+    }
+}
+
+/// What an attempt came to that panicked: it failed as any other may, and is nobody's fault but the relay's.
+fn broken(assignment: &Assignment, panic: &Panic, times: (Timestamp, Timestamp)) -> (Outcome, Option<Event>) {
+    Panic::count("attempt");
+    tracing::error!(subscription.id = %assignment.record.spec.id, event.seq = %assignment.job.seq,
+        attempt.number = assignment.job.attempt, %panic, "an attempt panicked; it counts as one that failed");
+    let latency_ms = u32::try_from(times.1.since(times.0).as_millis()).unwrap_or(u32::MAX);
+    let event = assignment.job.parcel.as_ref().map(|parcel| parcel.event().clone());
+    (Outcome::failed(ErrorKind::Internal, latency_ms), event)
+}
+
+/// A worker's part of what is in flight, given back also when the worker panics.
+struct Seat<'a> {
+    crew: &'a RefCell<Crew<(Assignment, Timestamp)>>,
+    is_taken: Cell<bool>,
+}
+
+impl Drop for Seat<'_> {
+    fn drop(&mut self) {
+        if self.is_taken.get() {
+            self.crew.borrow_mut().end();
+        }
     }
 }

@@ -13,6 +13,7 @@ pub struct LaneCounts {
     refused: Cell<u64>,
     unanswered: Cell<u64>,
     unmade: Cell<u64>,
+    broken: Cell<u64>,
 }
 
 impl LaneCounts {
@@ -26,6 +27,7 @@ impl LaneCounts {
             (true, _) => &self.delivered,
             (false, Some(_)) => &self.refused,
             (false, None) if outcome.error() == Some(ErrorKind::Template) => &self.unmade,
+            (false, None) if outcome.error() == Some(ErrorKind::Internal) => &self.broken,
             (false, None) => &self.unanswered,
         };
         cell.set(cell.get() + 1);
@@ -38,6 +40,7 @@ impl LaneCounts {
             (&self.refused, "status"),
             (&self.unanswered, "transport"),
             (&self.unmade, "template"),
+            (&self.broken, "internal"),
         ];
         for (cell, outcome) in cells {
             let count = cell.replace(0);

@@ -121,9 +121,17 @@ pub fn asked_delay(outcome: &Outcome, now: Timestamp) -> Option<Duration> {
 #[must_use]
 pub fn blames_endpoint(outcome: &Outcome) -> bool {
     match (outcome.error(), outcome.status()) {
-        (None | Some(ErrorKind::RedirectNotFollowed | ErrorKind::Storage | ErrorKind::OwnFault | ErrorKind::Template), _) => {
-            false
-        }
+        (
+            None
+            | Some(
+                ErrorKind::RedirectNotFollowed
+                | ErrorKind::Storage
+                | ErrorKind::OwnFault
+                | ErrorKind::Template
+                | ErrorKind::Internal,
+            ),
+            _,
+        ) => false,
         (Some(ErrorKind::Status), Some(status)) => matches!(status, 401 | 403 | 404 | 408 | 429 | 500..),
         (Some(_), _) => true,
     }

@@ -1,6 +1,7 @@
 //! What others may ask a lane about one subscription, and what it answers.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -21,6 +22,7 @@ use crate::model::subscription::{Ordinal, SubscriptionRecord};
 use crate::model::{Attempt, ErrorKind, Exception, JobId, Outcome, RecoveryJob, Seq};
 use crate::net::client::HeaderLines;
 use crate::storage::{Marks, Result};
+use crate::supervise::{Panic, caught};
 
 /// How a subscription is doing.
 #[derive(Clone, Debug)]
@@ -154,15 +156,16 @@ pub fn answer(lane: &Rc<Lane>, record: &Arc<SubscriptionRecord>, question: Quest
             }
         }
         Question::Save(reply) => {
-            let lane = Rc::clone(lane);
-            actix_rt::spawn(async move {
-                let _ = reply.send(super::saving::save(&lane).await.stored());
+            let saving = Rc::clone(lane);
+            lane.spawn("save", async move {
+                let _ = reply.send(super::saving::save(&saving).await.stored());
             });
         }
         Question::Ping(reply) => {
-            let (lane, record) = (Rc::clone(lane), Arc::clone(record));
-            actix_rt::spawn(async move {
-                let _ = reply.send(ping(&lane, &record).await);
+            let (pinging, record) = (Rc::clone(lane), Arc::clone(record));
+            lane.spawn("ping", async move {
+                let attempt = caught(pin!(ping(&pinging, &record))).await;
+                let _ = reply.send(attempt.unwrap_or_else(|panic| broken_ping(&pinging, &record, &panic)));
             });
         }
         Question::Freeze(reply) => freeze(lane, record, reply),
@@ -211,8 +214,9 @@ fn freeze(lane: &Rc<Lane>, record: &SubscriptionRecord, reply: oneshot::Sender<(
     let ordinal = record.ordinal;
     let Some(from) = lane.floor.borrow_mut().freeze(ordinal) else { return };
     let (lasts, ended) = oneshot::channel();
-    let lane = Rc::clone(lane);
-    actix_rt::spawn(async move {
+    let frozen = Rc::clone(lane);
+    lane.spawn("stillness", async move {
+        let lane = frozen;
         // Nothing is ever sent: it ends with whoever keeps it.
         let _ = ended.await;
         lane.floor.borrow_mut().thaw(ordinal);
@@ -234,8 +238,9 @@ fn change(lane: &Rc<Lane>, record: &Arc<SubscriptionRecord>, question: Question)
             });
         }
         Question::Skip(to, reply) => {
-            let (lane, record) = (Rc::clone(lane), Arc::clone(record));
-            actix_rt::spawn(async move {
+            let (skipping, record) = (Rc::clone(lane), Arc::clone(record));
+            lane.spawn("skip", async move {
+                let lane = skipping;
                 let _ = reply.send(super::replaying::skip(&lane, &record, to).await);
             });
         }
@@ -265,8 +270,9 @@ fn promise<T: 'static>(
     reply: oneshot::Sender<Result<T>>,
     change: impl FnOnce(&Rc<Lane>) -> T + 'static,
 ) {
-    let lane = Rc::clone(lane);
-    actix_rt::spawn(async move {
+    let promising = Rc::clone(lane);
+    lane.spawn("change", async move {
+        let lane = promising;
         let _ = reply.send(super::saving::promise(&lane, ordinal, || change(&lane)).await);
     });
 }
@@ -329,7 +335,6 @@ fn waiting(lane: &Rc<Lane>, record: &SubscriptionRecord, after: Seq, limit: usiz
 /// One signed test event, posted now, outside the log.
 async fn ping(lane: &Rc<Lane>, record: &SubscriptionRecord) -> Attempt {
     let now = lane.now();
-    let job = Job { seq: Seq::ZERO, parcel: None, attempt: 1, ticket: Ticket::default(), errand: Errand::First, batch: None };
     let id = format!("ping_{}", uuid::Uuid::now_v7().simple());
     let body = serde_json::json!({"type": "hookcast.ping", "subscription": record.spec.id, "time": now.to_string()});
     let mut headers = HeaderLines::default();
@@ -340,5 +345,17 @@ async fn ping(lane: &Rc<Lane>, record: &SubscriptionRecord) -> Attempt {
         Some(address) => attempt::post(lane.client(), &address, &content, Mark { attempt: 1, replay: None }, now).await,
         None => Outcome::failed(ErrorKind::Protocol, 0),
     };
-    attempt_of(&job, &outcome, now)
+    attempt_of(&ping_job(), &outcome, now)
+}
+
+/// A ping that panicked failed as an attempt of a delivery would.
+fn broken_ping(lane: &Rc<Lane>, record: &SubscriptionRecord, panic: &Panic) -> Attempt {
+    Panic::count("ping");
+    tracing::error!(subscription.id = %record.spec.id, %panic, "a ping panicked; it counts as one that failed");
+    attempt_of(&ping_job(), &Outcome::failed(ErrorKind::Internal, 0), lane.now())
+}
+
+/// A ping as an attempt: of no event.
+fn ping_job() -> Job {
+    Job { seq: Seq::ZERO, parcel: None, attempt: 1, ticket: Ticket::default(), errand: Errand::First, batch: None }
 }

@@ -82,7 +82,12 @@ impl Renderings {
         });
         let rendered = done.await;
         drop(place);
-        rendered.map_err(|_| RenderingError::Stopped)?.map_err(RenderingError::Template)
+        match rendered {
+            Ok(rendered) => rendered.map_err(RenderingError::Template),
+            // It is the attempt's panic.
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => Err(RenderingError::Stopped),
+        }
     }
 }
 

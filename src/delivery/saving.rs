@@ -84,10 +84,16 @@ fn tell_left_out(lane: &Lane) {
 /// Saves once, after whatever is being saved. What was not stored is tried again by the next save.
 pub(super) async fn save(lane: &Rc<Lane>) -> Written {
     let _one_at_a_time = lane.saving.lock().await;
+    if lane.floor.is_torn() {
+        let error =
+            StorageError::new(StorageErrorKind::Unavailable, "a panic left the shard half changed; nothing of it is saved");
+        return Written::Refused(error);
+    }
     super::replaying::settle_doubts(lane).await;
+    let now = lane.now();
     let changes = {
         let mut floor = lane.floor.borrow_mut();
-        if floor.note_jobs(lane.now()) {
+        if floor.note_jobs(now) {
             // One may have ended, and the next wants events.
             lane.replays.notify_one();
         }
@@ -99,11 +105,12 @@ pub(super) async fn save(lane: &Rc<Lane>) -> Written {
     if changes.is_empty() {
         return Written::Stored;
     }
-    let changes = Rc::new(changes);
-    lane.floor.borrow_mut().journal.begin(&changes);
-    let committed = lane.context.ledger.commit(Vec::clone(&changes)).await;
-    lane.floor.borrow_mut().journal.end(&changes);
-    let Err(error) = committed else { return Written::Stored };
+    let mut taken = Taken::of(lane, changes);
+    let committed = lane.context.ledger.commit(Vec::clone(&taken.changes)).await;
+    let Err(error) = committed else {
+        taken.is_saved = true;
+        return Written::Stored;
+    };
     if error.kind == StorageErrorKind::Fenced {
         tracing::error!(%error, "another process took this relay's subscriptions over; deliveries stop");
         lane.context.cancel.cancel();
@@ -113,8 +120,33 @@ pub(super) async fn save(lane: &Rc<Lane>) -> Written {
     } else {
         tracing::error!(%error, "progress could not be saved; trying again");
     }
-    lane.floor.borrow_mut().journal.give_back(Rc::unwrap_or_clone(changes));
     Err(error).into()
+}
+
+/// Changes that were taken out of the journal to be saved. Those that were not come back, also when whoever saves panics: a later
+/// save of the progress alone would lose them.
+struct Taken<'a> {
+    lane: &'a Lane,
+    changes: Rc<Vec<LedgerChange>>,
+    is_saved: bool,
+}
+
+impl<'a> Taken<'a> {
+    fn of(lane: &'a Lane, changes: Vec<LedgerChange>) -> Self {
+        let changes = Rc::new(changes);
+        lane.floor.borrow_mut().journal.begin(&changes);
+        Self { lane, changes, is_saved: false }
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        let journal = &mut self.lane.floor.borrow_mut().journal;
+        journal.end(&self.changes);
+        if !self.is_saved {
+            journal.give_back(Rc::unwrap_or_clone(std::mem::take(&mut self.changes)));
+        }
+    }
 }
 
 /// Makes a change of a subscription that is durable when it is answered. Storage must have taken something just before, so that

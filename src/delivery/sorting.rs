@@ -23,8 +23,9 @@ const AGAIN: Duration = Duration::from_secs(1);
 pub(super) fn begin(lane: &Rc<Lane>) {
     let unsorted = std::mem::take(&mut lane.floor.borrow_mut().unsorted);
     for ordinal in unsorted {
-        let lane = Rc::clone(lane);
-        actix_rt::spawn(async move {
+        let sorting = Rc::clone(lane);
+        lane.spawn("order", async move {
+            let lane = sorting;
             sort(&lane, ordinal).await;
             let mut floor = lane.floor.borrow_mut();
             floor.change(ordinal, |desk| desk.order().map(Order::rest));

@@ -1,5 +1,6 @@
 //! How a lane comes to life from what was saved, and how it goes.
 
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +25,7 @@ use crate::net::client::WireClient;
 use crate::net::dial::Gate;
 use crate::registry::RegistryChange;
 use crate::storage::{Lease, StorageErrorKind, Written};
+use crate::supervise::caught;
 
 /// What was saved of one partition.
 #[derive(Debug)]
@@ -38,6 +40,8 @@ pub(super) struct PartitionStart {
 
 /// What a lane is started with.
 pub(super) struct LaneStart {
+    /// What its tasks are called.
+    pub(super) name: String,
     pub(super) partitions: Vec<PartitionStart>,
     pub(super) context: LaneContext,
     pub(super) gate: Gate,
@@ -46,14 +50,12 @@ pub(super) struct LaneStart {
 
 /// Starts the lane on a thread of its own.
 pub(super) fn spawn(start: LaneStart) {
-    let arbiter = Arbiter::new();
-    arbiter.spawn_fn(move || {
-        actix_rt::spawn(run(start));
-    });
+    let (supervisor, name) = (start.context.supervisor.clone(), format!("{}/start", start.name));
+    Arbiter::new().spawn_fn(move || drop(supervisor.essential(name, run(start)).spawn_local()));
 }
 
 async fn run(start: LaneStart) {
-    let LaneStart { partitions, context, gate, inbox } = start;
+    let LaneStart { name, partitions, context, gate, mut inbox } = start;
     let mut floor = Floor::new(reader_start(&partitions, context.follow.head()), SLOTS_MAX);
     if context.remembers_successes {
         floor.journal.remember_successes();
@@ -83,36 +85,54 @@ async fn run(start: LaneStart) {
         for exception in &partition.retries {
             if floor.change(exception.ordinal, |desk| desk.resume_stored(exception, now)).is_none() {
                 tracing::info!(partition = partition_number, "forgetting retries of a deleted subscription");
-                forget(&context, exception.ordinal);
+                forget(&context, &name, exception.ordinal);
             }
         }
         for (ordinal, count) in partition.dead {
             let head = context.follow.head();
             let known = |desk: &mut Desk| (desk.totals.dead, desk.dead_to, desk.again_to) = (count, head, head);
             if floor.change(ordinal, known).is_none() {
-                forget(&context, ordinal);
+                forget(&context, &name, ordinal);
             }
         }
         for job in partition.jobs {
             let ordinal = job.ordinal;
             if !floor.recover(job) {
-                forget(&context, ordinal);
+                forget(&context, &name, ordinal);
             }
         }
     }
-    let lane = Lane::new(context, floor, WireClient::new(gate));
+    let lane = Lane::new(context, name, floor, WireClient::new(gate));
     for (place, ordinal, holes) in reopen {
         reopen_holes(&lane, place, ordinal, holes).await;
     }
-    actix_rt::spawn(reading::read_head(Rc::clone(&lane)));
-    actix_rt::spawn(reading::feed_lagging(Rc::clone(&lane)));
-    actix_rt::spawn(replaying::feed_replays(Rc::clone(&lane)));
-    actix_rt::spawn(saving::save_dirty(Rc::clone(&lane)));
-    actix_rt::spawn(saving::keep_time(Rc::clone(&lane)));
-    actix_rt::spawn(hear(Rc::clone(&lane)));
-    actix_rt::spawn(saving::keep_house(Rc::clone(&lane)));
+    begin(&lane);
+    let obeyed = {
+        let obeying = pin!(obey(&lane, &mut inbox));
+        caught(obeying).await
+    };
+    if let Err(panic) = obeyed {
+        lane.context.supervisor.panicked(format!("{}/commands", lane.name), &panic);
+        // Nobody is answered any more; but what can be saved is.
+        while let Some(command) = inbox.recv().await {
+            if let LaneCommand::Stop(grace, reply) = command {
+                finish(&lane, grace).await;
+                let _ = reply.send(());
+            }
+        }
+    }
+}
+
+/// Starts the tasks of a lane.
+fn begin(lane: &Rc<Lane>) {
+    lane.spawn("head_reader", reading::read_head(Rc::clone(lane)));
+    lane.spawn("feeder", reading::feed_lagging(Rc::clone(lane)));
+    lane.spawn("replays", replaying::feed_replays(Rc::clone(lane)));
+    lane.spawn("saver", saving::save_dirty(Rc::clone(lane)));
+    lane.spawn("timer", saving::keep_time(Rc::clone(lane)));
+    lane.spawn("bell", hear(Rc::clone(lane)));
+    lane.spawn("housekeeping", saving::keep_house(Rc::clone(lane)));
     lane.stir();
-    obey(&lane, inbox).await;
 }
 
 /// Where the lane's reader starts: at the oldest frontier that a subscription without an entry of its own relies on.
@@ -177,7 +197,7 @@ async fn hear(lane: Rc<Lane>) {
     }
 }
 
-async fn obey(lane: &Rc<Lane>, mut inbox: mpsc::Receiver<LaneCommand>) {
+async fn obey(lane: &Rc<Lane>, inbox: &mut mpsc::Receiver<LaneCommand>) {
     while let Some(command) = inbox.recv().await {
         match command {
             LaneCommand::Change(change) => apply(lane, change),
@@ -210,26 +230,31 @@ fn apply(lane: &Rc<Lane>, change: RegistryChange) {
         RegistryChange::Removed { ordinal, .. } => {
             lane.floor.borrow_mut().remove(ordinal);
             lane.forget_address(ordinal);
-            forget(&lane.context, ordinal);
+            forget(&lane.context, &lane.name, ordinal);
         }
     }
     lane.stir();
     lane.hunger.notify_one();
 }
 
-fn forget(context: &LaneContext, ordinal: Ordinal) {
+fn forget(context: &LaneContext, name: &str, ordinal: Ordinal) {
     let ledger = Arc::clone(&context.ledger);
-    actix_rt::spawn(async move {
+    let forgetting = context.supervisor.essential(format!("{name}/forgetting"), async move {
         if let Err(error) = ledger.forget(ordinal).await {
             tracing::error!(%error, "what is kept of a deleted subscription could not be removed; the next start will");
         }
     });
+    forgetting.spawn_local();
 }
 
 /// Waits for what is in flight, then saves everything.
 async fn finish(lane: &Rc<Lane>, grace: Duration) {
     const LOOK_EVERY: Duration = Duration::from_millis(5);
     const SAVE_AGAIN: Duration = Duration::from_millis(200);
+    if lane.floor.is_torn() {
+        tracing::warn!(lane = lane.name, "what happened since the last save is not saved: it may be half done; it is repeated");
+        return;
+    }
     let end = tokio::time::Instant::now() + grace;
     while lane.in_flight() > 0 && tokio::time::Instant::now() < end {
         tokio::time::sleep(LOOK_EVERY).await;

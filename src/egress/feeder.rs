@@ -21,7 +21,7 @@ use crate::model::{Event, Page, Seq};
 const FEED_BYTES_MAX: usize = 128 * 1024;
 
 /// Feeds the rings until no client is left or the relay closes.
-pub(super) async fn run(worker: Rc<State>) {
+pub(super) async fn run(worker: &State) {
     let mut head = worker.egress.follow().watch();
     let closing = worker.egress.closing().clone();
     let mut closed = pin!(closing.cancelled());
@@ -29,17 +29,36 @@ pub(super) async fn run(worker: Rc<State>) {
     while worker.has_clients() {
         // Register first, then look, then wait: whatever is committed in between wakes the wait.
         head.borrow_and_update();
-        if feed(&worker, &mut encoder).await {
+        if feed(worker, &mut encoder).await {
             tokio::task::yield_now().await;
             continue;
         }
         tokio::select! {
             biased;
-            () = &mut closed => return close(&worker).await,
-            changed = head.changed() => if changed.is_err() { return close(&worker).await },
+            () = &mut closed => return close(worker).await,
+            changed = head.changed() => if changed.is_err() { return close(worker).await },
         }
     }
     worker.feeder_stopped();
+}
+
+/// Leaves behind what was half fed when it panicked: every ring begins at the head, and its clients read the log up to there.
+pub(super) async fn begin_anew(worker: &State) {
+    worker.set_scanned(worker.egress.follow().head());
+    let mut touched = Touched::default();
+    for ring in worker.all_rings() {
+        ring.touched.set(false);
+    }
+    touched.restart(worker, worker.scanned());
+    tell(worker, touched).await;
+}
+
+/// Ends the streams with the relay, also when the feeder was not started again before that.
+pub(super) async fn end(worker: &State) {
+    if worker.has_clients() && !worker.is_closing() {
+        worker.egress.closing().cancelled().await;
+        close(worker).await;
+    }
 }
 
 /// Lets every body see that it is over; no stream begins any more.
@@ -77,6 +96,12 @@ async fn feed(worker: &State, encoder: &mut Encoder) -> bool {
             }
         }
     }
+    tell(worker, touched).await;
+    true
+}
+
+/// Has those who wait at these rings look.
+async fn tell(worker: &State, touched: Touched) {
     for ring in &touched.0 {
         ring.touched.set(false);
         ring.seal();
@@ -85,7 +110,6 @@ async fn feed(worker: &State, encoder: &mut Encoder) -> bool {
     for ring in touched.0 {
         ring.sleepers.wake_all().await;
     }
-    true
 }
 
 /// The rings that got something, each once.

@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
+use std::pin::pin;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use super::segment::{Segment, SegmentBuilder};
 use super::worker::State;
 use crate::follow::StorageErrorKind;
 use crate::model::{Page, Seq};
+use crate::supervise::caught;
 
 /// Reads of the log in a row before a client hears how far the search has come.
 const READS_MAX: usize = 16;
@@ -69,14 +71,17 @@ fn begin(worker: &Rc<State>, ring: &Rc<Ring>, place: usize, after: Seq) {
     let clients = waiting.entry(after).or_default();
     clients.push((place, holder));
     if clients.len() == 1 {
-        actix_web::rt::spawn(run(Rc::clone(worker), Rc::clone(ring), after));
+        worker.egress.supervisor().single("stream-history", run(Rc::clone(worker), Rc::clone(ring), after)).spawn_local();
     }
 }
 
 async fn run(worker: Rc<State>, ring: Rc<Ring>, after: Seq) {
     let loaded = {
         let _turn = worker.loads.acquire().await;
-        load(&worker, &ring, after).await
+        caught(pin!(load(&worker, &ring, after))).await.unwrap_or_else(|panic| {
+            panic.tell("stream-history", "the streams at this position end");
+            Some(Loaded::Broken)
+        })
     };
     let clients = ring.loads.waiting.borrow_mut().remove(&after).unwrap_or_default();
     let Some(loaded) = loaded.map(Rc::new) else { return };

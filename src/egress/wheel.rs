@@ -10,6 +10,7 @@ use super::ring::Ring;
 use super::sleepers::Beat;
 use super::worker::State;
 use crate::clock::Timestamp;
+use crate::supervise::catch;
 
 /// Ticks of one turn; what lies further ahead goes round again.
 const BUCKETS: usize = 512;
@@ -83,7 +84,12 @@ impl Wheel {
                 continue;
             }
             let Some(ring) = entry.ring.upgrade() else { continue };
-            if let Beat::At(due) = ring.sleepers.beat(entry.place, entry.holder, now) {
+            // Whoever cannot be looked at is left out; the others of this turn are not.
+            let beat = catch(|| ring.sleepers.beat(entry.place, entry.holder, now)).unwrap_or_else(|panic| {
+                panic.tell("stream", "this stream gets no heartbeat any more");
+                Beat::Drop
+            });
+            if let Beat::At(due) = beat {
                 entry.due = due.max(now + 1);
                 self.put(entry);
             }
@@ -99,7 +105,7 @@ fn bucket(due: u64) -> usize {
 }
 
 /// Turns the wheel as long as there are clients.
-pub(super) async fn run(worker: Rc<State>) {
+pub(super) async fn run(worker: &State) {
     let mut ticks = tokio::time::interval(worker.egress.settings().tick);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     ticks.tick().await;

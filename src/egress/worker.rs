@@ -26,6 +26,8 @@ thread_local! {
 
 /// The streams of one worker.
 pub(super) struct State {
+    /// What tells its tasks from those of others.
+    number: usize,
     pub(super) egress: Egress,
     pub(super) wheel: Wheel,
     /// Turns at reading the log.
@@ -64,6 +66,7 @@ impl State {
         // Without random bytes readers only come back less spread out.
         let spread = Cell::new(getrandom::u32().unwrap_or_default());
         Self {
+            number: egress.next_worker(),
             egress,
             wheel: Wheel::default(),
             loads: Semaphore::new(LOADS_MAX),
@@ -88,10 +91,12 @@ impl State {
         self.clients.set(self.clients.get() + 1);
         if !self.feeding.replace(true) {
             self.scanned.set(self.egress.follow().head());
-            actix_web::rt::spawn(feeder::run(Rc::clone(self)));
+            self.start_feeder();
         }
         if !self.turning.replace(true) {
-            actix_web::rt::spawn(wheel::run(Rc::clone(self)));
+            let turning = Rc::clone(self);
+            let turn = async move || wheel::run(&turning).await;
+            self.egress.supervisor().restarted(format!("stream-clock-{}", self.number), turn).spawn_local();
         }
         if let Some(ring) = self.rings.borrow().get(&selection) {
             return Rc::clone(ring);
@@ -100,6 +105,18 @@ impl State {
         self.rings.borrow_mut().insert(selection, Rc::clone(&ring));
         self.memo.borrow_mut().clear();
         ring
+    }
+
+    fn start_feeder(self: &Rc<Self>) {
+        let (feeding, last, mut is_again) = (Rc::clone(self), Rc::clone(self), false);
+        let feed = async move || {
+            if std::mem::replace(&mut is_again, true) {
+                feeder::begin_anew(&feeding).await;
+            }
+            feeder::run(&feeding).await;
+        };
+        let task = self.egress.supervisor().restarted(format!("stream-feeder-{}", self.number), feed);
+        task.then(async move || feeder::end(&last).await).spawn_local();
     }
 
     /// One client less; the last takes the ring along.

@@ -4,7 +4,7 @@
 //! log has to be read. It reads only to learn that the peer is gone, or what a WebSocket client says. It holds no buffer of its own: while the socket takes nothing more, the rest
 //! of one chunk waits here and the stream stands still in the log.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -18,6 +18,7 @@ use super::chunk::Wrapping;
 use super::client::{Client, Found};
 use super::sleepers::Served;
 use super::websocket::{Ending, Session};
+use crate::supervise::{Panic, catch};
 
 /// Bytes of what a peer still says that are thrown away at once.
 const IGNORED_BYTES: usize = 512;
@@ -25,8 +26,9 @@ const IGNORED_BYTES: usize = 512;
 /// A stream and its connection; done when either has ended.
 pub(super) struct Writer(Rc<Sending>);
 
-/// What the feeder serves without waking anybody: most of a task's turn would go into finding out that one chunk is to be sent.
-struct Sending(RefCell<State>);
+/// What the feeder serves without waking anybody: most of a task's turn would go into finding out that one chunk is to be sent. With
+/// whether a panic left it in a state that nobody knows.
+struct Sending(RefCell<State>, Cell<bool>);
 
 struct State {
     client: Client,
@@ -42,7 +44,7 @@ struct State {
 impl Writer {
     pub(super) fn new(client: Client, socket: TcpStream, wrapping: Wrapping, session: Option<Box<Session>>) -> Self {
         let state = State { client, socket, wrapping, unsent: Bytes::new(), ended: false, session };
-        let sending = Rc::new(Sending(RefCell::new(state)));
+        let sending = Rc::new(Sending(RefCell::new(state), Cell::new(false)));
         sending.0.borrow().client.set_served(Some(Rc::clone(&sending) as Rc<dyn Served>));
         Self(sending)
     }
@@ -57,7 +59,19 @@ impl Drop for Writer {
 
 impl Served for Sending {
     fn serve(&self) -> bool {
-        self.0.try_borrow_mut().is_ok_and(|mut state| state.serve())
+        let served = catch(|| self.0.try_borrow_mut().is_ok_and(|mut state| state.serve()));
+        served.unwrap_or_else(|panic| {
+            self.break_off(&panic);
+            false
+        })
+    }
+}
+
+impl Sending {
+    /// Ends a stream whose state nobody knows any more.
+    fn break_off(&self, panic: &Panic) {
+        panic.tell("stream", "this stream ends, no other does");
+        self.1.set(true);
     }
 }
 
@@ -76,6 +90,19 @@ impl State {
             }
         }
         false
+    }
+
+    /// Sends and hears what there is; ready when either side has ended.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            if self.poll_send(cx).is_ready() || self.poll_gone(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            let Some(session) = &mut self.session else { return Poll::Pending };
+            if !session.take_news() {
+                return session.poll_late(cx);
+            }
+        }
     }
 
     /// Writes until the stream has nothing, the socket takes nothing, or all is over: only then it is ready.
@@ -144,15 +171,12 @@ impl Future for Writer {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let mut state = self.0.0.borrow_mut();
-        loop {
-            if state.poll_send(cx).is_ready() || state.poll_gone(cx).is_ready() {
-                return Poll::Ready(());
-            }
-            let Some(session) = &mut state.session else { return Poll::Pending };
-            if !session.take_news() {
-                return session.poll_late(cx);
-            }
+        if self.0.1.get() {
+            return Poll::Ready(());
         }
+        catch(|| self.0.0.borrow_mut().poll(cx)).unwrap_or_else(|panic| {
+            self.0.break_off(&panic);
+            Poll::Ready(())
+        })
     }
 }

@@ -18,6 +18,7 @@ use tokio::time::Sleep;
 use super::problem::{self, PROBLEM_TYPE};
 use crate::egress::handover::{Connection, Wire};
 use crate::egress::socket;
+use crate::supervise::caught;
 
 mod room;
 
@@ -94,7 +95,13 @@ where
             Requests { served: requests, connection: connection.clone(), head_timeout: self.head_timeout, alarm: None };
         Box::pin(async move {
             let _seat: Seat = seat;
-            requests.await?;
+            match caught(requests).await {
+                Ok(served) => served?,
+                Err(panic) => {
+                    panic.tell("connection", "this connection ends, no other does");
+                    return Ok(());
+                }
+            }
             connection.stream().await;
             Ok(())
         })

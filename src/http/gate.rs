@@ -5,7 +5,6 @@
 
 use std::cell::RefCell;
 use std::future::{Future, Ready, ready};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -22,6 +21,7 @@ use futures_core::Stream;
 use super::audit::{self, Audit};
 use super::auth::Auth;
 use super::problem::{self, Problem};
+use crate::supervise::{Panic, catch};
 
 /// Longest request target, in bytes; actix itself answers 400 from 65,535 on.
 pub(super) const TARGET_BYTES_MAX: usize = 8 * 1024;
@@ -116,21 +116,23 @@ where
                 let response = response.take().expect("invariant: a finished future is not polled");
                 Poll::Ready(Ok(response.map_into_right_body()))
             }
-            Self::Act(act) => act.as_mut().poll(cx),
-            Self::Inside(inner, held) => {
-                if let Ok(poll) = catch_unwind(AssertUnwindSafe(|| Pin::new(inner).poll(cx))) {
-                    poll.map_ok(|response| match held.take() {
-                        None => response.map_into_left_body(),
-                        Some(held) => response
-                            .map_body(|_, body| EitherBody::right(BoxBody::new(WithHeld { body: Box::pin(body), _held: held }))),
-                    })
-                } else {
-                    tracing::error!("a request handler panicked");
-                    Poll::Ready(Err(Problem::new(problem::INTERNAL, "the relay's log says what broke").into()))
-                }
-            }
+            Self::Act(act) => catch(|| act.as_mut().poll(cx)).unwrap_or_else(|panic| Poll::Ready(Err(broken(&panic)))),
+            Self::Inside(inner, held) => match catch(|| Pin::new(inner).poll(cx)) {
+                Ok(poll) => poll.map_ok(|response| match held.take() {
+                    None => response.map_into_left_body(),
+                    Some(held) => response
+                        .map_body(|_, body| EitherBody::right(BoxBody::new(WithHeld { body: Box::pin(body), _held: held }))),
+                }),
+                Err(panic) => Poll::Ready(Err(broken(&panic))),
+            },
         }
     }
+}
+
+/// The answer to a request whose handler panicked.
+fn broken(panic: &Panic) -> Error {
+    panic.tell("request", "it is answered with 500");
+    Problem::new(problem::INTERNAL, "the relay's log says what broke").into()
 }
 
 /// A chunked request body that lives as long as the answer.

@@ -20,6 +20,7 @@ use super::problem::{self, Problem};
 
 use crate::egress::plain::{self, Plain};
 use crate::egress::{Allowance, Worker, socket};
+use crate::supervise::caught;
 
 mod lines;
 
@@ -51,8 +52,10 @@ pub(super) fn serve(
     let greeting = Box::pin(greet(socket, state, worker));
     Box::pin(async move {
         let _seat: Seat = seat;
-        if let Some((stream, socket)) = greeting.await {
-            stream.write_to(socket).await;
+        match caught(greeting).await {
+            Ok(Some((stream, socket))) => stream.write_to(socket).await,
+            Ok(None) => {}
+            Err(panic) => panic.tell("connection", "this connection ends, no other does"),
         }
         Ok(())
     })

@@ -53,6 +53,8 @@ pub enum ErrorKind {
     OwnFault,
     /// The event could not be filled into the subscription's template; nothing was sent.
     Template,
+    /// The relay itself broke over it; whether something was sent is not known.
+    Internal,
 }
 
 impl ErrorKind {
@@ -80,6 +82,7 @@ impl ErrorKind {
             Self::Storage => "storage",
             Self::OwnFault => "own_fault",
             Self::Template => "template",
+            Self::Internal => "internal",
         }
     }
 }

@@ -12,6 +12,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{Mutex, oneshot};
 
 use crate::storage::{Catalog, Result, StorageError, StorageErrorKind};
+use crate::supervise::caught;
 
 /// Records that are stored in one turn: whoever waits for the turn of another is stored together with it.
 const TURN_RECORDS_MAX: usize = 256;
@@ -166,11 +167,11 @@ impl Revised for crate::model::subscription::SubscriptionRecord {
 
 impl<R: Kept> Inner<R> {
     fn read(&self) -> RwLockReadGuard<'_, State<R>> {
-        self.state.read().expect("invariant: no holder of this lock panics")
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, State<R>> {
-        self.state.write().expect("invariant: no holder of this lock panics")
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn waiting(&self) -> std::sync::MutexGuard<'_, VecDeque<Waiting<R>>> {
@@ -218,8 +219,12 @@ impl<R: Kept> State<R> {
 
 /// Runs a change as a task of its own: a caller that goes away must not leave memory and catalog different.
 async fn to_the_end<T: Send + 'static>(change: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
-    match tokio::spawn(change).await {
-        Ok(result) => result,
+    match tokio::spawn(caught(Box::pin(change))).await {
+        Ok(Ok(result)) => result,
+        Ok(Err(panic)) => {
+            panic.tell("definition", "the change is answered as cut off");
+            Err(cut_off(None))
+        }
         Err(error) => Err(cut_off(Some(Box::new(error)))),
     }
 }

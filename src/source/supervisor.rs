@@ -1,13 +1,12 @@
 //! Keeps one task for every source that should be read, and the status of all of them.
 //!
-//! A task that panics is started again after a minute with its counters and position; the other sources do not notice.
+//! A task that panics is started again, later and later, with its counters and position; the other sources do not notice.
 
 use std::collections::BTreeMap;
-use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
 use futures_util::future::join_all;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
@@ -20,8 +19,8 @@ use super::{Session, SourceContext, SourceStatus, protocol, runner};
 use crate::clock::Timestamp;
 use crate::model::source::own::webhook::PROTOCOL;
 use crate::model::source::{SourceRecord, SourceSpec};
+use crate::supervise::{Restarts, catch, caught};
 
-const PANIC_DELAY: Duration = Duration::from_mins(1);
 /// A task that hangs in a hand-over (a full disk) is given up after this long; what it held was not taken.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -195,19 +194,22 @@ impl Sources {
         let (spec, status, context) = (Arc::clone(&entry.spec), Arc::clone(&entry.status), self.context.clone());
         let task_stop = stop.clone();
         let handle = self.runtime.spawn(async move {
+            let mut restarts = Restarts::new(format!("source-{}", spec.name));
             loop {
+                let began = std::time::Instant::now();
                 let session =
                     Session::new(Arc::clone(&spec), context.clone(), Arc::clone(&status), task_stop.clone(), runner::seed());
-                let run = AssertUnwindSafe(runner::run(session, (protocol.open)(&spec)));
-                if run.catch_unwind().await.is_ok() {
-                    return;
-                }
-                let now = context.clock.now();
-                tracing::error!(source.name = %spec.name, "the reader of a source panicked");
+                let source = catch(|| (protocol.open)(&spec));
+                let ran = match source {
+                    Ok(source) => caught(pin!(runner::run(session, source))).await,
+                    Err(panic) => Err(panic),
+                };
+                let Err(panic) = ran else { return };
+                let (now, pause) = (context.clock.now(), restarts.after(&panic, began.elapsed()));
                 let ending = Ending::new(EndingClass::Failed, "panic", "the reader failed; it is started again");
                 status.disconnected(now);
-                status.ended(&ending, now, Some(now.plus(PANIC_DELAY)));
-                if task_stop.run_until_cancelled(tokio::time::sleep(PANIC_DELAY)).await.is_none() {
+                status.ended(&ending, now, Some(now.plus(pause)));
+                if task_stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
                     status.ended(&Ending::cancelled(), context.clock.now(), None);
                     return;
                 }

@@ -17,6 +17,7 @@ use self::sealing::Sealing;
 use self::space::Space;
 use super::{Backend, Bounds, Result, StorageError, StorageErrorKind, StorageSettings, Store};
 use crate::model::Jumps;
+use crate::supervise::Supervisor;
 
 mod administration;
 pub mod backup;
@@ -72,7 +73,8 @@ pub async fn open(settings: StorageSettings) -> Result<Store> {
     space.set_reusable(unsigned(free) * connect::DATABASE_PAGE_BYTES);
     connect::hold_up_commits(&mut conn, settings.flush_delay).await?;
     let checkpointer = connect::checkpointer(place.path(), settings.durability).await?;
-    let wal = wal::Wal::new(checkpointer, settings.flush_delay, settings.readiness.clone());
+    let supervisor = Supervisor::over(settings.readiness.clone());
+    let wal = wal::Wal::new(checkpointer, settings.flush_delay, settings.readiness.clone(), supervisor);
     let readers = Readers::open(place.path()).await?;
     place.remember();
 

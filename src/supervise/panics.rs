@@ -8,6 +8,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use metrics::counter;
+
 /// Most characters of what a panic said.
 const SAID_CHARS_MAX: usize = 256;
 
@@ -30,8 +32,20 @@ impl Panic {
         Self { said: said(payload), place: PLACE.take() }
     }
 
-    /// The one line of the log; `consequence` says what becomes of the task.
+    /// One that is known by its text only.
+    #[must_use]
+    pub fn new(text: impl Into<String>) -> Self {
+        Self { said: text.into(), place: None }
+    }
+
+    /// Counts it; for whoever writes a line of their own.
+    pub fn count(task: &str) {
+        counter!("hookcast_task_panics_total", "task" => task.to_owned()).increment(1);
+    }
+
+    /// Counts it, and writes the one line of the log; `consequence` says what becomes of the task.
     pub fn tell(&self, task: &str, consequence: &str) {
+        Self::count(task);
         tracing::error!(task, panic = %self, "a task panicked: {consequence}");
     }
 }

@@ -60,7 +60,13 @@ impl Edge {
         let state = state_over(&store, tail, &behind, options.auth, options.limits).await;
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let egress = Egress::new(state.follow.clone(), state.clock.clone(), CancellationToken::new(), EgressSettings::default());
+        let egress = Egress::new(
+            state.follow.clone(),
+            state.clock.clone(),
+            CancellationToken::new(),
+            EgressSettings::default(),
+            hookcast::supervise::Supervisor::default(),
+        );
         tokio::spawn(serve(listener, state.clone(), options.server, &egress).unwrap());
         Self { address, state, behind, client: reqwest::Client::new() }
     }
@@ -80,7 +86,10 @@ pub(crate) async fn state_over(
 ) -> Arc<HttpState> {
     let clock = Arc::new(SystemClock);
     let dedupe = DedupeSettings { max_age: Duration::from_hours(1), max_ids: 10_000 };
-    let (ingest, _) = Ingest::start(store.log.clone(), tail.clone(), clock.clone(), dedupe).await.unwrap();
+    let (ingest, _) =
+        Ingest::start(store.log.clone(), tail.clone(), clock.clone(), dedupe, &hookcast::supervise::Supervisor::default())
+            .await
+            .unwrap();
     let declared = auth.tokens.clone();
     let auth = Arc::new(Auth::new(auth, clock.clone()));
     Arc::new(HttpState {

@@ -53,7 +53,8 @@ async fn intake() -> (Store, Ingest, Script) {
     let log = Arc::new(FaultyLog { inner: store.log.clone(), script: script.clone() });
     let tail = Arc::new(Tail::new(TailSettings::default(), Seq(1), Seq::ZERO));
     let dedupe = DedupeSettings { max_age: Duration::from_hours(1), max_ids: 10_000 };
-    let (ingest, _) = Ingest::start(log, tail, Arc::new(SystemClock), dedupe).await.unwrap();
+    let (ingest, _) =
+        Ingest::start(log, tail, Arc::new(SystemClock), dedupe, &hookcast::supervise::Supervisor::default()).await.unwrap();
     (store, ingest, script)
 }
 
@@ -92,6 +93,7 @@ async fn lanes(store: &Store, script: &Script) -> (Lanes, Arc<SubscriptionRecord
     let bounds = store.log.bounds().await.unwrap();
     let tail = Arc::new(Tail::new(TailSettings::default(), bounds.first, bounds.head));
     let context = LaneContext {
+        supervisor: hookcast::supervise::Supervisor::default(),
         follow: Follow::new(store.log.clone(), tail),
         ledger: Arc::new(FaultyLedger { inner: store.ledger.clone(), script: script.clone() }),
         registry,

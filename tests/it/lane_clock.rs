@@ -75,8 +75,17 @@ impl World {
         let registry = Registry::open(Arc::clone(&store.catalog)).await.unwrap();
         let dedupe = DedupeSettings { max_age: Duration::from_hours(24), max_ids: 1000 };
         let shared: Arc<dyn Clock> = Arc::new(clock.clone());
-        let (ingest, _) = Ingest::start(Arc::clone(&store.log), Arc::clone(&tail), Arc::clone(&shared), dedupe).await.unwrap();
+        let (ingest, _) = Ingest::start(
+            Arc::clone(&store.log),
+            Arc::clone(&tail),
+            Arc::clone(&shared),
+            dedupe,
+            &hookcast::supervise::Supervisor::default(),
+        )
+        .await
+        .unwrap();
         let context = LaneContext {
+            supervisor: hookcast::supervise::Supervisor::default(),
             follow: Follow::new(Arc::clone(&store.log), tail),
             ledger: Arc::clone(&store.ledger),
             registry: registry.clone(),

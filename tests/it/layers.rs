@@ -35,13 +35,13 @@ const LAYERS: &[Layer] = &[
     layer(1, "signature", &["clock", "model"]),
     layer(1, "supervise", &["readiness"]),
     layer(1, "template", &["clock", "model"]),
-    layer(2, "storage", &["clock", "model", "readiness", "seal"]),
+    layer(2, "storage", &["clock", "model", "readiness", "seal", "supervise"]),
     layer(2, "tail", &["clock", "model"]),
     layer(3, "follow", &["clock", "model", "storage", "tail"]),
-    layer(3, "registry", &["clock", "model", "filter", "net", "template", "storage"]),
+    layer(3, "registry", &["clock", "model", "filter", "net", "template", "storage", "supervise"]),
     layer(3, "retention", &["clock", "model", "storage", "tail"]),
-    layer(3, "source", &["clock", "units", "model", "codec", "json", "net", "signature"]),
-    layer(3, "ingest", &["clock", "units", "model", "codec", "json", "storage", "tail", "source", "registry"]),
+    layer(3, "source", &["clock", "units", "model", "codec", "json", "net", "signature", "supervise"]),
+    layer(3, "ingest", &["clock", "units", "model", "codec", "json", "storage", "tail", "source", "registry", "supervise"]),
     layer(
         3,
         "delivery",
@@ -54,6 +54,7 @@ const LAYERS: &[Layer] = &[
             "net",
             "readiness",
             "signature",
+            "supervise",
             "filter",
             "template",
             "storage",
@@ -61,8 +62,8 @@ const LAYERS: &[Layer] = &[
             "registry",
         ],
     ),
-    layer(3, "egress", &["clock", "units", "model", "codec", "json", "filter", "follow"]),
-    layer(3, "websub", &["clock", "model", "net", "storage", "follow", "registry", "delivery"]),
+    layer(3, "egress", &["clock", "units", "model", "codec", "json", "filter", "follow", "supervise"]),
+    layer(3, "websub", &["clock", "model", "net", "storage", "follow", "registry", "delivery", "supervise"]),
     layer(
         4,
         "http",
@@ -75,6 +76,7 @@ const LAYERS: &[Layer] = &[
             "filter",
             "readiness",
             "storage",
+            "supervise",
             "follow",
             "registry",
             "source",
@@ -102,6 +104,19 @@ const fn reserved(segments: &'static str, only_in: &'static [&'static str], why:
     Reserved { segments, only_in, why }
 }
 
+/// Where tasks are started: those who supervise, commands, and who waits for the end of what they started and looks at it.
+const SPAWNING: &[&str] = &[
+    "supervise.rs",
+    "supervise",
+    "cli",
+    "source/supervisor.rs",
+    "storage/sqlite/wal.rs",
+    "delivery/renderings.rs",
+    "registry/shelf.rs",
+    "http/tokens.rs",
+    "http/subscriptions",
+];
+
 const RESERVED: &[Reserved] = &[
     reserved("sqlx", &["storage/sqlite"], "SQL stays in one backend"),
     reserved("libsqlite3_sys", &["storage/sqlite"], "SQL stays in one backend"),
@@ -113,6 +128,13 @@ const RESERVED: &[Reserved] = &[
     reserved("clap", &["main.rs", "cli", "telemetry"], "only the outermost modules read arguments and the environment"),
     reserved("awc", &["net"], "one gate leads out"),
     reserved("TcpStream::connect", &["net", "cli"], "one gate leads out"),
+    reserved("tokio::spawn", SPAWNING, "every task is watched"),
+    reserved("rt::spawn", SPAWNING, "every task is watched"),
+    reserved("actix_rt::spawn", SPAWNING, "every task is watched"),
+    reserved("task::spawn", SPAWNING, "every task is watched"),
+    reserved("spawn_local", SPAWNING, "every task is watched"),
+    reserved("spawn_blocking", SPAWNING, "every task is watched"),
+    reserved("thread::spawn", SPAWNING, "every task is watched"),
     reserved("SystemTime::now", &["clock.rs", "cli"], "the wall clock comes from a Clock"),
     reserved("Utc::now", &[], "the wall clock comes from a Clock"),
     reserved("Zoned::now", &[], "the wall clock comes from a Clock"),

@@ -59,6 +59,7 @@ mod notices;
 mod open_files;
 mod ordering;
 mod pace;
+mod panics;
 mod polls;
 mod promises;
 mod proxies;

@@ -16,7 +16,7 @@ use super::callback;
 use crate::clock::Timestamp;
 use crate::delivery::attempt::{AGENT, own_tls};
 use crate::model::subscription::{Auth, SubscriptionRecord, SubscriptionSpec, Verify};
-use crate::model::{Attempt, Seq};
+use crate::model::{Attempt, ErrorKind, Seq};
 use crate::net::dial::Gate;
 use crate::net::fetch::{FetchError, FetchRequest, Fetcher, HeaderMap, HeaderName, HeaderValue, Method};
 use crate::net::target::Target;
@@ -96,6 +96,18 @@ pub struct Asked {
     pub verdict: Result<Option<u32>, Refusal>,
     /// The attempt as it is shown.
     pub attempt: Attempt,
+}
+
+impl Asked {
+    /// A question over which the relay itself broke.
+    #[must_use]
+    pub fn broken(at: Timestamp) -> Self {
+        let refusal = Refusal::Wire(ErrorKind::Internal.word());
+        let error = Some(refusal.word());
+        let outcome = "failure".to_owned();
+        let attempt = Attempt { seq: Seq::ZERO, n: 1, at, outcome, status: None, latency_ms: 0, response: None, error };
+        Self { verdict: Err(refusal), attempt }
+    }
 }
 
 /// A random text that only its receiver can know.

@@ -35,7 +35,10 @@ async fn intake(store: &Store) -> (Ingest, Arc<Tail>) {
     let bounds = store.log.bounds().await.unwrap();
     let tail = Arc::new(Tail::new(TailSettings::default(), bounds.first, bounds.head));
     let clock = Arc::new(ManualClock::default());
-    let (ingest, _leader) = Ingest::start(Arc::clone(&store.log), Arc::clone(&tail), clock, SETTINGS).await.unwrap();
+    let (ingest, _leader) =
+        Ingest::start(Arc::clone(&store.log), Arc::clone(&tail), clock, SETTINGS, &crate::supervise::Supervisor::default())
+            .await
+            .unwrap();
     (ingest, tail)
 }
 

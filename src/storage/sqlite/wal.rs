@@ -12,6 +12,7 @@ use sqlx::{Connection, Row};
 use tokio::task::JoinHandle;
 
 use crate::readiness::Readiness;
+use crate::supervise::{Panic, Supervisor, caught};
 
 /// Frames worth a checkpoint when the writer has nothing to do.
 const IDLE_FRAMES: u64 = 256;
@@ -55,20 +56,21 @@ pub(super) struct Wal {
     /// Time that every flush is held up.
     flush_delay: Duration,
     readiness: Readiness,
+    pub(super) supervisor: Supervisor,
 }
 
 enum Copier {
     Idle(SqliteConnection),
-    Running(JoinHandle<(SqliteConnection, Copied)>),
+    Running(JoinHandle<std::result::Result<(SqliteConnection, Copied), Panic>>),
     /// Lost to a panic: the database closes it with the last connection.
     Gone,
 }
 
 impl Wal {
     /// Counts from zero: what an earlier process left is copied with the rest.
-    pub(super) fn new(conn: SqliteConnection, flush_delay: Duration, readiness: Readiness) -> Self {
+    pub(super) fn new(conn: SqliteConnection, flush_delay: Duration, readiness: Readiness, supervisor: Supervisor) -> Self {
         let copier = Copier::Idle(conn);
-        Self { copier, length: 0, backlog: 0, during: 0, held: 0, failing: None, flush_delay, readiness }
+        Self { copier, length: 0, backlog: 0, during: 0, held: 0, failing: None, flush_delay, readiness, supervisor }
     }
 
     /// Counts what a commit wrote.
@@ -134,7 +136,7 @@ impl Wal {
         self.copier = match std::mem::replace(&mut self.copier, Copier::Gone) {
             Copier::Idle(conn) => {
                 self.during = 0;
-                Copier::Running(tokio::spawn(copy(conn, self.flush_delay)))
+                Copier::Running(tokio::spawn(caught(Box::pin(copy(conn, self.flush_delay)))))
             }
             other => other,
         };
@@ -142,9 +144,15 @@ impl Wal {
 
     async fn finish(&mut self) {
         let Copier::Running(task) = &mut self.copier else { return };
-        let Ok((conn, copied)) = task.await else {
-            self.copier = Copier::Gone;
-            return;
+        let copied = task.await.unwrap_or_else(|error| Err(Panic::new(error.to_string())));
+        let (conn, copied) = match copied {
+            Ok(done) => done,
+            Err(panic) => {
+                // Without checkpoints the log would grow for ever.
+                self.supervisor.panicked("writer/checkpoint", &panic);
+                self.copier = Copier::Gone;
+                return;
+            }
         };
         self.copier = Copier::Idle(conn);
         match copied {

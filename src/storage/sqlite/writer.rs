@@ -4,6 +4,7 @@
 //! comes from the commit in progress, never from a timer. When a group fails, its jobs are tried one by one, so that a bad
 //! one fails alone. Slices of slow work run when no job waits. It must not know who asks.
 
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,11 +15,13 @@ use tokio::sync::mpsc;
 use super::batch::Batch;
 use super::job::{Answer, Job, Slice, SliceJob, Work};
 use super::place::Place;
+use super::script::Script;
 use super::space::Space;
 use super::state::State;
 use super::wal::Wal;
 use crate::readiness::Readiness;
 use crate::storage::{Bounds, Result, StorageError, StorageErrorKind};
+use crate::supervise::{Supervisor, catch, caught};
 
 mod commit;
 mod watch;
@@ -56,6 +59,7 @@ pub(super) struct Writer {
     /// A commit failed behind the point from which on a crash would replay it, and nothing was written over it since.
     tail_in_doubt: bool,
     watch: Watch,
+    supervisor: Supervisor,
     /// Let go when everything is closed.
     place: Place,
 }
@@ -73,7 +77,13 @@ pub(super) fn start(writer: Writer, queues: Queues) -> Result<tokio::runtime::Ha
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(no_thread)?;
     let home = runtime.handle().clone();
     let thread = std::thread::Builder::new().name("hookcast-writer".to_owned());
-    thread.spawn(move || runtime.block_on(writer.run(queues))).map_err(no_thread)?;
+    let supervisor = writer.supervisor.clone();
+    let run = move || {
+        if let Err(panic) = catch(|| runtime.block_on(writer.run(queues))) {
+            supervisor.panicked("writer", &panic);
+        }
+    };
+    thread.spawn(run).map_err(no_thread)?;
     Ok(home)
 }
 
@@ -88,31 +98,32 @@ enum Turn {
 impl Writer {
     /// A writer over an open connection.
     pub(super) fn new(conn: SqliteConnection, wal: Wal, state: State, place: Place, shown: Shown) -> Self {
-        Self { conn, wal, state, shown, last_write_failed: false, tail_in_doubt: false, watch: Watch::new(), place }
+        let (supervisor, watch) = (wal.supervisor.clone(), Watch::new());
+        Self { conn, wal, state, shown, last_write_failed: false, tail_in_doubt: false, watch, supervisor, place }
     }
 
     async fn run(mut self, mut queues: Queues) {
         let mut groups = 0;
         let mut closing = Vec::new();
         loop {
-            match next_turn(&mut queues, groups).await {
-                Turn::Group(first) => {
-                    groups += 1;
-                    self.group(first, &mut queues, &mut closing).await;
-                }
-                Turn::Slice(SliceJob { slice, reply }) => {
-                    groups = 0;
-                    let answer = self.slice_with_ballast(slice).await;
-                    self.publish();
-                    // Whoever asked may have gone.
-                    let _ = reply.send(answer);
-                }
-                Turn::Look => self.look().await,
+            let turn = next_turn(&mut queues, groups).await;
+            groups = match turn {
+                Turn::Group(_) => groups + 1,
+                Turn::Slice(_) => 0,
+                Turn::Look => groups,
                 Turn::End => break,
-            }
-            self.watch(false).await;
-            if !self.watch.lost_database() {
-                self.wal.tend(queues.jobs.is_empty()).await;
+            };
+            let done = {
+                let doing = pin!(self.take_turn(turn, &mut queues, &mut closing));
+                caught(doing).await
+            };
+            if let Err(panic) = done {
+                self.supervisor.panicked("writer", &panic);
+                // The others still want to save: what is committed is whole, so that is gone on from.
+                if let Err(error) = self.begin_anew().await {
+                    tracing::error!(%error, "the database cannot be gone on with after a panic");
+                    break;
+                }
             }
         }
         if self.watch.lost_database() {
@@ -129,6 +140,33 @@ impl Writer {
         for reply in closing {
             let _ = reply.send(Ok(Answer::Done));
         }
+    }
+
+    async fn take_turn(&mut self, turn: Turn, queues: &mut Queues, closing: &mut Vec<Reply>) {
+        match turn {
+            Turn::Group(first) => self.group(first, queues, closing).await,
+            Turn::Slice(SliceJob { slice, reply }) => {
+                let answer = self.slice_with_ballast(slice).await;
+                self.publish();
+                // Whoever asked may have gone.
+                let _ = reply.send(answer);
+            }
+            Turn::Look => self.look().await,
+            Turn::End => {}
+        }
+        self.watch(false).await;
+        if !self.watch.lost_database() {
+            self.wal.tend(queues.jobs.is_empty()).await;
+        }
+    }
+
+    /// Forgets what is half done, and what is only believed.
+    async fn begin_anew(&mut self) -> Result<()> {
+        // Most often nothing is open, and that is no news.
+        let _ = Script::default().rollback().run(&mut self.conn).await;
+        self.state = State::load(&mut self.conn, self.state.sealing.clone()).await?;
+        self.publish();
+        Ok(())
     }
 
     /// Commits the first job with whatever else waits.

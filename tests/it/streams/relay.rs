@@ -57,7 +57,8 @@ impl Relay {
         let tail = Arc::new(Tail::new(TailSettings { bytes_max: tail_bytes_max }, Seq(1), Seq::ZERO));
         let closing = CancellationToken::new();
         let follow = Follow::new(Arc::clone(&log), Arc::clone(&tail));
-        let egress = Egress::new(follow, Arc::new(SystemClock), closing.clone(), settings);
+        let egress =
+            Egress::new(follow, Arc::new(SystemClock), closing.clone(), settings, hookcast::supervise::Supervisor::default());
         let behind = Arc::new(Behind::default());
         let state = state_over(&store, Arc::clone(&tail), &behind, AuthSettings::default(), HttpLimits::default()).await;
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
