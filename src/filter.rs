@@ -34,6 +34,8 @@ pub const FILTER_BYTES_MAX: usize = 4096;
 const BRACKETS_MAX: usize = 24;
 /// Brackets up to which an expression is parsed where it is asked for; each costs the parser some 100 KiB of stack.
 const BRACKETS_SHALLOW: usize = 6;
+/// Length up to which it is, too: operators in a row nest as deep as brackets do.
+const TEXT_BYTES_SHALLOW: usize = 512;
 /// Stack for all others.
 const PARSER_STACK_BYTES: usize = 16 * 1024 * 1024;
 /// Signs in a row that belong to one value.
@@ -155,7 +157,7 @@ fn parse(text: &str, brackets: usize) -> Result<IdedExpr, String> {
         let parsed = catch_unwind(|| library::ENVIRONMENT.parser().parse(text));
         parsed.map_err(|_| "cannot be read".to_owned())?.map_err(|errors| syntax_problem(&errors))
     };
-    if brackets <= BRACKETS_SHALLOW {
+    if brackets <= BRACKETS_SHALLOW && text.len() <= TEXT_BYTES_SHALLOW {
         return parse();
     }
     thread::scope(|scope| {

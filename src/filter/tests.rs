@@ -287,6 +287,17 @@ fn expression() -> impl Strategy<Value = String> {
     })
 }
 
+/// As long as a filter may be, and as deep as that makes them: whoever asks has the stack of a worker.
+#[test]
+fn a_long_row_of_operators_is_refused_and_ends_nothing() {
+    for (head, piece) in [("1", "-1"), ("data", ".a"), ("true", "||true"), ("1", "+1"), ("data", "[0]"), ("true", "?1:true")] {
+        let text = format!("{head}{}", piece.repeat((FILTER_BYTES_MAX - head.len()) / piece.len()));
+        let refused = Filter::compile(&text).map(|_| ());
+        // Conditions in a row are balanced by the parser, so they are not deep.
+        assert_eq!(refused.is_err(), piece != "||true", "{piece} in a row");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
