@@ -287,10 +287,10 @@ pub async fn respond(request: &HttpRequest, worker: &Worker, ask: Ask) -> Result
     if let Some(connection) = connection.filter(|_| format.is_silent()) {
         connection.probe();
     }
-    Ok(answer.set_body(match connection.filter(|_| is_endless) {
-        Some(connection) => BoxBody::new(connection.give_to(client, wrapping)),
-        None => BoxBody::new(client),
-    }))
+    let Some(connection) = connection.filter(|_| is_endless) else { return Ok(answer.set_body(BoxBody::new(client))) };
+    // The connection ends with the stream, so nobody may keep it for the next request.
+    answer.head_mut().set_connection_type(ConnectionType::Close);
+    Ok(answer.set_body(BoxBody::new(connection.give_to(client, wrapping))))
 }
 
 /// Leaves with a request what its stream is allowed by. It is dropped with the stream, or when there is none; once it is over,

@@ -101,6 +101,37 @@ async fn a_stream_with_a_limit_leaves_its_connection_to_the_next_request() {
     relay.stop().await;
 }
 
+/// A client that kept the connection of a stream would send its next request into an end.
+#[actix_web::test]
+async fn who_gets_an_endless_stream_is_told_that_the_connection_ends_with_it() {
+    const FORMATS: [&str; 3] = ["ndjson", "sse", "json-seq"];
+    let relay = Relay::start(small(), 1024).await;
+    relay.publish("a", 2).await;
+    let says_close = |head: &str| head.to_ascii_lowercase().contains("\r\nconnection: close\r\n");
+    let mut endless = Vec::new();
+    for format in FORMATS {
+        let request = REQUEST.replace("earliest", &format!("earliest&format={format}"));
+        let mut socket = relay.raw(&request).await;
+        let head = read_until(&mut socket, "\r\n\r\n").await;
+        assert!(head.starts_with("HTTP/1.1 200") && says_close(&head), "{head}");
+        endless.push(socket);
+        // Whose connection stays says nothing of an end.
+        for (request, end) in [(request.replace('?', "?limit=1&"), "\r\n0\r\n\r\n"), (request.replace("GET", "HEAD"), "\r\n\r\n")]
+        {
+            let mut socket = relay.raw(&request).await;
+            let head = read_until(&mut socket, end).await;
+            assert!(head.starts_with("HTTP/1.1 200") && !says_close(&head), "{head}");
+            socket.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+            assert!(read_until(&mut socket, "\r\n\r\n").await.starts_with("HTTP/1.1 200"));
+        }
+    }
+    relay.closing.cancel();
+    for mut socket in endless {
+        assert!(read_to_end(&mut socket).await.ends_with("0\r\n\r\n"));
+    }
+    relay.stop().await;
+}
+
 #[actix_web::test]
 async fn a_client_that_does_not_read_stands_still_in_the_log_and_holds_nobody_up() {
     const EVENTS: u64 = 800;
