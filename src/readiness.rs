@@ -100,7 +100,8 @@ impl Readiness {
             known.insert(pointer.to_owned(), Known::default());
         }
         let Some(one) = known.get_mut(pointer) else { return };
-        if one.detail.is_none() && one.told_at.is_none_or(|at| now.duration_since(at) >= TELL_EVERY) {
+        // What came back within the minute and stays is told when it is said again.
+        if !one.is_told && one.told_at.is_none_or(|at| now.duration_since(at) >= TELL_EVERY) {
             tracing::error!(pointer, detail, "the relay is not ready");
             (one.told_at, one.is_told) = (Some(now), true);
         }
@@ -142,6 +143,19 @@ mod tests {
         };
         let seconds = [0, 1, 30, 59, 60, 61, 121].map(|s| is_told(Duration::from_secs(s)));
         assert_eq!(seconds, [true, false, false, false, true, false, true]);
+    }
+
+    #[test]
+    fn trouble_that_comes_back_at_once_and_stays_is_told_when_its_minute_is_over() {
+        let readiness = Readiness::default();
+        let begin = Instant::now();
+        readiness.report_at("/a", "it fails".into(), begin);
+        readiness.heal("/a");
+        let is_told = [10, 59, 60, 61].map(|s| {
+            readiness.report_at("/a", "it fails".into(), begin + Duration::from_secs(s));
+            readiness.known()["/a"].is_told
+        });
+        assert_eq!(is_told, [false, false, true, true]);
     }
 
     #[tokio::test]
