@@ -185,10 +185,11 @@ impl Known {
         self.head = self.before.head;
     }
 
-    /// The oldest position whose key is known; chunks that end before it have nothing to say any more.
+    /// Chunks that end before this position have nothing to say any more: no key is known from before it, and it is not behind
+    /// the newest chunk, which says where the next start reads on.
     #[must_use]
     pub fn oldest(&self) -> Seq {
-        self.ring.front().map_or(self.stored_to, |entry| entry.seq)
+        self.ring.front().map_or(self.stored_to, |entry| entry.seq.min(self.stored_to))
     }
 
     /// Keys in memory.

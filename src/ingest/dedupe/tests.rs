@@ -39,6 +39,22 @@ fn sourced(id: &str, data: &str, kind: &str, subject: Option<&str>) -> Option<Fi
     Fingerprint::of_sourced(&event)
 }
 
+#[test]
+fn the_newest_stored_chunk_is_needed_however_old_its_keys_are() {
+    let mut known = Known::new(SETTINGS, Seq::ZERO);
+    known.begin(Timestamp(0));
+    known.note(Fingerprint::of(&event(1, "1", Timestamp(0))), Seq(CHUNK_POSITIONS), Timestamp(0));
+    assert_eq!(known.full_chunk().unwrap().last, Seq(CHUNK_POSITIONS));
+    known.keep();
+    let later = Timestamp(120_000);
+    known.begin(later);
+    known.note(Fingerprint::of(&event(2, "2", later)), Seq(CHUNK_POSITIONS + 1), later);
+    assert_eq!(known.full_chunk(), None);
+    known.keep();
+    assert_eq!(known.len(), 1, "the first is too old");
+    assert_eq!(known.oldest(), Seq(CHUNK_POSITIONS), "without its chunk the next start would read the whole log");
+}
+
 proptest! {
     /// Against a list of everything that was kept: the newest with the key decides, and failed commits leave no trace.
     #[test]
