@@ -53,10 +53,13 @@ impl Damage {
     }
 }
 
-/// Rows of the log as far as their keys tell: where a page begins and ends.
+/// A row of the log as far as its columns tell: where its page begins and ends.
 struct Place {
     first: Seq,
+    /// Not beyond where the next one begins, whatever the row says.
     last: Seq,
+    /// The last position before the next one; `None` for the last row that was looked at.
+    end: Option<Seq>,
 }
 
 /// Reads whole pages behind `after` as `read_pages` does, and passes over those that do not read, up to `head`.
@@ -67,18 +70,23 @@ pub(super) async fn read_around(
     (after, head): (Seq, Seq),
     bytes_max: usize,
 ) -> Result<LogRead> {
-    let (places, oldest) = places(conn, after).await?;
+    let (places, oldest) = places(conn, after, head).await?;
     let is_all = places.len() < usize::try_from(ROWS_MAX).unwrap_or(usize::MAX);
     let (mut found, mut bytes, mut next) = (Around::default(), 0, after.next().max(oldest));
-    for Place { first, last } in places.into_iter().filter(|place| place.last > after) {
+    for Place { first, last, end } in places {
         if first > next && !found.misses(damage, jumps, next, first.prev()) {
             return Ok(found.read);
         }
         let read = one(conn, first).await.and_then(|page| match page {
-            Some(page) if page.last() == last => Ok(page),
+            Some(page) if end.is_none_or(|end| page.last() <= end) => Ok(page),
             _ => Err(super::fault::damaged(format_args!("log page at {first}"))),
         });
-        match damage.pass_over(signed(first.0), read)? {
+        let read = damage.pass_over(signed(first.0), read)?;
+        let last = read.as_ref().map_or(last, Page::last);
+        if last < next {
+            continue;
+        }
+        match read {
             Some(page) => {
                 bytes += page.bytes().len();
                 if bytes > bytes_max && !found.read.pages.is_empty() {
@@ -129,14 +137,19 @@ impl Around {
 
 /// Where pages begin and end from the one that can hold the position behind `after`, and where the log begins. Their data is not
 /// touched.
-async fn places(conn: &mut SqliteConnection, after: Seq) -> Result<(Vec<Place>, Seq)> {
+async fn places(conn: &mut SqliteConnection, after: Seq, head: Seq) -> Result<(Vec<Place>, Seq)> {
     let sql = "SELECT first, n, (SELECT min(first) FROM log) FROM log \
                WHERE first >= (SELECT coalesce(max(first), 0) FROM log WHERE first <= ?) ORDER BY first LIMIT ?";
     let rows: Vec<(i64, i64, i64)> =
         sqlx::query_as(sql).bind(signed(after.next().0)).bind(ROWS_MAX).fetch_all(conn).await.map_err(reading)?;
     let oldest = rows.first().map_or(Seq::ZERO, |(.., oldest)| Seq(unsigned(*oldest)));
-    let place = |(first, n, _): (i64, i64, i64)| Place { first: Seq(unsigned(first)), last: Seq(unsigned(first + n - 1)) };
-    Ok((rows.into_iter().map(place).collect(), oldest))
+    let ends = rows.iter().skip(1).map(|(first, ..)| Some(Seq(unsigned(*first)).prev())).chain([None]);
+    let place = |((first, n, _), end): (&(i64, i64, i64), Option<Seq>)| {
+        let last = Seq(unsigned(first.saturating_add(*n).saturating_sub(1)));
+        let first = Seq(unsigned(*first));
+        Place { first, last: last.min(end.unwrap_or(head)).max(first), end }
+    };
+    Ok((rows.iter().zip(ends).map(place).collect(), oldest))
 }
 
 async fn one(conn: &mut SqliteConnection, first: Seq) -> Result<Option<Page>> {

@@ -31,6 +31,13 @@ struct OldPage {
     total: i64,
 }
 
+impl OldPage {
+    /// The position behind it.
+    fn end(&self) -> i64 {
+        self.first.saturating_add(self.n)
+    }
+}
+
 impl Writer {
     /// Does a slice.
     ///
@@ -50,11 +57,16 @@ impl Writer {
         let sql = "SELECT first, n, t_last, total FROM log ORDER BY first LIMIT ?";
         let oldest = self.read(sql, &[i64::from(limit) + 1]).await?;
         let oldest = oldest.iter().map(old_page).collect::<std::result::Result<Vec<_>, _>>();
-        let oldest = oldest.map_err(|error| fault("reading the old end of the log", error))?;
+        let mut oldest = oldest.map_err(|error| fault("reading the old end of the log", error))?;
+        for at in 1..oldest.len() {
+            // Whatever the row says, it ends where the next begins.
+            let room = oldest[at].first - oldest[at - 1].first;
+            oldest[at - 1].n = oldest[at - 1].n.clamp(1, room);
+        }
         let mut bytes = self.state.bounds.bytes;
         let droppable = oldest.iter().take_while(|page| {
             let goes =
-                unsigned(page.first + page.n) <= self.state.bounds.head.0 && (bytes > bytes_max || page.t_last < older_than.0);
+                unsigned(page.end()) <= self.state.bounds.head.0 && (bytes > bytes_max || page.t_last < older_than.0);
             bytes = self.state.bytes_after(page.total);
             goes
         });
@@ -68,7 +80,7 @@ impl Writer {
 
     /// Drops all pages up to this one and keeps the events aside that exceptions need.
     async fn drop_until(&mut self, last: &OldPage) -> Result<()> {
-        let next = last.first + last.n;
+        let next = last.end();
         let sql = "SELECT DISTINCT seq FROM exceptions WHERE seq >= ? AND seq < ? ORDER BY seq";
         let needed = self.read(sql, &[signed(self.state.bounds.first.0), next]).await?;
         let needed = numbers(&needed)?;

@@ -220,6 +220,26 @@ async fn pages_that_vanished_are_noticed_and_the_others_read() {
 }
 
 #[tokio::test]
+async fn a_row_that_lies_about_where_its_page_ends_costs_no_other_page() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("hookcast.db");
+    let store = open("sqlite", &path).await;
+    append(&store, (0..10).map(|n| page(1 + n * 3, 3, 10)).collect()).await;
+    store.close().await;
+    run_sql(
+        &path,
+        "UPDATE log SET data = x'00' WHERE first IN (4, 7); UPDATE log SET n = 1 << 40 WHERE first IN (4, 10); \
+         UPDATE log SET n = 9223372036854775807 WHERE first = 16; UPDATE log SET n = 1 WHERE first = 19",
+    )
+    .await;
+    let store = open("sqlite", &path).await;
+    assert_eq!(firsts(&store, 0, 1 << 20).await, (None, vec![1]));
+    assert_eq!(firsts(&store, 3, 1 << 20).await, (Some((4, 9)), vec![10, 13, 16, 19, 22, 25, 28]));
+    assert_eq!(firsts(&store, 20, 1 << 20).await, (None, vec![19, 22, 25, 28]));
+    assert_eq!(store.log.trim(hookcast::clock::Timestamp(1_000), 0, 99).await.unwrap().0.first, Seq(28));
+}
+
+#[tokio::test]
 async fn a_lost_wal_loses_its_commits_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
     let (path, copy) = (dir.path().join("hookcast.db"), dir.path().join("copy.db"));
