@@ -83,7 +83,13 @@ pub async fn open(settings: StorageSettings) -> Result<Store> {
     let bounds = Arc::new(Mutex::new(state.bounds));
     let log_id = state.log_id.clone();
     let queues = writer::Queues { jobs: jobs_queue, slices: slices_queue };
-    let shown = writer::Shown { bounds: Arc::clone(&bounds), space: Arc::clone(&space), readiness: settings.readiness };
+    let damage = Arc::new(damage::Damage::default());
+    let shown = writer::Shown {
+        bounds: Arc::clone(&bounds),
+        space: Arc::clone(&space),
+        damage: Arc::clone(&damage),
+        readiness: settings.readiness,
+    };
     let home = writer::start(writer::Writer::new(conn, wal, state, place, shown), queues)?;
 
     let sqlite = Arc::new(Sqlite {
@@ -91,7 +97,7 @@ pub async fn open(settings: StorageSettings) -> Result<Store> {
         jumps,
         sealing,
         readers,
-        damage: damage::Damage::default(),
+        damage,
         page_bytes: AtomicUsize::default(),
         jobs,
         slices,
@@ -114,7 +120,7 @@ struct Sqlite {
     jumps: Jumps,
     sealing: Sealing,
     readers: Readers,
-    damage: damage::Damage,
+    damage: Arc<damage::Damage>,
     /// Bytes of a page as last read.
     page_bytes: AtomicUsize,
     jobs: mpsc::Sender<Job>,

@@ -251,7 +251,7 @@ async fn pages_of(conn: &mut SqliteConnection, seqs: &[Seq]) -> Result<Vec<i64>>
 }
 
 /// Pages that begin at these positions; what is damaged is left out.
-async fn pages_at(conn: &mut SqliteConnection, damage: &Damage, keys: &[i64]) -> Result<Vec<Arc<Page>>> {
+pub(super) async fn pages_at(conn: &mut SqliteConnection, damage: &Damage, keys: &[i64]) -> Result<Vec<Arc<Page>>> {
     let mut found = Vec::with_capacity(keys.len());
     let sql = "SELECT first, data FROM log WHERE first";
     for row in damage::rows_at(conn, damage, sql, keys, "ORDER BY first").await? {

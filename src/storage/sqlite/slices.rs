@@ -10,14 +10,15 @@ use super::connect::{DATABASE_PAGE_BYTES, scalar};
 use super::fault::fault;
 use super::history::OldAttempts;
 use super::job::{Answer, Slice};
+use super::log::pages_at;
 use super::recovery::bury;
 use super::script::Script;
 use super::writer::Writer;
 use super::{signed, unsigned};
 use crate::clock::Timestamp;
+use crate::model::Seq;
 use crate::model::subscription::Ordinal;
-use crate::model::{Page, Seq};
-use crate::storage::{LedgerTrim, LedgerTrimmed, Result, kept_apart};
+use crate::storage::{LedgerTrim, LedgerTrimmed, Result, StorageErrorKind, kept_apart};
 
 /// Pages that one slice drops at most.
 pub(super) const SLICE_PAGES_MAX: u32 = 16;
@@ -55,7 +56,7 @@ impl Writer {
         let limit = pages_max.min(SLICE_PAGES_MAX);
         // One more than may go tells whether more could.
         let sql = "SELECT first, n, t_last, total FROM log ORDER BY first LIMIT ?";
-        let oldest = self.read(sql, &[i64::from(limit) + 1]).await?;
+        let oldest = self.read(sql, &[i64::from(limit) + 1 + signed(self.stuck.len() as u64)]).await?;
         let oldest = oldest.iter().map(old_page).collect::<std::result::Result<Vec<_>, _>>();
         let mut oldest = oldest.map_err(|error| fault("reading the old end of the log", error))?;
         for at in 1..oldest.len() {
@@ -63,58 +64,68 @@ impl Writer {
             let room = oldest[at].first - oldest[at - 1].first;
             oldest[at - 1].n = oldest[at - 1].n.clamp(1, room);
         }
+        oldest.retain(|page| !self.stuck.contains(&page.first));
         let mut bytes = self.state.bounds.bytes;
         let droppable = oldest.iter().take_while(|page| {
-            let goes =
-                unsigned(page.end()) <= self.state.bounds.head.0 && (bytes > bytes_max || page.t_last < older_than.0);
+            let goes = unsigned(page.end()) <= self.state.bounds.head.0 && (bytes > bytes_max || page.t_last < older_than.0);
             bytes = self.state.bytes_after(page.total);
             goes
         });
         let droppable = u32::try_from(droppable.count()).unwrap_or(u32::MAX);
         let (pages, more) = (droppable.min(limit), droppable > limit);
-        if let Some(last) = pages.checked_sub(1).and_then(|index| oldest.get(index as usize)) {
-            self.drop_until(last).await?;
-        }
+        self.drop_pages(&oldest[..pages as usize]).await?;
         Ok(Answer::Trimmed { bounds: self.state.bounds, pages, more })
     }
 
-    /// Drops all pages up to this one and keeps the events aside that exceptions need.
-    async fn drop_until(&mut self, last: &OldPage) -> Result<()> {
-        let next = last.end();
+    /// Drops pages, together or else one by one; one that cannot be dropped because it is damaged is left where it is.
+    async fn drop_pages(&mut self, pages: &[OldPage]) -> Result<()> {
+        let is_damage = |dropped: &Result<()>| matches!(dropped, Err(error) if error.kind == StorageErrorKind::Corrupt);
+        let dropped = self.drop_together(pages).await;
+        if !is_damage(&dropped) {
+            return dropped;
+        }
+        for page in pages {
+            let dropped = self.drop_together(std::slice::from_ref(page)).await;
+            if is_damage(&dropped) {
+                let (from, to) = (page.first, page.end() - 1);
+                tracing::error!(from, to, "a page of the log is so damaged that it cannot be dropped; it takes room for good");
+                self.stuck.insert(page.first);
+                self.state.shorten(Seq(unsigned(page.end())), page.total);
+            } else {
+                dropped?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Drops the oldest pages and keeps the events aside that exceptions need.
+    async fn drop_together(&mut self, pages: &[OldPage]) -> Result<()> {
+        let Some(last) = pages.last() else { return Ok(()) };
         let sql = "SELECT DISTINCT seq FROM exceptions WHERE seq >= ? AND seq < ? ORDER BY seq";
-        let needed = self.read(sql, &[signed(self.state.bounds.first.0), next]).await?;
+        let needed = self.read(sql, &[signed(self.state.bounds.first.0), last.end()]).await?;
         let needed = numbers(&needed)?;
+        let keys: Vec<i64> = pages.iter().map(|page| page.first).collect();
         let mut script = Script::transaction();
         if !needed.is_empty() {
-            let kept = self.kept_events(last.first, &needed).await?;
+            let kept = self.kept_events(&keys, &needed).await?;
             script.rows("INSERT OR IGNORE INTO kept (seq, event)", 2, &kept, "", |script, (seq, event)| {
                 script.bind(*seq).bind(event.clone());
             });
         }
-        script.statement("DELETE FROM log WHERE first <= ?").bind(last.first);
+        script.keys("DELETE FROM log WHERE first", &keys, "");
         self.write(Some(script.commit())).await?;
         // Freed pages are not written, only the list of them and the edge of the tree.
         self.wal.wrote(8 + u64::from(SLICE_PAGES_MAX) + needed.len() as u64);
-        self.state.shorten(Seq(unsigned(next)), last.total);
+        self.state.shorten(Seq(unsigned(last.end())), last.total);
         let free: i64 = scalar(&mut self.conn, "PRAGMA freelist_count").await?;
         self.shown.space.set_reusable(unsigned(free) * DATABASE_PAGE_BYTES);
         Ok(())
     }
 
-    async fn kept_events(&mut self, last_first: i64, needed: &[i64]) -> Result<Vec<(i64, Vec<u8>)>> {
-        let rows = self.read("SELECT first, data FROM log WHERE first <= ? ORDER BY first", &[last_first]).await?;
+    /// Of a page that does not read nobody can have an event; what is old must go all the same.
+    async fn kept_events(&mut self, keys: &[i64], needed: &[i64]) -> Result<Vec<(i64, Vec<u8>)>> {
         let mut kept = Vec::with_capacity(needed.len());
-        for row in rows {
-            let read = |error| fault("reading the old end of the log", error);
-            let (first, data): (i64, Vec<u8>) = (row.try_get(0).map_err(read)?, row.try_get(1).map_err(read)?);
-            let page = match Page::decode(data.into()) {
-                Ok(page) => std::sync::Arc::new(page),
-                Err(error) => {
-                    // Whoever needs it cannot have it; what is old must go all the same.
-                    tracing::error!(%error, from = first, "a damaged page goes, although deliveries wait for its events");
-                    continue;
-                }
-            };
+        for page in pages_at(&mut self.conn, &self.shown.damage, keys).await? {
             let inside = needed.iter().filter_map(|seq| page.get(Seq(unsigned(*seq))));
             kept.extend(inside.map(|event| (signed(event.seq().0), kept_apart(&event).page().bytes().to_vec())));
         }

@@ -4,6 +4,7 @@
 //! comes from the commit in progress, never from a timer. When a group fails, its jobs are tried one by one, so that a bad
 //! one fails alone. Slices of slow work run when no job waits. It must not know who asks.
 
+use std::collections::BTreeSet;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,6 +14,7 @@ use sqlx::sqlite::SqliteConnection;
 use tokio::sync::mpsc;
 
 use super::batch::Batch;
+use super::damage::Damage;
 use super::job::{Answer, Job, Slice, SliceJob, Work};
 use super::place::Place;
 use super::script::Script;
@@ -46,6 +48,7 @@ pub(super) struct Shown {
     /// As of the last commit.
     pub(super) bounds: Arc<Mutex<Bounds>>,
     pub(super) space: Arc<Space>,
+    pub(super) damage: Arc<Damage>,
     pub(super) readiness: Readiness,
 }
 
@@ -55,6 +58,8 @@ pub(super) struct Writer {
     pub(super) wal: Wal,
     pub(super) state: State,
     pub(super) shown: Shown,
+    /// Where pages begin that are so damaged that they cannot be dropped.
+    pub(super) stuck: BTreeSet<i64>,
     last_write_failed: bool,
     /// A commit failed behind the point from which on a crash would replay it, and nothing was written over it since.
     tail_in_doubt: bool,
@@ -98,8 +103,8 @@ enum Turn {
 impl Writer {
     /// A writer over an open connection.
     pub(super) fn new(conn: SqliteConnection, wal: Wal, state: State, place: Place, shown: Shown) -> Self {
-        let (supervisor, watch) = (wal.supervisor.clone(), Watch::new());
-        Self { conn, wal, state, shown, last_write_failed: false, tail_in_doubt: false, watch, supervisor, place }
+        let (stuck, supervisor, watch) = (BTreeSet::new(), wal.supervisor.clone(), Watch::new());
+        Self { conn, wal, state, shown, stuck, last_write_failed: false, tail_in_doubt: false, watch, supervisor, place }
     }
 
     async fn run(mut self, mut queues: Queues) {

@@ -240,6 +240,34 @@ async fn a_row_that_lies_about_where_its_page_ends_costs_no_other_page() {
 }
 
 #[tokio::test]
+async fn a_page_that_cannot_even_be_dropped_does_not_hold_retention_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("hookcast.db");
+    let store = open("sqlite", &path).await;
+    append(&store, (0..10).map(|n| page_of(1 + n, 1, 10, 20_000)).collect()).await;
+    let lease = store.ledger.lease(1).await.unwrap();
+    let put = (1..=10).map(|seq| exception(1, seq, Dead, 5)).collect();
+    store.ledger.commit(vec![LedgerChange { put, ..change(lease) }]).await.unwrap();
+    store.close().await;
+    // A page of the file that was never written, between others of one event.
+    let mut bytes = std::fs::read(&path).unwrap();
+    let is_inside = |page: &[u8]| page[4..].iter().all(|byte| *byte == b'0');
+    let inside: Vec<usize> = bytes.chunks(4096).enumerate().filter(|(_, page)| is_inside(page)).map(|(at, _)| at).collect();
+    let at = 4096 * inside[inside.len() / 2];
+    bytes[at..at + 4096].fill(0);
+    std::fs::write(&path, bytes).unwrap();
+    for head in [11, 12] {
+        let store = open("sqlite", &path).await;
+        append(&store, vec![page(head, 1, 10)]).await;
+        let (bounds, more) = store.log.trim(hookcast::clock::Timestamp(1_000), 0, 99).await.unwrap();
+        assert_eq!((bounds.first, more), (Seq(head), false));
+        assert_eq!(store.log.get(&(1..=10).map(Seq).collect::<Vec<_>>()).await.unwrap().len(), 9, "the others are kept aside");
+        store.log.writable().await.unwrap();
+        store.close().await;
+    }
+}
+
+#[tokio::test]
 async fn a_lost_wal_loses_its_commits_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
     let (path, copy) = (dir.path().join("hookcast.db"), dir.path().join("copy.db"));
