@@ -233,6 +233,27 @@ async fn a_stopped_relay_is_copied_too_and_nothing_else_is_taken() {
     assert_whole(&numbers(&relay).await, 10);
 }
 
+/// Whoever removes a database forgets the log beside it, which a kill left there.
+#[tokio::test]
+async fn a_wal_that_was_left_behind_is_not_taken_for_that_of_the_copy() {
+    let mut relay = Relay::start().await;
+    relay.publish_numbers("t", 0..3).await;
+    assert_eq!(relay.run(&["backup", "copy.db"]).await.0, Some(0));
+    relay.publish_numbers("t", 3..6).await;
+    relay.kill9().await;
+    let wal = relay.path("data/hookcast.db-wal");
+    let left = std::fs::read(&wal).unwrap();
+    assert!(!left.is_empty());
+    std::fs::remove_file(relay.path("data/hookcast.db")).unwrap();
+    let (code, _, problem) = relay.run(&["restore", "copy.db"]).await;
+    assert_eq!(code, Some(0), "{problem}");
+    relay.restart().await;
+    assert_eq!(numbers(&relay).await.len(), 3);
+    assert!(relay.publish("t", "{\"n\":3}").await > JUMP);
+    assert_whole(&numbers(&relay).await, 4);
+    assert_eq!(std::fs::read(relay.path("data/hookcast.db-wal.replaced")).unwrap(), left);
+}
+
 /// What Litestream does: it holds a read transaction, so that the WAL does not begin anew, copies the database once and what
 /// is added to the WAL again and again, and now and then lets go and checkpoints itself.
 #[tokio::test]

@@ -5,7 +5,6 @@
 //! accepted then is lost, but its positions, which receivers know from `webhook-id`, are never given to other events, however
 //! often the same copy is put back.
 
-use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
@@ -18,7 +17,7 @@ use sqlx::sqlite::SqliteConnection;
 use super::fault::{damaged, fault};
 use super::jumps::{self, KIND, TOPIC};
 use super::log::read_pages;
-use super::place::{self, Place};
+use super::place::{self, Place, beside};
 use super::script::Script;
 use super::sealing::Sealing;
 use super::state::State;
@@ -121,9 +120,8 @@ pub async fn restore(file: &Path, database: &Path, replaces: bool, now: Timestam
     let mut noting = Partial::make(beside(&kept, ".partial"))?;
     noting.write(restored.head.to_string().as_bytes())?;
     noting.finish(&kept)?;
-    if is_there {
-        set_aside(&database)?;
-    }
+    // A WAL alone, too: it would be taken for that of the copy.
+    set_aside(&database)?;
     partial.finish(&database)?;
     Ok(restored)
 }
@@ -284,25 +282,26 @@ fn copy_into(from: &Path, to: &Path) -> Result<()> {
     copy().map_err(|error| cannot(from, "cannot be copied", error))
 }
 
-/// Gives a database another name, with its WAL.
+/// Gives a database another name, with its WAL. A WAL without a database is put aside alone: beside another database, it would
+/// be taken for that one's.
 fn set_aside(database: &Path) -> Result<()> {
-    let aside = beside(database, ".replaced");
-    for suffix in ["", "-wal"] {
-        let (from, to) = (beside(database, suffix), beside(&aside, suffix));
-        let _ = fs::remove_file(&to);
-        if from.exists() {
-            fs::rename(&from, &to).map_err(|error| cannot(&from, "cannot be put aside", error))?;
+    let (aside, wal) = (beside(database, ".replaced"), beside(database, "-wal"));
+    let rename = |from: &Path, to: &Path| fs::rename(from, to).map_err(|error| cannot(from, "cannot be put aside", error));
+    let is_there = |path: &Path| fs::metadata(path).is_ok_and(|metadata| metadata.len() > 0);
+    if is_there(database) {
+        let aside_wal = beside(&aside, "-wal");
+        // That of what was put aside before.
+        let _ = fs::remove_file(&aside_wal);
+        rename(database, &aside)?;
+        if is_there(&wal) {
+            rename(&wal, &aside_wal)?;
         }
+    } else if is_there(&wal) {
+        rename(&wal, &beside(&wal, ".replaced"))?;
     }
     // Made anew by whoever opens it.
     let _ = fs::remove_file(beside(database, "-shm"));
     Ok(())
-}
-
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name: OsString = path.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
 }
 
 fn cannot(path: &Path, message: &str, source: io::Error) -> StorageError {
