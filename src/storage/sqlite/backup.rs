@@ -17,7 +17,7 @@ use sqlx::sqlite::SqliteConnection;
 use super::fault::{damaged, fault};
 use super::jumps::{self, KIND, TOPIC};
 use super::log::read_pages;
-use super::place::{self, Place, beside};
+use super::place::{self, Place, RESTORING, beside};
 use super::script::Script;
 use super::sealing::Sealing;
 use super::state::State;
@@ -94,7 +94,7 @@ pub async fn restore(file: &Path, database: &Path, replaces: bool, now: Timestam
     if is_there && !replaces {
         return Err(cannot(&database, "holds data; `--force` puts it aside", io::Error::from(io::ErrorKind::AlreadyExists)));
     }
-    let partial = Partial::make(beside(&database, ".restoring"))?;
+    let partial = Partial::make(beside(&database, RESTORING))?;
     copy_into(file, &partial.path)?;
     let wal = beside(file, "-wal");
     if wal.is_file() {

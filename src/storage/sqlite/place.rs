@@ -95,6 +95,7 @@ impl Place {
             return Err(cannot_open(&path, "is a directory", std::io::Error::from(ErrorKind::IsADirectory)));
         }
         let lock = lock(&path)?;
+        refuse_half_restored(&path)?;
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
         #[cfg(unix)]
@@ -159,6 +160,23 @@ pub(super) fn lock(path: &Path) -> Result<File> {
         }
         Err(TryLockError::Error(error)) => Err(cannot_open(path, "its lock file cannot be locked", error)),
     }
+}
+
+/// Where a restore puts its copy together before it gives it the name of the database.
+pub(super) const RESTORING: &str = ".restoring";
+
+/// An empty database would take the place of the copy that was on its way, and of the data that it has put aside.
+fn refuse_half_restored(path: &Path) -> Result<()> {
+    let restoring = beside(path, RESTORING);
+    if std::fs::metadata(path).is_ok_and(|metadata| metadata.len() > 0) || !restoring.exists() {
+        return Ok(());
+    }
+    let message = format!(
+        "a restore was cut off before database {} was in its place: run it again, or remove {}",
+        path.display(),
+        restoring.display()
+    );
+    Err(StorageError::new(StorageErrorKind::CannotOpen, message))
 }
 
 pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {

@@ -268,6 +268,23 @@ async fn a_page_that_cannot_even_be_dropped_does_not_hold_retention_up() {
 }
 
 #[tokio::test]
+async fn where_a_restore_was_cut_off_no_new_database_is_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, copy) = (dir.path().join("hookcast.db"), dir.path().join("hookcast.db.restoring"));
+    File::create(&copy).unwrap();
+    let refused = try_open("sqlite", &path).await.unwrap_err();
+    assert_eq!(refused.kind, CannotOpen);
+    assert!(refused.message.contains("a restore was cut off") && !path.exists(), "{refused}");
+    std::fs::remove_file(&copy).unwrap();
+    let store = open("sqlite", &path).await;
+    append(&store, vec![page(1, 3, 1)]).await;
+    store.close().await;
+    // The data that it would have put aside is still there.
+    File::create(&copy).unwrap();
+    assert_eq!(positions(&open("sqlite", &path).await).await, [1, 2, 3]);
+}
+
+#[tokio::test]
 async fn a_lost_wal_loses_its_commits_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
     let (path, copy) = (dir.path().join("hookcast.db"), dir.path().join("copy.db"));
