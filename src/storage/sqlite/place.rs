@@ -54,7 +54,8 @@ pub(super) enum Loss {
 type Mark = (u64, u64);
 
 impl Loss {
-    const ALL: [Self; 3] = [Self::Wal, Self::Lock, Self::Database];
+    /// Of several the first is told: it says what can still be saved.
+    const ALL: [Self; 3] = [Self::Database, Self::Wal, Self::Lock];
 
     /// Who reports it.
     pub(super) fn pointer(self) -> &'static str {

@@ -285,6 +285,23 @@ async fn where_a_restore_was_cut_off_no_new_database_is_made() {
 }
 
 #[tokio::test]
+async fn when_all_files_are_gone_nothing_is_said_to_be_saved() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("hookcast.db");
+    let settings = settings(&path);
+    let readiness = settings.readiness.clone();
+    let store = open_with(settings).await;
+    append(&store, vec![page(1, 3, 1)]).await;
+    for name in ["hookcast.db", "hookcast.db-wal", "hookcast.db.lock"] {
+        std::fs::remove_file(dir.path().join(name)).unwrap();
+    }
+    store.log.writable().await.unwrap_err();
+    let ending = readiness.ended().await;
+    assert!(ending.reason.starts_with("the database file was removed"), "{ending:?}");
+    store.close().await;
+}
+
+#[tokio::test]
 async fn a_lost_wal_loses_its_commits_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
     let (path, copy) = (dir.path().join("hookcast.db"), dir.path().join("copy.db"));
