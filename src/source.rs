@@ -205,7 +205,7 @@ pub trait Emitter: Send + Sync {
     async fn said(&self, _spec: &SourceSpec, _said: Said) {}
 
     /// Takes note of a position that no event carries.
-    async fn moved(&self, _source: &str, _position: ResumeToken) {}
+    async fn moved(&self, _spec: &SourceSpec, _position: ResumeToken) {}
 
     /// Takes note that a source is down, or up again, or that something is wrong with it.
     async fn turned(&self, _source: &str, _turn: Turn) {}

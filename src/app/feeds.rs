@@ -158,10 +158,8 @@ impl Intake {
 impl Emitter for Intake {
     async fn emit(&self, spec: &SourceSpec, batch: Vec<Emission>) -> Result<Taken, EmitError> {
         let record = self.registry.get(&spec.name);
-        // What still comes of an upstream that was replaced is an event, but no position of the one that replaced it.
-        let is_read = |record: &SourceRecord| record.spec.is_of_same_upstream(spec);
         let resume = batch.iter().rev().find_map(|emission| emission.resume.clone());
-        let resume = resume.filter(|_| record.as_deref().is_some_and(is_read)).map(|token| (spec.name.clone(), token));
+        let resume = resume.filter(|_| is_still_read(record.as_deref(), spec)).map(|token| (spec.name.clone(), token));
         let ids_after = record.map_or(Seq::ZERO, |record| record.ids_after);
         let events: Vec<NewEvent> = batch.into_iter().map(|emission| emission.event).collect();
         let from = FromSource { resume, gap: None, on_reused_id: spec.settings.on_reused_id, ids_after };
@@ -185,11 +183,16 @@ impl Emitter for Intake {
         }
     }
 
-    async fn moved(&self, source: &str, position: ResumeToken) {
-        let resume = Some((source.to_owned(), position));
+    async fn moved(&self, spec: &SourceSpec, position: ResumeToken) {
+        // It is often the last that a reader does, when its upstream was replaced.
+        if !is_still_read(self.registry.get(&spec.name).as_deref(), spec) {
+            return;
+        }
+        let source = &spec.name;
+        let resume = Some((source.clone(), position));
         let from = FromSource { resume, ..FromSource::default() };
         if let Err(error) = self.ingest.publish_from_source(Arc::default(), from).await {
-            tracing::warn!(source.name = source, %error, "the position of a source could not be stored");
+            tracing::warn!(source.name = %source, %error, "the position of a source could not be stored");
         }
     }
 
@@ -209,6 +212,12 @@ impl Emitter for Intake {
             Turn::Up { down_since } => Notice::source_up(source, down_since),
         });
     }
+}
+
+/// Whether this is still the upstream of its source: what comes of one that was replaced is an event, but no position of the one
+/// that replaced it.
+fn is_still_read(record: Option<&SourceRecord>, spec: &SourceSpec) -> bool {
+    record.is_some_and(|record| record.spec.is_of_same_upstream(spec))
 }
 
 /// What readers of a source's topic see of a gap: an event between those before it and those behind it.

@@ -208,7 +208,7 @@ impl Session {
     /// Has the position stored that was handed on; for one that no event carries.
     pub async fn store_position(&self) {
         if let Some(position) = self.resume.clone() {
-            self.context.emitter.moved(&self.spec.name, position).await;
+            self.context.emitter.moved(&self.spec, position).await;
         }
     }
 

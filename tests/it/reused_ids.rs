@@ -233,3 +233,23 @@ async fn the_ids_of_another_upstream_are_not_those_of_the_one_before() {
     counts(&relay, json!({"events": 0, "repeats": 6, "reused_ids": 0})).await;
     assert_eq!(relay.get("/v1/sources/up").await["resume_token"], "3");
 }
+
+#[tokio::test]
+async fn a_position_that_no_event_carries_is_not_stored_for_another_upstream() {
+    let mut relay = Relay::start().await;
+    let answer = |events: &str, next: &str| format!("{{\"events\":{events},\"next\":\"{next}\"}}");
+    let answers = vec![answer("[1]", "a"), answer("[]", "b"), answer("[]", "c"), String::new()];
+    let upstream = Upstream::start("application/json", answers).await;
+    let settings = json!({"items": "/events", "cursor": "/next", "cursor_param": "after", "min_interval": "100ms"});
+    source(&relay, "long-poll", &upstream, settings).await;
+    let asks = |upstream: &Upstream, what: &str| upstream.heads.lock().unwrap().iter().any(|head| head.contains(what));
+    // The position c is known, and not worth to be stored yet.
+    eventually("the last question", async || asks(&upstream, "after=c").then_some(())).await;
+    let next = Upstream::start("application/json", vec![String::new()]).await;
+    relay.must("PATCH", "/v1/sources/up", json!({"url": next.url})).await;
+    eventually("a question to the other", async || asks(&next, "get /feed").then_some(())).await;
+    relay.kill9().await;
+    relay.restart().await;
+    eventually("another", async || (next.heads.lock().unwrap().len() >= 2).then_some(())).await;
+    assert!(!asks(&next, "after="), "{:?}", next.heads.lock().unwrap());
+}
