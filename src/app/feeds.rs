@@ -144,6 +144,11 @@ impl Intake {
     /// Purges what a source wants forgotten; gives its position.
     async fn purge(&self, spec: &SourceSpec, id: &str) -> Option<Seq> {
         let seq = self.ingest.position(spec.topic.as_str(), &format!("/sources/{}", spec.name), id)?;
+        // Up to there, the id is that of an event of another upstream.
+        let ids_after = self.registry.get(&spec.name).map_or(Seq::ZERO, |record| record.ids_after);
+        if seq <= ids_after {
+            return None;
+        }
         match self.follow.purge(seq).await {
             Ok(is_known) => is_known.then_some(seq),
             Err(error) => {

@@ -253,3 +253,25 @@ async fn a_position_that_no_event_carries_is_not_stored_for_another_upstream() {
     eventually("another", async || (next.heads.lock().unwrap().len() >= 2).then_some(())).await;
     assert!(!asks(&next, "after="), "{:?}", next.heads.lock().unwrap());
 }
+
+#[tokio::test]
+async fn an_upstream_cannot_purge_what_another_said_under_the_same_id() {
+    let relay = Relay::start().await;
+    let settings = json!({"profile": "twitter", "id": "/id_str"});
+    let one = Upstream::ndjson(&["{\"id_str\":\"7\",\"text\":\"a\"}\r\n"]).await;
+    source(&relay, "ndjson", &one, settings).await;
+    counts(&relay, json!({"events": 1})).await;
+    let delete = "{\"delete\":{\"status\":{\"id_str\":\"7\"}}}\r\n";
+    let other = Upstream::ndjson(&[&[delete, "{\"id_str\":\"7\",\"text\":\"b\"}\r\n", delete].concat()]).await;
+    relay.must("PATCH", "/v1/sources/up", json!({"url": other.url})).await;
+    let purged = eventually("both notices", async || {
+        let page = relay.get("/v1/topics/hookcast.ops/events?limit=1000").await;
+        let said: Vec<Value> =
+            page["events"].as_array().unwrap().iter().filter(|event| event["type"] == "source.delete").cloned().collect();
+        (said.len() == 2).then(|| said.iter().map(|event| event["data"]["purged"].clone()).collect::<Vec<_>>())
+    })
+    .await;
+    let events = stored(&relay, "in").await;
+    assert_eq!(purged, [Value::Null, json!(events[1].0)]);
+    assert_eq!(events[0].2["text"], "a");
+}
