@@ -133,7 +133,6 @@ impl Intake {
             && self.may_tell_reused(source)
         {
             let seq = (!placed.duplicate).then_some(placed.seq);
-            tracing::warn!(source.name = source, id, %earlier, "the upstream gave another event the id of one that was there");
             self.say(Notice::source_id_reused(source, id, seq, earlier));
         }
         taken
