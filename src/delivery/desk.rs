@@ -99,6 +99,8 @@ pub struct Desk {
     pub wakes_at: Option<Timestamp>,
     /// Whoever stores a change of what it wants and waits until it is judged by it; nothing is looked at meanwhile.
     pub(super) freezes: u32,
+    /// Where somebody put the cursor last: no change that is stored meanwhile judges what was passed over by that.
+    pub(super) put_at: Seq,
     /// What it wanted before, while not everything is behind it that was looked at then.
     earlier: Option<Box<Earlier>>,
     retries: BTreeMap<Seq, Retry>,
@@ -140,6 +142,7 @@ impl Desk {
             doubtful: Vec::new(),
             wakes_at: None,
             freezes: 0,
+            put_at: Seq::ZERO,
             earlier: None,
             retries: BTreeMap::new(),
             due: BTreeSet::new(),

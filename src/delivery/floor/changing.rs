@@ -53,8 +53,9 @@ impl Floor {
         let is_active = desk.is_active();
         if old.revisions != record.revisions {
             let from = record.revisions.last().map_or(Seq::ZERO, |newest| newest.from_seq);
-            // Whoever stored this made the desk stand still there; should it have gone on, nothing is passed over.
-            self.stand_at(place, from.prev());
+            // Whoever stored this made the desk stand still there; should it have gone on, nothing is passed over but by hand.
+            let at = from.prev().max(desk.put_at);
+            self.stand_at(place, at);
             self.ask_anew(place, &patterns);
         }
         if was_active && !is_active {

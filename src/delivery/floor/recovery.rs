@@ -123,11 +123,12 @@ impl Floor {
             desk.again_to = desk.again_to.max(desk.window.base(scanned));
             self.waiting_bytes -= desk.window.waiting_bytes();
             desk.window.jump(to);
+            desk.put_at = to;
             desk.feeding.has_boarded = false;
             for seq in desk.forget_retries_after(to) {
                 self.journal.clear(ordinal, seq);
             }
-            if to >= self.scanned {
+            if to >= self.scanned && desk.freezes == 0 {
                 desk.window.set_position(Position::Riding { not_before: to });
             }
         }
@@ -145,6 +146,12 @@ impl Floor {
         let bytes_before = desk.window.waiting_bytes();
         let (retries, open, rest) = desk.skip(to, scanned);
         self.waiting_bytes -= bytes_before - desk.window.waiting_bytes();
+        desk.put_at = desk.put_at.max(to);
+        if let Position::Riding { not_before } = desk.window.position()
+            && desk.freezes > 0
+        {
+            desk.window.set_position(Position::Lagging(not_before));
+        }
         let singles = retries.iter().copied().chain(open).collect();
         for seq in retries {
             self.journal.clear(ordinal, seq);

@@ -183,6 +183,40 @@ fn an_endpoint_whose_circuit_opens_gives_its_memory_back_and_keeps_its_place() {
     assert!(floor.next(NOW).is_none(), "only a probe goes out, and not yet");
 }
 
+/// A cursor that is moved forward while somebody stores a change stays there when the change comes, and nothing behind it is
+/// looked at before that.
+#[test]
+fn a_cursor_moved_while_a_change_is_stored_stays_where_it_was_put() {
+    for is_skip in [false, true] {
+        let mut floor = Floor::new(Seq::ZERO, 64);
+        floor.add(record(1), &Progress { base: Seq::ZERO, holes: Vec::new() });
+        let paused = SubscriptionRecord { activity: Activity::Paused, ..SubscriptionRecord::clone(&record(1)) };
+        floor.redefine(&Arc::new(paused));
+        floor.scan(&page(1, 20));
+        let from_seq = floor.freeze(Ordinal(1)).unwrap();
+        if is_skip {
+            floor.skip(Ordinal(1), Seq(20));
+        } else {
+            floor.seek(Ordinal(1), Seq(20));
+        }
+        floor.scan(&page(21, 5));
+        assert_eq!(floor.desk(Ordinal(1)).unwrap().window.waiting(), 0, "nothing is looked at before the change");
+        let mut changed = SubscriptionRecord::clone(&record(1));
+        let (topics, types) = (changed.spec.topics.clone(), vec!["message".to_owned()]);
+        changed.spec.types.clone_from(&types);
+        changed.revisions.retain(|revision| revision.from_seq < from_seq);
+        changed.revisions.push(Revision { from_seq, topics, types, filter: None, is_change: true });
+        floor.redefine(&Arc::new(changed));
+        floor.thaw(Ordinal(1));
+        for (place, at) in hungry(&mut floor) {
+            assert_eq!(at, Seq(20));
+            floor.feed(&mut vec![place], &[page(21, 5)], at);
+        }
+        let taken: Vec<u64> = std::iter::from_fn(|| floor.next(NOW)).map(|flight| flight.job.seq.0).collect();
+        assert_eq!(taken, [21, 22, 23, 24, 25], "is_skip: {is_skip}");
+    }
+}
+
 #[test]
 fn one_timer_a_desk() {
     let (mut floor, place) = lagging();

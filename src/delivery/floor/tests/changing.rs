@@ -1,11 +1,12 @@
-//! Definitions that change while events come, are fed and taken, and while the process dies: each event goes out exactly when the
-//! definition in force at its position wants it.
+//! Definitions that change and cursors that are moved while events come, are fed and taken, and while the process dies: each event
+//! goes out exactly when the definition in force at its position wants it, and what was passed over by hand stays passed over.
 
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
 use super::*;
+use crate::delivery::job::Errand;
 
 const TOPICS: [&str; 3] = ["a", "b", "c"];
 
@@ -19,6 +20,8 @@ enum Step {
     Freeze,
     Store(usize),
     GiveUp,
+    Seek(u8),
+    Skip(u8),
     Restart,
 }
 
@@ -32,6 +35,8 @@ fn step() -> impl Strategy<Value = Step> {
         3 => Just(Step::Freeze),
         3 => (0usize..3).prop_map(Step::Store),
         1 => Just(Step::GiveUp),
+        1 => any::<u8>().prop_map(Step::Seek),
+        1 => any::<u8>().prop_map(Step::Skip),
         1 => Just(Step::Restart),
     ]
 }
@@ -41,9 +46,21 @@ struct World {
     record: Arc<SubscriptionRecord>,
     pages: Vec<Arc<Page>>,
     scanned: usize,
-    flying: Vec<Assignment>,
+    flying: Vec<Flying>,
     frozen: Option<Seq>,
     taken: BTreeSet<u64>,
+    /// Up to here a seek or skip went: what was not taken there by then may have been left out.
+    left_out_to: Seq,
+    /// Nothing up to here goes out for the first time.
+    moved_to: Seq,
+    /// Nothing up to here goes out again.
+    skipped_to: Seq,
+}
+
+struct Flying {
+    assignment: Assignment,
+    /// A seek goes back before it: whatever comes of it, it is to come again.
+    is_called_off: bool,
 }
 
 impl World {
@@ -55,7 +72,8 @@ impl World {
         let (mut floor, first) = (Floor::new(Seq::ZERO, 64), Arc::new(first));
         floor.add(Arc::clone(&first), &Progress { base: Seq::ZERO, holes: Vec::new() });
         let (pages, flying, taken) = (Vec::new(), Vec::new(), BTreeSet::new());
-        Self { floor, record: first, pages, scanned: 0, flying, frozen: None, taken }
+        let (left_out_to, moved_to, skipped_to) = (Seq::ZERO, Seq::ZERO, Seq::ZERO);
+        Self { floor, record: first, pages, scanned: 0, flying, frozen: None, taken, left_out_to, moved_to, skipped_to }
     }
 
     fn head(&self) -> Seq {
@@ -83,14 +101,17 @@ impl World {
             }
             Step::Take(count) => {
                 for _ in 0..count {
-                    let Some(assignment) = self.floor.next(NOW) else { break };
-                    self.flying.push(assignment);
+                    if !self.take(NOW) {
+                        break;
+                    }
                 }
             }
             Step::Settle(index, is_well) if index < self.flying.len() => {
-                let assignment = self.flying.swap_remove(index);
-                self.settle(&assignment, is_well);
+                let flying = self.flying.swap_remove(index);
+                self.settle(&flying, is_well);
             }
+            Step::Seek(place) => self.seek(self.somewhere(place)),
+            Step::Skip(place) => self.skip(self.somewhere(place)),
             Step::Pause => {
                 let is_active = self.record.activity == Activity::Active;
                 let activity = if is_active { Activity::Paused } else { Activity::Active };
@@ -128,12 +149,55 @@ impl World {
         self.floor.redefine(&self.record);
     }
 
-    fn settle(&mut self, assignment: &Assignment, is_well: bool) {
-        if is_well {
-            self.taken.insert(assignment.job.seq.0);
+    fn somewhere(&self, place: u8) -> Seq {
+        Seq(u64::from(place) * self.head().0 / u64::from(u8::MAX))
+    }
+
+    /// Takes what may go out; `false` when there is nothing.
+    fn take(&mut self, now: Timestamp) -> bool {
+        let Some(assignment) = self.floor.next(now) else { return false };
+        let seq = assignment.job.seq;
+        let passed_to = if assignment.job.errand == Errand::First { self.moved_to } else { self.skipped_to };
+        assert!(seq > passed_to, "{seq} goes out ({:?}) although all up to {passed_to} was passed over", assignment.job.errand);
+        self.flying.push(Flying { assignment, is_called_off: false });
+        true
+    }
+
+    /// Moves the cursor: behind it the present definition judges, and whoever stores a change meanwhile begins anew.
+    fn seek(&mut self, to: Seq) {
+        let moved = self.record.moved_back_to(to);
+        if moved.is_some() {
+            self.floor.freeze(Ordinal(1));
+        }
+        self.floor.seek(Ordinal(1), to);
+        if let Some(moved) = moved {
+            self.change(|record| *record = moved);
+            self.floor.thaw(Ordinal(1));
+            if self.frozen.is_some() {
+                self.step(Step::GiveUp);
+                self.step(Step::Freeze);
+            }
+        }
+        self.taken.retain(|seq| *seq <= to.0);
+        for flying in self.flying.iter_mut().filter(|flying| flying.assignment.job.seq > to) {
+            flying.is_called_off = true;
+        }
+        (self.left_out_to, self.moved_to, self.skipped_to) = (to, to, self.skipped_to.min(to));
+    }
+
+    fn skip(&mut self, to: Seq) {
+        self.floor.skip(Ordinal(1), to);
+        self.left_out_to = self.left_out_to.max(to);
+        self.moved_to = self.moved_to.max(to);
+        self.skipped_to = self.skipped_to.max(to);
+    }
+
+    fn settle(&mut self, flying: &Flying, is_well: bool) {
+        if is_well && !flying.is_called_off {
+            self.taken.insert(flying.assignment.job.seq.0);
         }
         let error = (!is_well).then_some(ErrorKind::Connect);
-        self.floor.settle(assignment, None, &outcome(error), (NOW, NOW), 0.5);
+        self.floor.settle(&flying.assignment, None, &outcome(error), (NOW, NOW), 0.5);
     }
 
     /// The process dies after a save and starts again; a change that was not stored is lost, one that was is known.
@@ -166,13 +230,11 @@ impl World {
         let later = NOW.plus(Duration::from_hours(1));
         for _ in 0..40 * (self.pages.len() + 2) {
             self.step(Step::Feed);
-            for assignment in std::mem::take(&mut self.flying) {
-                self.settle(&assignment, true);
+            for flying in std::mem::take(&mut self.flying) {
+                self.settle(&flying, true);
             }
             self.floor.fire_timers(later);
-            while let Some(assignment) = self.floor.next(later) {
-                self.flying.push(assignment);
-            }
+            while self.take(later) {}
         }
     }
 }
@@ -191,8 +253,10 @@ proptest! {
         }
         world.run_down();
         let judge = |seq: u64| world.record.revision_at(Seq(seq)).unwrap().topics.to_string();
-        let wanted: BTreeSet<u64> = (1..=world.head().0).filter(|seq| judge(*seq) == World::topic_of(*seq)).collect();
-        prop_assert_eq!(&world.taken, &wanted, "{:?}", world.record.revisions);
+        let behind = world.left_out_to.next().0;
+        let wanted: BTreeSet<u64> = (behind..=world.head().0).filter(|seq| judge(*seq) == World::topic_of(*seq)).collect();
+        let taken: BTreeSet<u64> = world.taken.range(behind..).copied().collect();
+        prop_assert_eq!(&taken, &wanted, "{:?}", world.record.revisions);
         let (head, lane) = (world.head(), world.floor.scanned);
         prop_assert_eq!(world.floor.desk(Ordinal(1)).unwrap().window.cursor(lane), head);
         world.floor.hold(Lease { partition: 1, epoch: 1 }, 1);
