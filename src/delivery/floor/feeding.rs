@@ -118,7 +118,7 @@ impl Floor {
         riders.retain(|&place| {
             let Some(desk) = self.desks[place].as_deref_mut().filter(|desk| desk.is_active()) else { return false };
             let Position::Lagging(at) = desk.window.position() else { return false };
-            if !(from..to).contains(&at) {
+            if desk.freezes > 0 || !(from..to).contains(&at) {
                 return false;
             }
             desk.window.set_position(Position::Lagging(to));

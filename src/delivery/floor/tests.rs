@@ -218,6 +218,17 @@ fn a_cursor_moved_while_a_change_is_stored_stays_where_it_was_put() {
 }
 
 #[test]
+fn who_stands_still_for_a_change_is_not_moved_over_what_cannot_be_read() {
+    let (mut floor, place) = lagging();
+    let mut riders: Vec<Place> = hungry(&mut floor).into_iter().map(|(place, _)| place).collect();
+    assert_eq!(floor.freeze(Ordinal(1)), Some(Seq(101)));
+    floor.leave_behind(&mut riders, Seq(100), Seq(150));
+    assert_eq!((position(&mut floor), riders), (Position::Lagging(Seq(100)), Vec::new()));
+    floor.thaw(Ordinal(1));
+    assert_eq!(hungry(&mut floor), [(place, Seq(100))]);
+}
+
+#[test]
 fn one_timer_a_desk() {
     let (mut floor, place) = lagging();
     for wait in [5000, 50, 500, 20] {
