@@ -55,16 +55,17 @@ impl Desk {
     fn reorder(&mut self) {
         let left = self.window.standing_aside() > 0;
         self.order = Order::of(&self.record.spec).or_else(|| left.then(Order::free));
+        // Those that waited for others of their line are found again, also when there are no lines any more. One that is under way
+        // where no order is kept goes on beside what is left of one.
+        for (seq, retry) in self.retries.iter().filter(|(_, retry)| retry.flight.is_none()) {
+            self.due.insert((retry.due_at, *seq));
+        }
         let Some(order) = &mut self.order else { return };
         for seq in self.window.aside() {
             order.find(seq, Found::Aside);
         }
-        for (seq, retry) in &self.retries {
-            // One that is under way where no order is kept goes on beside what is left of one.
-            if retry.flight.is_none() {
-                order.find(*seq, Found::Retry);
-                self.due.insert((retry.due_at, *seq));
-            }
+        for (seq, _) in self.retries.iter().filter(|(_, retry)| retry.flight.is_none()) {
+            order.find(*seq, Found::Retry);
         }
     }
 

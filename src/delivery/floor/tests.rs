@@ -183,6 +183,32 @@ fn an_endpoint_whose_circuit_opens_gives_its_memory_back_and_keeps_its_place() {
     assert!(floor.next(NOW).is_none(), "only a probe goes out, and not yet");
 }
 
+/// Retries of before an order that must wait for each other in it: those that were passed by are made when no order is kept again.
+#[test]
+fn retries_that_an_order_held_up_go_when_it_is_given_up() {
+    let mut floor = Floor::new(Seq::ZERO, 64);
+    floor.add(record(1), &Progress { base: Seq::ZERO, holes: Vec::new() });
+    floor.scan(&page(1, 2));
+    let flights: Vec<Assignment> = (0..2).map(|_| floor.next(NOW).unwrap()).collect();
+    let failed_at = |ms| Timestamp(NOW.0 + ms);
+    let fail = |floor: &mut Floor, flight: &Assignment, at| {
+        floor.settle(flight, None, &outcome(Some(ErrorKind::Connect)), (NOW, at), 0.5);
+    };
+    fail(&mut floor, &flights[1], failed_at(0));
+    fail(&mut floor, &flights[0], failed_at(60_000));
+    let ordered = |ordering| {
+        let mut changed = SubscriptionRecord::clone(&record(1));
+        changed.spec.ordering = ordering;
+        Arc::new(changed)
+    };
+    floor.redefine(&ordered(Ordering::Strict));
+    floor.fire_timers(failed_at(30_000));
+    assert!(floor.next(failed_at(30_000)).is_none(), "the second is due, and the first is not");
+    floor.redefine(&ordered(Ordering::None));
+    let second = floor.next(failed_at(30_000)).map(|flight| flight.job.seq);
+    assert_eq!(second, Some(Seq(2)));
+}
+
 /// A cursor that is moved forward while somebody stores a change stays there when the change comes, and nothing behind it is
 /// looked at before that.
 #[test]
