@@ -138,7 +138,13 @@ impl Desk {
         }
         match &effect.put {
             Some(exception) if exception.state == ExceptionState::Retry => self.resume_retry(exception),
-            Some(exception) => self.bury(exception.seq),
+            Some(exception) => {
+                self.bury(exception.seq);
+                // What it holds up is found out with all others.
+                if let Some(order) = &mut self.order {
+                    order.doubt_dead();
+                }
+            }
             None => {}
         }
     }

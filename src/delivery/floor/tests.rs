@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use super::*;
 use crate::clock::Timestamp;
+use crate::delivery::replays::ReplayItem;
 use crate::model::event::DataForm;
+use crate::model::job::{JobKind, JobState, Selection};
 use crate::model::outcome::Answer;
 use crate::model::subscription::{
     Activity, OnDead, OnFull, Ordering, PayloadForm, RetryPolicy, Revision, Signature, SubscriptionSpec, Verify,
 };
-use crate::model::{ErrorKind, NewEvent, PageBuilder, SubscriptionId, Topic};
+use crate::model::{ErrorKind, JobId, NewEvent, PageBuilder, RecoveryJob, SubscriptionId, Topic};
 
 mod awake;
 mod changing;
@@ -240,6 +242,65 @@ fn a_cursor_moved_while_a_change_is_stored_stays_where_it_was_put() {
         }
         let taken: Vec<u64> = std::iter::from_fn(|| floor.next(NOW)).map(|flight| flight.job.seq.0).collect();
         assert_eq!(taken, [21, 22, 23, 24, 25], "is_skip: {is_skip}");
+    }
+}
+
+#[test]
+fn a_dead_letter_that_dies_again_when_it_is_redriven_holds_up_what_is_behind_it() {
+    let mut floor = Floor::new(Seq::ZERO, 64);
+    let mut strict = SubscriptionRecord::clone(&record(1));
+    (strict.spec.ordering, strict.spec.on_dead, strict.spec.retry.max_attempts) = (Ordering::Strict, OnDead::Block, 1);
+    floor.add(Arc::new(strict), &Progress { base: Seq::ZERO, holes: Vec::new() });
+    let events = page(1, 2);
+    floor.scan(&events);
+    // What a lane does for a desk that has to know its dead letters.
+    let list_dead = |floor: &mut Floor, dead: &[u64]| {
+        floor.change(Ordinal(1), |desk| {
+            let order = desk.order().unwrap();
+            for seq in dead {
+                let line = order.line_of(&events.get(Seq(*seq)).unwrap());
+                order.blocks(Seq(*seq), line);
+            }
+            order.dead_known();
+        });
+    };
+    let fail = |floor: &mut Floor, flight: &Assignment| {
+        floor.settle(flight, None, &outcome(Some(ErrorKind::Connect)), (NOW, NOW), 0.5);
+    };
+    list_dead(&mut floor, &[]);
+    let first = floor.next(NOW).unwrap();
+    assert_eq!(first.job.seq, Seq(1));
+    fail(&mut floor, &first);
+    assert!(floor.next(NOW).is_none(), "the dead letter holds it up");
+    floor.recover(redrive(Seq(1), Seq(1)));
+    let want = floor.replay_wants().remove(0).1;
+    let parcel = events.get(Seq(1)).map(|event| Rc::new(Parcel::new(event)));
+    let item = ReplayItem { seq: Seq(1), parcel, dead_after: Some(1), line: None };
+    floor.fill_replay(Ordinal(1), &want, vec![item], Seq(1), true);
+    let again = floor.next(NOW).unwrap();
+    assert_eq!((again.job.seq, again.job.attempt), (Seq(1), 2));
+    fail(&mut floor, &again);
+    assert_eq!(floor.next(NOW).map(|flight| flight.job.seq), None, "it is dead once more");
+    list_dead(&mut floor, &[1]);
+    assert_eq!(floor.next(NOW).map(|flight| flight.job.seq), None);
+    assert_eq!(floor.desk(Ordinal(1)).unwrap().totals.dead, 1);
+}
+
+fn redrive(from: Seq, to: Seq) -> RecoveryJob {
+    RecoveryJob {
+        ordinal: Ordinal(1),
+        id: JobId(1),
+        kind: JobKind::Redrive,
+        selection: Selection::Failed,
+        from,
+        to,
+        state: JobState::Running,
+        position: from.prev(),
+        events: 1,
+        done: 0,
+        failed: 0,
+        created_at: NOW,
+        ended_at: None,
     }
 }
 

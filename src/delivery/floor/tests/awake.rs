@@ -7,10 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::delivery::batch::Sent;
-use crate::delivery::replays::ReplayItem;
-use crate::model::job::{JobKind, JobState, Selection};
 use crate::model::subscription::{Batch, BatchFormat, OrderKey};
-use crate::model::{JobId, RecoveryJob};
 
 const IN_FLIGHT_MAX: u32 = 4;
 const ME: Ordinal = Ordinal(1);
