@@ -1,4 +1,5 @@
-//! The configuration's declared definitions, applied anew while the relay runs: all of them, or none.
+//! The configuration's declared definitions, applied anew while the relay runs: all of them, or none when one of
+//! them cannot be had.
 
 use std::sync::Arc;
 
@@ -19,7 +20,7 @@ pub enum ReloadError {
     #[error("{}", .0.join("\n"))]
     Refused(Vec<String>),
     /// Storage failed on the way; what is left is applied by the next time, or the next start.
-    #[error(transparent)]
+    #[error("storage failed on the way, so some of them may be applied; the next SIGHUP or start applies the rest: {0}")]
     Failed(#[from] AppError),
 }
 
