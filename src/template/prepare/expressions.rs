@@ -9,6 +9,8 @@ use crate::template::filters::{FILTERS, TESTS, metered};
 pub const FILTERS_CHAINED_MAX: usize = 8;
 /// Names of what an event carries.
 const DATA: &[&str] = &["data", "data_base64"];
+/// What tells a loop's turns.
+const LOOP: &str = "loop";
 /// Arguments of one filter or test.
 const ARGUMENTS_MAX: usize = 16;
 /// Longest constant that is looked for in an object without being charged.
@@ -23,6 +25,12 @@ impl Writer {
             self.reach(expression.span());
         }
         match expression {
+            // It remembers what it is asked about, and would never be let go if that were itself.
+            Expr::Var(name) if name.id == LOOP => {
+                return Err(
+                    "uses `loop` as a value, which is not allowed; name what you need of it, such as `loop.index`".to_owned()
+                );
+            }
             Expr::Var(name) => {
                 self.needs_data |= DATA.contains(&name.id);
                 self.put(name.id);
@@ -227,6 +235,14 @@ impl Writer {
 
     /// What a dot, a bracket or arguments may stand behind.
     fn base(&mut self, base: &Expr<'_>) -> Written {
+        if let Expr::Var(name) = base
+            && name.id == LOOP
+        {
+            self.nodes += 1;
+            self.reach(base.span());
+            self.put(LOOP);
+            return Ok(());
+        }
         if matches!(base, Expr::Var(_) | Expr::GetAttr(_) | Expr::GetItem(_) | Expr::Call(_)) {
             return self.expression(base);
         }

@@ -55,6 +55,22 @@ fn attacks() -> Vec<(String, Event)> {
 }
 
 #[test]
+fn what_remembers_itself_is_refused_and_what_tells_of_it_is_not() {
+    for body in [
+        "{% for a in data %}{{ loop.changed(loop) }}{% endfor %}",
+        "{% for a in data %}{{ loop.changed([1, {'x': loop}]) }}{% endfor %}",
+        "{% for a in data %}{% for b in [loop] %}{{ b.changed(1) }}{% endfor %}{% endfor %}",
+        "{% for a in data %}{{ loop }}{% endfor %}",
+        "{% for a in data %}{{ (loop|default(1)).index }}{% endfor %}",
+    ] {
+        assert!(refused(body).contains("`loop` as a value"), "{body}: {}", refused(body));
+    }
+    let told =
+        "{% for a in 'xxy'|list %}{{ loop.index }}{{ loop['first'] }}{{ loop.changed(a) }}{{ loop.cycle('-', '+') }}{% endfor %}";
+    assert_eq!(render(told), "1truetrue-2falsefalse+3falsetrue-");
+}
+
+#[test]
 fn what_tenants_wrote_to_fill_memory_or_to_burn_a_core_ends_within_its_bytes() {
     for (body, event) in attacks() {
         let begin: String = body.chars().take(100).collect();
