@@ -24,6 +24,7 @@ use prepare::Problem;
 pub use scan::{BRACKETS_NESTED_MAX, JOINS_MAX, LOOPS_NESTED_MAX, STATEMENTS_NESTED_MAX};
 pub use values::OUTPUT_BYTES_MAX;
 
+mod costs;
 mod filters;
 mod meter;
 mod prepare;

@@ -4,12 +4,13 @@
 use std::sync::LazyLock;
 
 use minijinja::functions::Function;
-use minijinja::value::{FunctionArgs, FunctionResult, Kwargs, Rest, ValueKind, ValueOrKwargs, from_args};
+use minijinja::value::{FunctionArgs, FunctionResult, Rest, ValueOrKwargs};
 use minijinja::{AutoEscape, Environment, Error, State, Value, filters, tests};
 
+use super::costs::{Cost, items, pay};
 use super::meter;
-use super::texts::{indent, join, joined, range, replace, to_json, truncate};
-use super::values::{VALUE_BYTES, charge, made, printed, refuse, text_bytes, weigh, worded};
+use super::texts::{indent, join, joined, range, replace, to_json, trim, truncate};
+use super::values::{VALUE_BYTES, charge, made, printed, refuse, text_bytes, weigh};
 
 /// Filters, in the order in which a refusal lists them.
 pub(super) const FILTERS: &[&str] = &[
@@ -115,23 +116,6 @@ pub(super) static ENGINE: LazyLock<Environment<'static>> = LazyLock::new(|| {
     engine
 });
 
-/// What one call costs before it is made.
-#[derive(Clone, Copy)]
-enum Cost {
-    /// It looks at its texts once.
-    Texts,
-    /// It takes its values as texts.
-    Words,
-    /// It walks the first value's items and does something small, or something that is charged by itself, with each.
-    Items,
-    /// It adds up items.
-    Sum,
-    /// It compares whole values once.
-    Whole,
-    /// It brings items into an order.
-    Order,
-}
-
 /// What looks at no more than one value of fixed size.
 fn add_free(engine: &mut Environment<'static>) {
     engine.add_filter("abs", filters::abs);
@@ -139,7 +123,7 @@ fn add_free(engine: &mut Environment<'static>) {
     engine.add_filter("default", filters::default);
     engine.add_filter("d", filters::default);
     engine.add_filter("first", filters::first);
-    add(engine, "round", Cost::Texts, filters::round);
+    add(engine, "round", Cost::Digits, filters::round);
     add(engine, "count", Cost::Texts, filters::length);
     add(engine, "float", Cost::Texts, filters::float);
     add(engine, "int", Cost::Texts, filters::int);
@@ -153,7 +137,6 @@ fn add_texts(engine: &mut Environment<'static>) {
     add(engine, "lower", Cost::Words, filters::lower);
     add(engine, "split", Cost::Words, filters::split);
     add(engine, "title", Cost::Words, filters::title);
-    add(engine, "trim", Cost::Words, filters::trim);
     add(engine, "upper", Cost::Words, filters::upper);
     add(engine, "urlencode", Cost::Whole, filters::urlencode);
     engine.add_filter("indent", indent);
@@ -161,6 +144,7 @@ fn add_texts(engine: &mut Environment<'static>) {
     engine.add_filter("replace", replace);
     engine.add_filter("string", |value: &Value| made(Value::from(printed(value)?.into_owned())));
     engine.add_filter("tojson", to_json);
+    engine.add_filter("trim", trim);
     engine.add_filter("truncate", truncate);
 }
 
@@ -169,8 +153,8 @@ fn add_lists(engine: &mut Environment<'static>) {
     add(engine, "items", Cost::Items, filters::items);
     add(engine, "list", Cost::Items, filters::list);
     add(engine, "map", Cost::Items, filters::map);
-    add(engine, "max", Cost::Whole, filters::max);
-    add(engine, "min", Cost::Whole, filters::min);
+    add(engine, "max", Cost::Extreme, filters::max);
+    add(engine, "min", Cost::Extreme, filters::min);
     add(engine, "reject", Cost::Items, filters::reject);
     add(engine, "rejectattr", Cost::Items, filters::rejectattr);
     add(engine, "reverse", Cost::Items, filters::reverse);
@@ -240,54 +224,4 @@ fn charged(
         let call = || plain.call(state, &values);
         made(meter::nested(call).ok_or_else(|| refuse("filters call each other too often"))??)
     }
-}
-
-/// Charges a call. Lists and objects that are taken as texts become texts, with the cap of a text.
-fn pay(cost: Cost, values: &mut [Value]) -> Result<(), Error> {
-    if matches!(cost, Cost::Words) {
-        for value in values.iter_mut().filter(|value| !value.is_kwargs()) {
-            *value = worded(value)?;
-        }
-    }
-    let Some((first, more)) = values.split_first() else { return charge(VALUE_BYTES) };
-    let named: u64 = more.iter().map(argument_bytes).sum();
-    let count = items(first);
-    match cost {
-        Cost::Texts | Cost::Words => charge(VALUE_BYTES + text_bytes(first) + named),
-        Cost::Items => charge(text_bytes(first) + count.saturating_mul(2 * VALUE_BYTES + named)),
-        Cost::Sum if adds_texts(values) => weigh(&values[0])?.checked_mul(count).map_or_else(|| charge(u64::MAX), charge),
-        Cost::Sum => charge(count.saturating_mul(VALUE_BYTES + named)),
-        Cost::Whole => {
-            charge(count.saturating_mul(named))?;
-            values.iter().try_for_each(|value| weigh(value).map(drop))
-        }
-        Cost::Order => {
-            let whole = weigh(first)?.saturating_add(count.saturating_mul(named + VALUE_BYTES));
-            charge(whole.saturating_mul(u64::from(count.max(1).ilog2()) + 1))
-        }
-    }
-}
-
-/// Items that a loop over a value has; of a text its bytes, which are as many as its characters or more.
-fn items(value: &Value) -> u64 {
-    match value.kind() {
-        ValueKind::Seq | ValueKind::Map | ValueKind::Iterable => value.len().unwrap_or(0) as u64,
-        _ => text_bytes(value),
-    }
-}
-
-/// The texts among the arguments of a filter, which it may look at for every item.
-fn argument_bytes(value: &Value) -> u64 {
-    if !value.is_kwargs() {
-        return text_bytes(value);
-    }
-    let values = value.try_iter().into_iter().flatten().filter_map(|key| value.get_item(&key).ok());
-    values.map(|value| text_bytes(&value)).sum()
-}
-
-/// Whether a sum begins with something that grows.
-fn adds_texts(values: &[Value]) -> bool {
-    let Ok((positional, named)) = from_args::<(&[Value], Kwargs)>(values) else { return true };
-    let start = positional.get(2).cloned().or_else(|| named.get::<Option<Value>>("start").ok().flatten());
-    start.is_some_and(|start| start.kind() != ValueKind::Number)
 }

@@ -1,4 +1,6 @@
-//! Filters that make texts where the engine's own would grow without bound, and `range`.
+//! Filters that make texts where the engine's own would grow, or search, without bound, and `range`.
+
+use std::collections::BTreeSet;
 
 use minijinja::{Error, Value};
 
@@ -87,6 +89,23 @@ pub(super) fn indent(value: &Value, width: usize) -> Result<Value, Error> {
         return Err(too_long());
     }
     made(Value::from(value.replace('\n', &format!("\n{}", " ".repeat(width)))))
+}
+
+/// A text without white space at its ends, or without any of these characters there.
+pub(super) fn trim(value: &Value, characters: Option<&str>) -> Result<Value, Error> {
+    let worded = worded(value)?;
+    let other = if worded.as_str().is_none() { worded.to_string() } else { String::new() };
+    let text = worded.as_str().unwrap_or(&other);
+    // The engine compares each character with all of them.
+    charge(VALUE_BYTES + text.len() as u64 + characters.map_or(0, |characters| VALUE_BYTES * characters.len() as u64))?;
+    let trimmed = match characters {
+        None => text.trim(),
+        Some(characters) => {
+            let characters: BTreeSet<char> = characters.chars().collect();
+            text.trim_matches(|c: char| characters.contains(&c))
+        }
+    };
+    made(Value::from(trimmed))
 }
 
 /// The numbers from `0`, or from `first` up to `end`, without it.

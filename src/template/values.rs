@@ -64,6 +64,19 @@ fn weigh_inner(value: &Value, depth: u32) -> Result<u64, Error> {
     Ok(bytes)
 }
 
+/// The length of the longest text in a value that was weighed.
+pub(super) fn longest_text(value: &Value) -> u64 {
+    match value.kind() {
+        ValueKind::Seq | ValueKind::Iterable => value.try_iter().into_iter().flatten().map(|item| longest_text(&item)).max(),
+        ValueKind::Map => {
+            let pairs = value.as_object().and_then(DynObject::try_iter_pairs).into_iter().flatten();
+            pairs.map(|(key, item)| longest_text(&key).max(longest_text(&item))).max()
+        }
+        _ => Some(text_bytes(value)),
+    }
+    .unwrap_or(0)
+}
+
 /// Charges what a filter made; what would be made later, while it is walked, is made now.
 pub(super) fn made(value: Value) -> Result<Value, Error> {
     if let Some(text) = value.as_str() {

@@ -52,6 +52,34 @@ fn attacks() -> Vec<(String, Event)> {
         (format!("{bomb}{{{{ [a]|urlencode|length }}}}{end}"), small.clone()),
         (format!("{bomb}{{{{ {{a: 1}}|length }}}}{end}"), small),
     ]
+    .into_iter()
+    .chain(searches())
+    .collect()
+}
+
+/// The same, where the engine looks at much more than what it is given and makes.
+fn searches() -> Vec<(String, Event)> {
+    let long = "x".repeat(100_000);
+    let json = |value: serde_json::Value| event_of("application/json", value.to_string().as_bytes());
+    let text = json(serde_json::json!({"t": long, "cut": format!("{}x", "y".repeat(100_000))}));
+    let fields = json(serde_json::json!([{"t": long}, {"t": "a"}]));
+    let one_long = json(serde_json::json!(std::iter::once(long.clone()).chain(vec!["a".to_owned(); 5000]).collect::<Vec<_>>()));
+    let numbers = json(serde_json::json!(vec![1e-300; 40]));
+    let keys = "t,".repeat(10_000);
+    let turns = |body: &str| format!("{{% for a in range(1000) %}}{body}{{% endfor %}}");
+    vec![
+        (turns("{{ data.t|trim(data.cut)|length }}"), text.clone()),
+        (turns("{{ [data.t, data.t, data.t, data.t]|map(attribute='99999')|list|length }}"), text.clone()),
+        (turns("{{ [data.t, data.t, data.t, data.t]|map(attribute=99999)|list|length }}"), text.clone()),
+        (turns("{{ [data.t, data.t, data.t, data.t]|selectattr('99999')|list|length }}"), text),
+        (turns("{{ data|map(attribute='t.99999', default='')|list|length }}"), fields.clone()),
+        (turns("{{ data|sum(attribute='t.99999', start='') }}"), fields.clone()),
+        (format!("{{{{ data|sort(attribute='{keys}')|length }}}}"), fields),
+        ("{{ data|max }}".to_owned(), one_long.clone()),
+        ("{{ data|sort|length }}".to_owned(), one_long),
+        (turns("{{ data|map('round', 1074)|list|length }}"), numbers.clone()),
+        (turns("{{ data|map('round', -1)|list|length }}"), numbers),
+    ]
 }
 
 #[test]
@@ -68,6 +96,19 @@ fn what_remembers_itself_is_refused_and_what_tells_of_it_is_not() {
     let told =
         "{% for a in 'xxy'|list %}{{ loop.index }}{{ loop['first'] }}{{ loop.changed(a) }}{{ loop.cycle('-', '+') }}{% endfor %}";
     assert_eq!(render(told), "1truetrue-2falsefalse+3falsetrue-");
+}
+
+#[test]
+fn ordinary_searches_are_what_they_were() {
+    for (body, expected) in [
+        ("{{ '  a b '|trim }}|{{ 'xyaxbyx'|trim('xy') }}|{{ 'a'|trim('') }}|{{ 12|trim('1') }}", "a b|axb|a|2"),
+        ("{{ data['items']|sort(attribute='n', reverse=true)|map(attribute='n')|join }}", "21"),
+        ("{{ data['items']|sort(attribute='m,n')|map(attribute='n')|join }}", "12"),
+        ("{{ ['b', 'A', 'c']|sort|join }} {{ ['b', 'A', 'c']|max }} {{ [3, 1]|min }}", "Abc c 1"),
+        ("{{ 1.2345|round(2) }} {{ 1.5|round }} {{ 1250|round(-2) }}", "1.23 2.0 1200"),
+    ] {
+        assert_eq!(render(body), expected, "{body}");
+    }
 }
 
 #[test]
