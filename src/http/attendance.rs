@@ -1,5 +1,6 @@
 //! Tells the connection of a request when it begins and when its answer is written: the outermost of what a request passes.
 //!
+//! Also says the end of a connection whose client offered to speak something else: the server reads no further request from it.
 //! The server says neither, and the time for heads ([`super::connections`]) is to be counted between the two only. No
 //! allocation: it stands in front of the intake. Knows no endpoint.
 
@@ -10,7 +11,7 @@ use std::task::{Context, Poll};
 use actix_web::Error;
 use actix_web::body::{BodySize, MessageBody};
 use actix_web::dev::{Service, ServiceRequest, ServiceResponse, Transform};
-use actix_web::http::header;
+use actix_web::http::{ConnectionType, StatusCode, header};
 use bytes::Bytes;
 use pin_project_lite::pin_project;
 
@@ -53,7 +54,8 @@ where
 
     fn call(&self, request: ServiceRequest) -> Self::Future {
         let under_way = request.conn_data::<Connection>().map(|connection| connection.begin(body_end(&request)));
-        Answering { answer: self.0.call(request), under_way }
+        let offers = request.head().upgrade();
+        Answering { answer: self.0.call(request), under_way, offers }
     }
 }
 
@@ -73,6 +75,8 @@ pin_project! {
         #[pin]
         answer: F,
         under_way: Option<UnderWay>,
+        // Whether the client offers another protocol.
+        offers: bool,
     }
 }
 
@@ -85,8 +89,15 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let answer = std::task::ready!(this.answer.poll(cx));
-        let under_way = this.under_way.take();
-        Poll::Ready(answer.map(|answer| answer.map_body(|_, body| Attended { body, under_way })))
+        let (under_way, offers) = (this.under_way.take(), *this.offers);
+        Poll::Ready(answer.map(|answer| {
+            answer.map_body(|head, body| {
+                if offers && head.status != StatusCode::SWITCHING_PROTOCOLS {
+                    head.set_connection_type(ConnectionType::Close);
+                }
+                Attended { body, under_way }
+            })
+        }))
     }
 }
 

@@ -220,3 +220,22 @@ async fn what_http_allows_is_ignored_where_it_means_nothing_here() {
     let old = exchange(&edge, "GET /healthz HTTP/1.0\r\n\r\n").await;
     assert!(old.closed && old.text.contains(" 200 ") && !old.text.contains("chunked"), "{}", old.text);
 }
+
+/// Clients that would rather speak HTTP/2 offer it with their first request, and keep the connection when it is not taken.
+#[tokio::test]
+async fn who_offers_another_protocol_is_told_that_the_connection_ends_with_the_answer() {
+    let edge = Edge::start(Options::default()).await;
+    let offer = "Host: localhost\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n";
+    for (request, status) in [
+        (format!("GET /healthz HTTP/1.1\r\n{offer}\r\n"), "200"),
+        (format!("GET /nothing HTTP/1.1\r\n{offer}\r\n"), "404"),
+        (format!("POST /v1/topics/t/events HTTP/1.1\r\n{offer}Content-Type: text/plain\r\nContent-Length: 1\r\n\r\nx"), "202"),
+        (format!("GET /v1/topics/t/stream?limit=1&since=earliest HTTP/1.1\r\n{offer}\r\n"), "200"),
+        (format!("GET /v1/topics/t/stream?format=ws HTTP/1.1\r\n{offer}\r\n"), "426"),
+    ] {
+        let heard = exchange(&edge, &request).await;
+        assert!(heard.closed && heard.statuses() == [status], "{request}: {}", heard.text);
+        let said = heard.text.split("\r\n\r\n").next().unwrap().to_ascii_lowercase();
+        assert!(said.contains("\r\nconnection: close"), "{said}");
+    }
+}
