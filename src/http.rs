@@ -168,7 +168,7 @@ pub struct HttpState {
 pub struct ServerSettings {
     /// Threads that serve requests, at least 1.
     pub workers: usize,
-    /// Most connections a worker holds; more wait in the kernel.
+    /// Most connections that a worker serves.
     pub connections_max: usize,
     /// Most connections of all workers, by every door; more are refused.
     pub room: usize,
@@ -223,7 +223,8 @@ pub fn serve_both(
     let room = Room::new(settings.room);
     // Beyond the room only as many as are being refused: the rest waits in the kernel, without a descriptor of ours.
     let workers = settings.workers.max(1);
-    let most_of_worker = settings.room.saturating_add(PARTING_MAX).div_ceil(workers).min(settings.connections_max);
+    let places = settings.room.min(workers.saturating_mul(settings.connections_max));
+    let most_of_worker = places.saturating_add(PARTING_MAX).div_ceil(workers);
     let builder = builder
         .workers(workers)
         .max_concurrent_connections(most_of_worker)

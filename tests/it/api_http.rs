@@ -239,3 +239,18 @@ async fn who_offers_another_protocol_is_told_that_the_connection_ends_with_the_a
         assert!(said.contains("\r\nconnection: close"), "{said}");
     }
 }
+
+#[tokio::test]
+async fn a_full_server_says_so_whatever_its_workers_could_serve() {
+    let server = ServerSettings { workers: 1, connections_max: 2, room: 2, ..Options::default().server };
+    let edge = Edge::start(Options { server, ..Options::default() }).await;
+    let get = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let mut inside = connect(&edge).await;
+    inside.write_all(get.as_bytes()).await.unwrap();
+    assert_eq!(hear(&mut inside, 1).await.statuses(), ["200"]);
+    // One address has all but a part of the room; of two places that is both.
+    let mut other = connect(&edge).await;
+    other.write_all(get.as_bytes()).await.unwrap();
+    assert_eq!(hear(&mut other, 1).await.statuses(), ["200"]);
+    assert_eq!(exchange(&edge, get).await.statuses(), ["503"]);
+}
