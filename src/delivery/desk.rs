@@ -389,7 +389,7 @@ impl Desk {
         let may_be_dead = matches!(flight, Flight::First) && seq <= self.again_to && self.may_be_dead(seq);
         let dead = self.totals.dead;
         match flight {
-            Flight::Recovered { is_kept, .. } => self.apply_recovered(*is_kept, &mut effect),
+            Flight::Recovered { is_kept, line, .. } => self.apply_recovered(*is_kept, *line, &mut effect),
             _ => self.apply(seq, effect.put.as_ref()),
         }
         if may_be_dead && self.totals.dead > dead {

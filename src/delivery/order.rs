@@ -334,6 +334,13 @@ impl Order {
         self.refresh(line)
     }
 
+    /// An event that is in flight no longer is a dead letter, which may hold its line up.
+    pub fn died(&mut self, seq: Seq, line: Option<Line>) {
+        if self.on_dead == OnDead::Block {
+            self.blocks(seq, line);
+        }
+    }
+
     /// A dead letter that holds its line up.
     pub fn blocks(&mut self, seq: Seq, line: Option<Line>) {
         let Some(line) = line else { return };

@@ -3,6 +3,7 @@
 use super::{Desk, Retry};
 use crate::clock::Timestamp;
 use crate::delivery::job::Errand;
+use crate::delivery::order::Line;
 use crate::delivery::policy::Before;
 use crate::delivery::window::Ticket;
 use crate::model::{Outcome, Seq};
@@ -45,6 +46,8 @@ pub(super) enum Flight {
         before: Option<Retry>,
         /// Whether that stays, whatever came of it.
         is_kept: bool,
+        /// What it is ordered with, where order is kept.
+        line: Option<Line>,
     },
 }
 

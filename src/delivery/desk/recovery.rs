@@ -111,9 +111,9 @@ impl Desk {
             }
             let before = Some(retry.clone());
             self.drop_retry(seq);
-            return Flight::Recovered { before, is_kept: false };
+            return Flight::Recovered { before, is_kept: false, line: item.line };
         }
-        let Some(sent) = item.dead_after else { return Flight::Recovered { before: None, is_kept: false } };
+        let Some(sent) = item.dead_after else { return Flight::Recovered { before: None, is_kept: false, line: item.line } };
         let before = Some(Retry {
             attempts: 0,
             sent,
@@ -125,14 +125,14 @@ impl Desk {
             group: Seq::ZERO,
         });
         if kind == JobKind::Replay && !is_success {
-            return Flight::Recovered { before, is_kept: true };
+            return Flight::Recovered { before, is_kept: true, line: item.line };
         }
         self.exhume(&[seq]);
-        Flight::Recovered { before, is_kept: false }
+        Flight::Recovered { before, is_kept: false, line: item.line }
     }
 
-    /// Takes in what became of an event that a job posted. Order knows nothing of it before it is a retry.
-    pub(super) fn apply_recovered(&mut self, is_kept: bool, effect: &mut Effect) {
+    /// Takes in what became of an event that a job posted. Order knows nothing of it before it is a retry or dead.
+    pub(super) fn apply_recovered(&mut self, is_kept: bool, line: Option<Line>, effect: &mut Effect) {
         if is_kept {
             effect.put = None;
         }
@@ -140,9 +140,8 @@ impl Desk {
             Some(exception) if exception.state == ExceptionState::Retry => self.resume_retry(exception),
             Some(exception) => {
                 self.bury(exception.seq);
-                // What it holds up is found out with all others.
                 if let Some(order) = &mut self.order {
-                    order.doubt_dead();
+                    order.died(exception.seq, line);
                 }
             }
             None => {}
