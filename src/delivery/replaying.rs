@@ -196,33 +196,53 @@ pub(super) async fn skip(lane: &Rc<Lane>, record: &SubscriptionRecord, to: Seq) 
 }
 
 /// Looks up which dead letters that are about to be saved were some before, and counts the others: what is saved cannot be told
-/// apart any more.
+/// apart any more. They are read as they stand side by side, for a save waits for it.
 pub(super) async fn settle_doubts(lane: &Lane) {
     for _ in 0..DOUBT_ROUNDS_MAX {
         let doubtful = lane.floor.borrow_mut().take_doubtful();
         if doubtful.is_empty() {
             return;
         }
-        for (ordinal, seq) in doubtful {
-            match lane.context.ledger.exception(ordinal, seq).await {
-                Ok(Some(before)) if before.state == ExceptionState::Dead => {}
-                Ok(_) => lane.floor.borrow_mut().count_dead(ordinal),
-                Err(error) => tracing::error!(%error, "a dead letter is not counted until the next start"),
+        for (ordinal, seqs) in by_subscription(doubtful) {
+            if let Err(error) = settle_doubts_of(lane, ordinal, &seqs).await {
+                tracing::error!(%error, "dead letters are not counted until the next start");
             }
         }
     }
 }
 
+async fn settle_doubts_of(lane: &Lane, ordinal: Ordinal, mut rest: &[Seq]) -> Result<(), StorageError> {
+    while let Some(first) = rest.first() {
+        let limit = u32::try_from(rest.len()).unwrap_or(u32::MAX).min(DEAD_READ);
+        let page = PageRequest { after: first.prev(), limit };
+        let dead = lane.context.ledger.list(ordinal, ExceptionState::Dead, page).await?;
+        let read_to = dead.last().filter(|_| dead.len() >= limit as usize).map_or(Seq(u64::MAX), |last| last.seq);
+        let (read, behind) = rest.split_at(rest.partition_point(|seq| *seq <= read_to));
+        let was_dead = |seq: &Seq| dead.binary_search_by_key(seq, |dead| dead.seq).is_ok();
+        let new = read.iter().filter(|seq| !was_dead(seq)).count();
+        lane.floor.borrow_mut().count_dead(ordinal, new as u64);
+        rest = behind;
+    }
+    Ok(())
+}
+
+/// Deliveries by whose they are, rising, each once.
+fn by_subscription(deliveries: Vec<(Ordinal, Seq)>) -> BTreeMap<Ordinal, Vec<Seq>> {
+    let mut by_ordinal: BTreeMap<Ordinal, Vec<Seq>> = BTreeMap::new();
+    for (ordinal, seq) in deliveries {
+        by_ordinal.entry(ordinal).or_default().push(seq);
+    }
+    for seqs in by_ordinal.values_mut() {
+        seqs.sort_unstable();
+        seqs.dedup();
+    }
+    by_ordinal
+}
+
 /// Looks up which deliveries that succeeded were dead letters, and ends those.
 pub(super) async fn settle_recovered(lane: &Lane) {
     let recovered = lane.floor.borrow_mut().take_recovered();
-    let mut by_ordinal: BTreeMap<Ordinal, Vec<Seq>> = BTreeMap::new();
-    for (ordinal, seq) in recovered {
-        by_ordinal.entry(ordinal).or_default().push(seq);
-    }
-    for (ordinal, mut seqs) in by_ordinal {
-        seqs.sort_unstable();
-        seqs.dedup();
+    for (ordinal, seqs) in by_subscription(recovered) {
         let mut rest = &seqs[..];
         while let Some(first) = rest.first() {
             let after = first.prev();

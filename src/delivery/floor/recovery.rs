@@ -190,15 +190,15 @@ impl Floor {
             match self.journal.last_word(ordinal, seq) {
                 None => self.doubtful.push((ordinal, seq)),
                 Some(Some(before)) if before.state == ExceptionState::Dead => {}
-                Some(_) => self.count_dead(ordinal),
+                Some(_) => self.count_dead(ordinal, 1),
             }
         }
     }
 
-    /// Counts a dead letter that was none before.
-    pub fn count_dead(&mut self, ordinal: Ordinal) {
+    /// Counts dead letters that were none before.
+    pub fn count_dead(&mut self, ordinal: Ordinal, count: u64) {
         if let Some(desk) = self.desk_mut(ordinal) {
-            desk.totals.dead += 1;
+            desk.totals.dead += count;
         }
     }
 

@@ -1,6 +1,7 @@
 //! Storage that fails on demand: the next writes do what a script says, in its order; all others go through.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -15,19 +16,27 @@ use hookcast::storage::{
 
 /// What becomes of the next writes: nothing special, or a failure of this kind; what fails is not stored.
 #[derive(Clone, Default)]
-pub(crate) struct Script(Arc<Mutex<VecDeque<Option<StorageErrorKind>>>>);
+pub(crate) struct Script {
+    outcomes: Arc<Mutex<VecDeque<Option<StorageErrorKind>>>>,
+    /// Exceptions that were looked up one by one.
+    looked_up: Arc<AtomicUsize>,
+}
 
 impl Script {
     pub(crate) fn then(&self, outcomes: &[Option<StorageErrorKind>]) {
-        self.0.lock().unwrap().extend(outcomes);
+        self.outcomes.lock().unwrap().extend(outcomes);
     }
 
     pub(crate) fn is_played(&self) -> bool {
-        self.0.lock().unwrap().is_empty()
+        self.outcomes.lock().unwrap().is_empty()
+    }
+
+    pub(crate) fn looked_up(&self) -> usize {
+        self.looked_up.load(Ordering::Relaxed)
     }
 
     fn next(&self) -> Result<()> {
-        let kind = self.0.lock().unwrap().pop_front().flatten();
+        let kind = self.outcomes.lock().unwrap().pop_front().flatten();
         kind.map_or(Ok(()), |kind| Err(StorageError::new(kind, "the test says so")))
     }
 }
@@ -117,6 +126,7 @@ impl Ledger for FaultyLedger {
     }
 
     async fn exception(&self, ordinal: Ordinal, seq: Seq) -> Result<Option<Exception>> {
+        self.script.looked_up.fetch_add(1, Ordering::Relaxed);
         self.inner.exception(ordinal, seq).await
     }
 
