@@ -1,5 +1,6 @@
 //! How a WebSocket stream ends: every code, said once, and the peer has time to answer.
 
+use serde_json::json;
 use sqlx::{ConnectOptions as _, Connection as _};
 
 use super::wire::{HANDSHAKE, OURS, Socket, frame};
@@ -92,7 +93,7 @@ async fn a_relay_that_stops_says_1001_and_does_not_wait_for_those_who_do_not_ans
 }
 
 #[tokio::test]
-async fn a_log_that_cannot_be_read_is_1011() {
+async fn a_page_of_the_log_that_cannot_be_read_is_a_gap_and_the_rest_is_sent() {
     let mut relay = Relay::start().await;
     // Far more than what a start reads.
     relay.publish_numbers("t", 0..20_000).await;
@@ -103,6 +104,8 @@ async fn a_log_that_cannot_be_read_is_1011() {
     conn.close().await.unwrap();
     relay.restart().await;
     let mut socket = Socket::open(&relay, "t/stream?since=earliest", HANDSHAKE).await;
-    assert_eq!(socket.close().await.code(), Some(1011));
-    socket.part().await;
+    let gap = socket.event().await;
+    let end: u64 = gap["data"]["to"].to_string().trim_matches('"').parse().unwrap();
+    assert_eq!((&gap["type"], &gap["data"]["from"]), (&json!("hookcast.gap"), &json!(1)), "{gap}");
+    assert_eq!(socket.seqs(2).await, [end + 1, end + 2]);
 }
