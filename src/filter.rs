@@ -4,7 +4,6 @@
 //! [`Filter`] is one expression, [`Facts`] one event, [`Filters`] remembers what was compiled. The work of a judgement is
 //! bounded whatever the expression and the event are. Does not know who asks and what follows.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
 
@@ -13,6 +12,8 @@ use cel::common::types::CelBool;
 use cel::common::value::CowVal;
 use cel::context::VariableResolver;
 use cel::{Context, ExecutionError, Value};
+
+use crate::supervise::catch;
 
 pub use cache::{FILTERS_MAX, Filters};
 pub use facts::{DATA_BYTES_MAX, Facts};
@@ -88,7 +89,7 @@ impl Filter {
     #[must_use]
     pub fn judge(&self, facts: &Facts<'_>) -> Verdict {
         meter::begin();
-        let judged = catch_unwind(AssertUnwindSafe(|| self.evaluate(facts)));
+        let judged = catch(|| self.evaluate(facts));
         if meter::is_exhausted() {
             return Verdict::Failed(format!("too much work: it takes more than {STEPS_MAX} steps on this event"));
         }
@@ -154,7 +155,7 @@ impl VariableResolver for Scope<'_, '_> {
 /// Parses a text. The parser is a library's: neither its panics nor its use of the stack reach the caller.
 fn parse(text: &str, brackets: usize) -> Result<IdedExpr, String> {
     let parse = || {
-        let parsed = catch_unwind(|| library::ENVIRONMENT.parser().parse(text));
+        let parsed = catch(|| library::ENVIRONMENT.parser().parse(text));
         parsed.map_err(|_| "cannot be read".to_owned())?.map_err(|errors| syntax_problem(&errors))
     };
     if brackets <= BRACKETS_SHALLOW && text.len() <= TEXT_BYTES_SHALLOW {

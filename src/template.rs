@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -17,6 +16,7 @@ use minijinja::{Environment, Error, ErrorKind, Value};
 use crate::model::Event;
 use crate::model::event::DataForm;
 use crate::model::page::RecordFields;
+use crate::supervise::catch;
 
 pub use meter::{Allowance, Stop};
 pub use prepare::FILTERS_CHAINED_MAX;
@@ -108,11 +108,11 @@ impl Template {
         scan::check(body).map_err(TemplateError)?;
         let mut engine = filters::ENGINE.clone();
         engine.set_fuel(Some(FUEL_MAX));
-        let added = catch_unwind(AssertUnwindSafe(|| {
+        let added = catch(|| {
             let metered = prepare::prepare(body)?;
             engine.add_template_owned(NAME, metered.text).map_err(Problem::Syntax)?;
             Ok((metered.nodes, metered.needs_data))
-        }));
+        });
         let (nodes, needs_data) = match added {
             Ok(Ok(prepared)) => prepared,
             Ok(Err(Problem::Syntax(error))) => return Err(TemplateError(format!("is no template: {}", describe(&error)))),
@@ -200,10 +200,10 @@ fn data(fields: &RecordFields<'_>) -> Result<(&'static str, Value), TemplateErro
 
 fn render(engine: &Environment<'static>, values: Value) -> Result<Bytes, TemplateError> {
     let mut out = Output(Vec::new());
-    let rendered = catch_unwind(AssertUnwindSafe(|| {
+    let rendered = catch(|| {
         let template = engine.get_template(NAME)?;
         template.render_captured_to(values, &mut out).map(|_| ())
-    }));
+    });
     match rendered {
         Ok(Ok(())) => Ok(Bytes::from(out.0)),
         Ok(Err(error)) => Err(TemplateError(describe(&error))),

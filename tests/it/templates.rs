@@ -56,6 +56,26 @@ async fn a_template_that_fails_on_an_event_makes_a_dead_letter_and_nothing_else(
     relay.delivery_becomes("a", 1, "delivered").await;
 }
 
+/// What a library breaks over is the template's fault or the filter's, and no trouble of the relay.
+#[tokio::test]
+async fn what_breaks_the_engine_is_a_dead_letter_and_no_panic_of_a_task() {
+    let (relay, receiver) = (Relay::start().await, Receiver::start().await);
+    let long = "{{ data.long|length }}{% for a in [1] %}{{ loop.cycle() }}{% endfor %}";
+    relay.subscribe("a", receiver.url(), "t", with_template("{% for a in [1] %}{{ loop.cycle() }}{% endfor %}")).await;
+    relay.subscribe("b", receiver.url(), "t", with_template(long)).await;
+    for _ in 0..5 {
+        relay.publish("t", &json!({"long": "x".repeat(10_000)}).to_string()).await;
+    }
+    for id in ["a", "b"] {
+        relay.status_becomes(id, json!({"dead": 5})).await;
+        let view = relay.delivery(id, 1).await;
+        assert_eq!(view["reason"], "template: cannot be filled in with this event", "{view}");
+    }
+    assert!(!relay.log().contains("panicked"), "{}", relay.log());
+    let metrics = relay.client.get(format!("{}/metrics", relay.url)).send().await.unwrap().text().await.unwrap();
+    assert!(!metrics.contains("hookcast_task_panics_total"), "{metrics}");
+}
+
 #[tokio::test]
 async fn what_grows_without_bound_or_loads_anything_is_refused_or_dies() {
     let (relay, receiver) = (Relay::start().await, Receiver::start().await);
