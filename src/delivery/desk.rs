@@ -360,13 +360,14 @@ impl Desk {
             let ordinal = self.record.ordinal;
             Some(Exception { ordinal, seq, state, attempts, sent, due_at, since: history.since, reason, has_old_batch_id })
         };
+        let dead_for = |reason| remembered(ExceptionState::Dead, history.attempts + 1, now, reason);
         match verdict {
             Verdict::Settled => {
                 effect.clear = was_retry.then_some(seq);
                 effect.disable = policy::farewell(outcome);
             }
             Verdict::RetryAt { .. } if !was_retry && !is_own && self.is_full() && self.record.spec.on_full == OnFull::Dead => {
-                effect.put = remembered(ExceptionState::Dead, history.attempts + 1, now, outcome.describe());
+                effect.put = dead_for(outcome.describe());
             }
             Verdict::RetryAt { at, counts } => {
                 let attempts = history.attempts + u32::from(*counts);
@@ -374,13 +375,8 @@ impl Desk {
             }
             // Before its first attempt, retention took it from a cursor that stood still, as it takes what was never read.
             Verdict::EventGone if !was_retry => effect.expired = Some(seq),
-            Verdict::EventGone => {
-                let reason = policy::NO_LONGER_KEPT.to_owned();
-                effect.put = remembered(ExceptionState::Dead, history.attempts + 1, now, reason);
-            }
-            Verdict::Dead(reason) => {
-                effect.put = remembered(ExceptionState::Dead, history.attempts + 1, now, reason.clone());
-            }
+            Verdict::EventGone => effect.put = dead_for(policy::NO_LONGER_KEPT.to_owned()),
+            Verdict::Dead(reason) => effect.put = dead_for(reason.clone()),
             Verdict::Disable(reason) => {
                 effect.disable = Some(*reason);
                 effect.put = remembered(ExceptionState::Retry, history.attempts, now, outcome.describe());
