@@ -1,6 +1,7 @@
 //! The protocol `poll`: asks every so often, for a list, a feed or one value; and the work that `long-poll` shares with it.
 //!
-//! What is new in a list is told by the ids of its items, else by their content; an unchanged answer costs nothing. `pace` says
+//! What is new in a list is told by the ids and data of its items, or by their ids alone where the definition drops what comes
+//! under a known id; an unchanged answer costs nothing. `pace` says
 //! when to ask again, `position` how far the upstream is, `list` what an answer holds, `feed` reads RSS and Atom, `answer` bodies.
 
 mod answer;
@@ -16,7 +17,7 @@ use async_trait::async_trait;
 use hyper::header::{ACCEPT_ENCODING, HeaderMap, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH};
 use tokio::time::Instant;
 
-use self::known::short;
+use self::known::Known;
 use self::list::{Item, List, Pointers, hash_id};
 use self::pace::{Came, Pace};
 use self::position::{BadNext, Cursors, Position};
@@ -27,9 +28,9 @@ use super::request::{asking, with_parameters};
 use super::watch::Turn;
 use super::{Protocol, Session, SettingsError, Source, record_bytes_max, runner};
 use crate::codec::SkipReason;
-use crate::model::source::SourceSpec;
 use crate::model::source::own::OwnSettings;
 use crate::model::source::own::poll::{NextPage, PollSettings};
+use crate::model::source::{OnReusedId, SourceSpec};
 
 pub(super) const PROTOCOL: Protocol = Protocol { name: "poll", check, open: |spec| Box::new(Poller::new(spec, false)) };
 
@@ -54,6 +55,8 @@ pub(super) fn check(spec: &SourceSpec) -> Result<(), SettingsError> {
 pub(super) struct Poller {
     settings: PollSettings,
     pointers: Pointers,
+    /// Whether an item of a list that says something else is handed on, though its id was there.
+    keeps_changes: bool,
     item_bytes_max: usize,
     pace: Pace,
     position: Position,
@@ -73,6 +76,7 @@ impl Poller {
         };
         Self {
             pointers: Pointers::of(&settings, spec.settings.id.as_deref()),
+            keeps_changes: spec.settings.on_reused_id == OnReusedId::Keep,
             item_bytes_max: record_bytes_max(&spec.settings),
             pace: Pace::new(settings.is_long, settings.every),
             settings,
@@ -186,11 +190,13 @@ impl Poller {
         }
         let mut items = list.items;
         if !self.settings.is_long {
+            if list.is_many && !items.is_empty() {
+                next.known = Known::of(&items, self.keeps_changes);
+            }
             if next.body == self.position.body {
                 items.clear();
-            } else if list.is_many && !items.is_empty() {
-                next.known = items.iter().map(|item| short(&item.hash)).collect();
-                items.retain(|item| !self.position.known.holds(short(&item.hash)));
+            } else if list.is_many {
+                items.retain(|item| !self.position.known.holds_item(item));
             }
         }
         items.retain(|item| {

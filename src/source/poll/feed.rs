@@ -57,7 +57,7 @@ fn item(entry: &Entry) -> Item {
     let categories: Vec<&str> = entry.categories.iter().map(|category| category.term.as_str()).collect();
     put("categories", (!categories.is_empty()).then(|| json!(categories)));
     let id = (!entry.id.is_empty()).then(|| entry.id.clone());
-    Item { data: Bytes::from(Value::Object(form).to_string()), is_json: true, id, hash: [0; 32] }
+    Item::new(Bytes::from(Value::Object(form).to_string()), true, id)
 }
 
 fn link(link: &Link) -> Value {

@@ -6,6 +6,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::list::Item;
+
 /// Bytes of an item's hash that are kept: two of 100,000 items meet once in 60,000 lists.
 const HASH_BYTES: usize = 6;
 /// Characters of one hash in a token.
@@ -19,7 +21,7 @@ pub(super) struct Known {
 }
 
 /// What is kept of a longer hash.
-pub(super) fn short(hash: &[u8; 32]) -> u64 {
+fn short(hash: &[u8; 32]) -> u64 {
     let mut bytes = [0; 8];
     bytes[8 - HASH_BYTES..].copy_from_slice(&hash[..HASH_BYTES]);
     u64::from_be_bytes(bytes)
@@ -39,6 +41,17 @@ impl Known {
 
     pub(super) fn holds(&self, hash: u64) -> bool {
         self.set.contains(&hash)
+    }
+
+    /// The items of a list, by what they say, or only by what they are.
+    pub(super) fn of(items: &[Item], is_by_state: bool) -> Self {
+        items.iter().map(|item| short(if is_by_state { &item.state } else { &item.hash })).collect()
+    }
+
+    /// Whether an item was there, however that was written down: earlier builds knew items with an id by that alone, and a
+    /// definition may have said otherwise before.
+    pub(super) fn holds_item(&self, item: &Item) -> bool {
+        self.holds(short(&item.state)) || self.holds(short(&item.hash))
     }
 
     /// The newest ones, as many as `bytes` of a token hold.
@@ -65,6 +78,32 @@ impl<'de> Deserialize<'de> for Known {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::source::own::poll::PollSettings;
+    use crate::source::poll::list::Pointers;
+
+    fn items(body: &'static str) -> Vec<Item> {
+        let pointers = Pointers::of(&PollSettings::new(false), Some("/id"));
+        pointers.read(&bytes::Bytes::from_static(body.as_bytes()), None, true).unwrap().items
+    }
+
+    #[test]
+    fn an_item_that_says_something_else_is_known_by_its_id_alone_or_not_at_all() {
+        let before = items(r#"[{"id":"a","n":1},{"n":1}]"#);
+        let after = items(r#"[{"id":"a","n":2},{"n":1}]"#);
+        let held = |known: &Known, items: &[Item]| items.iter().map(|item| known.holds_item(item)).collect::<Vec<_>>();
+        for is_by_state in [true, false] {
+            let known = Known::of(&before, is_by_state);
+            assert_eq!((held(&known, &before), held(&known, &after)), (vec![true, true], vec![!is_by_state, true]));
+        }
+    }
+
+    #[test]
+    fn what_earlier_builds_wrote_down_is_known() {
+        // The first six bytes of SHA-256 of "id:a".
+        let known: Known = serde_json::from_str("\"haCq84lC\"").unwrap();
+        assert!(known.holds_item(&items(r#"[{"id":"a","n":1}]"#)[0]));
+        assert!(!known.holds_item(&items(r#"[{"id":"b","n":1}]"#)[0]));
+    }
 
     #[test]
     fn hashes_come_back_from_a_token() {

@@ -1,7 +1,7 @@
 //! A body cut into items: a JSON list, one JSON value, a feed, or one text. Pure.
 //!
 //! Items are slices of the body, in the body's order. What identifies an item is decided here: its own id, else its content and
-//! how many equal ones stood before it.
+//! how many equal ones stood before it; and what tells its states apart: its data.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -37,8 +37,17 @@ pub(super) struct Item {
     pub(super) is_json: bool,
     /// Its own id, when the settings do not find it in its data: that of a feed's entry.
     pub(super) id: Option<String>,
-    /// What it is known by.
+    /// What it is: its id, else its content.
     pub(super) hash: [u8; 32],
+    /// What it says: the same as `hash` without an id, else id and data.
+    pub(super) state: [u8; 32],
+}
+
+impl Item {
+    /// Not identified yet.
+    pub(super) fn new(data: Bytes, is_json: bool, id: Option<String>) -> Self {
+        Self { data, is_json, id, hash: [0; 32], state: [0; 32] }
+    }
 }
 
 /// What a body says.
@@ -113,7 +122,7 @@ impl Pointers {
             Ok(text) => text,
             Err(fault) if points => return Err(ListFault::Json(fault)),
             Err(_) => {
-                let mut items = vec![Item { data: body, is_json: false, id: None, hash: [0; 32] }];
+                let mut items = vec![Item::new(body, false, None)];
                 self.identify(&mut items);
                 return Ok(List { items, ..List::default() });
             }
@@ -130,7 +139,7 @@ impl Pointers {
             Some(whole) if is_many => elements(whole)?,
             Some(whole) => vec![whole],
         };
-        let item = |slice: &str| Item { data: body.slice_ref(slice.as_bytes()), is_json: true, id: None, hash: [0; 32] };
+        let item = |slice: &str| Item::new(body.slice_ref(slice.as_bytes()), true, None);
         let mut items: Vec<Item> = slices.into_iter().map(item).collect();
         self.put_in_order(&mut items, ListOrder::OldestFirst);
         self.identify(&mut items);
@@ -153,13 +162,15 @@ impl Pointers {
             if found.is_some() {
                 item.id = None;
             }
-            item.hash = if let Some(id) = found.as_deref().or(item.id.as_deref()) {
-                Sha256::new_with_prefix(b"id:").chain_update(id).finalize().into()
+            (item.hash, item.state) = if let Some(id) = found.as_deref().or(item.id.as_deref()) {
+                let hash: [u8; 32] = Sha256::new_with_prefix(b"id:").chain_update(id).finalize().into();
+                (hash, Sha256::new_with_prefix(hash).chain_update(&item.data).finalize().into())
             } else {
                 let content: [u8; 32] = Sha256::new_with_prefix(b"data:").chain_update(&item.data).finalize().into();
                 let before = seen.entry(content).or_default();
                 *before += 1;
-                Sha256::new_with_prefix(content).chain_update(before.to_be_bytes()).finalize().into()
+                let hash = Sha256::new_with_prefix(content).chain_update(before.to_be_bytes()).finalize().into();
+                (hash, hash)
             };
         }
     }
@@ -273,6 +284,9 @@ mod tests {
         assert!(twice[0] != twice[1] && twice[1] != twice[2]);
         assert_eq!(twice, hashes("[1, 1, 2]"));
         let by_id = pointers(|_| {}, Some("/id"));
+        let state = |body: &str| read(&by_id, body).unwrap().items[0].state;
+        assert_eq!(state(r#"[{"id":"a","n":1}]"#), state(r#"[ {"id":"a","n":1}]"#));
+        assert_ne!(state(r#"[{"id":"a","n":1}]"#), state(r#"[{"id":"a","n":2}]"#));
         let hash = |body: &str| read(&by_id, body).unwrap().items[0].hash;
         assert_eq!(hash(r#"[{"id":"a","n":1}]"#), hash(r#"[{"id":"a","n":2}]"#));
         assert_ne!(hash(r#"[{"id":"","n":1}]"#), hash(r#"[{"id":"","n":2}]"#));

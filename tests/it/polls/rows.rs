@@ -261,3 +261,23 @@ async fn codings_sizes_and_refusals() {
     // Bounded waiting above shows what happens; this shows that nothing more does.
     for_a_while(Duration::from_millis(50)).await;
 }
+
+#[tokio::test]
+async fn an_item_of_a_list_that_changes_under_its_id_is_another_event_unless_such_are_dropped() {
+    let list = |state: &str| ok(&json!([{"id": 1, "state": state}, {"id": 2, "state": "new"}]));
+    let settings = |word: &str| json!({"id": "/id", "interval": "1s", "on_reused_id": word});
+    let relay = Relay::start().await;
+    let server = answers(vec![list("open"), list("closed"), list("closed"), list("open")]);
+    source(&relay, "poll", &server.url(), settings("keep")).await;
+    eventually("five requests", async || (server.connections() >= 5).then_some(())).await;
+    let states: Vec<Value> = data(&relay).await.iter().map(|data| data["state"].clone()).collect();
+    assert_eq!(states, ["open", "new", "closed", "open"]);
+    let counts = shown(&relay).await["counts"].clone();
+    assert_eq!((&counts["events"], &counts["repeats"], &counts["reused_ids"]), (&json!(4), &json!(0), &json!(2)));
+
+    let relay = Relay::start().await;
+    let server = answers(vec![list("open"), list("closed"), list("open")]);
+    source(&relay, "poll", &server.url(), settings("drop")).await;
+    eventually("four requests", async || (server.connections() >= 4).then_some(())).await;
+    stores(&relay, 2).await;
+}
