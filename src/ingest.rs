@@ -11,8 +11,8 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::clock::Clock;
-use crate::model::source::{OnReusedId, SourceGap};
-use crate::model::{NewEvent, ResumeToken, Seq};
+use crate::model::source::{OnReusedId, SourceGap, SourcePosition};
+use crate::model::{NewEvent, Seq};
 use crate::storage::{EventLog, Room, StorageError, StorageErrorKind};
 use crate::supervise::Supervisor;
 use crate::tail::Tail;
@@ -97,8 +97,8 @@ impl From<&StorageError> for IngestError {
 /// What comes with events from a source.
 #[derive(Clone, Debug, Default)]
 pub struct FromSource {
-    /// The source's position after these events.
-    pub resume: Option<(String, ResumeToken)>,
+    /// The source's position after these events, unless it reads another upstream by then.
+    pub resume: Option<SourcePosition>,
     /// A stretch that it missed before them.
     pub gap: Option<SourceGap>,
     /// What becomes of another event with a known id.

@@ -48,8 +48,8 @@ use async_trait::async_trait;
 
 use crate::clock::{Clock, Timestamp};
 use crate::codec::pointer::{Pointer, PointerError};
-use crate::model::source::{SourceGap, SourceSettings, SourceSpec};
-use crate::model::{NewEvent, ResumeToken};
+use crate::model::source::{Incarnation, SourceGap, SourceSettings, SourceSpec};
+use crate::model::{NewEvent, ResumeToken, Seq};
 
 /// Every protocol an upstream can be read with.
 pub const SOURCES: &[Protocol] = &[
@@ -170,6 +170,17 @@ pub struct Said {
     pub purge: Option<String>,
 }
 
+/// An upstream as its reader knows it, whatever has become of its source since.
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    /// The definition of the source.
+    pub spec: Arc<SourceSpec>,
+    /// Tells it from others that the name of the source stood for, or stands for by now.
+    pub incarnation: Incarnation,
+    /// Ids of events up to there were another upstream's.
+    pub ids_after: Seq,
+}
+
 /// What became of a batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Taken {
@@ -192,20 +203,25 @@ pub enum EmitError {
 /// Where events go.
 #[async_trait]
 pub trait Emitter: Send + Sync {
-    /// Takes a batch of one source in order; waits while the intake is full, which holds up the upstream's socket.
+    /// Takes a batch of one upstream in order; waits while the intake is full, which holds up the upstream's socket.
     ///
     /// # Errors
     /// [`EmitError::ShuttingDown`]: the batch is not stored and the source stops.
-    async fn emit(&self, spec: &SourceSpec, batch: Vec<Emission>) -> Result<Taken, EmitError>;
+    async fn emit(&self, upstream: &Upstream, batch: Vec<Emission>) -> Result<Taken, EmitError>;
 
     /// Takes note of a stretch that was missed for good; `at_seq` is for the emitter to fill.
     async fn gap(&self, spec: &SourceSpec, gap: SourceGap);
 
     /// Takes note of what an upstream says about its stream; everything that came before it was handed on.
-    async fn said(&self, _spec: &SourceSpec, _said: Said) {}
+    async fn said(&self, _upstream: &Upstream, _said: Said) {}
 
     /// Takes note of a position that no event carries.
-    async fn moved(&self, _spec: &SourceSpec, _position: ResumeToken) {}
+    async fn moved(&self, _upstream: &Upstream, _position: ResumeToken) {}
+
+    /// The newest position of the log: everything that was taken stands up to there.
+    fn head(&self) -> Seq {
+        Seq::ZERO
+    }
 
     /// Takes note that a source is down, or up again, or that something is wrong with it.
     async fn turned(&self, _source: &str, _turn: Turn) {}

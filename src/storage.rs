@@ -11,6 +11,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use crate::clock::Timestamp;
+use crate::model::source::SourcePosition;
 use crate::model::{Event, Page, PageBuilder, Seq};
 
 mod administration;
@@ -145,6 +146,12 @@ fn kept_apart(event: &Event) -> Event {
     let mut builder = PageBuilder::starting_at(event.seq());
     builder.push(&event.to_new_event());
     builder.finish().get(event.seq()).expect("invariant: the page was made for this event")
+}
+
+/// Counts a position of an upstream that is not read any more.
+fn leave_out(position: &SourcePosition) {
+    metrics::counter!("hookcast_source_positions_left_out_total").increment(1);
+    tracing::debug!(source.name = %position.source, "a position of an upstream that was replaced is not stored");
 }
 
 fn limit_of(limit: u32) -> usize {

@@ -20,13 +20,13 @@ use crate::follow::Follow;
 use crate::http::ports::{SourceControl, SourceStatus};
 use crate::ingest::{FromSource, Ingest, Offer, Placed};
 use crate::model::event::DataForm;
-use crate::model::source::{SourceGap, SourceRecord, SourceSpec};
+use crate::model::source::{SourceGap, SourcePosition, SourceRecord, SourceSpec};
 use crate::model::subscription::Ordinal;
 use crate::model::{NewEvent, ResumeToken, Seq, Topic};
 use crate::registry::{Registry, SourceRegistry};
 use crate::source::Sources;
 use crate::source::webhook::Door;
-use crate::source::{Emission, EmitError, Emitter, ReconnectSettings, SOURCES, Said, SourceContext, Taken, Turn};
+use crate::source::{Emission, EmitError, Emitter, ReconnectSettings, SOURCES, Said, SourceContext, Taken, Turn, Upstream};
 use crate::storage::{Catalog, StorageError};
 
 /// Where the relay's own events go.
@@ -57,7 +57,6 @@ pub(super) async fn start(
         emitter: Arc::new(Intake {
             ingest,
             follow: ground.follow.clone(),
-            registry: registry.clone(),
             notices,
             clock: Arc::clone(&ground.clock),
             told_reused: Mutex::default(),
@@ -87,7 +86,6 @@ pub(super) async fn start(
 struct Intake {
     ingest: Ingest,
     follow: Follow,
-    registry: SourceRegistry,
     notices: mpsc::Sender<Notice>,
     clock: Arc<dyn Clock>,
     /// When it was said last of a source that it gave an id away again; only what still keeps the next word back.
@@ -141,11 +139,11 @@ impl Intake {
 
 impl Intake {
     /// Purges what a source wants forgotten; gives its position.
-    async fn purge(&self, spec: &SourceSpec, id: &str) -> Option<Seq> {
+    async fn purge(&self, upstream: &Upstream, id: &str) -> Option<Seq> {
+        let spec = &upstream.spec;
         let seq = self.ingest.position(spec.topic.as_str(), &format!("/sources/{}", spec.name), id)?;
         // Up to there, the id is that of an event of another upstream.
-        let ids_after = self.registry.get(&spec.name).map_or(Seq::ZERO, |record| record.ids_after);
-        if seq <= ids_after {
+        if seq <= upstream.ids_after {
             return None;
         }
         match self.follow.purge(seq).await {
@@ -160,13 +158,13 @@ impl Intake {
 
 #[async_trait]
 impl Emitter for Intake {
-    async fn emit(&self, spec: &SourceSpec, batch: Vec<Emission>) -> Result<Taken, EmitError> {
-        let record = self.registry.get(&spec.name);
+    async fn emit(&self, upstream: &Upstream, batch: Vec<Emission>) -> Result<Taken, EmitError> {
+        let spec = &upstream.spec;
         let resume = batch.iter().rev().find_map(|emission| emission.resume.clone());
-        let resume = resume.filter(|_| is_still_read(record.as_deref(), spec)).map(|token| (spec.name.clone(), token));
-        let ids_after = record.map_or(Seq::ZERO, |record| record.ids_after);
+        let resume = resume.map(|token| position_of(upstream, token));
         let events: Vec<NewEvent> = batch.into_iter().map(|emission| emission.event).collect();
-        let from = FromSource { resume, gap: None, on_reused_id: spec.settings.on_reused_id, ids_after };
+        // As the reader knows them: by now the record may be one of another upstream.
+        let from = FromSource { resume, gap: None, on_reused_id: spec.settings.on_reused_id, ids_after: upstream.ids_after };
         let offer = Arc::new(Offer::of_source(&events));
         drop(events);
         let placed = self.ingest.publish_from_source(Arc::clone(&offer), from).await.map_err(|_| EmitError::ShuttingDown)?;
@@ -187,23 +185,22 @@ impl Emitter for Intake {
         }
     }
 
-    async fn moved(&self, spec: &SourceSpec, position: ResumeToken) {
-        // It is often the last that a reader does, when its upstream was replaced.
-        if !is_still_read(self.registry.get(&spec.name).as_deref(), spec) {
-            return;
-        }
-        let source = &spec.name;
-        let resume = Some((source.clone(), position));
-        let from = FromSource { resume, ..FromSource::default() };
+    async fn moved(&self, upstream: &Upstream, position: ResumeToken) {
+        let from = FromSource { resume: Some(position_of(upstream, position)), ..FromSource::default() };
         if let Err(error) = self.ingest.publish_from_source(Arc::default(), from).await {
-            tracing::warn!(source.name = %source, %error, "the position of a source could not be stored");
+            tracing::warn!(source.name = %upstream.spec.name, %error, "the position of a source could not be stored");
         }
     }
 
-    async fn said(&self, spec: &SourceSpec, said: Said) {
+    fn head(&self) -> Seq {
+        self.follow.head()
+    }
+
+    async fn said(&self, upstream: &Upstream, said: Said) {
+        let spec = &upstream.spec;
         metrics::counter!("hookcast_source_said_total", "source" => spec.name.clone(), "kind" => said.kind).increment(1);
         let purged = match &said.purge {
-            Some(id) => self.purge(spec, id).await,
+            Some(id) => self.purge(upstream, id).await,
             None => None,
         };
         self.say(Notice::source_said(said.kind, &spec.name, &said.data, purged));
@@ -218,10 +215,9 @@ impl Emitter for Intake {
     }
 }
 
-/// Whether this is still the upstream of its source: what comes of one that was replaced is an event, but no position of the one
-/// that replaced it.
-fn is_still_read(record: Option<&SourceRecord>, spec: &SourceSpec) -> bool {
-    record.is_some_and(|record| record.spec.is_of_same_upstream(spec))
+/// A position, as the one of this upstream and no other that its source may read by now.
+fn position_of(upstream: &Upstream, token: ResumeToken) -> SourcePosition {
+    SourcePosition { source: upstream.spec.name.clone(), incarnation: upstream.incarnation, token }
 }
 
 /// What readers of a source's topic see of a gap: an event between those before it and those behind it.

@@ -162,6 +162,9 @@ pub struct SourceRecord {
     /// Ids of events up to there were given by another upstream, from before the URL changed.
     #[serde(default)]
     pub ids_after: Seq,
+    /// The revision that made it read another upstream than before; 0 = none did.
+    #[serde(default)]
+    pub upstream_since: u64,
     /// Storing it forgets the position that is stored, since that is another upstream's; not itself stored.
     #[serde(skip)]
     pub forgets_position: bool,
@@ -182,6 +185,7 @@ impl SourceRecord {
             made_by: None,
             resume_token: None,
             ids_after: Seq::ZERO,
+            upstream_since: 0,
             forgets_position: false,
             created_at: now,
             updated_at: now,
@@ -194,8 +198,35 @@ impl SourceRecord {
     pub fn with_spec(&self, spec: SourceSpec, head: Seq, now: Timestamp) -> Self {
         let stays = spec.is_of_same_upstream(&self.spec);
         let ids_after = if stays { self.ids_after } else { head };
-        Self { spec, ids_after, forgets_position: !stays, updated_at: now, ..self.clone() }
+        let upstream_since = if stays { self.upstream_since } else { self.revision + 1 };
+        Self { spec, ids_after, upstream_since, forgets_position: !stays, updated_at: now, ..self.clone() }
     }
+
+    /// Which of the upstreams it is that its name has stood for.
+    #[must_use]
+    pub fn incarnation(&self) -> Incarnation {
+        Incarnation { created_at: self.created_at, upstream_since: self.upstream_since }
+    }
+}
+
+/// Tells the upstreams apart that one name has stood for: the source was deleted and made again, or its URL changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Incarnation {
+    /// When the source was made.
+    pub created_at: Timestamp,
+    /// The revision from which it reads this upstream.
+    pub upstream_since: u64,
+}
+
+/// How far an upstream has come, as whoever reads it knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourcePosition {
+    /// Name of the source.
+    pub source: String,
+    /// Whose position it is; when the source reads another upstream by now, it is left out.
+    pub incarnation: Incarnation,
+    /// The position.
+    pub token: ResumeToken,
 }
 
 impl SourceSpec {

@@ -18,7 +18,7 @@ use super::reconnect::{Ending, EndingClass, Next, Reconnect};
 use super::record::{EventMapper, Record};
 use super::status::{SkippedSample, StatusCell};
 use super::watch::Turn;
-use super::{BATCH_BYTES_SOFT_MAX, BATCH_EVENTS_MAX, Emission, EmitError, Said, SourceContext, Taken};
+use super::{BATCH_BYTES_SOFT_MAX, BATCH_EVENTS_MAX, Emission, EmitError, Said, SourceContext, Taken, Upstream};
 use crate::clock::Timestamp;
 use crate::codec::SkipReason;
 use crate::model::source::{SourceGap, SourceSpec};
@@ -50,7 +50,7 @@ impl std::fmt::Debug for UnderWay {
 /// The working state of one source between start and stop.
 #[derive(Debug)]
 pub struct Session {
-    spec: Arc<SourceSpec>,
+    upstream: Arc<Upstream>,
     context: SourceContext,
     status: Arc<StatusCell>,
     stop: CancellationToken,
@@ -76,14 +76,15 @@ pub struct Session {
 
 impl Session {
     pub(super) fn new(
-        spec: Arc<SourceSpec>,
+        upstream: Arc<Upstream>,
         mut context: SourceContext,
         status: Arc<StatusCell>,
         stop: CancellationToken,
         seed: [u8; 16],
     ) -> Self {
+        let spec = &upstream.spec;
         Self {
-            mapper: EventMapper::new(&spec, seed),
+            mapper: EventMapper::new(spec, seed),
             policy: Reconnect::of_profile(context.reconnect, spec.settings.own.profile()),
             resume: status.resume_token(),
             position: status.resume_token(),
@@ -94,8 +95,8 @@ impl Session {
             arrived_at: context.clock.now(),
             records: 0,
             connected: false,
-            credentials: Credentials::of(&spec, &mut context),
-            spec,
+            credentials: Credentials::of(spec, &mut context),
+            upstream,
             context,
             status,
             stop,
@@ -105,7 +106,7 @@ impl Session {
     /// The definition of the source.
     #[must_use]
     pub fn spec(&self) -> &SourceSpec {
-        &self.spec
+        &self.upstream.spec
     }
 
     /// The upstream's position after everything that was handed on.
@@ -122,13 +123,13 @@ impl Session {
         self.policy.connected(now);
         let (from, turn) = self.status.connected();
         if let Some(turn) = turn {
-            self.context.emitter.turned(&self.spec.name, turn).await;
+            self.context.emitter.turned(&self.upstream.spec.name, turn).await;
         }
         let Some(from) = from else { return };
         if self.resume.is_none() {
             self.status.gap();
-            let gap = SourceGap { source: self.spec.name.clone(), from, to: now, at_seq: Seq::ZERO };
-            self.context.emitter.gap(&self.spec, gap).await;
+            let gap = SourceGap { source: self.upstream.spec.name.clone(), from, to: now, at_seq: Seq::ZERO };
+            self.context.emitter.gap(&self.upstream.spec, gap).await;
         }
     }
 
@@ -208,14 +209,14 @@ impl Session {
     /// Has the position stored that was handed on; for one that no event carries.
     pub async fn store_position(&self) {
         if let Some(position) = self.resume.clone() {
-            self.context.emitter.moved(&self.spec, position).await;
+            self.context.emitter.moved(&self.upstream, position).await;
         }
     }
 
     /// Tells of something wrong with an upstream that is being read.
     pub async fn alarm(&self, slug: &'static str, detail: String, turn: Turn) {
         self.status.alarm(slug, detail, self.now());
-        self.context.emitter.turned(&self.spec.name, turn).await;
+        self.context.emitter.turned(&self.upstream.spec.name, turn).await;
     }
 
     /// Whether the upstream is being read.
@@ -241,7 +242,7 @@ impl Session {
     /// The [`Ending`] when the relay is going down.
     pub async fn said(&mut self, said: Said) -> Result<(), Ending> {
         self.flush().await?;
-        self.context.emitter.said(&self.spec, said).await;
+        self.context.emitter.said(&self.upstream, said).await;
         Ok(())
     }
 
@@ -264,8 +265,8 @@ impl Session {
         let events = self.batch.len();
         let batch = std::mem::replace(&mut self.batch, Vec::with_capacity(events));
         self.batch_bytes = 0;
-        let (emitter, spec) = (Arc::clone(&self.context.emitter), Arc::clone(&self.spec));
-        let mut stored: Storing = Box::pin(async move { emitter.emit(&spec, batch).await });
+        let (emitter, upstream) = (Arc::clone(&self.context.emitter), Arc::clone(&self.upstream));
+        let mut stored: Storing = Box::pin(async move { emitter.emit(&upstream, batch).await });
         // Asked once, so that it stands in the queue; whoever waits for it asks again.
         let early = (&mut stored).now_or_never();
         let under_way =
@@ -341,7 +342,7 @@ impl Session {
     /// Tells that the source is down, once that is so.
     pub(super) async fn tell(&self, ending: &Ending, goes_on: bool) {
         if let Some(turn) = self.status.watch(ending, goes_on, self.context.clock.now()) {
-            self.context.emitter.turned(&self.spec.name, turn).await;
+            self.context.emitter.turned(&self.upstream.spec.name, turn).await;
         }
     }
 
@@ -354,6 +355,6 @@ impl Session {
     }
 
     pub(super) fn idle_timeout(&self) -> Duration {
-        self.spec.settings.idle_timeout
+        self.upstream.spec.settings.idle_timeout
     }
 }

@@ -15,10 +15,10 @@ use tokio_util::sync::CancellationToken;
 use super::reconnect::{Ending, EndingClass};
 use super::status::StatusCell;
 use super::webhook::Door;
-use super::{Session, SourceContext, SourceStatus, protocol, runner};
-use crate::clock::Timestamp;
+use super::{Session, SourceContext, SourceStatus, Upstream, protocol, runner};
+use crate::model::Seq;
 use crate::model::source::own::webhook::PROTOCOL;
-use crate::model::source::{SourceRecord, SourceSpec};
+use crate::model::source::{Incarnation, SourceRecord, SourceSpec};
 use crate::supervise::{Restarts, catch, caught};
 
 /// A task that hangs in a hand-over (a full disk) is given up after this long; what it held was not taken.
@@ -37,8 +37,10 @@ pub struct Sources {
 
 #[derive(Debug)]
 struct Entry {
-    created_at: Timestamp,
     spec: Arc<SourceSpec>,
+    incarnation: Incarnation,
+    /// Ids of events up to there were another upstream's.
+    ids_after: Seq,
     status: Arc<StatusCell>,
     task: Option<Task>,
     /// Of a source that is called, once it was.
@@ -49,6 +51,29 @@ struct Entry {
 struct Task {
     stop: CancellationToken,
     handle: JoinHandle<()>,
+}
+
+impl Entry {
+    fn new(record: &SourceRecord, status: StatusCell) -> Self {
+        Self {
+            spec: Arc::new(record.spec.clone()),
+            incarnation: record.incarnation(),
+            ids_after: record.ids_after,
+            status: Arc::new(status),
+            task: None,
+            door: None,
+        }
+    }
+
+    /// Whether the record is of this source; one that was deleted and made again is another, even under the same name.
+    fn is_of(&self, record: &SourceRecord) -> bool {
+        self.incarnation.created_at == record.created_at
+    }
+
+    /// Whether the record says to read another upstream, be it that it went to another and back.
+    fn is_replaced(&self, record: &SourceRecord) -> bool {
+        self.incarnation != record.incarnation() || !self.spec.is_of_same_upstream(&record.spec)
+    }
 }
 
 impl Sources {
@@ -77,13 +102,12 @@ impl Sources {
         {
             let mut entries = self.entries();
             let wanted: BTreeMap<&str, &SourceRecord> = desired.iter().map(|record| (&*record.spec.name, record)).collect();
-            // A source that was deleted and made again is another one, even under the same name.
-            let stays = |name: &str, entry: &Entry| wanted.get(name).is_some_and(|r| r.created_at == entry.created_at);
+            let stays = |name: &str, entry: &Entry| wanted.get(name).is_some_and(|record| entry.is_of(record));
             let unwanted: Vec<String> =
                 entries.iter().filter(|(name, entry)| !stays(name, entry)).map(|(name, _)| name.clone()).collect();
             gone.extend(unwanted.iter().filter_map(|name| entries.remove(name)).filter_map(|entry| entry.task));
             for entry in entries.values_mut() {
-                if wanted.get(&*entry.spec.name).is_some_and(|record| record.spec != *entry.spec) {
+                if wanted.get(&*entry.spec.name).is_some_and(|record| record.spec != *entry.spec || entry.is_replaced(record)) {
                     gone.extend(entry.task.take());
                 }
             }
@@ -118,20 +142,14 @@ impl Sources {
             return None;
         }
         let mut entries = self.entries();
-        let entry = entries.entry(record.spec.name.clone()).or_insert_with(|| Entry {
-            created_at: record.created_at,
-            spec: Arc::new(record.spec.clone()),
-            status: Arc::new(StatusCell::new(None, None)),
-            task: None,
-            door: None,
-        });
+        let entry = entries.entry(record.spec.name.clone()).or_insert_with(|| Entry::new(record, StatusCell::new(None, None)));
         if let Some(door) = entry.door.as_ref().filter(|door| door.revision == record.revision)
-            && entry.created_at == record.created_at
+            && entry.is_of(record)
         {
             return Some(Arc::clone(door));
         }
         let door = Arc::new(Door::new(record, Arc::clone(&entry.status))?);
-        if entry.created_at == record.created_at {
+        if entry.is_of(record) {
             entry.door = Some(Arc::clone(&door));
         }
         Some(door)
@@ -164,19 +182,16 @@ impl Sources {
 
     fn adopt(&self, record: SourceRecord) {
         let mut entries = self.entries();
-        let spec = Arc::new(record.spec);
         let away_since = self.context.away_since.filter(|since| record.created_at < *since);
-        let entry = entries.entry(spec.name.clone()).or_insert_with(|| Entry {
-            created_at: record.created_at,
-            spec: Arc::clone(&spec),
-            status: Arc::new(StatusCell::new(record.resume_token.clone(), away_since)),
-            task: None,
-            door: None,
-        });
-        if !entry.spec.is_of_same_upstream(&spec) {
+        let status = || StatusCell::new(record.resume_token.clone(), away_since);
+        let entry = entries.entry(record.spec.name.clone()).or_insert_with(|| Entry::new(&record, status()));
+        if entry.is_replaced(&record) {
+            // What the reader before handed on while it stopped came in behind the change of the definition.
+            entry.ids_after = record.ids_after.max(self.context.emitter.head());
+            entry.incarnation = record.incarnation();
             entry.status.begin_anew(record.resume_token);
         }
-        entry.spec = spec;
+        entry.spec = Arc::new(record.spec);
         if entry.task.is_none() && entry.spec.enabled {
             entry.task = self.start(entry);
         }
@@ -192,13 +207,15 @@ impl Sources {
         entry.status.starting();
         let stop = self.stop_all.child_token();
         let (spec, status, context) = (Arc::clone(&entry.spec), Arc::clone(&entry.status), self.context.clone());
+        let upstream = Upstream { spec: Arc::clone(&spec), incarnation: entry.incarnation, ids_after: entry.ids_after };
+        let upstream = Arc::new(upstream);
         let task_stop = stop.clone();
         let handle = self.runtime.spawn(async move {
             let mut restarts = Restarts::new(format!("source-{}", spec.name));
             loop {
                 let began = std::time::Instant::now();
                 let session =
-                    Session::new(Arc::clone(&spec), context.clone(), Arc::clone(&status), task_stop.clone(), runner::seed());
+                    Session::new(Arc::clone(&upstream), context.clone(), Arc::clone(&status), task_stop.clone(), runner::seed());
                 let source = catch(|| (protocol.open)(&spec));
                 let ran = match source {
                     Ok(source) => caught(pin!(runner::run(session, source))).await,

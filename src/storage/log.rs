@@ -6,8 +6,8 @@ use async_trait::async_trait;
 
 use super::{Result, Room};
 use crate::clock::Timestamp;
-use crate::model::source::SourceGap;
-use crate::model::{Event, Jumps, Page, ResumeToken, Seq};
+use crate::model::source::{SourceGap, SourcePosition};
+use crate::model::{Event, Jumps, Page, Seq};
 
 /// What goes into the log in one commit.
 #[derive(Debug, Default)]
@@ -16,8 +16,8 @@ pub struct Append {
     pub pages: Vec<Arc<Page>>,
     /// The head that the caller believes in.
     pub expected_head: Seq,
-    /// Positions of sources after these events.
-    pub resume_tokens: Vec<(String, ResumeToken)>,
+    /// Positions of sources after these events; those of an upstream that is not read any more are left out and counted.
+    pub resume_tokens: Vec<SourcePosition>,
     /// A full chunk of fingerprints, when one was filled by these events.
     pub fingerprints: Vec<FingerprintChunk>,
     /// Gaps of sources that were noticed.

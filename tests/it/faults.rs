@@ -80,7 +80,7 @@ async fn a_source_hands_the_same_events_over_until_they_are_stored_once() {
     let (store, ingest, script) = intake().await;
     store.catalog.put_source(make::source("up"), 0).await.unwrap();
     script.then(&[Some(StorageErrorKind::Unknown)]);
-    let from = FromSource { resume: Some(("up".to_owned(), ResumeToken::parse("7").unwrap())), ..FromSource::default() };
+    let from = FromSource { resume: Some(make::position("up", "7")), ..FromSource::default() };
     assert_eq!(ingest.publish_from_source(Arc::new(Offer::of(&[event("a")])), from).await, Ok(new(1)));
     assert!(script.is_played());
     assert_eq!(make::positions(&store).await, [1]);

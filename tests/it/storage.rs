@@ -42,6 +42,7 @@ conformance! {
         an_append_elsewhere_than_at_the_head_is_refused_whole,
         concurrent_appends_with_one_head_let_one_through,
         resume_tokens_move_with_the_events,
+        the_position_of_an_upstream_that_was_replaced_is_left_out,
         fingerprints_are_kept_until_dropped,
         a_time_is_found_between_pages,
         a_clock_that_slips_back_hides_nothing,

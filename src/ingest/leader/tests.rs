@@ -4,6 +4,7 @@ use super::*;
 use crate::clock::{ManualClock, Timestamp};
 use crate::ingest::{DedupeSettings, FromSource, Ingest};
 use crate::model::event::DataForm;
+use crate::model::source::{Incarnation, SourcePosition};
 use crate::model::{NewEvent, ResumeToken, Topic};
 use crate::storage::{Store, memory};
 use crate::tail::TailSettings;
@@ -96,7 +97,11 @@ async fn a_source_moves_its_position_with_its_events() {
     let store = memory::open().unwrap();
     let (ingest, _) = intake(&store).await;
     ingest.publish(vec![event(Some("a"), "1")]).await.unwrap();
-    let resume = Some(("feed".to_owned(), ResumeToken::parse("42").unwrap()));
+    let resume = Some(SourcePosition {
+        source: "feed".to_owned(),
+        incarnation: Incarnation::default(),
+        token: ResumeToken::parse("42").unwrap(),
+    });
     let from = FromSource { resume, on_reused_id: OnReusedId::Drop, ..FromSource::default() };
     let placed = sourced(&ingest, &[event(Some("a"), "other"), event(None, "2")], from).await;
     assert_eq!(placed, [(1, true, Some(1)), (2, false, None)]);

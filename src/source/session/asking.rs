@@ -17,7 +17,7 @@ impl Session {
     /// # Errors
     /// The [`Ending`] that any other answer, none within the idle timeout, or being stopped means.
     pub async fn request(&mut self, accept: &'static str) -> Result<UpstreamResponse, Ending> {
-        let request = request(&self.spec, accept, self.resume.as_ref());
+        let request = request(&self.upstream.spec, accept, self.resume.as_ref());
         let response = self.exchange(request).await?;
         match connection::refusal(response.status, &response.headers, self.context.clock.now()) {
             Some(ending) => Err(ending),
@@ -40,7 +40,7 @@ impl Session {
     /// # Errors
     /// The [`Ending`] that any other answer, none within the idle timeout, or being stopped means.
     pub(in crate::source) async fn upgrade(&mut self, more: HeaderMap) -> Result<(Box<dyn UpstreamPipe>, HeaderMap), Ending> {
-        let mut request = request(&self.spec, "*/*", self.resume.as_ref());
+        let mut request = request(&self.upstream.spec, "*/*", self.resume.as_ref());
         request.headers.extend(more);
         let client = Arc::clone(&self.context.client);
         let answer = self.ask(request, |request| client.upgrade(request), |answer| answer.status).await?;
@@ -65,7 +65,7 @@ impl Session {
         let stop = self.stop.clone();
         loop {
             let now = self.context.clock.now();
-            let shown = stop.run_until_cancelled(self.credentials.show(&self.spec, &mut request.headers, now));
+            let shown = stop.run_until_cancelled(self.credentials.show(&self.upstream.spec, &mut request.headers, now));
             let shown = shown.await.ok_or_else(Ending::cancelled)??;
             let answer = tokio::time::timeout(self.idle_timeout(), asking(request.clone()));
             let answer = stop.run_until_cancelled(answer).await.ok_or_else(Ending::cancelled)?;

@@ -50,6 +50,7 @@ impl Catalog for Memory {
         record.revision = expected + 1;
         if std::mem::take(&mut record.forgets_position) {
             record.resume_token = None;
+            record.ids_after = record.ids_after.max(state.bounds().head);
         } else if let Some(known) = known {
             record.resume_token.clone_from(&known.resume_token);
         }

@@ -8,7 +8,9 @@ use async_trait::async_trait;
 use super::{Memory, State, conflict};
 use crate::clock::Timestamp;
 use crate::model::{Event, Page, Seq};
-use crate::storage::{Append, Bounds, EventLog, FingerprintChunk, LogRead, Result, kept_apart, page_time, pages_follow};
+use crate::storage::{
+    Append, Bounds, EventLog, FingerprintChunk, LogRead, Result, kept_apart, leave_out, page_time, pages_follow,
+};
 
 #[async_trait]
 impl EventLog for Memory {
@@ -28,9 +30,10 @@ impl EventLog for Memory {
             state.pages.push_back(page);
         }
         state.bounds = Some(bounds);
-        for (name, token) in append.resume_tokens {
-            if let Some(source) = state.sources.get_mut(&name) {
-                source.resume_token = Some(token);
+        for position in append.resume_tokens {
+            match state.sources.get_mut(&position.source) {
+                Some(source) if source.incarnation() == position.incarnation => source.resume_token = Some(position.token),
+                _ => leave_out(&position),
             }
         }
         state.fingerprints.extend(append.fingerprints.into_iter().map(|chunk| (chunk.first, chunk)));

@@ -13,12 +13,12 @@ use super::job::{Answer, Work};
 use super::state::{Ahead, KnownSource, KnownSubscription, State};
 use crate::clock::Timestamp;
 use crate::model::delivery::{ExpiredRange, KeptException};
-use crate::model::source::{SourceGap, SourceRecord};
+use crate::model::source::{SourceGap, SourcePosition, SourceRecord};
 use crate::model::subscription::{Ordinal, SubscriptionRecord};
 use crate::model::{Attempt, Exception, HistoryPage, Page, RecoveryJob, ResumeToken, Seq};
 use crate::storage::{
-    Append, Checkpoint, FingerprintChunk, Lease, LedgerChange, Result, StorageError, StorageErrorKind, kept_apart, page_time,
-    pages_follow,
+    Append, Checkpoint, FingerprintChunk, Lease, LedgerChange, Result, StorageError, StorageErrorKind, kept_apart, leave_out,
+    page_time, pages_follow,
 };
 
 mod write;
@@ -168,9 +168,14 @@ impl<'a> Batch<'a> {
             self.events += page.len();
             self.bytes += bytes;
         }
-        for (name, token) in &append.resume_tokens {
-            let Some(known) = self.ahead.source(self.state, name) else { continue };
-            let known = KnownSource { revision: known.revision, resume_token: Some(token.clone()) };
+        for position in &append.resume_tokens {
+            let SourcePosition { source: name, incarnation, token } = position;
+            let known = self.ahead.source(self.state, name).filter(|known| known.incarnation == Some(*incarnation));
+            let Some(known) = known else {
+                leave_out(position);
+                continue;
+            };
+            let known = KnownSource { resume_token: Some(token.clone()), ..*known };
             self.ahead.sources.insert(name.clone(), Some(known));
             if let Some(Some(record)) = self.sources.get_mut(name) {
                 record.resume_token = Some(token.clone());
@@ -253,8 +258,12 @@ impl<'a> Batch<'a> {
             Some(known) => known.resume_token.clone(),
             None => record.resume_token.clone(),
         };
-        let record = SourceRecord { revision: expected + 1, resume_token, forgets_position: false, ..record.clone() };
-        let known = KnownSource { revision: record.revision, resume_token: record.resume_token.clone() };
+        // What comes in before this is committed is of the upstream before.
+        let ids_after = if record.forgets_position { record.ids_after.max(self.ahead.bounds.head) } else { record.ids_after };
+        let revision = expected + 1;
+        let record = SourceRecord { revision, resume_token, ids_after, forgets_position: false, ..record.clone() };
+        let incarnation = Some(record.incarnation());
+        let known = KnownSource { revision, incarnation, resume_token: record.resume_token.clone() };
         self.ahead.sources.insert(name.clone(), Some(known));
         // The record brings the newest token with it.
         self.resume_tokens.remove(name);

@@ -11,9 +11,10 @@ use sqlx::sqlite::SqliteConnection;
 
 use super::connect::scalar;
 use super::fault::{damaged, fault};
-use super::sealing::Sealing;
+use super::sealing::{Kind, Sealing};
 use super::{signed, unsigned};
 use crate::clock::Timestamp;
+use crate::model::source::{Incarnation, SourceRecord};
 use crate::model::subscription::Ordinal;
 use crate::model::{ResumeToken, Seq};
 use crate::storage::{Bounds, Result, fresh_log_id};
@@ -32,6 +33,8 @@ pub(super) struct KnownSubscription {
 #[derive(Clone)]
 pub(super) struct KnownSource {
     pub(super) revision: u64,
+    /// `None` for a definition that cannot be read, of which reading the definitions tells.
+    pub(super) incarnation: Option<Incarnation>,
     pub(super) resume_token: Option<ResumeToken>,
 }
 
@@ -118,10 +121,14 @@ impl State {
             self.subscriptions.insert(id, known);
         }
         drop(rows);
-        let sql = "SELECT name, revision, resume_token FROM sources";
-        for (name, revision, token) in sqlx::query_as::<_, (String, i64, Option<String>)>(sql).fetch_all(conn).await? {
+        let sql = "SELECT name, revision, resume_token, record FROM sources";
+        let mut rows = sqlx::query_as::<_, (String, i64, Option<String>, String)>(sql).fetch(conn);
+        while let Some((name, revision, token, json)) = rows.try_next().await? {
             let resume_token = token.and_then(|token| ResumeToken::parse(&token));
-            self.sources.insert(name, KnownSource { revision: unsigned(revision), resume_token });
+            let json = self.sealing.decode(Kind::Source, &name, &json).ok();
+            let record = json.and_then(|json| serde_json::from_str::<SourceRecord>(&json).ok());
+            let incarnation = record.map(|record| record.incarnation());
+            self.sources.insert(name, KnownSource { revision: unsigned(revision), incarnation, resume_token });
         }
         Ok(())
     }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use hookcast::clock::Timestamp;
-use hookcast::model::source::SourceSettings;
+use hookcast::model::Seq;
+use hookcast::model::source::{SourceRecord, SourceSettings, SourceSpec};
 use hookcast::source::{ConnectFault, SourceState, Sources, UpstreamClient, UpstreamRequest, UpstreamResponse, check_settings};
 
 use super::support::*;
@@ -81,6 +82,35 @@ fn a_shutdown_hands_on_what_was_read_and_starts_nothing() {
         assert!(!bench.sources.restart("up").await);
         bench.sources.reconcile(vec![bench.record.clone()]).await;
         assert_eq!(bench.upstream.requests().len(), 1);
+    });
+}
+
+#[test]
+fn what_a_reader_hands_on_at_its_end_is_of_the_upstream_that_it_read() {
+    run(async {
+        let scripts = vec![vec![send(ndjson_head()), send("1\n2\n"), Step::Hold]];
+        let bench = Bench::with("ndjson", scripts, SourceSettings::default(), quick(), Recorder::taking(0)).await;
+        eventually("bytes", || (bench.status().bytes > 0).then_some(())).await;
+        let next = Upstream::start(vec![vec![send(ndjson_head()), send("3\n"), Step::Hold]]).await;
+        let spec = SourceSpec { url: next.url.clone(), ..bench.record.spec.clone() };
+        let record = bench.record.with_spec(spec, Seq(0), Timestamp(2));
+        let (sources, changed) = (Arc::clone(&bench.sources), record.clone());
+        let change = tokio::spawn(async move { sources.reconcile(vec![changed]).await });
+        tokio::task::yield_now().await;
+        bench.recorder.intake.add_permits(10);
+        change.await.unwrap();
+        assert_eq!(bench.events(3).await, ["1", "2", "3"]);
+        let (before, after) = (bench.record.incarnation(), record.incarnation());
+        assert_ne!(before, after);
+        // The ids of what came at last of the one before are not known to the one behind it.
+        assert_eq!(bench.recorder.readers(), [(before, Seq(0)), (after, Seq(2))]);
+        // There and back, unnoticed in between, is another upstream as well.
+        let spec = record.spec.clone();
+        let back = record.with_spec(bench.record.spec.clone(), Seq(3), Timestamp(3));
+        let again = SourceRecord { revision: 3, ..back }.with_spec(spec, Seq(3), Timestamp(4));
+        assert_ne!(again.incarnation(), after);
+        bench.sources.reconcile(vec![again]).await;
+        next.request(1).await;
     });
 }
 

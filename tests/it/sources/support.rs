@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use hookcast::clock::{SystemClock, Timestamp};
-use hookcast::model::source::{SourceGap, SourceRecord, SourceSettings, SourceSpec};
-use hookcast::model::{ResumeToken, Topic};
+use hookcast::model::source::{Incarnation, SourceGap, SourceRecord, SourceSettings, SourceSpec};
+use hookcast::model::{ResumeToken, Seq, Topic};
 use hookcast::net::fetch::Fetcher;
 use hookcast::net::tls::Tls;
 use hookcast::source::{Emission, EmitError, Emitter, ReconnectSettings, Said, SourceContext, SourceStatus, Sources, Taken};
@@ -130,6 +130,8 @@ pub(crate) struct Recorder {
     emissions: Mutex<Vec<Emission>>,
     gaps: Mutex<Vec<SourceGap>>,
     said: Mutex<Vec<Said>>,
+    /// Whose each batch was, and which ids its reader left to others.
+    readers: Mutex<Vec<(Incarnation, Seq)>>,
     largest_batch: AtomicUsize,
     pub(crate) intake: Semaphore,
 }
@@ -140,6 +142,7 @@ impl Recorder {
             emissions: Mutex::default(),
             gaps: Mutex::default(),
             said: Mutex::default(),
+            readers: Mutex::default(),
             largest_batch: AtomicUsize::new(0),
             intake: Semaphore::new(batches),
         })
@@ -166,6 +169,10 @@ impl Recorder {
         self.said.lock().unwrap().clone()
     }
 
+    pub(crate) fn readers(&self) -> Vec<(Incarnation, Seq)> {
+        self.readers.lock().unwrap().clone()
+    }
+
     pub(crate) fn largest_batch(&self) -> usize {
         self.largest_batch.load(Ordering::SeqCst)
     }
@@ -173,14 +180,15 @@ impl Recorder {
 
 #[async_trait]
 impl Emitter for Recorder {
-    async fn emit(&self, spec: &SourceSpec, batch: Vec<Emission>) -> Result<Taken, EmitError> {
-        assert_eq!(spec.name, "up");
+    async fn emit(&self, upstream: &hookcast::source::Upstream, batch: Vec<Emission>) -> Result<Taken, EmitError> {
+        assert_eq!(upstream.spec.name, "up");
         assert!(!batch.is_empty());
         self.intake.acquire().await.map_err(|_| EmitError::ShuttingDown)?.forget();
         self.largest_batch.fetch_max(batch.len(), Ordering::SeqCst);
         for emission in &batch {
             assert_eq!(emission.event.check(), Ok(()));
         }
+        self.readers.lock().unwrap().push((upstream.incarnation, upstream.ids_after));
         let taken = Taken { events: batch.len(), ..Taken::default() };
         self.emissions.lock().unwrap().extend(batch);
         Ok(taken)
@@ -190,8 +198,12 @@ impl Emitter for Recorder {
         self.gaps.lock().unwrap().push(gap);
     }
 
-    async fn said(&self, _: &SourceSpec, said: Said) {
+    async fn said(&self, _: &hookcast::source::Upstream, said: Said) {
         self.said.lock().unwrap().push(said);
+    }
+
+    fn head(&self) -> Seq {
+        Seq(self.count() as u64)
     }
 }
 

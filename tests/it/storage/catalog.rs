@@ -6,7 +6,7 @@ use hookcast::model::subscription::SubscriptionRecord;
 use hookcast::model::{ResumeToken, Seq, SubscriptionId};
 use hookcast::storage::{Append, StorageErrorKind, Store};
 
-use super::make::{source, subscription};
+use super::make::{position, source, subscription};
 
 fn id(text: &str) -> SubscriptionId {
     SubscriptionId::parse(text).unwrap()
@@ -63,7 +63,7 @@ pub(crate) async fn ordinals_are_never_given_twice(store: &Store) {
 pub(crate) async fn a_source_keeps_its_resume_token(store: &Store) {
     store.catalog.put_source(source("up"), 0).await.unwrap();
     let token = ResumeToken::parse("42").unwrap();
-    let resume_tokens = vec![("up".to_owned(), token.clone())];
+    let resume_tokens = vec![position("up", "42")];
     store.log.append(Append { resume_tokens, ..Append::default() }).await.unwrap();
     let put = SourceRecord { resume_token: ResumeToken::parse("7"), ..source("up") };
     let back = store.catalog.put_source(put, 1).await.unwrap();

@@ -1,13 +1,13 @@
 //! What every log does.
 
 use hookcast::clock::Timestamp;
+use hookcast::model::Seq;
 use hookcast::model::event::DataForm;
 use hookcast::model::page::PURGED_EXTENSION;
-use hookcast::model::source::SourceGap;
-use hookcast::model::{ResumeToken, Seq};
+use hookcast::model::source::{SourceGap, SourceRecord, SourceSpec};
 use hookcast::storage::{Append, Bounds, FingerprintChunk, StorageErrorKind, Store};
 
-use super::make::{append, page, page_of, positions, seqs, source};
+use super::make::{append, page, page_of, position, position_of, positions, seqs, source};
 
 pub(crate) async fn an_empty_log_has_an_id_and_no_events(store: &Store) {
     let id = store.log.log_id();
@@ -57,7 +57,7 @@ pub(crate) async fn events_are_found_by_position(store: &Store) {
 pub(crate) async fn an_append_elsewhere_than_at_the_head_is_refused_whole(store: &Store) {
     store.catalog.put_source(source("up"), 0).await.unwrap();
     append(store, vec![page(1, 2, 1)]).await;
-    let token = || vec![("up".to_owned(), ResumeToken::parse("9").unwrap())];
+    let token = || vec![position("up", "9")];
     let wrong = [
         Append { pages: vec![page(2, 1, 1)], expected_head: Seq(1), resume_tokens: token(), ..Append::default() },
         Append { pages: vec![page(3, 1, 1)], expected_head: Seq(3), resume_tokens: token(), ..Append::default() },
@@ -84,8 +84,7 @@ pub(crate) async fn concurrent_appends_with_one_head_let_one_through(store: &Sto
 pub(crate) async fn resume_tokens_move_with_the_events(store: &Store) {
     store.catalog.put_source(source("a"), 0).await.unwrap();
     store.catalog.put_source(source("b"), 0).await.unwrap();
-    let token = |name: &str, text: &str| (name.to_owned(), ResumeToken::parse(text).unwrap());
-    let resume_tokens = vec![token("a", "1"), token("b", "x"), token("a", "2"), token("unknown", "3")];
+    let resume_tokens = vec![position("a", "1"), position("b", "x"), position("a", "2"), position("unknown", "3")];
     store.log.append(Append { pages: vec![page(1, 1, 1)], resume_tokens, ..Append::default() }).await.unwrap();
     let read = || async {
         let sources = store.catalog.sources().await.unwrap();
@@ -93,10 +92,46 @@ pub(crate) async fn resume_tokens_move_with_the_events(store: &Store) {
     };
     let pair = |name: &str, text: &str| (name.to_owned(), text.to_owned());
     assert_eq!(read().await, [pair("a", "2"), pair("b", "x")]);
-    let alone = Append { expected_head: Seq(1), resume_tokens: vec![token("b", "y")], ..Append::default() };
+    let alone = Append { expected_head: Seq(1), resume_tokens: vec![position("b", "y")], ..Append::default() };
     store.log.append(alone).await.unwrap();
     assert_eq!(read().await, [pair("a", "2"), pair("b", "y")]);
     assert_eq!(store.log.bounds().await.unwrap().head, Seq(1));
+}
+
+pub(crate) async fn the_position_of_an_upstream_that_was_replaced_is_left_out(store: &Store) {
+    let first = store.catalog.put_source(source("up"), 0).await.unwrap();
+    let say = async |seq: u64, reader: &SourceRecord, token: &str| {
+        let (pages, resume_tokens) = (vec![page(seq, 1, 1)], vec![position_of(reader, token)]);
+        let append = Append { pages, expected_head: Seq(seq - 1), resume_tokens, ..Append::default() };
+        store.log.append(append).await.unwrap();
+        let token = store.catalog.sources().await.unwrap()[0].resume_token.clone();
+        token.map(|token| token.as_str().to_owned())
+    };
+    assert_eq!(say(1, &first, "1").await.as_deref(), Some("1"));
+    // Twice another URL with nothing between, as somebody who mistypes does; what they know of the log is old.
+    let with_url = |record: &SourceRecord, url: &str| {
+        let spec = SourceSpec { url: url.to_owned(), ..record.spec.clone() };
+        record.with_spec(spec, Seq(0), Timestamp(5))
+    };
+    let second = store.catalog.put_source(with_url(&first, "https://example.com/2"), 1).await.unwrap();
+    let third = store.catalog.put_source(with_url(&second, "https://example.com/3"), 2).await.unwrap();
+    assert_eq!((second.ids_after, third.ids_after), (Seq(1), Seq(1)), "what is there is of the one before");
+    assert_eq!(say(2, &first, "2").await, None);
+    assert_eq!(say(3, &second, "3").await, None);
+    assert_eq!(say(4, &third, "4").await.as_deref(), Some("4"));
+    // Back at the first is another upstream too; any other change is none.
+    let back = store.catalog.put_source(with_url(&third, &first.spec.url), 3).await.unwrap();
+    assert_eq!(say(5, &first, "5").await, None);
+    let spec = SourceSpec { enabled: false, ..back.spec.clone() };
+    store.catalog.put_source(back.with_spec(spec, Seq(5), Timestamp(6)), 4).await.unwrap();
+    assert_eq!(say(6, &back, "6").await.as_deref(), Some("6"));
+    // Made again under its name.
+    assert!(store.catalog.delete_source("up").await.unwrap());
+    let again = SourceRecord { created_at: Timestamp(7), ..source("up") };
+    let again = store.catalog.put_source(again, 0).await.unwrap();
+    assert_eq!(say(7, &back, "7").await, None);
+    assert_eq!(say(8, &again, "8").await.as_deref(), Some("8"));
+    assert_eq!(positions(store).await, (1..=8).collect::<Vec<_>>());
 }
 
 pub(crate) async fn fingerprints_are_kept_until_dropped(store: &Store) {

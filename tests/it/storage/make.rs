@@ -6,9 +6,9 @@ use bytes::Bytes;
 use hookcast::clock::Timestamp;
 use hookcast::model::delivery::KeptException;
 use hookcast::model::event::DataForm;
-use hookcast::model::source::SourceRecord;
+use hookcast::model::source::{SourcePosition, SourceRecord};
 use hookcast::model::subscription::{Ordinal, SubscriptionRecord};
-use hookcast::model::{Attempt, Event, Exception, ExceptionState, NewEvent, Page, PageBuilder, Seq, Topic};
+use hookcast::model::{Attempt, Event, Exception, ExceptionState, NewEvent, Page, PageBuilder, ResumeToken, Seq, Topic};
 use hookcast::storage::{Append, Lease, LedgerChange, Store};
 use serde_json::json;
 
@@ -135,6 +135,17 @@ pub(crate) fn subscription(id: &str) -> SubscriptionRecord {
         "declared": false, "created_at": 1, "updated_at": 2,
     }))
     .unwrap()
+}
+
+/// A position of the source as [`source`] makes it.
+pub(crate) fn position(name: &str, token: &str) -> SourcePosition {
+    position_of(&source(name), token)
+}
+
+/// A position of the upstream that this record reads.
+pub(crate) fn position_of(record: &SourceRecord, token: &str) -> SourcePosition {
+    let token = ResumeToken::parse(token).unwrap();
+    SourcePosition { source: record.spec.name.clone(), incarnation: record.incarnation(), token }
 }
 
 /// A source as the catalog keeps it.

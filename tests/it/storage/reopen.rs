@@ -5,10 +5,10 @@ use std::path::Path;
 use hookcast::clock::Timestamp;
 use hookcast::model::ExceptionState::{Dead, Retry};
 use hookcast::model::subscription::Ordinal;
-use hookcast::model::{ResumeToken, Seq, SubscriptionId};
+use hookcast::model::{Seq, SubscriptionId};
 use hookcast::storage::{Append, Checkpoint, FingerprintChunk, LedgerChange, StorageErrorKind, Store};
 
-use super::make::{append, attempt, change, exception, page, page_of, positions, put, seqs, source, subscription};
+use super::make::{append, attempt, change, exception, page, page_of, position, positions, put, seqs, source, subscription};
 use super::{open, try_open};
 
 /// Puts something into every table.
@@ -20,7 +20,7 @@ async fn fill(store: &Store) {
     let whole = Append {
         pages: vec![page(1, 10, 10), page(11, 10, 20), page(21, 10, 30)],
         expected_head: Seq(0),
-        resume_tokens: vec![("up".to_owned(), ResumeToken::parse("30").unwrap())],
+        resume_tokens: vec![position("up", "30")],
         fingerprints: vec![chunk],
         gaps: vec![],
     };
