@@ -5,6 +5,7 @@
 use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
@@ -31,6 +32,8 @@ pub struct Filled {
     stopped: Arc<AtomicBool>,
     /// Renderings that go aside without a try.
     aside: Cell<u8>,
+    /// The time that this thread worked.
+    clock: fn() -> Duration,
 }
 
 impl Filled {
@@ -43,6 +46,7 @@ impl Filled {
             turn: Semaphore::new(1),
             stopped: Arc::default(),
             aside: Cell::default(),
+            clock: worked,
         }
     }
 
@@ -67,8 +71,17 @@ impl Filled {
             Err(RenderingError::Template(RenderError::Unwanted) | RenderingError::Stopped) => {
                 Err(Outcome::failed(ErrorKind::Storage, 0))
             }
+            Err(RenderingError::Panicked(panic)) => {
+                panic.tell("rendering", "its attempt failed");
+                Err(Outcome::failed(ErrorKind::Internal, 0))
+            }
             Err(RenderingError::Template(error)) => Err(failed(&error)),
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn with_clock(self, clock: fn() -> Duration) -> Self {
+        Self { clock, ..self }
     }
 
     /// Ends what is rendered, and what waits to be: the subscription is gone.
@@ -111,7 +124,7 @@ impl Filled {
     }
 
     fn allowance(&self, bytes: u64) -> Allowance {
-        Allowance { bytes, time: TIME_MAX, clock: worked, stopped: Some(Arc::clone(&self.stopped)) }
+        Allowance { bytes, time: TIME_MAX, clock: self.clock, stopped: Some(Arc::clone(&self.stopped)) }
     }
 }
 

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::model::Event;
 use crate::model::subscription::Ordinal;
+use crate::supervise::{Panic, on_pool};
 use crate::template::{Allowance, RenderError, Template};
 use marks::{Mark, Marks};
 
@@ -27,7 +28,9 @@ pub enum RenderingError {
     Template(RenderError),
     /// The process ended while it was filled in before; it is not tried again by itself.
     Crashed,
-    /// The relay stops, or the thread ended.
+    /// Whoever filled it in panicked.
+    Panicked(Panic),
+    /// The relay stops.
     Stopped,
 }
 
@@ -76,18 +79,13 @@ impl Renderings {
         };
         let (template, event, here) = (Arc::clone(template), event.clone(), Arc::clone(self));
         let mark = Mark::of(ordinal, &event, log_id);
-        let done = tokio::task::spawn_blocking(move || {
+        let rendered = on_pool(move || {
             let _marked = here.marks.set(&mark);
             template.render(&event, &allowance)
         });
-        let rendered = done.await;
+        let rendered = rendered.await;
         drop(place);
-        match rendered {
-            Ok(rendered) => rendered.map_err(RenderingError::Template),
-            // It is the attempt's panic.
-            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            Err(_) => Err(RenderingError::Stopped),
-        }
+        rendered.map_err(RenderingError::Panicked)?.map_err(RenderingError::Template)
     }
 }
 
@@ -163,6 +161,25 @@ mod tests {
         assert_eq!(waiting.as_mut().poll(&mut Context::from_waker(Waker::noop())), Poll::Pending);
         cancel.cancel();
         assert_eq!(waiting.await, unsent);
+    }
+
+    #[tokio::test]
+    async fn a_rendering_that_panics_fails_its_attempt_and_gives_its_place_back() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("a.renderings");
+        let renderings = Arc::new(Renderings::open(1, Some(&path), CancellationToken::new()));
+        let text = "{{ data|length }}";
+        let (broken, whole) = (filled(text).with_clock(|| panic!("a broken clock")), filled(text));
+        // So much that the time is looked at before anything is filled in.
+        let event = |seq| order(seq, "text/plain", &vec![b'x'; 100_000]);
+        for seq in [7, 8] {
+            let failed = broken.content(&event(seq), LOG, (Ordinal(1), &renderings)).await.err();
+            assert_eq!(failed.and_then(|outcome| outcome.error()), Some(ErrorKind::Internal));
+        }
+        assert_eq!(renderings.places.available_permits(), 1);
+        whole.content(&event(7), LOG, (Ordinal(2), &renderings)).await.unwrap();
+        // It did not end the process, so nothing is held against the event.
+        assert!(std::fs::read(&path).unwrap().iter().all(|byte| *byte == 0));
     }
 
     #[tokio::test]

@@ -111,7 +111,6 @@ const SPAWNING: &[&str] = &[
     "cli",
     "source/supervisor.rs",
     "storage/sqlite/wal.rs",
-    "delivery/renderings.rs",
     "registry/shelf.rs",
     "http/tokens.rs",
     "http/subscriptions",
