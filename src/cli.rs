@@ -28,6 +28,7 @@ mod health;
 mod listen;
 mod output;
 mod publish;
+mod serving;
 mod stop;
 mod subs;
 mod tail;

@@ -2,7 +2,7 @@
 //!
 //! Any task reports under a pointer (`/storage/writer`, `/task/lane-1`) and takes it back when it is well again; `/readyz`
 //! shows what is there, and the program ends the process when somebody says that it must. A report and its end are each a
-//! line in the log, at most one a minute for each pointer. It must not know who reports.
+//! line in the log, at most one a minute for each pointer; what was told already is no error again. It must not know who reports.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -58,6 +58,14 @@ impl Readiness {
         self.report_at(pointer, detail.into(), Instant::now());
     }
 
+    /// The same of what whoever reports has told the log already, which is not told as an error again.
+    pub fn report_told(&self, pointer: &str, detail: impl Into<String>) {
+        tracing::info!(pointer, "the relay is not ready");
+        let mut known = self.known();
+        let one = known.entry(pointer.to_owned()).or_default();
+        (one.detail, one.is_told) = (Some(detail.into()), true);
+    }
+
     /// Takes a report back; nothing happens when there is none.
     pub fn heal(&self, pointer: &str) {
         let mut known = self.known();
@@ -72,6 +80,17 @@ impl Readiness {
     pub fn end(&self, exit_code: u8, pointer: &str, detail: impl Into<String>) {
         let reason = detail.into();
         self.report(pointer, reason.clone());
+        self.must_end(exit_code, reason);
+    }
+
+    /// The same of what whoever reports has told the log already.
+    pub fn end_told(&self, exit_code: u8, pointer: &str, detail: impl Into<String>) {
+        let reason = detail.into();
+        self.report_told(pointer, reason.clone());
+        self.must_end(exit_code, reason);
+    }
+
+    fn must_end(&self, exit_code: u8, reason: String) {
         let _ = self.0.ending.set(Ending { exit_code, reason });
         self.0.ends.cancel();
     }

@@ -78,7 +78,7 @@ impl Supervisor {
                 let began = Instant::now();
                 let Err(panic) = caught(pin!(start())).await else { return };
                 let pause = restarts.after(&panic, began.elapsed());
-                supervisor.0.readiness.report(&pointer, format!("it panicked and is started again soon: {panic}"));
+                supervisor.0.readiness.report_told(&pointer, format!("it panicked and is started again soon: {panic}"));
                 let waited = supervisor.0.stopping.run_until_cancelled(tokio::time::sleep(pause)).await;
                 supervisor.0.readiness.heal(&pointer);
                 if waited.is_none() {
@@ -106,7 +106,7 @@ impl Supervisor {
     pub fn panicked(&self, name: impl Into<TaskName>, panic: &Panic) {
         let name = name.into();
         panic.tell(&name, "the process saves what it can and ends; a restart loses nothing");
-        self.0.readiness.end(EXIT_TASK, &pointer(&name), format!("{name} panicked: {panic}"));
+        self.0.readiness.end_told(EXIT_TASK, &pointer(&name), format!("{name} panicked: {panic}"));
     }
 
     /// A task that must not end before the relay stops has ended.
@@ -114,7 +114,7 @@ impl Supervisor {
         let name = name.into();
         if !self.0.stopping.is_cancelled() {
             tracing::error!(task = %name, detail, "a task ended that must not: the process saves what it can and ends");
-            self.0.readiness.end(EXIT_TASK, &pointer(&name), format!("{name} ended: {detail}"));
+            self.0.readiness.end_told(EXIT_TASK, &pointer(&name), format!("{name} ended: {detail}"));
         }
     }
 

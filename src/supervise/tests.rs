@@ -69,6 +69,43 @@ async fn nothing_is_started_again_once_the_relay_stops() {
     assert!(troubles(&readiness).is_empty());
 }
 
+/// Keeps the lines of a log.
+#[derive(Clone, Default)]
+struct Lines(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn each_panic_or_end_is_one_error_that_names_the_task() {
+    let lines = Lines::default();
+    let written = lines.clone();
+    let log = tracing_subscriber::fmt().with_ansi(false).with_writer(move || written.clone()).finish();
+    let told = tracing::subscriber::set_default(log);
+    let supervisor = Supervisor::over(Readiness::default());
+    supervisor.essential("shard-1/saver", async { panic!("one") }).spawn().await.unwrap();
+    supervisor.ended("server", "it is gone");
+    supervisor.single("errand", async { panic!("two") }).spawn().await.unwrap();
+    let running = supervisor.restarted("feeder", async || panic!("three")).spawn();
+    supervisor.stop();
+    running.await.unwrap();
+    drop(told);
+    let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    let errors: Vec<_> = text.lines().filter(|line| line.contains("ERROR")).collect();
+    assert_eq!(errors.len(), 4, "{text}");
+    for (line, task) in errors.iter().zip(["shard-1/saver", "server", "errand", "feeder"]) {
+        assert!(line.contains(task), "{task}: {line}");
+    }
+}
+
 #[test]
 fn restarts_come_later_and_later_unless_the_task_lived_long() {
     let panic = catch(|| panic!("x")).unwrap_err();
