@@ -214,11 +214,15 @@ impl Sources {
             let mut restarts = Restarts::new(format!("source-{}", spec.name));
             loop {
                 let began = std::time::Instant::now();
-                let session =
-                    Session::new(Arc::clone(&upstream), context.clone(), Arc::clone(&status), task_stop.clone(), runner::seed());
-                let source = catch(|| (protocol.open)(&spec));
-                let ran = match source {
-                    Ok(source) => caught(pin!(runner::run(session, source))).await,
+                let opened = catch(|| {
+                    let (stop, seed) = (task_stop.clone(), runner::seed());
+                    (
+                        Session::new(Arc::clone(&upstream), context.clone(), Arc::clone(&status), stop, seed),
+                        (protocol.open)(&spec),
+                    )
+                });
+                let ran = match opened {
+                    Ok((session, source)) => caught(pin!(runner::run(session, source))).await,
                     Err(panic) => Err(panic),
                 };
                 let Err(panic) = ran else { return };

@@ -190,7 +190,8 @@ impl Wal {
 async fn copy(mut conn: SqliteConnection, flush_delay: Duration) -> (SqliteConnection, Copied) {
     if !flush_delay.is_zero() {
         // A checkpoint flushes twice: the WAL before, the database after.
-        let _ = tokio::task::spawn_blocking(move || std::thread::sleep(2 * flush_delay)).await;
+        let delay = 2 * flush_delay;
+        let _ = tokio::task::spawn_blocking(move || std::thread::sleep(delay)).await;
     }
     let row = sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").fetch_one(&mut conn).await;
     let copied = row.map(|row| {
@@ -198,4 +199,26 @@ async fn copy(mut conn: SqliteConnection, flush_delay: Duration) -> (SqliteConne
         frames(1).zip(frames(2))
     });
     (conn, copied)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_checkpoint_that_panics_ends_the_process() {
+        let readiness = Readiness::default();
+        let conn = SqliteConnection::connect("sqlite::memory:").await.unwrap();
+        // Twice that is more than a `Duration` holds.
+        let mut wal = Wal::new(conn, Duration::MAX, readiness.clone(), Supervisor::over(readiness.clone()));
+        wal.wrote(FRAMES_MAX);
+        wal.tend(true).await;
+        let ending = readiness.ended().await;
+        assert_eq!(ending.exit_code, 70);
+        assert!(ending.reason.starts_with("writer/checkpoint panicked: overflow"), "{}", ending.reason);
+        // Whoever commits goes on, and so does the end.
+        wal.wrote(FRAMES_MAX);
+        wal.tend(false).await;
+        wal.close().await;
+    }
 }

@@ -1,5 +1,7 @@
 //! A relay inside the test's process, whose clock and log panic for real where a test wants it.
 
+use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -8,10 +10,13 @@ use async_trait::async_trait;
 use hookcast::app::{App, Foundation};
 use hookcast::clock::{Clock, SystemClock, Timestamp};
 use hookcast::config::Config;
-use hookcast::model::{Event, Jumps, Seq};
+use hookcast::model::delivery::ExpiredRange;
+use hookcast::model::subscription::Ordinal;
+use hookcast::model::{Attempt, Event, Exception, ExceptionState, HistoryPage, Jumps, RecoveryJob, Seq};
 use hookcast::readiness::{Ending, Readiness};
 use hookcast::storage::{
-    Append, BACKENDS, Bounds, EventLog, FingerprintChunk, LateAppend, LogRead, Result, Room, StorageSettings, Store,
+    Append, AttemptKey, BACKENDS, Bounds, Catalog, Checkpoint, EventLog, FingerprintChunk, HistoryQuery, LateAppend, Lease,
+    Ledger, LedgerChange, LedgerTrim, LedgerTrimmed, LogRead, Marks, PageRequest, Result, Room, StorageSettings, Store,
 };
 use serde_json::{Value, json};
 
@@ -109,6 +114,7 @@ impl EventLog for TrapLog {
     }
 
     async fn before_time(&self, time: Timestamp) -> Result<Seq> {
+        self.1.step_on();
         self.0.before_time(time).await
     }
 
@@ -129,12 +135,65 @@ impl EventLog for TrapLog {
     }
 }
 
+struct TrapLedger(Arc<dyn Ledger>, Arc<Trap>);
+
+/// The whole of it steps on the trap.
+macro_rules! ledger {
+    ($($name:ident($($argument:ident: $kind:ty),*) -> $answer:ty;)*) => {
+        #[async_trait]
+        impl Ledger for TrapLedger {
+            $(async fn $name(&self, $($argument: $kind),*) -> Result<$answer> {
+                self.1.step_on();
+                self.0.$name($($argument),*).await
+            })*
+        }
+    };
+}
+
+ledger! {
+    lease(partition: u16) -> Lease;
+    load(partition: u16) -> Checkpoint;
+    exceptions(partition: u16) -> (Vec<Exception>, Vec<(Ordinal, u64)>);
+    commit(changes: Vec<LedgerChange>) -> ();
+    exception(ordinal: Ordinal, seq: Seq) -> Option<Exception>;
+    list(ordinal: Ordinal, state: ExceptionState, page: PageRequest) -> Vec<Exception>;
+    failures(ordinal: Ordinal, seq: Option<Seq>, limit: u32) -> Vec<Attempt>;
+    failures_before(ordinal: Ordinal, since: Timestamp, before: AttemptKey, limit: u32) -> Vec<Attempt>;
+    history(query: HistoryQuery) -> Vec<HistoryPage>;
+    count_dead(ordinal: Ordinal, from: Seq, to: Seq) -> u64;
+    running_jobs(partition: u16) -> Vec<RecoveryJob>;
+    jobs(ordinal: Ordinal) -> Vec<RecoveryJob>;
+    marks(ordinal: Ordinal, seq: Seq) -> Marks;
+    expired(ordinal: Ordinal, limit: u32) -> Vec<ExpiredRange>;
+    trim(trim: LedgerTrim) -> LedgerTrimmed;
+    forget(ordinal: Ordinal) -> ();
+}
+
+/// A relay in the directory that has this trap in it.
+pub(crate) async fn trapped(config: &Config, directory: &Path, trap: &Arc<Trap>) -> (App, Arc<dyn Catalog>) {
+    let readiness = Readiness::default();
+    let settings = StorageSettings { readiness: readiness.clone(), ..crate::storage::settings(&directory.join("hookcast.db")) };
+    let sqlite = BACKENDS.iter().find(|backend| backend.scheme == "sqlite").unwrap();
+    let store = (sqlite.open)(settings).await.unwrap();
+    let log = Arc::new(TrapLog(Arc::clone(&store.log), Arc::clone(trap)));
+    let ledger = Arc::new(TrapLedger(Arc::clone(&store.ledger), Arc::clone(trap)));
+    let (catalog, administration, below) = (Arc::clone(&store.catalog), Arc::clone(&store.administration), store);
+    let store = Store::new(log, ledger, Arc::clone(&catalog), administration, move || {
+        let below = below.clone();
+        Box::pin(async move { below.close().await })
+    });
+    let clock = Arc::new(TrapClock(Arc::clone(trap)));
+    (App::start_over(config, Foundation { store, clock, readiness }).await.unwrap(), catalog)
+}
+
 /// The relay, in a directory that outlives its restarts.
 pub(crate) struct House {
     directory: tempfile::TempDir,
     app: Option<App>,
     readiness: Readiness,
     pub(crate) url: String,
+    pub(crate) tcp: Option<SocketAddr>,
+    pub(crate) catalog: Option<Arc<dyn Catalog>>,
     pub(crate) trap: Arc<Trap>,
     pub(crate) client: reqwest::Client,
 }
@@ -147,6 +206,8 @@ impl House {
             app: None,
             readiness: Readiness::default(),
             url: String::new(),
+            tcp: None,
+            catalog: None,
             trap: Arc::default(),
             client,
         };
@@ -156,27 +217,14 @@ impl House {
 
     pub(crate) async fn restart(&mut self) {
         assert!(self.app.is_none(), "it runs");
-        let text = "[server]\nlisten = \"127.0.0.1:0\"\n[network]\nallow = [\"127.0.0.0/8\"]\n[delivery]\nlanes = 1\n\
-            [websub]\ntopics = [\"offered.**\"]\nlease_max = \"1h\"\n";
+        let text = "[server]\nlisten = \"127.0.0.1:0\"\ntcp_listen = \"127.0.0.1:0\"\n[network]\nallow = [\"127.0.0.0/8\"]\n[delivery]\nlanes = 1\n\
+            [websub]\ntopics = [\"offered.**\"]\nlease_max = \"1h\"\n[limit_groups.one]\nmax_in_flight = 1\n";
         let config = Config::parse(text, "test", &[], &["sse", "ndjson"]).unwrap();
-        self.readiness = Readiness::default();
-        let settings = StorageSettings {
-            readiness: self.readiness.clone(),
-            ..crate::storage::settings(&self.directory.path().join("hookcast.db"))
-        };
-        let sqlite = BACKENDS.iter().find(|backend| backend.scheme == "sqlite").unwrap();
-        let store = (sqlite.open)(settings).await.unwrap();
-        let log = Arc::new(TrapLog(Arc::clone(&store.log), Arc::clone(&self.trap)));
-        let (ledger, catalog) = (Arc::clone(&store.ledger), Arc::clone(&store.catalog));
-        let (administration, below) = (Arc::clone(&store.administration), store);
-        let store = Store::new(log, ledger, catalog, administration, move || {
-            let below = below.clone();
-            Box::pin(async move { below.close().await })
-        });
-        let clock = Arc::new(TrapClock(Arc::clone(&self.trap)));
-        let app = App::start_over(&config, Foundation { store, clock, readiness: self.readiness.clone() }).await.unwrap();
+        let (app, catalog) = trapped(&config, self.directory.path(), &self.trap).await;
+        self.readiness = app.readiness().clone();
         self.url = format!("http://{}", app.address());
-        self.app = Some(app);
+        self.tcp = app.tcp_address();
+        (self.app, self.catalog) = (Some(app), Some(catalog));
     }
 
     /// Stops it; fails when that takes about as long as what is in flight may.
