@@ -37,6 +37,8 @@ struct Drafting {
     oldest_known: Arc<AtomicU64>,
     /// The page that is being filled; its memory is used again for every page.
     open: PageBuilder,
+    /// A draft was begun and did not come to its end: whoever made it panicked.
+    is_half: bool,
     under_way: Option<UnderWay>,
 }
 
@@ -66,7 +68,7 @@ impl Leader {
     ) -> Self {
         let oldest_known = Arc::new(AtomicU64::new(known.oldest().0));
         let open = PageBuilder::starting_at(Seq::ZERO);
-        let drafting = Drafting { inbox, first: None, tail, clock, known, oldest_known, open, under_way: None };
+        let drafting = Drafting { inbox, first: None, tail, clock, known, oldest_known, open, is_half: false, under_way: None };
         Self { log, drafting: Arc::new(Mutex::new(drafting)) }
     }
 
@@ -102,6 +104,7 @@ impl Drafting {
         let mut draft = Draft::behind(self.tail.head());
         self.open.restart_at(draft.head.next());
         self.known.begin(self.clock.now());
+        self.is_half = true;
         let (mut events, mut bytes) = (0, 0);
         while events < COMMIT_EVENTS_MAX && bytes < COMMIT_BYTES_SOFT_MAX {
             let Some(item) = self.first.take().or_else(|| self.inbox.try_recv().ok()) else { break };
@@ -114,12 +117,16 @@ impl Drafting {
         }
         let (append, under_way) = draft.close(self.known.full_chunk());
         self.under_way = Some(under_way);
+        self.is_half = false;
         append
     }
 
     fn answer(&mut self, stored: Result<(), StorageError>) {
         let Some(UnderWay { pages, waiting }) = self.under_way.take() else {
-            // Storage is closed and never asked for the draft.
+            // Storage is closed and never asked for the draft, or a panic ended it: nothing of that was stored.
+            if std::mem::take(&mut self.is_half) {
+                self.known.undo();
+            }
             if let Some(first) = self.first.take() {
                 let _ = first.reply.send(Err(IngestError::Unavailable));
             }

@@ -2,11 +2,11 @@
 
 use super::*;
 use crate::clock::{ManualClock, Timestamp};
-use crate::ingest::{DedupeSettings, FromSource, Ingest};
+use crate::ingest::{Bringer, DedupeSettings, FromSource, Ingest, Item, Offer};
 use crate::model::event::DataForm;
 use crate::model::source::{Incarnation, SourcePosition};
 use crate::model::{NewEvent, ResumeToken, Topic};
-use crate::storage::{Store, memory};
+use crate::storage::{BACKENDS, Durability, Reserve, StorageSettings, Store, memory};
 use crate::tail::TailSettings;
 use bytes::Bytes;
 use std::time::Duration;
@@ -172,4 +172,53 @@ async fn many_publishers_get_positions_of_their_own() {
     seqs.dedup();
     assert_eq!(seqs.len(), 128);
     assert_eq!(tail.head(), Seq(128));
+}
+
+/// Whoever is woken by this breaks whoever wakes.
+struct Breaks;
+
+impl std::task::Wake for Breaks {
+    fn wake(self: Arc<Self>) {
+        panic!("woken");
+    }
+}
+
+#[tokio::test]
+async fn what_a_draft_noted_that_panicked_is_not_known_for_stored() {
+    use std::task::{Context, Waker};
+    // Storage with a thread of its own has drafts made there, and goes on after a panic.
+    let directory = tempfile::tempdir().unwrap();
+    let settings = StorageSettings {
+        path: directory.path().join("hookcast.db"),
+        durability: Durability::Normal,
+        reserve: Reserve::Bytes(0),
+        flush_delay: Duration::ZERO,
+        seals: None,
+        readiness: crate::readiness::Readiness::default(),
+    };
+    let sqlite = BACKENDS.iter().find(|backend| backend.scheme == "sqlite").unwrap();
+    let store = (sqlite.open)(settings).await.unwrap();
+    let tail = Arc::new(Tail::new(TailSettings::default(), Seq(1), Seq::ZERO));
+    let known = crate::ingest::dedupe::load(&*store.log, SETTINGS, Timestamp(0)).await.unwrap();
+    let (queue, inbox) = mpsc::channel(8);
+    let leader = Leader::new(Arc::clone(&store.log), Arc::clone(&tail), Arc::new(ManualClock::default()), known, inbox);
+    let send = |events: &[NewEvent]| {
+        let (reply, answer) = tokio::sync::oneshot::channel();
+        let room = Arc::new(tokio::sync::Semaphore::new(1)).try_acquire_owned().unwrap();
+        let item = Item { offer: Arc::new(Offer::of(events)), bringer: Bringer::Publisher, reply, _room: room };
+        assert!(queue.try_send(item).is_ok());
+        answer
+    };
+    // Both go into one draft: the first is noted, and the answer to the other, which is refused, panics.
+    let noted = send(&[event(Some("b"), "1")]);
+    let mut refused = Box::pin(send(&[event(Some("c"), "1"), event(Some("c"), "2")]));
+    assert!(refused.as_mut().poll(&mut Context::from_waker(&Waker::from(Arc::new(Breaks)))).is_pending());
+    let running = tokio::spawn(leader.run());
+    assert!(noted.await.is_err(), "nobody knows what became of it");
+    let again = send(&[event(Some("b"), "1")]).await.unwrap().unwrap();
+    assert_eq!((again[0].seq, again[0].duplicate), (Seq(1), false), "nobody has it yet");
+    drop(queue);
+    running.await.unwrap();
+    assert_eq!((tail.head(), store.log.bounds().await.unwrap().head), (Seq(1), Seq(1)));
+    store.close().await;
 }
