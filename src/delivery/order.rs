@@ -4,15 +4,17 @@
 //! behind it stand aside as open positions ([`super::window`] keeps them), so that other keys pass. What is known by its
 //! position only (after a restart, say) is *unsorted* until somebody has read its key; nothing begins until then.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::BTreeMap;
 
 use foldhash::{HashMap, fast::RandomState};
 
 use crate::model::subscription::{OnDead, SubscriptionSpec};
 use crate::model::{Event, Seq};
 
+mod line;
 mod rule;
 
+use line::State;
 use rule::{Rule, THE_LINE};
 
 /// Dead letters that may hold lines up at once; then nothing new begins.
@@ -41,31 +43,6 @@ pub enum Found {
     Aside,
     /// A retry that waits.
     Retry,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    flying: u32,
-    /// Whether those in flight belong to the batch that is being gathered.
-    gathers: bool,
-    retries: BTreeSet<Seq>,
-    dead: BTreeSet<Seq>,
-    behind: VecDeque<Seq>,
-}
-
-impl State {
-    fn is_over(&self) -> bool {
-        self.flying == 0 && self.retries.is_empty() && self.dead.is_empty() && self.behind.is_empty()
-    }
-
-    fn has_runner(&self) -> bool {
-        self.flying > 0 && !self.gathers
-    }
-
-    /// Whether a first attempt of `seq` may begin, as far as those before it go.
-    fn lets_pass(&self, seq: Seq) -> bool {
-        !self.has_runner() && self.retries.is_empty() && self.dead.first().is_none_or(|dead| *dead >= seq)
-    }
 }
 
 /// The order of one subscription.
