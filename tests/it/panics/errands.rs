@@ -105,7 +105,7 @@ async fn what_keeps_sources_in_line_is_started_again_when_it_panics() {
 async fn a_request_or_a_connection_that_panics_is_the_only_one_that_suffers() {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let mut house = House::start().await;
-    house.trap.arm("http::publish", 1);
+    house.trap.arm("publish::publish", 1);
     assert_eq!(house.publish(1).await, Err(500));
     assert_eq!(house.publish(2).await, Ok(1), "nothing of the other was taken");
     let connect = async || tokio::net::TcpStream::connect(house.tcp.unwrap()).await.unwrap();

@@ -1,6 +1,7 @@
 //! A relay inside the test's process, whose clock and log panic for real where a test wants it.
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -28,14 +29,14 @@ const WELL_BELOW_THE_GRACE: Duration = Duration::from_secs(20);
 /// Panics in the code that calls a clock or a log from within a function of this name.
 #[derive(Debug, Default)]
 pub(crate) struct Trap {
-    function: Mutex<String>,
+    function: Mutex<Function>,
     times: AtomicU32,
 }
 
 impl Trap {
     /// Panics so often where `function` is on the stack.
     pub(crate) fn arm(&self, function: &str, times: u32) {
-        function.clone_into(&mut self.function.lock().unwrap());
+        *self.function.lock().unwrap() = Function { name: function.to_owned(), places: places_of(function) };
         self.times.store(times, Ordering::SeqCst);
     }
 
@@ -48,12 +49,65 @@ impl Trap {
             return;
         }
         let function = self.function.lock().unwrap().clone();
-        if std::backtrace::Backtrace::force_capture().to_string().contains(&function)
+        if function.is_on_the_stack()
             && self.times.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |times| times.checked_sub(1)).is_ok()
         {
-            panic!("the trap in {function}");
+            panic!("the trap in {}", function.name);
         }
     }
+}
+
+/// A function, as `module::name` or `Type::name`.
+#[derive(Clone, Debug, Default)]
+struct Function {
+    name: String,
+    places: Vec<(String, RangeInclusive<usize>)>,
+}
+
+impl Function {
+    /// By its name, or by its lines where the compiler put it into its caller and its name is gone.
+    fn is_on_the_stack(&self) -> bool {
+        let stack = std::backtrace::Backtrace::force_capture().to_string();
+        stack.contains(&self.name)
+            || self.places.iter().any(|(file, lines)| {
+                let place = format!("{file}:");
+                let mut found = stack.split(place.as_str()).skip(1);
+                found.any(|rest| {
+                    rest.split(':').next().and_then(|line| line.parse::<usize>().ok()).is_some_and(|line| lines.contains(&line))
+                })
+            })
+    }
+}
+
+/// Where functions of this name stand: files below the project's folder, and their lines.
+fn places_of(function: &str) -> Vec<(String, RangeInclusive<usize>)> {
+    let (owner, name) = function.rsplit_once("::").unwrap_or(("", function));
+    let owner = owner.trim_end_matches('>').rsplit("::").next().unwrap();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (mut folders, mut places) = (vec![root.join("src")], Vec::new());
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).unwrap_or_default();
+            let is_its_owner = |line: &str| line.starts_with("impl") && line.trim_end_matches(" {").ends_with(owner);
+            if path.file_stem().is_none_or(|stem| stem != owner) && !text.lines().any(is_its_owner) {
+                continue;
+            }
+            let lines: Vec<&str> = text.lines().collect();
+            for (at, line) in lines.iter().enumerate().filter(|(_, line)| line.contains(&format!("fn {name}("))) {
+                let indent = line.len() - line.trim_start().len();
+                let end = format!("{}}}", " ".repeat(indent));
+                let length = lines[at..].iter().position(|line| *line == end).unwrap();
+                let file = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+                places.push((file, at + 1..=at + 1 + length));
+            }
+        }
+    }
+    places
 }
 
 #[derive(Debug)]
