@@ -98,7 +98,7 @@ async fn find_events(lane: &Lane, ordinal: Ordinal, want: &Want) -> Result<Found
         }
     }
     if has_dead && !items.is_empty() {
-        for dead in dead_letters(lane, ordinal, want.after, DEAD_READ).await?.0 {
+        for dead in dead_letters(lane, &lane.saving.lock().await, ordinal, want.after, DEAD_READ).await?.0 {
             if let Ok(index) = items.binary_search_by_key(&dead.seq, |item| item.seq) {
                 items[index].dead_after = Some(dead.sent);
             }
@@ -108,7 +108,8 @@ async fn find_events(lane: &Lane, ordinal: Ordinal, want: &Want) -> Result<Found
 }
 
 async fn find_dead(lane: &Lane, ordinal: Ordinal, want: &Want) -> Result<Found, StorageError> {
-    let (dead, read_to) = dead_letters(lane, ordinal, want.after, u32::try_from(want.room).unwrap_or(u32::MAX)).await?;
+    let room = u32::try_from(want.room).unwrap_or(u32::MAX);
+    let (dead, read_to) = dead_letters(lane, &lane.saving.lock().await, ordinal, want.after, room).await?;
     let inside = dead.into_iter().filter(|dead| dead.seq <= want.to);
     let scanned = read_to.map_or(want.to, |read_to| read_to.min(want.to));
     let (items, read_to) = with_events(lane, inside).await?;
@@ -135,6 +136,7 @@ async fn find_named(lane: &Lane, ordinal: Ordinal, want: &Want, seqs: &[Seq]) ->
     let some = &rest[..want.room.min(rest.len())];
     let mut found = Vec::new();
     for seq in some {
+        let _nothing_is_saved = lane.saving.lock().await;
         let stored = lane.context.ledger.exception(ordinal, *seq).await?;
         let word = lane.floor.borrow().journal.last_word(ordinal, *seq);
         let dead = word.unwrap_or(stored).filter(|exception| exception.state == ExceptionState::Dead);
@@ -146,21 +148,35 @@ async fn find_named(lane: &Lane, ordinal: Ordinal, want: &Want, seqs: &[Seq]) ->
     Ok((items, scanned, is_exhausted))
 }
 
-/// Dead letters behind `after` that are still dead, and the last one read unless those were all.
-async fn dead_letters(
+/// Whoever holds this knows that nothing is saved meanwhile: what storage says stays true, but for the words of the journal.
+pub(super) type Unsaved<'a> = tokio::sync::MutexGuard<'a, ()>;
+
+/// Dead letters behind `after`, also those that are not saved yet, and the last one looked at unless those were all.
+pub(super) async fn dead_letters(
     lane: &Lane,
+    _nothing_is_saved: &Unsaved<'_>,
     ordinal: Ordinal,
     after: Seq,
     limit: u32,
 ) -> Result<(Vec<Exception>, Option<Seq>), StorageError> {
-    let mut dead = lane.context.ledger.list(ordinal, ExceptionState::Dead, PageRequest { after, limit }).await?;
-    let read_to = dead.last().filter(|_| dead.len() >= limit as usize).map(|last| last.seq);
-    let words = lane.floor.borrow().journal.words(ordinal, after);
-    dead.retain(|exception| match words.get(&exception.seq) {
-        Some(word) => word.as_ref().is_some_and(|word| word.state == ExceptionState::Dead),
-        None => true,
-    });
+    let stored = lane.context.ledger.list(ordinal, ExceptionState::Dead, PageRequest { after, limit }).await?;
+    let read_to = stored.last().filter(|_| stored.len() >= limit as usize).map(|last| last.seq);
+    let mut dead: BTreeMap<Seq, Exception> = stored.into_iter().map(|dead| (dead.seq, dead)).collect();
+    take_words(lane, ordinal, after, read_to.unwrap_or(Seq(u64::MAX)), &mut dead);
+    let left = dead.len() > limit as usize;
+    let dead: Vec<Exception> = dead.into_values().take(limit as usize).collect();
+    let read_to = if left { dead.last().map(|last| last.seq) } else { read_to };
     Ok((dead, read_to))
+}
+
+/// Makes what storage said of dead letters behind `after` what is true now.
+fn take_words(lane: &Lane, ordinal: Ordinal, after: Seq, to: Seq, dead: &mut BTreeMap<Seq, Exception>) {
+    for (seq, word) in lane.floor.borrow().journal.words(ordinal, after).into_iter().take_while(|(seq, _)| *seq <= to) {
+        match word.filter(|word| word.state == ExceptionState::Dead) {
+            Some(word) => dead.insert(seq, word),
+            None => dead.remove(&seq),
+        };
+    }
 }
 
 /// Settles everything up to `to`, saved when this returns. Where dead letters hold others up, those up to `to` are marked: they
@@ -170,25 +186,28 @@ async fn dead_letters(
 /// As storage fails; nothing is settled then, unless it is `Unknown`.
 pub(super) async fn skip(lane: &Rc<Lane>, record: &SubscriptionRecord, to: Seq) -> Result<(), StorageError> {
     let ordinal = record.ordinal;
-    let mut letters = Vec::new();
-    if record.spec.ordering != Ordering::None && record.spec.on_dead == OnDead::Block {
-        // Letters that are not stored yet would not be found.
-        saving::save(lane).await.stored().map_err(saving::harmless)?;
-        let mut after = Seq::ZERO;
-        while after < to {
-            let (dead, read_to) = dead_letters(lane, ordinal, after, DEAD_READ).await?;
-            letters.extend(dead.into_iter().filter(|dead| dead.seq <= to && !dead.is_skipped()));
-            after = read_to.unwrap_or(to);
-        }
+    // Until they are marked, so that what becomes of one meanwhile is a word in the journal.
+    let unsaved = lane.saving.lock().await;
+    let mut letters = BTreeMap::new();
+    let marks = record.spec.ordering != Ordering::None && record.spec.on_dead == OnDead::Block;
+    let mut after = Seq::ZERO;
+    while marks && after < to {
+        let (dead, read_to) = dead_letters(lane, &unsaved, ordinal, after, DEAD_READ).await?;
+        letters.extend(dead.into_iter().map(|dead| (dead.seq, dead)).filter(|(seq, _)| *seq <= to));
+        after = read_to.unwrap_or(to);
     }
     let change = || {
+        if marks {
+            take_words(lane, ordinal, Seq::ZERO, to, &mut letters);
+        }
         let mut floor = lane.floor.borrow_mut();
-        for mut dead in letters {
+        for mut dead in letters.into_values().filter(|dead| !dead.is_skipped()) {
             dead.reason.insert_str(0, Exception::SKIPPED);
             floor.journal.put(dead, None);
         }
         floor.skip(ordinal, to);
         drop(floor);
+        drop(unsaved);
         lane.stir();
         lane.hunger.notify_one();
     };
@@ -246,7 +265,8 @@ pub(super) async fn settle_recovered(lane: &Lane) {
         let mut rest = &seqs[..];
         while let Some(first) = rest.first() {
             let after = first.prev();
-            let (dead, read_to) = match dead_letters(lane, ordinal, after, DEAD_READ).await {
+            let found = dead_letters(lane, &lane.saving.lock().await, ordinal, after, DEAD_READ).await;
+            let (dead, read_to) = match found {
                 Ok(found) => found,
                 Err(error) => {
                     tracing::error!(%error, "dead letters that were delivered could not be looked up; they stay listed");

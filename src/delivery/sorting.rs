@@ -7,10 +7,10 @@ use std::time::Duration;
 use super::desk::Desk;
 use super::lane::Lane;
 use super::order::Order;
-use super::saving;
+use super::replaying::dead_letters;
 use crate::model::subscription::Ordinal;
 use crate::model::{Event, ExceptionState, Seq};
-use crate::storage::{PageRequest, StorageError};
+use crate::storage::StorageError;
 
 /// Positions read before the desk is told.
 const READ_MAX: usize = 64;
@@ -68,16 +68,19 @@ async fn read(lane: &Rc<Lane>, ordinal: Ordinal, seqs: Vec<Seq>) -> Result<(), S
 
 /// Finds the dead letters that hold their keys up.
 async fn list_dead(lane: &Rc<Lane>, ordinal: Ordinal) -> Result<(), StorageError> {
-    // Letters that are not stored yet would not be found.
-    saving::save(lane).await.stored()?;
     let mut after = Seq::ZERO;
     loop {
-        let page = lane.context.ledger.list(ordinal, ExceptionState::Dead, PageRequest { after, limit: PAGE_ROWS }).await?;
-        let Some(last) = page.last().map(|dead| dead.seq) else { break };
-        after = last;
+        let unsaved = lane.saving.lock().await;
+        let (page, read_to) = dead_letters(lane, &unsaved, ordinal, after, PAGE_ROWS).await?;
         for dead in page.into_iter().filter(|dead| !dead.is_skipped()) {
             let event = lane.context.follow.get(dead.seq).await?;
-            let goes_on = lane.floor.borrow_mut().change(ordinal, |desk| {
+            let mut floor = lane.floor.borrow_mut();
+            // One that was posted once more, or skipped, while its event was read.
+            let word = floor.journal.last_word(ordinal, dead.seq);
+            if word.is_some_and(|word| word.is_none_or(|word| word.state != ExceptionState::Dead || word.is_skipped())) {
+                continue;
+            }
+            let goes_on = floor.change(ordinal, |desk| {
                 let Some(order) = desk.order() else { return false };
                 if order.is_choked() {
                     order.dead_known();
@@ -91,6 +94,8 @@ async fn list_dead(lane: &Rc<Lane>, ordinal: Ordinal) -> Result<(), StorageError
                 return Ok(());
             }
         }
+        let Some(read_to) = read_to else { break };
+        after = read_to;
     }
     lane.floor.borrow_mut().change(ordinal, |desk| desk.order().map(Order::dead_known));
     Ok(())

@@ -27,7 +27,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::storage::{make, open};
 use crate::support::faults::{FaultyLedger, FaultyLog, Script};
-use crate::support::{Answer, Receiver, eventually};
+
+pub(crate) mod letters;
 
 fn event(id: &str) -> NewEvent {
     NewEvent {
@@ -87,17 +88,15 @@ async fn a_source_hands_the_same_events_over_until_they_are_stored_once() {
     assert_eq!(store.catalog.sources().await.unwrap()[0].resume_token, ResumeToken::parse("7"));
 }
 
-/// A lane over this store that delivers one subscription.
-async fn lanes(store: &Store, script: &Script) -> (Lanes, Arc<SubscriptionRecord>) {
-    let registry = Registry::open(store.catalog.clone()).await.unwrap();
-    let record = registry.get("s").unwrap();
+/// What lanes over this store work with, whose commits follow the script.
+pub(crate) async fn context(store: &Store, script: &Script) -> LaneContext {
     let bounds = store.log.bounds().await.unwrap();
     let tail = Arc::new(Tail::new(TailSettings::default(), bounds.first, bounds.head));
-    let context = LaneContext {
+    LaneContext {
         supervisor: hookcast::supervise::Supervisor::default(),
         follow: Follow::new(store.log.clone(), tail),
         ledger: Arc::new(FaultyLedger { inner: store.ledger.clone(), script: script.clone() }),
-        registry,
+        registry: Registry::open(store.catalog.clone()).await.unwrap(),
         clock: Arc::new(SystemClock),
         tls: Tls::new(&[]).unwrap(),
         remembers_successes: false,
@@ -106,9 +105,20 @@ async fn lanes(store: &Store, script: &Script) -> (Lanes, Arc<SubscriptionRecord
         identity: Identity { origin: "localhost".into(), public_url: None },
         notices: tokio::sync::mpsc::channel(8).0,
         cancel: CancellationToken::new(),
-    };
+    }
+}
+
+/// One lane.
+pub(crate) async fn start(context: LaneContext) -> Lanes {
     let rules = EgressRules::new(vec!["127.0.0.0/8".parse().unwrap()], true, ResolverChoice::System, Vec::new());
-    (Lanes::start(1, context, &Gate::open(rules).unwrap()).await.unwrap(), record)
+    Lanes::start(1, context, &Gate::open(rules).unwrap()).await.unwrap()
+}
+
+/// A lane over this store that delivers one subscription.
+async fn lanes(store: &Store, script: &Script) -> (Lanes, Arc<SubscriptionRecord>) {
+    let context = context(store, script).await;
+    let record = context.registry.get("s").unwrap();
+    (start(context).await, record)
 }
 
 #[actix_web::test]
@@ -139,34 +149,4 @@ async fn a_seek_is_refused_before_it_is_in_force_or_its_outcome_is_unknown_and_i
     lanes.stop(Duration::from_secs(5)).await;
     let (lanes, record) = self::lanes(&store, &script).await;
     assert_eq!(lanes.status(&record).await.unwrap().cursor, Seq(5), "and it was stored as soon as that worked");
-}
-
-/// A save waits for what is looked up before it, so that must not grow with every letter of an old backlog that dies once more.
-#[actix_web::test]
-async fn dead_letters_that_die_again_are_not_looked_up_one_by_one() {
-    const EVENTS: u64 = 1_500;
-    let store = open("memory", Path::new("unused")).await;
-    make::append(&store, vec![make::page(1, EVENTS, 1)]).await;
-    let receiver = Receiver::with(|_, _| Answer::status(400)).await;
-    let mut dying = SubscriptionRecord { activity: Activity::Active, starts_after: Seq::ZERO, ..make::subscription("s") };
-    (dying.spec.url, dying.spec.rate_limit, dying.spec.retry.max_attempts) = (receiver.url().to_owned(), None, 1);
-    dying.revisions[0].from_seq = Seq(1);
-    store.catalog.put_subscription(dying, 0).await.unwrap();
-    let script = Script::default();
-    let (lanes, record) = lanes(&store, &script).await;
-    let all_died = async |rounds: u64| {
-        let status = lanes.status(&record).await?;
-        (status.cursor == Seq(EVENTS) && receiver.count() as u64 == rounds * EVENTS && status.in_flight == 0)
-            .then_some(status.dead)
-    };
-    assert_eq!(eventually("all died", async || all_died(1).await).await, EVENTS);
-    for round in 2..4 {
-        assert!(lanes.seek(&record, Seq::ZERO).await.unwrap());
-        eventually("all died again", async || all_died(round).await).await;
-        // It is answered once everything is saved.
-        assert!(lanes.seek(&record, Seq(EVENTS)).await.unwrap());
-        assert_eq!(lanes.status(&record).await.unwrap().dead, EVENTS);
-    }
-    assert_eq!(script.looked_up(), 0);
-    lanes.stop(Duration::from_secs(5)).await;
 }

@@ -1,7 +1,7 @@
 //! Storage that fails on demand: the next writes do what a script says, in its order; all others go through.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -13,6 +13,7 @@ use hookcast::storage::{
     Append, AttemptKey, Bounds, Checkpoint, EventLog, FingerprintChunk, HistoryQuery, LateAppend, Lease, Ledger, LedgerChange,
     LedgerTrim, LedgerTrimmed, LogRead, Marks, PageRequest, Result, StorageError, StorageErrorKind,
 };
+use tokio::sync::Semaphore;
 
 /// What becomes of the next writes: nothing special, or a failure of this kind; what fails is not stored.
 #[derive(Clone, Default)]
@@ -20,6 +21,38 @@ pub(crate) struct Script {
     outcomes: Arc<Mutex<VecDeque<Option<StorageErrorKind>>>>,
     /// Exceptions that were looked up one by one.
     looked_up: Arc<AtomicUsize>,
+    holds: Arc<Mutex<Vec<Hold>>>,
+}
+
+/// Calls of storage that can be held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Point {
+    /// The commit of a proof, before anything is done.
+    Proof,
+    /// The commit of what was saved, before anything is done.
+    Save,
+    /// A list of exceptions, which has been read.
+    Listed,
+}
+
+/// A call that is held until somebody lets it go.
+#[derive(Clone)]
+pub(crate) struct Hold {
+    point: Point,
+    has_come: Arc<AtomicBool>,
+    goes_on: Arc<Semaphore>,
+}
+
+impl Hold {
+    /// Whether the call is there.
+    pub(crate) fn has_come(&self) -> bool {
+        self.has_come.load(Ordering::Relaxed)
+    }
+
+    /// Lets it go.
+    pub(crate) fn let_go(&self) {
+        self.goes_on.add_permits(1);
+    }
 }
 
 impl Script {
@@ -33,6 +66,25 @@ impl Script {
 
     pub(crate) fn looked_up(&self) -> usize {
         self.looked_up.load(Ordering::Relaxed)
+    }
+
+    /// Holds the next call at this point.
+    pub(crate) fn hold(&self, point: Point) -> Hold {
+        let hold = Hold { point, has_come: Arc::default(), goes_on: Arc::new(Semaphore::new(0)) };
+        self.holds.lock().unwrap().push(hold.clone());
+        hold
+    }
+
+    async fn pass(&self, point: Point) {
+        let hold = {
+            let mut holds = self.holds.lock().unwrap();
+            let index = holds.iter().position(|hold| hold.point == point);
+            index.map(|index| holds.remove(index))
+        };
+        if let Some(hold) = hold {
+            hold.has_come.store(true, Ordering::Relaxed);
+            let _let_go = hold.goes_on.acquire().await;
+        }
     }
 
     fn next(&self) -> Result<()> {
@@ -109,6 +161,8 @@ impl EventLog for FaultyLog {
 #[async_trait]
 impl Ledger for FaultyLedger {
     async fn commit(&self, changes: Vec<LedgerChange>) -> Result<()> {
+        let is_proof = changes.first().is_some_and(|change| change.is_proof);
+        self.script.pass(if is_proof { Point::Proof } else { Point::Save }).await;
         self.script.next()?;
         self.inner.commit(changes).await
     }
@@ -131,7 +185,9 @@ impl Ledger for FaultyLedger {
     }
 
     async fn list(&self, ordinal: Ordinal, state: ExceptionState, page: PageRequest) -> Result<Vec<Exception>> {
-        self.inner.list(ordinal, state, page).await
+        let listed = self.inner.list(ordinal, state, page).await;
+        self.script.pass(Point::Listed).await;
+        listed
     }
 
     async fn failures(&self, ordinal: Ordinal, seq: Option<Seq>, limit: u32) -> Result<Vec<Attempt>> {

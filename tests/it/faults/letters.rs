@@ -1,0 +1,99 @@
+//! Dead letters that are counted, ended, skipped and redriven while storage is at something else.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hookcast::delivery::recovery::Recovery;
+use hookcast::model::job::{JobKind, Selection};
+use hookcast::model::subscription::{Activity, OnDead, Ordering, SubscriptionRecord};
+use hookcast::model::{ExceptionState, Seq};
+use hookcast::storage::{PageRequest, Store};
+
+use super::lanes;
+use crate::storage::{make, open};
+use crate::support::faults::{Point, Script};
+use crate::support::{Answer, Receiver, eventually, for_a_while};
+
+/// A subscription to everything whose deliveries have one attempt.
+pub(crate) fn dying(id: &str, receiver: &Receiver) -> SubscriptionRecord {
+    let mut dying = SubscriptionRecord { activity: Activity::Active, starts_after: Seq::ZERO, ..make::subscription(id) };
+    (dying.spec.url, dying.spec.rate_limit, dying.spec.retry.max_attempts) = (receiver.url().to_owned(), None, 1);
+    dying.revisions[0].from_seq = Seq(1);
+    dying
+}
+
+/// What redrives one dead letter.
+fn redrive(seq: u64) -> Recovery {
+    let seqs = Selection::Seqs([Seq(seq)].into());
+    Recovery { kind: JobKind::Redrive, selection: seqs, from: Seq(seq), to: Seq(seq) }
+}
+
+/// The dead letters that storage lists.
+async fn listed(store: &Store, record: &SubscriptionRecord) -> Vec<u64> {
+    let page = PageRequest { after: Seq::ZERO, limit: 100 };
+    let dead = store.ledger.list(record.ordinal, ExceptionState::Dead, page).await.unwrap();
+    dead.into_iter().map(|dead| dead.seq.0).collect()
+}
+
+/// A dead letter is delivered by a redrive while a skip marks those that hold others up.
+#[actix_web::test]
+async fn a_letter_that_is_redriven_in_the_moment_of_a_skip_is_not_dead_again() {
+    for point in [Point::Proof, Point::Listed] {
+        let store = open("memory", Path::new("unused")).await;
+        make::append(&store, vec![make::page(1, 1, 1)]).await;
+        let receiver = Receiver::with(|_, _| Answer::status(400)).await;
+        let mut blocking = dying("s", &receiver);
+        (blocking.spec.ordering, blocking.spec.on_dead) = (Ordering::Strict, OnDead::Block);
+        store.catalog.put_subscription(blocking, 0).await.unwrap();
+        let script = Script::default();
+        let (lanes, record) = lanes(&store, &script).await;
+        let dead = async || lanes.status(&record).await.map(|status| status.dead);
+        eventually("a dead letter", async || (listed(&store, &record).await == [1]).then_some(())).await;
+        receiver.change(|_, _| Answer::ok().when_released());
+        lanes.recover(&record, redrive(1)).await.unwrap();
+        receiver.sees(2).await;
+        let held = script.hold(point);
+        let meanwhile = async {
+            eventually("the skip held", async || held.has_come().then_some(())).await;
+            receiver.release(1);
+            eventually("it delivered", async || (dead().await == Some(0)).then_some(())).await;
+            // Saved, unless saving waits for the skip.
+            for_a_while(Duration::from_millis(300)).await;
+            held.let_go();
+        };
+        let (skipped, ()) = tokio::join!(lanes.skip(&record, Seq(1)), meanwhile);
+        assert!(skipped.unwrap());
+        lanes.stop(Duration::from_secs(5)).await;
+        assert_eq!(listed(&store, &record).await, [0; 0], "held at {point:?}");
+    }
+}
+
+/// A save waits for what is looked up before it, so that must not grow with every letter of an old backlog that dies once more.
+#[actix_web::test]
+async fn dead_letters_that_die_again_are_not_looked_up_one_by_one() {
+    const EVENTS: u64 = 1_500;
+    let store = open("memory", Path::new("unused")).await;
+    make::append(&store, vec![make::page(1, EVENTS, 1)]).await;
+    let receiver = Receiver::with(|_, _| Answer::status(400)).await;
+    store.catalog.put_subscription(dying("s", &receiver), 0).await.unwrap();
+    let script = Script::default();
+    let (lanes, record) = lanes(&store, &script).await;
+    let all_died = async |rounds: u64| {
+        let status = lanes.status(&record).await?;
+        (status.cursor == Seq(EVENTS) && receiver.count() as u64 == rounds * EVENTS && status.in_flight == 0)
+            .then_some(status.dead)
+    };
+    assert_eq!(eventually("all died", async || all_died(1).await).await, EVENTS);
+    for round in 2..4 {
+        assert!(lanes.seek(&record, Seq::ZERO).await.unwrap());
+        eventually("all died again", async || all_died(round).await).await;
+        // It is answered once everything is saved.
+        assert!(lanes.seek(&record, Seq(EVENTS)).await.unwrap());
+        assert_eq!(lanes.status(&record).await.unwrap().dead, EVENTS);
+    }
+    assert_eq!(script.looked_up(), 0);
+    lanes.stop(Duration::from_secs(5)).await;
+}
