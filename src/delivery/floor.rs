@@ -71,8 +71,8 @@ pub struct Floor {
     suspects_max: u32,
     /// Subscriptions with recovery jobs.
     replaying: Vec<Ordinal>,
-    /// Deliveries that succeeded and may have been dead letters.
-    recovered: Vec<(Ordinal, Seq)>,
+    /// Deliveries that succeeded, did not die since, and may be dead letters.
+    recovered: BTreeSet<(Ordinal, Seq)>,
     /// Dead letters that are counted unless they were some before.
     doubtful: Vec<(Ordinal, Seq)>,
     /// What desks want by the content of events.
@@ -113,7 +113,7 @@ impl Floor {
             suspects_in_flight: 0,
             suspects_max: (slots / SUSPECT_SHARE).max(1),
             replaying: Vec::new(),
-            recovered: Vec::new(),
+            recovered: BTreeSet::new(),
             doubtful: Vec::new(),
             sieve: Sieve::default(),
             journal: Journal::default(),

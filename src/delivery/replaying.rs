@@ -258,28 +258,27 @@ fn by_subscription(deliveries: Vec<(Ordinal, Seq)>) -> BTreeMap<Ordinal, Vec<Seq
     by_ordinal
 }
 
-/// Looks up which deliveries that succeeded were dead letters, and ends those.
-pub(super) async fn settle_recovered(lane: &Lane) {
-    let recovered = lane.floor.borrow_mut().take_recovered();
-    for (ordinal, seqs) in by_subscription(recovered) {
+/// Looks up which deliveries that succeeded are dead letters, and ends those, so that the same save says both.
+pub(super) async fn settle_recovered(lane: &Lane, unsaved: &Unsaved<'_>) {
+    let recovered = by_subscription(lane.floor.borrow().recovered());
+    for (ordinal, seqs) in recovered {
         let mut rest = &seqs[..];
         while let Some(first) = rest.first() {
             let after = first.prev();
-            let found = dead_letters(lane, &lane.saving.lock().await, ordinal, after, DEAD_READ).await;
-            let (dead, read_to) = match found {
+            let (dead, read_to) = match dead_letters(lane, unsaved, ordinal, after, DEAD_READ).await {
                 Ok(found) => found,
                 Err(error) => {
                     tracing::error!(%error, "dead letters that were delivered could not be looked up; they stay listed");
-                    break;
+                    (Vec::new(), Some(Seq(u64::MAX)))
                 }
             };
             if dead.is_empty() && read_to.is_none() {
                 forget_dead_behind(lane, ordinal, after);
             }
-            let revived: Vec<Seq> = dead.iter().map(|dead| dead.seq).filter(|seq| rest.binary_search(seq).is_ok()).collect();
-            lane.floor.borrow_mut().revive(ordinal, &revived);
-            let read_to = read_to.unwrap_or(Seq(u64::MAX));
-            rest = &rest[rest.partition_point(|seq| *seq <= read_to)..];
+            let (read, behind) = rest.split_at(rest.partition_point(|seq| read_to.is_none_or(|read_to| *seq <= read_to)));
+            let is_dead = |seq: &Seq| dead.binary_search_by_key(seq, |dead| dead.seq).is_ok();
+            lane.floor.borrow_mut().revive(ordinal, read, is_dead);
+            rest = behind;
         }
     }
 }

@@ -72,6 +72,8 @@ struct Running {
     queue_bytes: usize,
     is_exhausted: bool,
     is_changed: bool,
+    /// Dead letters that ended since somebody began to look for events, while somebody does.
+    ended: Option<Vec<Seq>>,
 }
 
 impl Replays {
@@ -88,6 +90,7 @@ impl Replays {
             queue_bytes: 0,
             is_exhausted: false,
             is_changed: true,
+            ended: None,
         });
         true
     }
@@ -116,13 +119,14 @@ impl Replays {
         self.jobs.iter().map(|running| running.queue_bytes).sum()
     }
 
-    /// What the job whose turn it is needs, when there is room for it.
+    /// What the job whose turn it is needs, when there is room for it; whoever takes it looks for events now.
     #[must_use]
-    pub fn want(&self) -> Option<Want> {
-        let running = self.jobs.front().filter(|running| !running.is_exhausted)?;
+    pub fn want(&mut self) -> Option<Want> {
+        let running = self.jobs.front_mut().filter(|running| !running.is_exhausted)?;
         // What did not fit into a batch came back on top of what was brought meanwhile.
         let room = REPLAY_QUEUE_MAX.saturating_sub(running.queue.len());
         let has_room = room >= REPLAY_QUEUE_MAX / 2 && running.queue_bytes < REPLAY_BYTES_MAX / 2;
+        running.ended = has_room.then(Vec::new);
         let (job, after) = (&running.job, running.scanned);
         has_room.then(|| Want { id: job.id, selection: job.selection.clone(), after, to: job.to, room })
     }
@@ -134,9 +138,22 @@ impl Replays {
         let Some(running) = front else { return };
         running.queue_bytes += items.iter().map(ReplayItem::bytes).sum::<usize>();
         running.queue.extend(items);
+        for seq in running.ended.take().unwrap_or_default() {
+            running.revive(seq);
+        }
         running.scanned = scanned;
         running.is_exhausted = is_exhausted;
         running.is_changed = true;
+    }
+
+    /// This is no dead letter any more: whoever has it as one forgets that, so that it does not end twice.
+    pub fn revive(&mut self, seq: Seq) {
+        for (.., item) in self.in_flight.iter_mut().filter(|(.., item)| item.seq == seq) {
+            item.dead_after = None;
+        }
+        for running in &mut self.jobs {
+            running.revive(seq);
+        }
     }
 
     /// The event that waits for the next attempt.
@@ -229,6 +246,24 @@ impl Replays {
     }
 }
 
+impl Running {
+    /// What was to be posted because it was dead is not any more.
+    fn revive(&mut self, seq: Seq) {
+        if let Some(ended) = &mut self.ended {
+            ended.push(seq);
+        }
+        let wants_dead = self.job.selection != Selection::All;
+        self.queue.retain_mut(|item| {
+            if item.seq != seq || item.dead_after.is_none() {
+                return true;
+            }
+            item.dead_after = None;
+            self.queue_bytes -= if wants_dead { item.bytes() } else { 0 };
+            !wants_dead
+        });
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -306,6 +341,25 @@ mod tests {
         }
         assert!(replays.want().is_none());
         assert_eq!(replays.next().unwrap().seq, Seq(1));
+    }
+
+    #[test]
+    fn a_letter_that_ended_waits_for_no_job_whether_it_was_brought_or_is_looked_for() {
+        for (selection, wanted) in [(Selection::Failed, vec![1, 3, 4, 6]), (Selection::All, vec![1, 2, 3, 4, 5, 6])] {
+            let mut replays = Replays::default();
+            replays.add(RecoveryJob { selection, ..job(1, 6) });
+            let dead = |seqs| items(seqs).into_iter().map(|item| ReplayItem { dead_after: Some(1), ..item }).collect();
+            assert_eq!(replays.want().unwrap().after, Seq(0));
+            replays.fill(JobId(1), Seq(0), dead(1..=3), Seq(3), false);
+            replays.revive(Seq(2));
+            assert_eq!(replays.want().unwrap().after, Seq(3));
+            replays.revive(Seq(5));
+            replays.fill(JobId(1), Seq(3), dead(4..=6), Seq(6), true);
+            let taken: Vec<_> = std::iter::from_fn(|| replays.take(|_| None)).map(|(_, item)| item).collect();
+            assert_eq!(taken.iter().map(|item| item.seq.0).collect::<Vec<_>>(), wanted);
+            assert!(taken.iter().all(|item| item.dead_after.is_none() == matches!(item.seq.0, 2 | 5)));
+            assert_eq!(replays.waiting_bytes(), 0);
+        }
     }
 
     #[test]

@@ -42,7 +42,6 @@ pub(super) async fn save_dirty(lane: Rc<Lane>) {
         let began = Instant::now();
         let attempts = lane.floor.borrow().settled - std::mem::replace(&mut settled, lane.floor.borrow().settled);
         refused = !save(&lane).await.is_stored();
-        super::replaying::settle_recovered(&lane).await;
         distance = if refused { SAVE_AGAIN } else { distance_of(began.elapsed(), attempts) };
         lane.counts.flush();
         tell_left_out(&lane);
@@ -83,12 +82,15 @@ fn tell_left_out(lane: &Lane) {
 
 /// Saves once, after whatever is being saved. What was not stored is tried again by the next save.
 pub(super) async fn save(lane: &Rc<Lane>) -> Written {
-    let _one_at_a_time = lane.saving.lock().await;
+    let one_at_a_time = lane.saving.lock().await;
     if lane.floor.is_torn() {
         let error =
             StorageError::new(StorageErrorKind::Unavailable, "a panic left the shard half changed; nothing of it is saved");
         return Written::Refused(error);
     }
+    // What is counted by now can be counted down; what died meanwhile is counted before it is saved.
+    super::replaying::settle_doubts(lane).await;
+    super::replaying::settle_recovered(lane, &one_at_a_time).await;
     super::replaying::settle_doubts(lane).await;
     let now = lane.now();
     let changes = {

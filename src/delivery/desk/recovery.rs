@@ -163,6 +163,9 @@ impl Desk {
     pub fn exhume(&mut self, seqs: &[Seq]) {
         self.totals.dead = self.totals.dead.saturating_sub(seqs.len() as u64);
         for seq in seqs {
+            if let Some(replays) = &mut self.replays {
+                replays.revive(*seq);
+            }
             let next = self.order.as_mut().and_then(|order| order.forget(*seq));
             self.arm(next);
         }

@@ -14,6 +14,7 @@ impl Floor {
             if exception.state == ExceptionState::Dead
                 && let Some(desk) = self.desks[assignment.place].as_deref()
             {
+                self.recovered.remove(&(exception.ordinal, exception.seq));
                 self.notices.push(Notice::dead(&desk.record, exception.seq, event.as_ref(), &exception.reason));
             }
             self.journal.put(exception, event);

@@ -40,7 +40,7 @@ impl Floor {
             && self.desks[assignment.place].as_deref().is_some_and(|desk| desk.may_be_dead(seq))
             && self.recovered.len() < RECOVERED_MAX
         {
-            self.recovered.push((ordinal, seq));
+            self.recovered.insert((ordinal, seq));
         }
     }
 
@@ -207,16 +207,26 @@ impl Floor {
         std::mem::take(&mut self.doubtful)
     }
 
-    /// Takes deliveries that may have been dead letters.
-    pub fn take_recovered(&mut self) -> Vec<(Ordinal, Seq)> {
-        std::mem::take(&mut self.recovered)
+    /// Deliveries that may be dead letters, rising.
+    #[must_use]
+    pub fn recovered(&self) -> Vec<(Ordinal, Seq)> {
+        self.recovered.iter().copied().collect()
     }
 
-    /// Ends dead letters that were delivered all the same.
-    pub fn revive(&mut self, ordinal: Ordinal, seqs: &[Seq]) {
-        self.change(ordinal, |desk| desk.exhume(seqs));
-        for seq in seqs {
-            self.journal.clear(ordinal, *seq);
+    /// Ends those of these deliveries that are dead letters and were delivered all the same. One that died once more since it was
+    /// listed is left alone; so is, until it is counted, one that did that and was delivered again.
+    pub fn revive(&mut self, ordinal: Ordinal, listed: &[Seq], is_dead: impl Fn(&Seq) -> bool) {
+        let doubtful = &self.doubtful;
+        let is_counted = |seq: &Seq| !doubtful.contains(&(ordinal, *seq));
+        let recovered = &mut self.recovered;
+        let settled = listed.iter().copied().filter(|seq| is_counted(seq) && recovered.remove(&(ordinal, *seq)));
+        let revived: Vec<Seq> = settled.filter(is_dead).collect();
+        if revived.is_empty() {
+            return;
+        }
+        self.change(ordinal, |desk| desk.exhume(&revived));
+        for seq in revived {
+            self.journal.clear(ordinal, seq);
         }
     }
 }

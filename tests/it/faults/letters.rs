@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hookcast::delivery::Lanes;
 use hookcast::delivery::recovery::Recovery;
 use hookcast::model::job::{JobKind, Selection};
 use hookcast::model::subscription::{Activity, OnDead, Ordering, SubscriptionRecord};
@@ -69,6 +70,111 @@ async fn a_letter_that_is_redriven_in_the_moment_of_a_skip_is_not_dead_again() {
         lanes.stop(Duration::from_secs(5)).await;
         assert_eq!(listed(&store, &record).await, [0; 0], "held at {point:?}");
     }
+}
+
+/// A store of so many events that all died, the relay over it and the endpoint, which takes everything from now on once it is
+/// released.
+async fn all_dead(events: u64) -> (Store, Script, Receiver, Lanes, Arc<SubscriptionRecord>) {
+    let store = open("memory", Path::new("unused")).await;
+    make::append(&store, vec![make::page(1, events, 1)]).await;
+    let receiver = Receiver::with(|_, _| Answer::status(400)).await;
+    store.catalog.put_subscription(dying("s", &receiver), 0).await.unwrap();
+    let script = Script::default();
+    let (lanes, record) = lanes(&store, &script).await;
+    let all: Vec<u64> = (1..=events).collect();
+    eventually("all dead", async || (listed(&store, &record).await == all).then_some(())).await;
+    receiver.change(|_, _| Answer::ok().when_released());
+    (store, script, receiver, lanes, record)
+}
+
+/// A letter is redriven while the lane looks up what of before was delivered.
+#[actix_web::test]
+async fn a_letter_that_is_saved_while_others_are_looked_up_is_counted_down_once() {
+    let (store, script, receiver, lanes, record) = all_dead(3).await;
+    let both = Recovery { selection: Selection::Seqs([Seq(1), Seq(2)].into()), to: Seq(2), ..redrive(1) };
+    lanes.recover(&record, both).await.unwrap();
+    receiver.sees(5).await;
+    let dead = async || lanes.status(&record).await.map(|status| status.dead);
+    let saving = script.hold(Point::Save);
+    receiver.release(1);
+    eventually("a save held", async || saving.has_come().then_some(())).await;
+    receiver.release(1);
+    eventually("both delivered", async || (dead().await == Some(1)).then_some(())).await;
+    let looking = script.hold(Point::Listed);
+    saving.let_go();
+    eventually("somebody looking", async || looking.has_come().then_some(())).await;
+    let meanwhile = async {
+        // Another save goes through, unless it waits for who looks.
+        for_a_while(Duration::from_millis(300)).await;
+        looking.let_go();
+    };
+    let all = Recovery { selection: Selection::Failed, to: Seq(3), ..redrive(1) };
+    let (count, ()) = tokio::join!(lanes.count(&record, &all), meanwhile);
+    assert_eq!(count.unwrap().events, 1);
+    lanes.count(&record, &all).await.unwrap();
+    assert_eq!((dead().await, listed(&store, &record).await), (Some(1), vec![3]));
+    lanes.stop(Duration::from_secs(5)).await;
+}
+
+/// Letters are delivered after a seek back, and die once more after another before that was looked up.
+#[actix_web::test]
+async fn a_letter_that_dies_again_while_it_is_looked_up_stays_dead() {
+    let (store, script, receiver, lanes, record) = all_dead(2).await;
+    receiver.change(|_, _| Answer::ok());
+    let looking = script.hold(Point::Listed);
+    let are_settled = async |posts: usize| {
+        let status = lanes.status(&record).await?;
+        (receiver.count() == posts && status.in_flight == 0).then_some(())
+    };
+    lanes.seek(&record, Seq::ZERO).await.unwrap();
+    eventually("both delivered", async || are_settled(4).await).await;
+    eventually("somebody looking", async || looking.has_come().then_some(())).await;
+    receiver.change(|_, _| Answer::status(400));
+    let meanwhile = async {
+        eventually("both dead again", async || are_settled(6).await).await;
+        // Saved, unless saving waits for who looks.
+        for_a_while(Duration::from_millis(300)).await;
+        looking.let_go();
+    };
+    let (sought, ()) = tokio::join!(lanes.seek(&record, Seq::ZERO), meanwhile);
+    assert!(sought.unwrap());
+    lanes.stop(Duration::from_secs(5)).await;
+    assert_eq!(listed(&store, &record).await, [1, 2]);
+}
+
+/// A letter waits in a job to be posted again, and is delivered meanwhile because of a seek back.
+#[actix_web::test]
+async fn a_letter_that_ends_while_a_job_holds_it_is_counted_down_once() {
+    let (store, _, receiver, lanes, record) = all_dead(4).await;
+    let dead = async || lanes.status(&record).await.map(|status| status.dead);
+    let both = Recovery { selection: Selection::Seqs([Seq(1), Seq(2)].into()), to: Seq(2), ..redrive(1) };
+    lanes.recover(&record, both).await.unwrap();
+    receiver.sees(6).await;
+    receiver.change(|delivery, _| Answer::status(if delivery.seq() == 2 { 200 } else { 400 }));
+    lanes.seek(&record, Seq(1)).await.unwrap();
+    eventually("one delivered by the seek", async || (dead().await == Some(3)).then_some(())).await;
+    receiver.release(2);
+    eventually("the end of the job", async || {
+        let jobs = lanes.jobs(&record).await.unwrap()?;
+        (jobs[0].ended_at.is_some()).then_some(())
+    })
+    .await;
+    assert_eq!((dead().await, listed(&store, &record).await), (Some(2), vec![3, 4]));
+    lanes.stop(Duration::from_secs(5)).await;
+}
+
+/// What is delivered in the time that a stop leaves is no dead letter after the next start.
+#[actix_web::test]
+async fn a_letter_that_is_delivered_while_the_relay_stops_is_listed_no_longer() {
+    let (store, _, receiver, lanes, record) = all_dead(1).await;
+    lanes.seek(&record, Seq::ZERO).await.unwrap();
+    receiver.sees(2).await;
+    let delivered = async {
+        lanes.cancelled().cancelled().await;
+        receiver.release(1);
+    };
+    tokio::join!(lanes.stop(Duration::from_secs(5)), delivered);
+    assert_eq!(listed(&store, &record).await, [0; 0]);
 }
 
 /// A save waits for what is looked up before it, so that must not grow with every letter of an old backlog that dies once more.
