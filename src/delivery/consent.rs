@@ -100,7 +100,7 @@ impl Consents {
     pub async fn ask(&self, record: &Arc<SubscriptionRecord>) -> Attempt {
         let _turn = self.0.turns.acquire().await;
         let asked = self.0.ask(record).await;
-        if let Some(error) = &asked.attempt.error {
+        if let Some(error) = asked.attempt.error.as_ref().filter(|_| !asked.is_own_fault()) {
             self.0.plan().note(record.ordinal, error.clone(), asked.attempt.at);
         }
         asked.attempt
@@ -175,7 +175,9 @@ impl Inner {
             asked = self.ask(&round.record) => asked,
             () = self.cancel.cancelled() => return,
         };
-        if let Some(error) = asked.attempt.error {
+        if asked.is_own_fault() {
+            self.plan().postpone(round, self.clock.now(), fastrand::f64());
+        } else if let Some(error) = asked.attempt.error {
             tracing::info!(subscription.id = %round.record.spec.id, error, "the endpoint did not agree to deliveries");
             let times = (asked.attempt.at, self.clock.now());
             self.plan().settle(round, error, times, fastrand::f64());

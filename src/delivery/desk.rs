@@ -308,8 +308,10 @@ impl Desk {
     pub fn settle(&mut self, job: &Job, outcome: &Outcome, began: Timestamp, now: Timestamp, chance: f64) -> Effect {
         debug_assert!(self.flights > 0, "an attempt ends once");
         self.flights = self.flights.saturating_sub(1);
-        if let Some(batch) = &job.batch {
-            return self.settle_batch(job, batch, outcome, (began, now), chance);
+        match &job.batch {
+            Some(batch) => return self.settle_batch(job, batch, outcome, (began, now), chance),
+            None if self.postpone_replay(job, outcome, (began, now), chance) => return Effect::default(),
+            None => {}
         }
         let attempt = attempt_of(job, outcome, began);
         let failure = (!outcome.is_success() && !outcome.is_own_fault()).then(|| attempt.clone());

@@ -58,7 +58,7 @@ pub struct Before {
 #[must_use]
 pub fn decide(outcome: &Outcome, before: Before, policy: &RetryPolicy, now: Timestamp, chance: f64) -> Decision {
     if outcome.is_own_fault() {
-        let at = now.plus(jittered(OWN_FAULT_AGAIN, 0.5, chance));
+        let at = now.plus(own_fault_delay(chance));
         return Decision { verdict: Verdict::RetryAt { at, counts: false }, hold_until: Some(at) };
     }
     let held = asked_delay(outcome, now);
@@ -103,6 +103,12 @@ fn retry_or_give_up(
 #[must_use]
 pub fn farewell(outcome: &Outcome) -> Option<DisabledReason> {
     (outcome.directive() == Some(Directive::Disable)).then_some(DisabledReason::Receiver)
+}
+
+/// How long to wait after a shortage of the relay's own. `chance` is uniform in `0.0..1.0`.
+#[must_use]
+pub fn own_fault_delay(chance: f64) -> Duration {
+    jittered(OWN_FAULT_AGAIN, 0.5, chance)
 }
 
 /// `delay` made longer or shorter by up to `jitter` of itself.

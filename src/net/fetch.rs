@@ -5,6 +5,7 @@
 //! Spec: RFC 9112 §6.3, §8 (message length, incomplete messages); guarantee 4.
 
 use super::dial::{DialError, Gate};
+use super::shortage::Shortage;
 use super::socket::Socket;
 use super::target::Target;
 use super::tls::{Tls, TlsError};
@@ -76,6 +77,15 @@ pub enum FetchError {
 }
 
 impl FetchError {
+    /// The shortage of the relay's own for which nothing was sent, if that is why.
+    #[must_use]
+    pub fn own(&self) -> Option<Shortage> {
+        match self {
+            Self::Dial(DialError::Own(shortage)) => Some(*shortage),
+            _ => None,
+        }
+    }
+
     /// The word for this failure in a source's state and in metrics.
     pub fn slug(&self) -> &'static str {
         match self {

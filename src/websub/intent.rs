@@ -1,7 +1,7 @@
 //! Verification of intent: the callback is asked whether it meant what was asked in its name, and what follows if it did.
 //!
-//! Spec: WebSub section 5.3. One request of a subscriber causes at most one request to a callback: nothing is tried again, so
-//! that the hub cannot be made to shout. Deliveries are ordinary ones, with everything that these have.
+//! Spec: WebSub section 5.3. One request of a subscriber causes at most one request to a callback: nothing that was sent is tried
+//! again, so that the hub cannot be made to shout. Deliveries are ordinary ones, with everything that these have.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,13 +15,14 @@ use super::request::{Intent, Mode};
 use super::{Hub, SUBSCRIPTIONS_MAX};
 use crate::delivery::attempt::AGENT;
 use crate::delivery::consent::ask::{ANSWER_BYTES_MAX, challenge, is_same};
+use crate::delivery::policy::own_fault_delay;
 use crate::model::PatternList;
 use crate::model::subscription::change::new_record;
 use crate::model::subscription::parse::{Rules, parse_definition};
 use crate::model::subscription::{
     Activity, DisabledReason, Signature, SignatureScheme, SigningKey, SubscriptionId, SubscriptionRecord, WebSub,
 };
-use crate::net::fetch::{FetchRequest, HeaderMap, HeaderValue, Method};
+use crate::net::fetch::{FetchError, FetchRequest, HeaderMap, HeaderValue, Method};
 use crate::net::target::Target;
 use crate::storage::StorageError;
 
@@ -50,7 +51,7 @@ impl Hub {
     pub(super) async fn settle(self: Arc<Self>, intent: Intent, id: SubscriptionId, place: Place) {
         let context = &self.context;
         let meant = tokio::select! {
-            meant = self.is_meant(&intent) => meant,
+            meant = self.is_meant(&intent, &place) => meant,
             () = context.cancel.cancelled() => return,
         };
         if !meant {
@@ -73,15 +74,15 @@ impl Hub {
     }
 
     /// Tells the callback that it gets nothing; its answer means nothing.
-    pub(super) async fn deny(self: Arc<Self>, intent: Intent, reason: &'static str, _place: Place) {
+    pub(super) async fn deny(self: Arc<Self>, intent: Intent, reason: &'static str, place: Place) {
         let members = [("hub.mode", "denied"), ("hub.topic", intent.topic.as_str()), ("hub.reason", reason)];
         tokio::select! {
-            _ = self.ask(&intent.callback, &members) => {}
+            _ = self.ask(&intent.callback, &members, &place) => {}
             () = self.context.cancel.cancelled() => {}
         }
     }
 
-    async fn is_meant(&self, intent: &Intent) -> bool {
+    async fn is_meant(&self, intent: &Intent, place: &Place) -> bool {
         let challenge = challenge();
         let lease = intent.lease.as_secs().to_string();
         let members = [
@@ -91,23 +92,33 @@ impl Hub {
             ("hub.lease_seconds", lease.as_str()),
         ];
         let members = if intent.mode == Mode::Subscribe { &members[..] } else { &members[..3] };
-        self.ask(&intent.callback, members).await.is_some_and(|echo| is_same(&echo, &challenge))
+        self.ask(&intent.callback, members, place).await.is_some_and(|echo| is_same(&echo, &challenge))
     }
 
-    /// A GET to the callback; the whole body of a 2xx answer.
-    async fn ask(&self, callback: &str, members: &[(&str, &str)]) -> Option<Vec<u8>> {
+    /// A GET to the callback; the whole body of a 2xx answer. While the relay lacks what it takes to ask, nothing goes out, and it
+    /// waits, as long as nothing newer is asked for.
+    async fn ask(&self, callback: &str, members: &[(&str, &str)], place: &Place) -> Option<Vec<u8>> {
         let target = Target::parse(callback).ok()?.with_query(members);
+        loop {
+            let asked = tokio::time::timeout(VERIFY_TIMEOUT, self.ask_once(&target)).await.ok()?;
+            match asked {
+                Ok(echo) => return echo,
+                Err(error) if error.own().is_some() && place.is_newest() => {
+                    tokio::time::sleep(own_fault_delay(fastrand::f64())).await;
+                }
+                Err(_) => return None,
+            }
+        }
+    }
+
+    async fn ask_once(&self, target: &Target) -> Result<Option<Vec<u8>>, FetchError> {
         let mut headers = HeaderMap::new();
         headers.insert("user-agent", HeaderValue::from_static(AGENT));
-        let request =
-            FetchRequest { method: Method::GET, target: &target, headers, body: Bytes::new(), head_timeout: VERIFY_TIMEOUT };
-        let asking = async {
-            let mut response = self.context.fetcher.fetch(request).await.ok()?;
-            let mut echo = Vec::new();
-            let is_whole = response.body.gather(ANSWER_BYTES_MAX, &mut echo).await.ok()?;
-            (is_whole && (200..300).contains(&response.status)).then_some(echo)
-        };
-        tokio::time::timeout(VERIFY_TIMEOUT, asking).await.ok().flatten()
+        let request = FetchRequest { method: Method::GET, target, headers, body: Bytes::new(), head_timeout: VERIFY_TIMEOUT };
+        let mut response = self.context.fetcher.fetch(request).await?;
+        let mut echo = Vec::new();
+        let is_whole = matches!(response.body.gather(ANSWER_BYTES_MAX, &mut echo).await, Ok(true));
+        Ok((is_whole && (200..300).contains(&response.status)).then_some(echo))
     }
 
     async fn subscribe(&self, intent: Intent, id: &SubscriptionId) -> Result<(), StorageError> {

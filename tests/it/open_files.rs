@@ -4,13 +4,14 @@
 
 use std::process::Stdio;
 
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use crate::support::{PATIENCE, Relay, eventually};
+use crate::support::{Answer, PATIENCE, Receiver, Relay, eventually};
 
 const GET: &str = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
@@ -118,13 +119,101 @@ async fn the_limit_of_open_files_is_raised_and_a_part_of_it_kept() {
     assert!(told.contains("WARN") && told.contains("768"), "{told}");
 }
 
+/// Sets the limit of open files of a relay; gives the one before.
+fn set_limit(relay: &Relay, limit: Rlimit) -> Rlimit {
+    let pid = Pid::from_raw(i32::try_from(relay.pid()).unwrap());
+    prlimit(pid, Resource::Nofile, limit).unwrap()
+}
+
+/// Leaves a relay no descriptor; gives the limit before. The test's connection stays open all the time; no number below the limit
+/// is free for another.
+async fn starve(relay: &Relay) -> Rlimit {
+    relay.get("/v1/topics").await;
+    let files = std::fs::read_dir(format!("/proc/{}/fd", relay.pid())).unwrap();
+    let taken: Vec<u64> = files.map(|file| file.unwrap().file_name().to_str().unwrap().parse().unwrap()).collect();
+    let lowest = (0..=taken.len() as u64).find(|number| !taken.contains(number));
+    set_limit(relay, Rlimit { current: lowest, maximum: getrlimit(Resource::Nofile).maximum })
+}
+
+/// Waits until so often a descriptor was missing.
+async fn faults_become(relay: &Relay, wanted: u64) {
+    eventually("faults of our own", async || {
+        let text = relay.client.get(format!("{}/metrics", relay.url)).send().await.ok()?.text().await.ok()?;
+        let faults = text.lines().find_map(|line| line.strip_prefix("hookcast_own_faults_total{kind=\"emfile\"} "))?;
+        (faults.parse::<u64>().ok()? >= wanted).then_some(())
+    })
+    .await;
+}
+
+/// What is not a delivery of an event as it comes up waits for the end of a shortage as well: questions and recovery jobs.
+#[tokio::test]
+async fn a_shortage_of_our_own_uses_up_no_question_and_fails_no_job() {
+    let relay = Relay::start_with("[websub]\ntopics = [\"orders.**\"]\n").await;
+    let receiver = Receiver::with(|_, _| Answer::status(400)).await;
+    let once = json!({"max_attempts": 1, "schedule": ["1h"]});
+    let batch = json!({"max_events": 2, "max_wait": "1ms", "format": "json-array"});
+    relay.subscribe("single", receiver.url(), "t", json!({"retry": once})).await;
+    relay.subscribe("batched", receiver.url(), "t", json!({"retry": once, "batch": batch})).await;
+    let seqs = relay.publish_numbers("t", 0..5).await;
+    for id in ["single", "batched"] {
+        relay.status_becomes(id, json!({"dead": 5, "lag": 0, "in_flight": 0})).await;
+        relay.saved(id).await;
+    }
+    let asked = Receiver::with(|request, _| {
+        let challenge = request.path.split(['?', '&']).find_map(|member| member.split_once("challenge="));
+        Answer::ok().body(challenge.map(|(_, challenge)| challenge.to_owned()).unwrap_or_default())
+    })
+    .await;
+    let all = receiver.count();
+    receiver.change(|_, _| Answer::ok());
+    // What was connected so far is not used again.
+    relay.must("PATCH", "/v1/subscriptions/single", json!({"url": format!("{}?anew", asked.url())})).await;
+    relay.must("PATCH", "/v1/subscriptions/batched", json!({"url": format!("{}?anew", asked.url())})).await;
+    let before = starve(&relay).await;
+    relay.subscribe("consents", asked.url(), "none", json!({"verify": "challenge"})).await;
+    let topic = format!("{}/v1/topics/orders.x", relay.url);
+    let form = [("hub.mode", "subscribe"), ("hub.topic", &topic), ("hub.callback", &format!("{}?websub", asked.url()))];
+    let answer = relay.client.post(format!("{}/websub", relay.url)).form(&form).send().await.unwrap();
+    assert_eq!(answer.status().as_u16(), 202);
+    let mut jobs = Vec::new();
+    for id in ["single", "batched"] {
+        let path = format!("/v1/subscriptions/{id}/dead-letters/redrive");
+        let made = relay.must("POST", &path, json!({"all": true})).await;
+        jobs.push((id, format!("/v1/subscriptions/{id}/jobs/{}", made["job"].as_str().unwrap())));
+    }
+    faults_become(&relay, 10).await;
+    let verification = relay.status("consents").await["verification"].take();
+    assert_eq!((&verification["last_error"], &verification["last_attempt_at"]), (&json!(null), &json!(null)), "{verification}");
+    let asked_now = relay.must("POST", "/v1/subscriptions/consents/verify", json!({})).await;
+    assert_eq!((&asked_now["outcome"], &asked_now["error"]), (&json!("failure"), &json!("own_fault")));
+    for (id, path) in &jobs {
+        let job = relay.get(path).await;
+        assert_eq!((&job["state"], &job["done"], &job["failed"]), (&json!("running"), &json!(0), &json!(0)), "{id}: {job}");
+        assert_eq!(relay.status(id).await["dead"], 5, "{id}");
+    }
+    set_limit(&relay, before);
+    relay.status_becomes("consents", json!({"state": "active"})).await;
+    eventually("a subscriber of the hub", async || {
+        let items = relay.get("/v1/subscriptions").await["items"].take();
+        items.as_array().unwrap().iter().any(|item| item["websub"].is_object()).then_some(())
+    })
+    .await;
+    for (id, path) in &jobs {
+        let done = eventually("the end of the job", async || {
+            let job = relay.get(path).await;
+            (job["state"] == "done").then_some(job)
+        });
+        let done = done.await;
+        assert_eq!((&done["done"], &done["failed"]), (&json!(5), &json!(0)), "{id}: {done}");
+        relay.status_becomes(id, json!({"dead": 0, "retrying": 0, "failed_attempts_total": 5})).await;
+        relay.delivery_becomes(id, seqs[0], "delivered").await;
+    }
+    assert_eq!(receiver.count(), all);
+}
+
 /// The relay is short of descriptors: deliveries wait for that to end, and the receiver has nothing to do with it.
 #[tokio::test]
 async fn a_shortage_of_our_own_is_not_the_receivers_fault() {
-    use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
-
-    use crate::support::Receiver;
-
     let relay = Relay::start().await;
     let receiver = Receiver::start().await;
     let retry = json!({"max_attempts": 2, "schedule": ["1s"], "jitter": 0});
@@ -132,30 +221,14 @@ async fn a_shortage_of_our_own_is_not_the_receivers_fault() {
     let batch = json!({"max_events": 10, "max_wait": "1ms", "format": "json-array"});
     relay.subscribe("batched", receiver.url(), "t", json!({"retry": retry, "batch": batch})).await;
     relay.subscribe("ordered", receiver.url(), "t", json!({"retry": retry, "ordering": "strict"})).await;
-    // The publisher's connection stays open all the time; no number below the limit is free for another.
-    relay.get("/v1/topics").await;
-    let files = std::fs::read_dir(format!("/proc/{}/fd", relay.pid())).unwrap();
-    let taken: Vec<u64> = files.map(|file| file.unwrap().file_name().to_str().unwrap().parse().unwrap()).collect();
-    let lowest = (0..=taken.len() as u64).find(|number| !taken.contains(number));
-    let pid = Pid::from_raw(i32::try_from(relay.pid()).unwrap());
-    let maximum = getrlimit(Resource::Nofile).maximum;
-    let before = prlimit(pid, Resource::Nofile, Rlimit { current: lowest, maximum }).unwrap();
+    let before = starve(&relay).await;
     let seqs = relay.publish_numbers("t", 0..12).await;
-    let faults = async || {
-        let text = relay.client.get(format!("{}/metrics", relay.url)).send().await.ok()?.text().await.ok()?;
-        let line = text
-            .lines()
-            .find_map(|line| line.strip_prefix("hookcast_own_faults_total{kind=\"emfile\"} "))?
-            .parse::<u64>()
-            .ok()?;
-        (line >= 30).then_some(())
-    };
-    eventually("more faults of our own than any schedule has attempts", faults).await;
+    faults_become(&relay, 30).await;
     let status = relay.status("a").await;
     assert_eq!((&status["circuit"], &status["dead"]), (&json!("closed"), &json!(0)), "{status}");
     assert_eq!((&status["failed_attempts_total"], &status["last_attempt"]), (&json!(0), &json!(null)), "{status}");
     assert!(relay.log().contains("emfile"), "{}", relay.log());
-    prlimit(pid, Resource::Nofile, before).unwrap();
+    set_limit(&relay, before);
     for id in ["a", "batched", "ordered"] {
         for seq in &seqs {
             let view = relay.delivery_becomes(id, *seq, "delivered").await;

@@ -19,9 +19,10 @@ use crate::model::subscription::{Auth, SubscriptionRecord, SubscriptionSpec, Ver
 use crate::model::{Attempt, ErrorKind, Seq};
 use crate::net::dial::Gate;
 use crate::net::fetch::{FetchError, FetchRequest, Fetcher, HeaderMap, HeaderName, HeaderValue, Method};
+use crate::net::shortage::Shortage;
 use crate::net::target::Target;
 use crate::net::tls::Tls;
-use crate::net::token::{TokenEndpoint, basic, bearer};
+use crate::net::token::{TokenEndpoint, TokenError, basic, bearer};
 use crate::signature::{Message, Signer};
 
 /// Read of an answer; a longer one is no echo.
@@ -61,6 +62,8 @@ pub struct Identity {
 pub enum Refusal {
     /// No answer; the word of the failure.
     Wire(&'static str),
+    /// Nothing was asked: the relay lacked what it takes.
+    Own(Shortage),
     /// A status other than 2xx.
     Status(u16),
     /// The challenge did not come back.
@@ -79,6 +82,7 @@ impl Refusal {
     pub fn word(&self) -> String {
         match self {
             Self::Wire(word) => (*word).to_owned(),
+            Self::Own(_) => ErrorKind::OwnFault.word().to_owned(),
             Self::Status(status @ (300..=303 | 305..=399)) => format!("redirect_not_followed ({status})"),
             Self::Status(status) => format!("status_{status}"),
             Self::WrongEcho => "wrong_echo".to_owned(),
@@ -99,6 +103,12 @@ pub struct Asked {
 }
 
 impl Asked {
+    /// Whether nothing was asked, for a shortage of the relay's own.
+    #[must_use]
+    pub fn is_own_fault(&self) -> bool {
+        matches!(self.verdict, Err(Refusal::Own(_)))
+    }
+
     /// A question over which the relay itself broke.
     #[must_use]
     pub fn broken(at: Timestamp) -> Self {
@@ -209,7 +219,8 @@ impl Asker {
     async fn send(&self, spec: &SubscriptionSpec, request: FetchRequest<'_>, answer: &mut Answer) -> Result<(), Refusal> {
         let own = own_tls(spec, &self.tls).map_err(|_| Refusal::Unusable)?;
         let fetcher = Fetcher::new(self.gate.clone(), own.unwrap_or_else(|| self.tls.clone()));
-        let mut response = fetcher.fetch(request).await.map_err(|error: FetchError| Refusal::Wire(error.slug()))?;
+        let unasked = |error: FetchError| error.own().map_or(Refusal::Wire(error.slug()), Refusal::Own);
+        let mut response = fetcher.fetch(request).await.map_err(unasked)?;
         answer.status = Some(response.status);
         answer.headers = std::mem::take(&mut response.headers);
         let gathered = response.body.gather(ANSWER_BYTES_MAX, &mut answer.body).await;
@@ -230,7 +241,7 @@ impl Asker {
                 };
                 let client = (client_id.as_str(), client_secret.expose());
                 let endpoint = TokenEndpoint::new(token_url, tls, client, scopes).map_err(|_| Refusal::Unusable)?;
-                let token = endpoint.fetch(&self.gate, spec.timeout).await.map_err(|_| Refusal::Wire("auth"))?;
+                let token = endpoint.fetch(&self.gate, spec.timeout).await.map_err(|error| without_token(&error))?;
                 let mut value = HeaderValue::from_str(&format!("Bearer {}", token.text)).map_err(|_| Refusal::Wire("auth"))?;
                 value.set_sensitive(true);
                 value
@@ -238,6 +249,13 @@ impl Asker {
         };
         headers.insert("authorization", value);
         Ok(())
+    }
+}
+
+fn without_token(error: &TokenError) -> Refusal {
+    match error {
+        TokenError::Own(shortage) => Refusal::Own(*shortage),
+        _ => Refusal::Wire("auth"),
     }
 }
 

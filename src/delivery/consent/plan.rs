@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Timestamp;
+use crate::delivery::policy;
 use crate::delivery::steps::Steps;
 use crate::model::subscription::{Activity, Ordinal, SubscriptionRecord};
 
@@ -129,6 +130,15 @@ impl Plan {
         self.due.insert((at, ordinal));
     }
 
+    /// Takes in that nothing was asked, because the relay lacked what it takes: that is no question, and is made up for soon.
+    pub fn postpone(&mut self, round: &Round, now: Timestamp, chance: f64) {
+        let ordinal = round.record.ordinal;
+        let Some(row) = self.rows.get_mut(&ordinal).filter(|row| row.number == round.number) else { return };
+        let at = now.plus(policy::own_fault_delay(chance));
+        row.standing.next_attempt_at = Some(at);
+        self.due.insert((at, ordinal));
+    }
+
     /// Notes that it was asked out of turn, and why that brought no consent.
     pub fn note(&mut self, ordinal: Ordinal, error: String, began: Timestamp) {
         if let Some(row) = self.rows.get_mut(&ordinal) {
@@ -177,6 +187,21 @@ mod tests {
             let most = asked.iter().map(|from| asked.iter().filter(|at| (*from..from + 86_400_000).contains(at)).count()).max();
             assert!((5..=ASKED_A_DAY_MAX as usize).contains(&most.unwrap()), "{most:?}");
         }
+    }
+
+    #[test]
+    fn what_was_not_asked_is_no_question_and_comes_soon() {
+        let mut plan = Plan::default();
+        plan.see(&record(1, "https://a.example/"), Timestamp(0));
+        for second in 0..100 {
+            let round = plan.take(Timestamp(second * 1000)).unwrap();
+            plan.postpone(&round, Timestamp(second * 1000), 0.5);
+            let next_attempt_at = Some(Timestamp((second + 1) * 1000));
+            assert_eq!(plan.standing(Ordinal(1)), Some(Verification { next_attempt_at, ..Verification::default() }));
+        }
+        let round = plan.take(Timestamp(100_000)).unwrap();
+        plan.settle(&round, "timeout".to_owned(), (Timestamp(100_000), Timestamp(100_000)), 0.5);
+        assert_eq!(plan.next_due(), Some(Timestamp(110_000)), "the first distance");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::clock::Timestamp;
 use crate::delivery::batch::{Batching, Gathered, Member, Sent};
 use crate::delivery::job::{Errand, Job, Next, attempt_of};
 use crate::delivery::order::{Fate, Order};
-use crate::delivery::policy::Verdict;
+use crate::delivery::policy::{Before, Verdict};
 use crate::delivery::window::{Position, QUEUE_BYTES_MAX, QUEUE_MAX, Ticket};
 use crate::model::subscription::OnFull;
 use crate::model::{Outcome, Seq};
@@ -201,7 +201,11 @@ impl Desk {
             self.forget_old_batch_id(&batch.members);
         }
         let by = (job.errand, job.ticket);
-        self.take_back(by, batch);
+        let is_put_back = outcome.is_own_fault() && matches!(job.errand, Errand::Replay(_));
+        self.take_back(by, batch, is_put_back);
+        if is_put_back {
+            self.judge(outcome, Before { attempts: 0, since: now }, (began, now), chance);
+        }
         let mut flights = Vec::with_capacity(batch.members.len());
         for member in batch.with(Sent::Posted) {
             flights.push((member, self.end_flight(by, member.seq, outcome, now)));
@@ -241,16 +245,17 @@ impl Desk {
         Effect { disable, rest: effects, ..Effect::default() }
     }
 
-    /// Events that did not fit go on waiting, as if they had not been taken.
-    fn take_back(&mut self, (errand, ticket): (Errand, Ticket), batch: &Gathered) {
+    /// Events that did not fit go on waiting, as if they had not been taken; so do all of a job when it was
+    /// `unposted`.
+    fn take_back(&mut self, (errand, ticket): (Errand, Ticket), batch: &Gathered, unposted: bool) {
         if let Some(batching) = &mut self.batching {
             batching.close();
         }
         let mut left = Vec::new();
-        for member in batch.with(Sent::Left).rev() {
+        let waits = |member: &&Member| member.sent() == Sent::Left || (unposted && member.sent() == Sent::Posted);
+        for member in batch.members.iter().filter(waits).rev() {
             if let Errand::Replay(id) = errand {
-                let line = self.replays_mut().put_back(id, member.seq, member.parcel());
-                self.let_line_go(line);
+                self.put_replay_back(id, member.seq, member.parcel());
                 continue;
             }
             if errand == Errand::First {

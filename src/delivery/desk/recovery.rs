@@ -1,15 +1,19 @@
 //! A desk's part in recovery: when a job may post, what its outcome means, what skipping settles, which retries wait.
 
+use std::rc::Rc;
+
 use super::flight::Flight;
 use super::{Desk, Effect, Retry};
 use crate::clock::Timestamp;
 use crate::delivery::batch::Member;
 use crate::delivery::job::{Errand, Job, Next};
 use crate::delivery::order::{Line, Order};
+use crate::delivery::parcel::Parcel;
+use crate::delivery::policy::Before;
 use crate::delivery::replays::{ReplayItem, Replays};
 use crate::model::job::JobKind;
 use crate::model::subscription::{OnFull, Ordering};
-use crate::model::{Exception, ExceptionState, JobId, RecoveryJob, Seq};
+use crate::model::{Exception, ExceptionState, JobId, Outcome, RecoveryJob, Seq};
 
 impl Desk {
     /// The jobs of this subscription; made when there are none.
@@ -74,6 +78,22 @@ impl Desk {
     pub(super) fn let_line_go(&mut self, line: Option<Line>) {
         let next = line.and_then(|line| self.order.as_mut()?.let_go(line));
         self.arm(next);
+    }
+
+    /// An event of a job was not posted after all: it waits as before.
+    pub(super) fn put_replay_back(&mut self, id: JobId, seq: Seq, parcel: Option<&Rc<Parcel>>) {
+        let line = self.replays_mut().put_back(id, seq, parcel);
+        self.let_line_go(line);
+    }
+
+    /// Puts the event of a job back that the relay had no means to post, and lets the subscription rest; `false` for any other.
+    pub(super) fn postpone_replay(&mut self, job: &Job, outcome: &Outcome, times: (Timestamp, Timestamp), chance: f64) -> bool {
+        let Errand::Replay(id) = job.errand else { return false };
+        if outcome.is_own_fault() {
+            self.put_replay_back(id, job.seq, job.parcel.as_ref());
+            self.judge(outcome, Before { attempts: 0, since: times.1 }, times, chance);
+        }
+        outcome.is_own_fault()
     }
 
     /// Notes that the attempt made now is none of a job.
