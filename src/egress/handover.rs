@@ -48,6 +48,8 @@ struct Shared {
     heads: RefCell<Heads>,
     /// Whether the server wrote something and has more to write.
     is_writing: Cell<bool>,
+    /// Whether an answer of the handlers ended and may stand in the server's write buffer.
+    has_answered: Cell<bool>,
 }
 
 /// What is spoken on the connection.
@@ -69,6 +71,7 @@ impl Connection {
             taken: Cell::new(false),
             heads: RefCell::default(),
             is_writing: Cell::new(false),
+            has_answered: Cell::new(false),
         }))
     }
 
@@ -139,6 +142,16 @@ impl Connection {
         Handover(self.clone())
     }
 
+    /// What to say in place of these bytes, when they are the server's own refusal of a head that it cannot read: it closes the
+    /// connection behind that, and says so only when the head was the first.
+    fn own_refusal(&self, bytes: &[u8]) -> Option<Vec<u8>> {
+        let shared = &self.0;
+        let is_own = !shared.has_answered.get() && !shared.is_writing.get() && shared.heads.borrow().is_between();
+        let head =
+            bytes.strip_suffix(b"\r\n").filter(|head| is_own && head.starts_with(b"HTTP/1.1 4") && head.ends_with(b"\r\n"))?;
+        Some([head, b"connection: close\r\n\r\n"].concat())
+    }
+
     fn on_socket<T>(
         &self,
         poll: impl FnOnce(Pin<&mut TcpStream>) -> Poll<io::Result<T>>,
@@ -167,6 +180,7 @@ pub struct UnderWay(Connection);
 impl Drop for UnderWay {
     fn drop(&mut self) {
         self.0.0.heads.borrow_mut().end();
+        self.0.0.has_answered.set(true);
     }
 }
 
@@ -219,6 +233,12 @@ impl AsyncRead for Wire {
 
 impl AsyncWrite for Wire {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        // To be told is a courtesy here, too: what does not fit at once is cut.
+        if let Some(refusal) = self.0.own_refusal(bytes)
+            && self.0.0.socket.borrow().as_ref().is_some_and(|socket| socket.try_write(&refusal).is_ok())
+        {
+            return Poll::Ready(Ok(bytes.len()));
+        }
         self.0.0.is_writing.set(true);
         self.0.on_socket(|socket| socket.poll_write(cx, bytes), Err(io::ErrorKind::BrokenPipe.into()))
     }
@@ -227,6 +247,7 @@ impl AsyncWrite for Wire {
         let shared = &self.0.0;
         // The server flushes when its write buffer is empty, so everything is out now.
         shared.is_writing.set(false);
+        shared.has_answered.set(false);
         if shared.head_written.get() && !shared.taken.replace(true) {
             cx.waker().wake_by_ref();
         }

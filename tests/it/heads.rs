@@ -190,3 +190,23 @@ async fn the_time_for_heads_is_for_nothing_else() {
     .await
     .expect("the stream goes on");
 }
+
+#[actix_web::test]
+async fn who_is_refused_for_a_later_head_is_told_that_the_connection_ends() {
+    let edge = edge().await;
+    let large = format!("GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-A: {}", "b".repeat(131_073));
+    for (status, wrong) in [("400", "what is this?\r\n\r\n"), ("431", large.as_str())] {
+        for before in [0, 1, 2] {
+            let mut stream = send(&edge, "").await;
+            for _ in 0..before {
+                stream.write_all(GET.as_bytes()).await.unwrap();
+                assert!(!answers(&mut stream, 1).await.contains("connection: close"));
+            }
+            stream.write_all(wrong.as_bytes()).await.unwrap();
+            let text = end(status, stream, "").await;
+            assert!(text.starts_with(&format!("HTTP/1.1 {status} ")), "{status} behind {before}: {text}");
+            assert_eq!(text.matches("connection: close\r\n").count(), 1, "{status} behind {before}: {text}");
+            assert!(text.ends_with("\r\n\r\n"), "{text}");
+        }
+    }
+}

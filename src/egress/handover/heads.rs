@@ -101,6 +101,11 @@ impl Heads {
         (self.is_waiting && !self.is_busy && self.has_begun).then_some(self.waits)
     }
 
+    /// Whether a request was answered and none is under way.
+    pub(super) fn is_between(&self) -> bool {
+        self.has_begun && !self.is_busy
+    }
+
     fn wait(&mut self) {
         self.is_waiting = true;
         self.waits = self.waits.wrapping_add(1);
