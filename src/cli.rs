@@ -62,6 +62,12 @@ impl Exit {
     pub fn new(code: u8, message: impl Into<String>) -> Self {
         Self { code, message: message.into() }
     }
+
+    /// A clean end without a word: whoever read standard output has gone.
+    #[must_use]
+    pub const fn unheard() -> Self {
+        Self { code: 0, message: String::new() }
+    }
 }
 
 /// A relay that runs until it is told to stop.
@@ -206,6 +212,7 @@ impl Cli {
         };
         let code = match done {
             Ok(()) => ExitCode::SUCCESS,
+            Err(exit) if exit == Exit::unheard() => ExitCode::SUCCESS,
             Err(exit) => {
                 output::complain(&exit.message);
                 ExitCode::from(exit.code)

@@ -56,17 +56,14 @@ pub(super) async fn run(args: DemoArgs, program: &Program) -> Result<(), Exit> {
     }
     let mut stop = StopSignal::listen()?;
     let stage = Stage::set(program).await?;
-    stage.introduce(args.seconds.is_none())?;
-    tokio::select! {
-        done = stage.watch(args.seconds.map(Duration::from_secs)) => done?,
-        () = stop.wait() => {}
-    }
-    stage.upstream.stop();
-    tokio::select! {
-        () = stage.settle() => {}
-        () = stop.wait() => {}
-    }
-    stage.end().await
+    let shown = stage.show(args.seconds, &mut stop).await;
+    // In any case, so that nothing is left behind.
+    let ended = stage.end().await;
+    shown.and(ended)
+}
+
+fn say(line: &str) -> Result<(), Exit> {
+    output::say_while_heard(line.as_bytes())
 }
 
 /// Upstream, relay and receivers, running.
@@ -113,15 +110,28 @@ impl Stage {
         Ok(Self { upstream, receivers, servers, relay, _directory: directory })
     }
 
+    /// Says how it goes, for so many seconds or until it is told to stop, and waits for what is under way then.
+    async fn show(&self, seconds: Option<u64>, stop: &mut StopSignal) -> Result<(), Exit> {
+        self.introduce(seconds.is_none())?;
+        tokio::select! {
+            done = self.watch(seconds.map(Duration::from_secs)) => done?,
+            () = stop.wait() => {}
+        }
+        self.upstream.stop();
+        tokio::select! {
+            () = self.settle() => {}
+            () = stop.wait() => {}
+        }
+        Ok(())
+    }
+
     /// Says what runs, and what to try with it.
     fn introduce(&self, until_stopped: bool) -> Result<(), Exit> {
         let relay = format!("http://{}", self.relay.address);
-        output::say(
-            "hookcast demo: recorded edits of Wikipedia -> one log -> three signed webhooks and as many streams as you open",
-        )?;
-        output::say("  healthy answers every POST; flaky answers one in five with 500; limited gets at most 60 a second")?;
-        output::say("")?;
-        output::say("try, in another terminal:")?;
+        say("hookcast demo: recorded edits of Wikipedia -> one log -> three signed webhooks and as many streams as you open")?;
+        say("  healthy answers every POST; flaky answers one in five with 500; limited gets at most 60 a second")?;
+        say("")?;
+        say("try, in another terminal:")?;
         for line in [
             format!("curl -N '{relay}/v1/topics/wikipedia.*/stream'"),
             format!("curl -N -H 'accept: text/event-stream' '{relay}/v1/topics/**/stream?since=10s'"),
@@ -131,10 +141,10 @@ impl Stage {
             format!("curl -d '{{\"hello\":\"world\"}}' -H 'content-type: application/json' {relay}/v1/topics/demo.hello/events"),
             format!("curl {relay}/metrics"),
         ] {
-            output::say(&format!("  {line}"))?;
+            say(&format!("  {line}"))?;
         }
-        output::say("")?;
-        if until_stopped { output::say("Ctrl-C ends it.") } else { Ok(()) }
+        say("")?;
+        if until_stopped { say("Ctrl-C ends it.") } else { Ok(()) }
     }
 
     /// One line a second, for `duration` or until dropped.
@@ -149,7 +159,7 @@ impl Stage {
             tokio::time::sleep_until(began_at + Duration::from_secs(second)).await;
             let (events, lag) = (self.upstream.sent(), self.lag());
             let Counts { delivered, verified, retried, .. } = total(&self.receivers);
-            output::say(&format!(
+            say(&format!(
                 "{second:>4} s   events {events:>6}   delivered {delivered:>7}   verified {verified:>7}   retried {retried:>6}   lag {lag:>4}"
             ))?;
         }
@@ -172,6 +182,7 @@ impl Stage {
     /// Ends everything in order and says what came of it.
     async fn end(self) -> Result<(), Exit> {
         let Self { relay, servers, receivers, upstream, _directory: directory } = self;
+        upstream.stop();
         relay.stop.await;
         for server in servers {
             server.stop(false).await;
@@ -180,7 +191,7 @@ impl Stage {
         let events = upstream.sent();
         let Counts { delivered, verified, retried, wrong } = total(&receivers);
         let lost = (events * receivers.len() as u64).saturating_sub(delivered);
-        output::say(&format!("events={events} delivered={delivered} verified={verified} retried={retried} lost={lost}"))?;
+        say(&format!("events={events} delivered={delivered} verified={verified} retried={retried} lost={lost}"))?;
         match (lost, wrong) {
             (0, 0) => Ok(()),
             (0, _) => Err(failed(format!("{wrong} deliveries had a wrong signature or other bytes than the upstream sent"))),

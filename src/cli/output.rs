@@ -18,15 +18,21 @@ pub(super) fn say(line: &str) -> Result<(), Exit> {
 
 /// [`say`] for bytes that need not be text.
 pub(super) fn say_bytes(line: &[u8]) -> Result<(), Exit> {
-    let mut out = stdout().lock();
-    match out.write_all(line).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush()) {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => {
+    say_while_heard(line).inspect_err(|exit| {
+        if *exit == Exit::unheard() {
             finish();
             std::process::exit(0)
         }
-        Err(error) => Err(Exit::new(EXIT_FAILED, format!("cannot write to standard output: {error}"))),
-    }
+    })
+}
+
+/// [`say_bytes`] for a command that has something to put away before it ends: a reader that has gone is [`Exit::unheard`].
+pub(super) fn say_while_heard(line: &[u8]) -> Result<(), Exit> {
+    let mut out = stdout().lock();
+    out.write_all(line).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush()).map_err(|error| match error.kind() {
+        ErrorKind::BrokenPipe => Exit::unheard(),
+        _ => Exit::new(EXIT_FAILED, format!("cannot write to standard output: {error}")),
+    })
 }
 
 /// Writes one line to standard error; nobody waits for that, and nothing can be done about a failure.

@@ -69,3 +69,18 @@ async fn an_interrupt_ends_it_with_the_summary() {
     let output = tokio::time::timeout(PATIENCE, child.wait_with_output()).await.unwrap().unwrap();
     judge(&std::process::Output { stdout: text.into_bytes(), ..output }, temporary.path());
 }
+
+/// `hookcast demo | head -n 1`
+#[tokio::test]
+async fn nothing_is_left_behind_when_nobody_reads_any_more() {
+    use tokio::io::{AsyncBufReadExt as _, BufReader};
+
+    let temporary = tempfile::tempdir().unwrap();
+    let mut child = start(temporary.path(), &[]);
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).await.unwrap();
+    assert!(line.starts_with("hookcast demo"), "{line}");
+    let output = tokio::time::timeout(PATIENCE, child.wait_with_output()).await.unwrap().unwrap();
+    assert_eq!((output.status.code(), &*String::from_utf8_lossy(&output.stderr)), (Some(0), ""));
+    assert_eq!(std::fs::read_dir(temporary.path()).unwrap().count(), 0, "something is left behind");
+}
