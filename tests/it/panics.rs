@@ -9,6 +9,7 @@ use crate::support::{Answer, PATIENCE, Receiver, eventually};
 mod errands;
 mod house;
 mod process;
+mod routing;
 mod streams;
 
 use house::House;
