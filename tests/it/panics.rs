@@ -11,6 +11,7 @@ mod house;
 mod process;
 mod routing;
 mod streams;
+mod workers;
 
 use house::House;
 
