@@ -12,19 +12,19 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use gungraun::prelude::*;
 use gungraun::{Callgrind, EventKind};
-use hookcast::clock::Timestamp;
-use hookcast::codec::Frame;
-use hookcast::codec::ndjson::NdjsonDecoder;
-use hookcast::codec::sse::{SseDecoder, SseItem};
 use hookcast::delivery::matcher::Matcher;
 use hookcast::delivery::parcel::Parcel;
 use hookcast::delivery::window::{Position, Ticket, Window};
 use hookcast::egress::format::{Envelope, FORMATS, Format, Style};
 use hookcast::ingest::dedupe::{self, DedupeSettings, Fingerprint, Known};
-use hookcast::model::event::{DataForm, NewEvent};
-use hookcast::model::{Page, PageBuilder, PatternList, Records, Seq, Topic};
-use hookcast::signature::standard::{PreparedKey, sign_into};
 use hookcast::storage::memory;
+use hookcast_core::clock::Timestamp;
+use hookcast_core::codec::Frame;
+use hookcast_core::codec::ndjson::NdjsonDecoder;
+use hookcast_core::codec::sse::{SseDecoder, SseItem};
+use hookcast_core::model::event::{DataForm, NewEvent};
+use hookcast_core::model::{Page, PageBuilder, PatternList, Records, Seq, Topic};
+use hookcast_core::signature::standard::{PreparedKey, sign_into};
 
 /// Events in a batch.
 const EVENTS: u64 = 500;

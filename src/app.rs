@@ -10,7 +10,6 @@ use actix_web::dev::ServerHandle;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, HistoryAttempts};
 use crate::delivery::Lanes;
 use crate::delivery::lane::LaneContext;
@@ -26,11 +25,6 @@ use crate::http::webhook::Senders;
 use crate::http::websub::Door;
 use crate::http::{DefinitionDefaults, HttpLimits, HttpState};
 use crate::ingest::{DedupeSettings, Ingest};
-use crate::model::administration::TokenLimits;
-use crate::net::dial::Gate;
-use crate::net::fetch::Fetcher;
-use crate::net::target::Target;
-use crate::net::tls::Tls;
 use crate::readiness::Readiness;
 use crate::registry::{Registry, SourceRegistry};
 use crate::retention::{Retention, RetentionSettings};
@@ -38,6 +32,12 @@ use crate::source::Sources;
 use crate::storage::{StorageError, StorageErrorKind, Store};
 use crate::supervise::Supervisor;
 use crate::tail::{Tail, TailSettings};
+use hookcast_core::clock::{Clock, SystemClock};
+use hookcast_core::model::administration::TokenLimits;
+use hookcast_net::dial::Gate;
+use hookcast_net::fetch::Fetcher;
+use hookcast_net::target::Target;
+use hookcast_net::tls::Tls;
 
 mod declared;
 mod doors;
@@ -385,7 +385,7 @@ fn http_limits(config: &Config) -> HttpLimits {
 }
 
 /// Judges callback and upstream URLs by the same rules as every dial.
-fn url_judge(config: &Config) -> Arc<dyn crate::model::subscription::parse::UrlJudge + Send + Sync> {
+fn url_judge(config: &Config) -> Arc<dyn hookcast_core::model::subscription::parse::UrlJudge + Send + Sync> {
     let rules = config.egress_rules();
     Arc::new(move |url: &str| -> Result<String, (&'static str, String)> {
         let target = Target::parse(url).map_err(|error| (error.slug(), error.to_string()))?;

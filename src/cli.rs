@@ -159,7 +159,7 @@ struct ServeArgs {
     #[arg(long, value_enum, default_value_t)]
     log: LogForm,
     /// Let every flush of the database take so much longer; for measurements of slow disks.
-    #[arg(long, hide = true, value_name = "TIME", value_parser = crate::units::parse_duration)]
+    #[arg(long, hide = true, value_name = "TIME", value_parser = hookcast_core::units::parse_duration)]
     flush_delay: Option<std::time::Duration>,
 }
 

@@ -12,13 +12,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::delivery::limits::{LimitSettings, SharedTerms};
-use crate::model::SourceSpec;
-use crate::model::subscription::parse::Definition;
-use crate::model::topic::TopicPattern;
-use crate::net::{AllowEntry, EgressRules, ResolverChoice};
 use crate::registry::Texts;
 use crate::seal::{MasterKey, Seals};
 use crate::storage::{Durability, Reserve};
+use hookcast_core::model::SourceSpec;
+use hookcast_core::model::subscription::parse::Definition;
+use hookcast_core::model::topic::TopicPattern;
+use hookcast_net::{AllowEntry, EgressRules, ResolverChoice};
 
 pub use error::{ConfigError, ConfigErrors};
 pub use restart::keys_that_differ;

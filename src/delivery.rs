@@ -10,10 +10,10 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::model::subscription::{Activity, Ordinal, PARTITIONS, SubscriptionRecord};
-use crate::net::dial::Gate;
 use crate::registry::RegistryChange;
 use crate::storage::{Lease, StorageError, StorageErrorKind};
+use hookcast_core::model::subscription::{Activity, Ordinal, PARTITIONS, SubscriptionRecord};
+use hookcast_net::dial::Gate;
 
 pub mod addresses;
 pub mod attempt;

@@ -16,10 +16,10 @@ use actix_web::http::{ConnectionType, Method, Version};
 use actix_web::{HttpMessage as _, HttpRequest, HttpResponse};
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::{Clock, Timestamp};
 use crate::follow::{Follow, StorageError};
-use crate::model::{PatternList, Seq};
 use crate::supervise::Supervisor;
+use hookcast_core::clock::{Clock, Timestamp};
+use hookcast_core::model::{PatternList, Seq};
 
 mod chunk;
 mod client;

@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use crate::clock::Timestamp;
-use crate::model::{Event, Jumps, Page, Seq};
 pub use crate::storage::Room;
 use crate::storage::{Bounds, EventLog, LogRead, TopicSummary};
 pub use crate::storage::{StorageError, StorageErrorKind};
 use crate::tail::Tail;
 pub use crate::tail::TailRead;
+use hookcast_core::clock::Timestamp;
+use hookcast_core::model::{Event, Jumps, Page, Seq};
 
 mod shared;
 

@@ -19,15 +19,15 @@ use actix_web::middleware::Condition;
 use actix_web::web::{self, Data, Payload, ServiceConfig};
 use actix_web::{App, HttpRequest, HttpResponse, Resource, Route};
 
-use crate::clock::Clock;
 use crate::egress::handover::Wire;
 use crate::egress::{self, Egress};
 use crate::follow::Follow;
 use crate::ingest::Ingest;
-use crate::model::subscription::parse::{TextJudge, UrlJudge};
 use crate::readiness::Readiness;
 use crate::registry::{Registry, SourceRegistry};
 use crate::storage::EventLog;
+use hookcast_core::clock::Clock;
+use hookcast_core::model::subscription::parse::{TextJudge, UrlJudge};
 
 mod ask;
 mod attendance;

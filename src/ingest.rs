@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use crate::clock::Clock;
-use crate::model::source::{OnReusedId, SourceGap, SourcePosition};
-use crate::model::{NewEvent, Seq};
 use crate::storage::{EventLog, Room, StorageError, StorageErrorKind};
 use crate::supervise::Supervisor;
 use crate::tail::Tail;
+use hookcast_core::clock::Clock;
+use hookcast_core::model::source::{OnReusedId, SourceGap, SourcePosition};
+use hookcast_core::model::{NewEvent, Seq};
 
 pub mod dedupe;
 mod leader;

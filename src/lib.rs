@@ -4,19 +4,10 @@
 //! The modules in the order an event meets them; each may use only those of a lower level (`tests/it/layers.rs`).
 
 // Level 0: data
-pub mod clock;
-pub mod model;
-pub mod units;
 // Level 1: mechanisms
-pub mod codec;
-pub mod filter;
-pub mod json;
-pub mod net;
 pub mod readiness;
 pub mod seal;
-pub mod signature;
 pub mod supervise;
-pub mod template;
 // Level 2: storage
 pub mod storage;
 pub mod tail;

@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use crate::clock::Timestamp;
-use crate::model::SubscriptionId;
-use crate::model::source::SourceRecord;
-use crate::model::subscription::{Activity, Ordinal, SubscriptionRecord};
 use crate::storage::{Catalog, Result};
+use hookcast_core::clock::Timestamp;
+use hookcast_core::model::SubscriptionId;
+use hookcast_core::model::source::SourceRecord;
+use hookcast_core::model::subscription::{Activity, Ordinal, SubscriptionRecord};
 
 mod judge;
 mod shelf;

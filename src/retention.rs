@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::{Clock, Timestamp};
-use crate::model::Seq;
-use crate::model::subscription::Ordinal;
 use crate::storage::{LedgerTrim, LedgerTrimmed, StorageError, Store};
 use crate::tail::Tail;
+use hookcast_core::clock::{Clock, Timestamp};
+use hookcast_core::model::Seq;
+use hookcast_core::model::subscription::Ordinal;
 
 /// Pages dropped in one slice.
 const SLICE_PAGES: u32 = 16;

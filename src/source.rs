@@ -46,10 +46,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::clock::{Clock, Timestamp};
-use crate::codec::pointer::{Pointer, PointerError};
-use crate::model::source::{Incarnation, SourceGap, SourceSettings, SourceSpec};
-use crate::model::{NewEvent, ResumeToken, Seq};
+use hookcast_core::clock::{Clock, Timestamp};
+use hookcast_core::codec::pointer::{Pointer, PointerError};
+use hookcast_core::model::source::{Incarnation, SourceGap, SourceSettings, SourceSpec};
+use hookcast_core::model::{NewEvent, ResumeToken, Seq};
 
 /// Every protocol an upstream can be read with.
 pub const SOURCES: &[Protocol] = &[

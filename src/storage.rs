@@ -10,9 +10,9 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use crate::clock::Timestamp;
-use crate::model::source::SourcePosition;
-use crate::model::{Event, Page, PageBuilder, Seq};
+use hookcast_core::clock::Timestamp;
+use hookcast_core::model::source::SourcePosition;
+use hookcast_core::model::{Event, Page, PageBuilder, Seq};
 
 mod administration;
 mod catalog;

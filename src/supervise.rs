@@ -17,9 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::readiness::Readiness;
 
-mod panics;
-
-pub use panics::{Caught, Panic, catch, caught, tell_panics_by_log};
+pub use hookcast_core::panics::{Caught, Panic, catch, caught, tell_panics_by_log};
 
 /// Pause before a task that panicked is started again; doubled by each panic up to [`RESTART_AFTER_MAX`].
 pub const RESTART_AFTER: Duration = Duration::from_secs(1);

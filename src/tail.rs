@@ -9,7 +9,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::watch;
 
-use crate::model::{Event, Page, Seq};
+use hookcast_core::model::{Event, Page, Seq};
 
 /// Limits of the tail.
 #[derive(Clone, Copy, Debug)]
@@ -179,9 +179,9 @@ impl Tail {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Timestamp;
-    use crate::model::event::DataForm;
-    use crate::model::{NewEvent, PageBuilder, Topic};
+    use hookcast_core::clock::Timestamp;
+    use hookcast_core::model::event::DataForm;
+    use hookcast_core::model::{NewEvent, PageBuilder, Topic};
 
     fn page(first: u64, count: u64) -> Arc<Page> {
         let mut builder = PageBuilder::starting_at(Seq(first));

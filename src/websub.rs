@@ -11,14 +11,14 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-use crate::clock::Clock;
 use crate::follow::Follow;
-use crate::model::subscription::parse::UrlJudge;
-use crate::model::{PatternList, SubscriptionId, TopicPattern};
-use crate::net::fetch::Fetcher;
-use crate::net::target::Target;
 use crate::registry::{Registry, RegistryChange};
 use crate::supervise::Supervisor;
+use hookcast_core::clock::Clock;
+use hookcast_core::model::subscription::parse::UrlJudge;
+use hookcast_core::model::{PatternList, SubscriptionId, TopicPattern};
+use hookcast_net::fetch::Fetcher;
+use hookcast_net::target::Target;
 
 pub mod intent;
 pub mod leases;

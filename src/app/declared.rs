@@ -8,13 +8,13 @@ use super::{AppError, Ground};
 use crate::config::Config;
 use crate::delivery::Lanes;
 use crate::http::audit::ACT_AGE_MAX;
-use crate::model::administration::{Act, Maker};
-use crate::model::source::{SourceRecord, SourceSpec};
-use crate::model::subscription::change::{Effect, changed_record, chooses_anew, new_record};
-use crate::model::subscription::parse::Definition;
-use crate::model::subscription::{Activity, StartFrom, SubscriptionRecord};
-use crate::model::{Seq, SubscriptionId};
 use crate::registry::{Registry, SourceRegistry};
+use hookcast_core::model::administration::{Act, Maker};
+use hookcast_core::model::source::{SourceRecord, SourceSpec};
+use hookcast_core::model::subscription::change::{Effect, changed_record, chooses_anew, new_record};
+use hookcast_core::model::subscription::parse::Definition;
+use hookcast_core::model::subscription::{Activity, StartFrom, SubscriptionRecord};
+use hookcast_core::model::{Seq, SubscriptionId};
 
 /// Subscriptions that are stored together.
 const TOGETHER_MAX: usize = 256;

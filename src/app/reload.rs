@@ -6,9 +6,9 @@ use std::sync::Arc;
 use super::{AppError, Ground, declared, url_judge};
 use crate::config::{Config, keys_that_differ};
 use crate::delivery::Lanes;
-use crate::model::subscription::parse::TextJudge as _;
 use crate::registry::{Registry, SourceRegistry};
 use crate::storage::StorageErrorKind;
+use hookcast_core::model::subscription::parse::TextJudge as _;
 
 /// How often it is tried again when somebody else changed a definition at the same time.
 const TRIES: u32 = 5;

@@ -6,11 +6,11 @@ use bytes::{Bytes, BytesMut};
 use url::Url;
 
 use super::{EXIT_FAILED, Exit, RelayArgs};
-use crate::net::dial::Gate;
-use crate::net::fetch::{FetchError, FetchRequest, FetchResponse, Fetcher, HeaderMap, HeaderName, HeaderValue, Method};
-use crate::net::socket::Socket;
-use crate::net::tls::Tls;
-use crate::net::{AllowEntry, EgressRules, ResolverChoice, Target};
+use hookcast_net::dial::Gate;
+use hookcast_net::fetch::{FetchError, FetchRequest, FetchResponse, Fetcher, HeaderMap, HeaderName, HeaderValue, Method};
+use hookcast_net::socket::Socket;
+use hookcast_net::tls::Tls;
+use hookcast_net::{AllowEntry, EgressRules, ResolverChoice, Target};
 
 /// Environment variable with the token for the relay.
 const TOKEN_VARIABLE: &str = "HOOKCAST_TOKEN";

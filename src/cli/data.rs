@@ -6,11 +6,11 @@ use clap::Args;
 
 use super::{ConfigArgs, EXIT_CONFIG, Exit, Program, load, output};
 use crate::app::storage_exit_code;
-use crate::clock::{Clock as _, SystemClock};
 use crate::config::Config;
-use crate::model::Seq;
 use crate::storage::StorageError;
 use crate::storage::sqlite::backup;
+use hookcast_core::clock::{Clock as _, SystemClock};
+use hookcast_core::model::Seq;
 
 #[derive(Debug, Args)]
 pub(super) struct BackupArgs {

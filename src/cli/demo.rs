@@ -16,9 +16,9 @@ use super::client::failed;
 use super::directory::TemporaryDirectory;
 use super::{EXIT_BIND, Exit, Program, Relay, StopSignal, output};
 use crate::config::Config;
-use crate::model::subscription::parse::generate_secret;
-use crate::signature::standard::PreparedKey;
 use crate::telemetry::{self, LogForm};
+use hookcast_core::model::subscription::parse::generate_secret;
+use hookcast_core::signature::standard::PreparedKey;
 
 mod receiver;
 mod upstream;

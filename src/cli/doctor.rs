@@ -31,7 +31,7 @@ pub(super) struct DoctorArgs {
     #[arg(long, default_value = "hookcast.doctor")]
     topic: String,
     /// How long a silent stream is watched; a heartbeat comes every 15 s unless a client asks for others.
-    #[arg(long, default_value = "20s", value_parser = crate::units::parse_duration)]
+    #[arg(long, default_value = "20s", value_parser = hookcast_core::units::parse_duration)]
     watch: Duration,
 }
 

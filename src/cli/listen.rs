@@ -12,9 +12,9 @@ use clap::Args;
 use super::client::{Place, failed};
 use super::upstream::serve_http;
 use super::{Exit, output};
-use crate::clock::{Clock as _, SystemClock};
-use crate::signature::verify::{Verifier, VerifyError};
 use crate::telemetry::Foreign;
+use hookcast_core::clock::{Clock as _, SystemClock};
+use hookcast_core::signature::verify::{Verifier, VerifyError};
 
 /// Largest delivery, in bytes.
 const DELIVERY_BYTES_MAX: usize = 64 << 20;

@@ -12,7 +12,7 @@ use url::Url;
 
 use super::client::{Place, failed, refusal};
 use super::{Exit, RelayArgs, output};
-use crate::net::fetch::Method;
+use hookcast_net::fetch::Method;
 
 mod transfer;
 

@@ -8,9 +8,9 @@ use serde::Deserialize;
 
 use super::client::{Place, failed, refusal};
 use super::{Exit, RelayArgs, output};
-use crate::clock::{Clock as _, SystemClock};
-use crate::codec::lines::{Line, LineDecoder};
-use crate::net::fetch::{FetchResponse, Method};
+use hookcast_core::clock::{Clock as _, SystemClock};
+use hookcast_core::codec::lines::{Line, LineDecoder};
+use hookcast_net::fetch::{FetchResponse, Method};
 
 /// Silence after which the connection is given up; the relay sends a heartbeat every 15 s.
 const SILENCE_MAX: Duration = Duration::from_secs(45);

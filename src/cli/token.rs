@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::client::{Place, failed, refusal};
 use super::{Exit, RelayArgs, output};
 use crate::http::auth::{Scope, TokenEntry};
-use crate::net::fetch::Method;
+use hookcast_net::fetch::Method;
 
 /// Length of a token, in random bytes.
 const TOKEN_BYTES: usize = 32;

@@ -9,7 +9,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::error::{ConfigError, Origin};
-use crate::model::fields::{FieldError, child, quoted};
+use hookcast_core::model::fields::{FieldError, child, quoted};
 
 /// Beginning of the environment variables that override keys.
 const VARIABLE_PREFIX: &str = "HOOKCAST__";

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use super::Delivery;
 use crate::delivery::limits::SharedTerms;
-use crate::model::fields::{Fields, quoted};
-use crate::model::subscription::parse::{IN_FLIGHT_MAX, RATE_MAX};
-use crate::model::subscription::{RateLimit, is_id};
+use hookcast_core::model::fields::{Fields, quoted};
+use hookcast_core::model::subscription::parse::{IN_FLIGHT_MAX, RATE_MAX};
+use hookcast_core::model::subscription::{RateLimit, is_id};
 
 /// Most groups.
 const GROUPS_MAX: usize = 10_000;

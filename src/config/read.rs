@@ -11,15 +11,15 @@ use super::{
     Auth, Config, Dedupe, Delivery, History, HistoryAttempts, Limits, Network, Retention, Server, Storage, limits, secrets,
     tokens, websub,
 };
-use crate::model::SourceSpec;
-use crate::model::fields::{Errors, FieldError, Fields, child, quoted, text};
-use crate::model::source::parse::{SourceRules, parse_source};
-use crate::model::subscription::parse::{
+use crate::storage::{BACKENDS, Durability, RESERVE_PERCENT_MAX, Reserve};
+use hookcast_core::model::SourceSpec;
+use hookcast_core::model::fields::{Errors, FieldError, Fields, child, quoted, text};
+use hookcast_core::model::source::parse::{SourceRules, parse_source};
+use hookcast_core::model::subscription::parse::{
     Definition, IN_FLIGHT_MAX, RATE_MAX, Rules, TIMEOUT_MAX, TIMEOUT_MIN, UrlJudge, parse_definition,
 };
-use crate::net::{EgressRules, ResolverChoice, Target};
-use crate::storage::{BACKENDS, Durability, RESERVE_PERCENT_MAX, Reserve};
-use crate::units::parse_size;
+use hookcast_core::units::parse_size;
+use hookcast_net::{EgressRules, ResolverChoice, Target};
 
 /// Sections and their keys.
 pub(super) const KEYS: &[(&str, &[&str])] = &[

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::fields::nearest;
+use hookcast_core::model::fields::nearest;
 
 const PROTOCOLS: &[&str] = &["ndjson", "sse", "websocket", "webhook"];
 const SHIPPED: &str = include_str!("../../config.toml");

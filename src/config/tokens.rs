@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use sha2::{Digest as _, Sha256};
 
 use super::{ADMIN_TOKEN_CHARS_MIN, ADMIN_TOKEN_VARIABLE, SCOPES, Token};
-use crate::model::fields::{Fields, child, quoted, short_text, text};
-use crate::model::subscription::is_id;
-use crate::model::topic::{PATTERNS_MAX, TopicPattern};
+use hookcast_core::model::fields::{Fields, child, quoted, short_text, text};
+use hookcast_core::model::subscription::is_id;
+use hookcast_core::model::topic::{PATTERNS_MAX, TopicPattern};
 
 /// Most tokens in the configuration.
 const TOKENS_MAX: usize = 1000;

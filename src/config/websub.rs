@@ -4,8 +4,8 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::WebSub;
-use crate::model::fields::{Fields, child, quoted, text};
-use crate::model::topic::{PATTERNS_MAX, TopicPattern};
+use hookcast_core::model::fields::{Fields, child, quoted, text};
+use hookcast_core::model::topic::{PATTERNS_MAX, TopicPattern};
 
 /// Reads the section; `ages` are the leases that can be meant.
 pub(super) fn read(fields: &Fields<'_>, ages: RangeInclusive<Duration>) -> WebSub {

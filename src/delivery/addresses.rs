@@ -7,9 +7,9 @@ use std::rc::Rc;
 
 use super::attempt::Address;
 use super::tokens::Tokens;
-use crate::clock::Timestamp;
-use crate::model::subscription::{Ordinal, SubscriptionRecord};
-use crate::net::tls::Tls;
+use hookcast_core::clock::Timestamp;
+use hookcast_core::model::subscription::{Ordinal, SubscriptionRecord};
+use hookcast_net::tls::Tls;
 
 #[derive(Debug)]
 struct Prepared {

@@ -11,17 +11,17 @@ use super::filled::Filled;
 use super::job::Job;
 use super::parcel::Content;
 use super::tokens::{TokenSource, Tokens};
-use crate::clock::Timestamp;
-use crate::model::outcome::{Answer, Directive, Ending};
-use crate::model::subscription::{Auth, PayloadForm, SubscriptionSpec};
-use crate::model::{ErrorKind, JobId, Outcome};
-use crate::net::client::{AuthKey, HeaderLines, PostRequest, PreparedTarget, WireAnswer, WireClient, WireFailure};
-use crate::net::dial::DialError;
-use crate::net::resolve::DnsError;
-use crate::net::target::Target;
-use crate::net::tls::Tls;
-use crate::net::token::{TokenEndpoint, TokenError, basic, bearer};
-use crate::signature::{Message, Signer, hub};
+use hookcast_core::clock::Timestamp;
+use hookcast_core::model::outcome::{Answer, Directive, Ending};
+use hookcast_core::model::subscription::{Auth, PayloadForm, SubscriptionSpec};
+use hookcast_core::model::{ErrorKind, JobId, Outcome};
+use hookcast_core::signature::{Message, Signer, hub};
+use hookcast_net::client::{AuthKey, HeaderLines, PostRequest, PreparedTarget, WireAnswer, WireClient, WireFailure};
+use hookcast_net::dial::DialError;
+use hookcast_net::resolve::DnsError;
+use hookcast_net::target::Target;
+use hookcast_net::tls::Tls;
+use hookcast_net::token::{TokenEndpoint, TokenError, basic, bearer};
 
 /// The `user-agent` of every delivery.
 pub const AGENT: &str = concat!("hookcast/", env!("CARGO_PKG_VERSION"));
@@ -223,7 +223,7 @@ async fn send(client: &WireClient, address: &Address, content: &Content, stamp: 
     let latency_ms = u32::try_from(took.as_millis()).unwrap_or(u32::MAX);
     match answer {
         Ok(answer) => outcome_of(answer, latency_ms),
-        Err(failure) => Outcome::failed(ErrorKind::from(&failure), latency_ms),
+        Err(failure) => Outcome::failed(failed_by(&failure), latency_ms),
     }
 }
 
@@ -236,34 +236,31 @@ fn outcome_of(answer: WireAnswer, latency_ms: u32) -> Outcome {
     Outcome::answered(answer, latency_ms)
 }
 
-impl From<&WireFailure> for ErrorKind {
-    fn from(failure: &WireFailure) -> Self {
-        match failure {
-            WireFailure::Dial(error) => error.into(),
-            WireFailure::Reset => Self::Reset,
-            WireFailure::Eof => Self::Eof,
-            WireFailure::Timeout => Self::Timeout,
-            WireFailure::Protocol(_) => Self::Protocol,
-        }
+/// What a failure of the wire is called in the list of attempts.
+fn failed_by(failure: &WireFailure) -> ErrorKind {
+    match failure {
+        WireFailure::Dial(error) => not_dialled_by(error),
+        WireFailure::Reset => ErrorKind::Reset,
+        WireFailure::Eof => ErrorKind::Eof,
+        WireFailure::Timeout => ErrorKind::Timeout,
+        WireFailure::Protocol(_) => ErrorKind::Protocol,
     }
 }
 
-impl From<&DialError> for ErrorKind {
-    fn from(error: &DialError) -> Self {
-        match error {
-            DialError::Dns(DnsError::Nxdomain) => Self::DnsNxdomain,
-            DialError::Dns(DnsError::Servfail(_)) => Self::DnsServfail,
-            DialError::Dns(DnsError::Timeout) => Self::DnsTimeout,
-            DialError::Dns(DnsError::Empty) => Self::DnsEmpty,
-            DialError::Dns(DnsError::Broken(_)) => Self::DnsError,
-            // Whatever it is that the rules refuse: the address, its name, the port, plain http.
-            DialError::Refused(_) => Self::BlockedAddress,
-            DialError::Own(_) | DialError::Dns(DnsError::Own(_)) => Self::OwnFault,
-            DialError::Connect { .. } => Self::Connect,
-            DialError::ConnectTimeout => Self::ConnectTimeout,
-            DialError::Reset(_) => Self::Reset,
-            DialError::Tls(_) => Self::Tls,
-            DialError::TlsTimeout => Self::TlsTimeout,
-        }
+fn not_dialled_by(error: &DialError) -> ErrorKind {
+    match error {
+        DialError::Dns(DnsError::Nxdomain) => ErrorKind::DnsNxdomain,
+        DialError::Dns(DnsError::Servfail(_)) => ErrorKind::DnsServfail,
+        DialError::Dns(DnsError::Timeout) => ErrorKind::DnsTimeout,
+        DialError::Dns(DnsError::Empty) => ErrorKind::DnsEmpty,
+        DialError::Dns(DnsError::Broken(_)) => ErrorKind::DnsError,
+        // Whatever it is that the rules refuse: the address, its name, the port, plain http.
+        DialError::Refused(_) => ErrorKind::BlockedAddress,
+        DialError::Own(_) | DialError::Dns(DnsError::Own(_)) => ErrorKind::OwnFault,
+        DialError::Connect { .. } => ErrorKind::Connect,
+        DialError::ConnectTimeout => ErrorKind::ConnectTimeout,
+        DialError::Reset(_) => ErrorKind::Reset,
+        DialError::Tls(_) => ErrorKind::Tls,
+        DialError::TlsTimeout => ErrorKind::TlsTimeout,
     }
 }

@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use super::Lanes;
 use super::question::Question;
-use crate::clock::Timestamp;
-use crate::model::subscription::SubscriptionRecord;
-use crate::model::{Attempt, HistoryPage, Seq, Success};
 use crate::storage::{AttemptKey, HistoryQuery, StorageError};
+use hookcast_core::clock::Timestamp;
+use hookcast_core::model::subscription::SubscriptionRecord;
+use hookcast_core::model::{Attempt, HistoryPage, Seq, Success};
 
 /// Attempts shown of one delivery.
 const ATTEMPTS_MAX: u32 = 100;

@@ -13,9 +13,9 @@ use bytes::{BufMut as _, BytesMut};
 use super::bodies::Body;
 use super::parcel::Parcel;
 use super::window::{QUEUE_BYTES_MAX, QUEUE_MAX};
-use crate::clock::Timestamp;
-use crate::model::subscription::{Batch, BatchFormat};
-use crate::model::{Event, Seq};
+use hookcast_core::clock::Timestamp;
+use hookcast_core::model::subscription::{Batch, BatchFormat};
+use hookcast_core::model::{Event, Seq};
 
 /// What became of an event of a batch when it was posted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -9,9 +9,9 @@ use sha2::{Digest as _, Sha256};
 
 use super::batch::Member;
 use super::parcel::{self, Content};
-use crate::codec::cloudevents;
-use crate::model::Seq;
-use crate::model::subscription::{Batch, BatchFormat};
+use hookcast_core::codec::cloudevents;
+use hookcast_core::model::Seq;
+use hookcast_core::model::subscription::{Batch, BatchFormat};
 
 /// Most bodies that a lane keeps.
 pub const BODIES_MAX: usize = 8;

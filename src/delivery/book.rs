@@ -4,10 +4,10 @@
 //! A page that is not full stays open: the next save writes it again under its key with what came in between, so that a calm
 //! lane fills its pages, too, and a busy one writes few attempts twice.
 
-use crate::clock::Timestamp;
-use crate::model::history::PAGE_ATTEMPTS_MAX;
-use crate::model::subscription::{Ordinal, PARTITIONS};
-use crate::model::{HistoryPage, Seq, Success};
+use hookcast_core::clock::Timestamp;
+use hookcast_core::model::history::PAGE_ATTEMPTS_MAX;
+use hookcast_core::model::subscription::{Ordinal, PARTITIONS};
+use hookcast_core::model::{HistoryPage, Seq, Success};
 
 /// Successful attempts that may wait to be saved in one lane; more are counted only.
 const SUCCESSES_MAX: usize = 65_536;

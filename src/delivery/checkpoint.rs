@@ -9,11 +9,11 @@
 use std::collections::HashMap;
 
 use super::window::Progress;
-use crate::clock::Timestamp;
-use crate::model::Seq;
-use crate::model::subscription::Ordinal;
-use crate::model::varint::{put, take};
 use crate::storage::Checkpoint;
+use hookcast_core::clock::Timestamp;
+use hookcast_core::model::Seq;
+use hookcast_core::model::subscription::Ordinal;
+use hookcast_core::model::varint::{put, take};
 
 const VERSION: u64 = 1;
 /// The same with a list of those that fail before the entries: how many, then ordinal and milliseconds since the epoch of each.

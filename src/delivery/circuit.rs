@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::clock::Timestamp;
+use hookcast_core::clock::Timestamp;
 
 /// Failures in a row that open the circuit.
 const IN_A_ROW: u32 = 10;

@@ -11,12 +11,12 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::{Clock, Timestamp};
-use crate::model::Attempt;
-use crate::model::subscription::{Consent, SubscriptionRecord};
 use crate::registry::{Registry, RegistryChange};
 use crate::storage::StorageError;
 use crate::supervise::{Supervisor, caught};
+use hookcast_core::clock::{Clock, Timestamp};
+use hookcast_core::model::Attempt;
+use hookcast_core::model::subscription::{Consent, SubscriptionRecord};
 
 pub mod ask;
 pub mod callback;

@@ -18,9 +18,9 @@ use super::policy::{self, Before, Decision, Verdict};
 use super::replays::Replays;
 use super::sieve::Filtering;
 use super::window::{Position, Ticket, Window};
-use crate::clock::Timestamp;
-use crate::model::subscription::{Activity, DisabledReason, OnFull, Ordinal, SubscriptionRecord};
-use crate::model::{Attempt, ErrorKind, Exception, ExceptionState, Outcome, Seq};
+use hookcast_core::clock::Timestamp;
+use hookcast_core::model::subscription::{Activity, DisabledReason, OnFull, Ordinal, SubscriptionRecord};
+use hookcast_core::model::{Attempt, ErrorKind, Exception, ExceptionState, Outcome, Seq};
 
 mod batching;
 mod choice;

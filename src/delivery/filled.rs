@@ -11,9 +11,9 @@ use tokio::sync::Semaphore;
 
 use super::parcel::{self, Content};
 use super::renderings::{RenderingError, Renderings, worked};
-use crate::model::subscription::Ordinal;
-use crate::model::{ErrorKind, Event, Outcome, subscription};
-use crate::template::{Allowance, RenderError, SMALL_WORK_BYTES, TIME_MAX, Template, TemplateError, WORK_BYTES_MAX};
+use hookcast_core::model::subscription::Ordinal;
+use hookcast_core::model::{ErrorKind, Event, Outcome, subscription};
+use hookcast_core::template::{Allowance, RenderError, SMALL_WORK_BYTES, TIME_MAX, Template, TemplateError, WORK_BYTES_MAX};
 
 /// Why a delivery is dead during whose rendering the process ended.
 pub const RENDERING_CRASHED: &str = "rendering_crashed";

@@ -16,11 +16,11 @@ use super::notice::Notice;
 use super::parcel::Parcel;
 use super::sieve::Sieve;
 use super::window::{Position, Progress};
-use crate::clock::Timestamp;
-use crate::filter::Facts;
-use crate::model::subscription::{Ordinal, SubscriptionRecord};
-use crate::model::{Event, Jumps, Outcome, Page, Seq};
 use crate::storage::Lease;
+use hookcast_core::clock::Timestamp;
+use hookcast_core::filter::Facts;
+use hookcast_core::model::subscription::{Ordinal, SubscriptionRecord};
+use hookcast_core::model::{Event, Jumps, Outcome, Page, Seq};
 
 mod changing;
 mod effects;

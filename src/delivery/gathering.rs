@@ -8,8 +8,8 @@ use super::bodies::Body;
 use super::floor::Assignment;
 use super::lane::Lane;
 use super::parcel::Parcel;
-use crate::clock::Timestamp;
-use crate::model::{ErrorKind, Outcome};
+use hookcast_core::clock::Timestamp;
+use hookcast_core::model::{ErrorKind, Outcome};
 
 /// Posts a batch once; what did not fit or is gone is marked so.
 pub(super) async fn post(lane: &Lane, assignment: &Assignment, batch: &Gathered, began: Timestamp) -> Outcome {

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use super::Lanes;
 use super::question::{Question, Stillness, SubscriptionStatus, Told};
-use crate::clock::Timestamp;
-use crate::model::subscription::SubscriptionRecord;
-use crate::model::{Attempt, Exception, ExceptionState, Seq, TopicPattern};
 use crate::storage::{PageRequest, StorageError};
+use hookcast_core::clock::Timestamp;
+use hookcast_core::model::subscription::SubscriptionRecord;
+use hookcast_core::model::{Attempt, Exception, ExceptionState, Seq, TopicPattern};
 
 impl Lanes {
     /// How a subscription is doing; `None` when it is gone.

@@ -5,9 +5,9 @@ use std::rc::Rc;
 use super::batch::Gathered;
 use super::parcel::Parcel;
 use super::window::Ticket;
-use crate::clock::Timestamp;
-use crate::model::subscription::{DisabledReason, Ordinal};
-use crate::model::{Attempt, Event, Exception, JobId, Outcome, Seq, Success};
+use hookcast_core::clock::Timestamp;
+use hookcast_core::model::subscription::{DisabledReason, Ordinal};
+use hookcast_core::model::{Attempt, Event, Exception, JobId, Outcome, Seq, Success};
 
 /// Why an attempt is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,10 +9,10 @@ use std::rc::Rc;
 use foldhash::HashMap;
 
 use super::book::Book;
-use crate::model::delivery::{ExpiredRange, KeptException};
-use crate::model::subscription::{Ordinal, PARTITIONS};
-use crate::model::{Attempt, Event, Exception, HistoryPage, RecoveryJob, Seq, Success};
 use crate::storage::{Checkpoint, Lease, LedgerChange, Marks};
+use hookcast_core::model::delivery::{ExpiredRange, KeptException};
+use hookcast_core::model::subscription::{Ordinal, PARTITIONS};
+use hookcast_core::model::{Attempt, Event, Exception, HistoryPage, RecoveryJob, Seq, Success};
 
 /// Exceptions that may wait to be saved in one lane; then no attempt begins until a save went through.
 const EXCEPTIONS_MAX: usize = 65_536;

@@ -27,15 +27,15 @@ use super::renderings::Renderings;
 use super::steps::Steps;
 use super::torn::Shared;
 use super::{gathering, sorting};
-use crate::clock::{Clock, Timestamp};
 use crate::follow::Follow;
-use crate::model::subscription::{Activity, Ordinal, PayloadForm, SubscriptionRecord};
-use crate::model::{ErrorKind, Event, Outcome, Seq};
-use crate::net::client::WireClient;
-use crate::net::tls::Tls;
 use crate::registry::Registry;
 use crate::storage::Ledger;
 use crate::supervise::{Panic, Supervisor, caught};
+use hookcast_core::clock::{Clock, Timestamp};
+use hookcast_core::model::subscription::{Activity, Ordinal, PayloadForm, SubscriptionRecord};
+use hookcast_core::model::{ErrorKind, Event, Outcome, Seq};
+use hookcast_net::client::WireClient;
+use hookcast_net::tls::Tls;
 
 /// Distance of tries to store that a subscription is disabled.
 const STORE_AGAIN: Duration = Duration::from_secs(1);
@@ -338,7 +338,7 @@ impl Lane {
         self.tell();
     }
 
-    fn disable(self: &Rc<Self>, assignment: &Assignment, reason: crate::model::subscription::DisabledReason) {
+    fn disable(self: &Rc<Self>, assignment: &Assignment, reason: hookcast_core::model::subscription::DisabledReason) {
         // The lane stops at once; the registry's own word of it follows when it is durable.
         let mut floor = self.floor.borrow_mut();
         let Some(stopped) = floor.stopped(assignment.ordinal, Activity::Disabled(reason)) else { return };

@@ -10,7 +10,7 @@ use std::time::Duration;
 use governor::nanos::Nanos;
 use governor::state::{InMemoryState, NotKeyed, StateStore};
 
-use crate::model::subscription::RateLimit;
+use hookcast_core::model::subscription::RateLimit;
 
 const SECOND: f64 = 1e9;
 /// Lateness of a timer that must not cost rate, as a part of a second. A burst gives that by itself; where there is next to

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use super::limiter::{Bucket, Tick, wait_until};
-use crate::model::subscription::{Ordinal, RateLimit, SubscriptionRecord};
-use crate::net::target::Target;
+use hookcast_core::model::subscription::{Ordinal, RateLimit, SubscriptionRecord};
+use hookcast_net::target::Target;
 
 /// Hosts that are remembered before those that nobody posts to any more are forgotten.
 const HOSTS_SWEPT_AT: usize = 256;

@@ -6,8 +6,8 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use crate::model::topic::OWN_TOKEN;
-use crate::model::{PatternList, Topic};
+use hookcast_core::model::topic::OWN_TOKEN;
+use hookcast_core::model::{PatternList, Topic};
 
 /// Most topics whose answer is remembered.
 const REMEMBERED_MAX: usize = 16_384;

@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use metrics::counter;
 
-use crate::model::{ErrorKind, Outcome};
+use hookcast_core::model::{ErrorKind, Outcome};
 
 /// Counts of one lane since the last hand-over.
 #[derive(Debug, Default)]

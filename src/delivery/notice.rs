@@ -4,11 +4,11 @@
 use serde_json::{Value, json};
 
 use super::desk::Desk;
-use crate::clock::Timestamp;
-use crate::model::source::SourceGap;
-use crate::model::subscription::SubscriptionRecord;
-use crate::model::topic::OWN_TOKEN;
-use crate::model::{Event, Outcome, Seq};
+use hookcast_core::clock::Timestamp;
+use hookcast_core::model::source::SourceGap;
+use hookcast_core::model::subscription::SubscriptionRecord;
+use hookcast_core::model::topic::OWN_TOKEN;
+use hookcast_core::model::{Event, Outcome, Seq};
 
 /// Notices that may wait to be taken into the log; more are counted and left out.
 pub const NOTICES_MAX: usize = 1024;

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 
 use foldhash::{HashMap, fast::RandomState};
 
-use crate::model::subscription::{OnDead, SubscriptionSpec};
-use crate::model::{Event, Seq};
+use hookcast_core::model::subscription::{OnDead, SubscriptionSpec};
+use hookcast_core::model::{Event, Seq};
 
 mod line;
 mod rule;

@@ -4,8 +4,8 @@
 //! After as many successes as may be in flight, one more may be, until the subscription's own limit is reached; then there is
 //! no pace to keep any more.
 
-use crate::clock::Timestamp;
-use crate::model::{ErrorKind, Outcome};
+use hookcast_core::clock::Timestamp;
+use hookcast_core::model::{ErrorKind, Outcome};
 
 /// Steps in which even the highest limit is reached again.
 const STEPS: u32 = 64;
@@ -71,7 +71,7 @@ pub fn is_too_much(outcome: &Outcome) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::outcome::Answer;
+    use hookcast_core::model::outcome::Answer;
     use proptest::prelude::*;
 
     fn answer(status: u16) -> Outcome {

@@ -7,9 +7,9 @@ use std::io::Write as _;
 use actix_http::header::HeaderName;
 use bytes::Bytes;
 
-use crate::codec::cloudevents;
-use crate::model::Event;
-use crate::net::client::{HeaderLines, is_value};
+use hookcast_core::codec::cloudevents;
+use hookcast_core::model::Event;
+use hookcast_net::client::{HeaderLines, is_value};
 
 /// Headers and body that are the same for every subscription of one payload form.
 #[derive(Clone, Debug)]

@@ -4,10 +4,10 @@
 
 use std::time::Duration;
 
-use crate::clock::{RETRY_AFTER_MAX, Timestamp, retry_after};
-use crate::model::outcome::{Answer, Directive, Ending};
-use crate::model::subscription::{DisabledReason, RetryPolicy};
-use crate::model::{ErrorKind, Outcome};
+use hookcast_core::clock::{RETRY_AFTER_MAX, Timestamp, retry_after};
+use hookcast_core::model::outcome::{Answer, Directive, Ending};
+use hookcast_core::model::subscription::{DisabledReason, RetryPolicy};
+use hookcast_core::model::{ErrorKind, Outcome};
 
 /// Distance of attempts while the event cannot be read; none of them was made.
 const STORAGE_AGAIN: Duration = Duration::from_secs(30);

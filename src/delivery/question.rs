@@ -17,12 +17,12 @@ use super::order::Order;
 use super::parcel::Content;
 use super::sieve::Filtering;
 use super::window::Ticket;
-use crate::clock::Timestamp;
-use crate::model::subscription::{Ordinal, SubscriptionRecord};
-use crate::model::{Attempt, ErrorKind, Exception, JobId, Outcome, RecoveryJob, Seq};
-use crate::net::client::HeaderLines;
 use crate::storage::{Marks, Result};
 use crate::supervise::{Panic, caught};
+use hookcast_core::clock::Timestamp;
+use hookcast_core::model::subscription::{Ordinal, SubscriptionRecord};
+use hookcast_core::model::{Attempt, ErrorKind, Exception, JobId, Outcome, RecoveryJob, Seq};
+use hookcast_net::client::HeaderLines;
 
 /// How a subscription is doing.
 #[derive(Clone, Debug)]

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::lane::Lane;
 use super::matcher::Place;
 use crate::follow::Batch;
-use crate::model::Seq;
+use hookcast_core::model::Seq;
 
 /// Read at once by the reader.
 const HEAD_BYTES: usize = 512 * 1024;

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use super::Lanes;
 use super::question::Question;
 use super::sieve::Choice;
-use crate::model::job::{JobKind, JobState, Selection};
-use crate::model::subscription::SubscriptionRecord;
-use crate::model::{ExceptionState, JobId, RecoveryJob, Seq};
 use crate::storage::StorageError;
+use hookcast_core::model::job::{JobKind, JobState, Selection};
+use hookcast_core::model::subscription::SubscriptionRecord;
+use hookcast_core::model::{ExceptionState, JobId, RecoveryJob, Seq};
 
 /// Bytes of the log read at once when events are counted.
 const READ_BYTES: usize = 1024 * 1024;

@@ -13,10 +13,10 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::model::Event;
-use crate::model::subscription::Ordinal;
 use crate::supervise::{Panic, on_pool};
-use crate::template::{Allowance, RenderError, Template};
+use hookcast_core::model::Event;
+use hookcast_core::model::subscription::Ordinal;
+use hookcast_core::template::{Allowance, RenderError, Template};
 use marks::{Mark, Marks};
 
 mod marks;
@@ -104,9 +104,9 @@ mod tests {
 
     use super::*;
     use crate::delivery::filled::Filled;
-    use crate::model::ErrorKind;
-    use crate::model::fixture::order;
-    use crate::model::subscription;
+    use hookcast_core::model::ErrorKind;
+    use hookcast_core::model::fixture::order;
+    use hookcast_core::model::subscription;
 
     const LOG: &str = "abcdefgh";
 

@@ -10,10 +10,10 @@ use super::parcel::Parcel;
 use super::replays::{REPLAY_BYTES_MAX, ReplayItem, Want};
 use super::saving;
 use super::sieve::Choice;
-use crate::model::job::Selection;
-use crate::model::subscription::{OnDead, Ordering, Ordinal, SubscriptionRecord};
-use crate::model::{Exception, ExceptionState, Seq};
 use crate::storage::{PageRequest, StorageError};
+use hookcast_core::model::job::Selection;
+use hookcast_core::model::subscription::{OnDead, Ordering, Ordinal, SubscriptionRecord};
+use hookcast_core::model::{Exception, ExceptionState, Seq};
 
 /// Bytes of the log read at once.
 const READ_BYTES: usize = 256 * 1024;

@@ -8,9 +8,9 @@ use std::rc::Rc;
 
 use super::order::Line;
 use super::parcel::Parcel;
-use crate::clock::Timestamp;
-use crate::model::job::{JobKind, JobState, Selection};
-use crate::model::{JobId, RecoveryJob, Seq};
+use hookcast_core::clock::Timestamp;
+use hookcast_core::model::job::{JobKind, JobState, Selection};
+use hookcast_core::model::{JobId, RecoveryJob, Seq};
 
 /// Jobs of one subscription that run or wait for their turn.
 pub const JOBS_RUNNING_MAX: usize = 4;
@@ -267,7 +267,7 @@ impl Running {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::subscription::Ordinal;
+    use hookcast_core::model::subscription::Ordinal;
 
     fn job(id: u64, to: u64) -> RecoveryJob {
         RecoveryJob {

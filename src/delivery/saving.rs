@@ -5,8 +5,8 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::lane::Lane;
-use crate::model::subscription::Ordinal;
 use crate::storage::{LedgerChange, Result, StorageError, StorageErrorKind, Written};
+use hookcast_core::model::subscription::Ordinal;
 
 /// Shortest distance of two saves.
 const SAVE_EVERY: Duration = Duration::from_millis(50);

@@ -5,9 +5,9 @@
 use metrics::counter;
 
 use super::desk::Desk;
-use crate::filter::{Facts, Filter, FilterError, Filters, Verdict};
-use crate::model::subscription::{SubscriptionRecord, SubscriptionSpec};
-use crate::model::{Event, PatternList, Seq};
+use hookcast_core::filter::{Facts, Filter, FilterError, Filters, Verdict};
+use hookcast_core::model::subscription::{SubscriptionRecord, SubscriptionSpec};
+use hookcast_core::model::{Event, PatternList, Seq};
 
 /// What a desk's filter did since the start of the process.
 #[derive(Clone, Debug, Default)]

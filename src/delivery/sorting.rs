@@ -8,9 +8,9 @@ use super::desk::Desk;
 use super::lane::Lane;
 use super::order::Order;
 use super::replaying::dead_letters;
-use crate::model::subscription::Ordinal;
-use crate::model::{Event, ExceptionState, Seq};
 use crate::storage::StorageError;
+use hookcast_core::model::subscription::Ordinal;
+use hookcast_core::model::{Event, ExceptionState, Seq};
 
 /// Positions read before the desk is told.
 const READ_MAX: usize = 64;

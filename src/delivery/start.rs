@@ -18,14 +18,14 @@ use super::matcher::Place;
 use super::question;
 use super::window::Progress;
 use super::{reading, replaying, saving};
-use crate::clock::Timestamp;
-use crate::model::subscription::{Ordinal, SubscriptionRecord};
-use crate::model::{Exception, ExceptionState, RecoveryJob, Seq};
-use crate::net::client::WireClient;
-use crate::net::dial::Gate;
 use crate::registry::RegistryChange;
 use crate::storage::{Lease, StorageErrorKind, Written};
 use crate::supervise::caught;
+use hookcast_core::clock::Timestamp;
+use hookcast_core::model::subscription::{Ordinal, SubscriptionRecord};
+use hookcast_core::model::{Exception, ExceptionState, RecoveryJob, Seq};
+use hookcast_net::client::WireClient;
+use hookcast_net::dial::Gate;
 
 /// What was saved of one partition.
 #[derive(Debug)]

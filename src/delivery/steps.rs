@@ -4,7 +4,7 @@
 use std::cell::Cell;
 use std::time::Duration;
 
-use crate::clock::Timestamp;
+use hookcast_core::clock::Timestamp;
 
 /// Smallest move that counts; less is the drift of two clocks.
 const STEP_MIN_MS: i64 = 1_000;

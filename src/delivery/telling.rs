@@ -6,10 +6,10 @@ use std::sync::Arc;
 use super::Lanes;
 use super::question::{Fresh, Question, Standing};
 use super::sieve;
-use crate::clock::Timestamp;
-use crate::model::subscription::{Revision, SubscriptionRecord};
-use crate::model::{Attempt, Event, Exception, ExceptionState, Seq};
 use crate::storage::{Marks, StorageError};
+use hookcast_core::clock::Timestamp;
+use hookcast_core::model::subscription::{Revision, SubscriptionRecord};
+use hookcast_core::model::{Attempt, Event, Exception, ExceptionState, Seq};
 
 /// The words for where a delivery stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use tokio::sync::Mutex;
 
-use crate::clock::Timestamp;
-use crate::net::client::AuthKey;
-use crate::net::dial::Gate;
-use crate::net::token::{TokenEndpoint, TokenError};
+use hookcast_core::clock::Timestamp;
+use hookcast_net::client::AuthKey;
+use hookcast_net::dial::Gate;
+use hookcast_net::token::{TokenEndpoint, TokenError};
 
 /// Credentials whose tokens a lane keeps; those beyond are asked for by each subscription on its own.
 pub const TOKEN_SOURCES_MAX: usize = 4096;
@@ -121,12 +121,12 @@ impl Tokens {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::tls::Tls;
-    use crate::net::token::MARGIN;
+    use hookcast_net::tls::Tls;
+    use hookcast_net::token::MARGIN;
 
     const NOW: Timestamp = Timestamp(1_800_000_000_000);
 
-    fn endpoint() -> Result<TokenEndpoint, crate::net::TargetError> {
+    fn endpoint() -> Result<TokenEndpoint, hookcast_net::TargetError> {
         TokenEndpoint::new("https://id.example.com/", Tls::new(&[]).unwrap(), ("a", "b"), &[])
     }
 

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use super::Lanes;
 use super::question::{Question, Waiting};
 use super::sieve::Choices;
-use crate::model::subscription::SubscriptionRecord;
-use crate::model::{Exception, ExceptionState, Seq};
 use crate::storage::{PageRequest, StorageError};
+use hookcast_core::model::subscription::SubscriptionRecord;
+use hookcast_core::model::{Exception, ExceptionState, Seq};
 
 /// Bytes of the log read at once.
 const READ_BYTES: usize = 256 * 1024;

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use crate::model::Seq;
+use hookcast_core::model::Seq;
 
 mod aside;
 

@@ -20,7 +20,7 @@ use super::sleepers::{Load, Schedule, Served};
 use super::socket::CHUNK_BYTES;
 use super::websocket::Ending;
 use super::worker::State;
-use crate::model::Seq;
+use hookcast_core::model::Seq;
 
 mod piece;
 

@@ -4,7 +4,7 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::clock::Timestamp;
+use hookcast_core::clock::Timestamp;
 
 /// Numbers of all streams since the start; `open` is the present.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -15,7 +15,7 @@ use super::ring::{Encoding, Ring};
 use super::socket::SHARED_BYTES;
 use super::worker::State;
 use crate::follow::TailRead;
-use crate::model::{Event, Page, Seq};
+use hookcast_core::model::{Event, Page, Seq};
 
 /// Bytes of pages encoded before clients run.
 const FEED_BYTES_MAX: usize = 128 * 1024;

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use actix_web::http::header::HeaderMap;
 use bytes::{BufMut, BytesMut};
 
-use crate::model::{Event, Seq};
+use hookcast_core::model::{Event, Seq};
 
 mod html;
 mod json_seq;

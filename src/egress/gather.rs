@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 use super::client::{Client, Piece};
 use super::format::LIST;
 use super::{Ask, StreamError, Worker, open};
-use crate::model::Seq;
+use hookcast_core::model::Seq;
 
 /// Most events in one answer.
 pub const EVENTS_MAX: u64 = 1000;

@@ -14,8 +14,8 @@ use super::ring::Ring;
 use super::segment::{Segment, SegmentBuilder};
 use super::worker::State;
 use crate::follow::StorageErrorKind;
-use crate::model::{Page, Seq};
 use crate::supervise::caught;
+use hookcast_core::model::{Page, Seq};
 
 /// Reads of the log in a row before a client hears how far the search has come.
 const READS_MAX: usize = 16;

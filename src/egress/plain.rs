@@ -13,7 +13,7 @@ use super::client::Client;
 use super::counts::Hold;
 use super::writer::Writer;
 use super::{Allowance, Ask, StreamError, Worker};
-use crate::model::Seq;
+use hookcast_core::model::Seq;
 
 /// A stream that has its place and waits for its connection; given up when dropped.
 pub struct Plain(Client);

@@ -16,7 +16,7 @@ use super::history::Loads;
 use super::segment::{Cut, Part, Segment, SegmentBuilder};
 use super::sleepers::Sleepers;
 use super::socket::{CHUNK_BYTES, SHARED_BYTES};
-use crate::model::{Event, PatternList, Seq};
+use hookcast_core::model::{Event, PatternList, Seq};
 
 /// What makes two streams the same but for their position.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

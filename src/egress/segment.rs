@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 
 use super::chunk::{Chunk, ChunkBuilder};
-use crate::model::Seq;
+use hookcast_core::model::Seq;
 
 /// Encoded events, each with its position and its end; together they are one chunk.
 #[derive(Debug, Default)]

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::task::Waker;
 
 use super::history::Loaded;
-use crate::model::Seq;
+use hookcast_core::model::Seq;
 
 /// After this many clients others get a turn.
 const WAKES_A_TURN: u32 = 64;

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use crate::clock::Timestamp;
-use crate::model::Seq;
-use crate::units;
+use hookcast_core::clock::Timestamp;
+use hookcast_core::model::Seq;
+use hookcast_core::units;
 
 /// Longest `Last-Event-ID` that is read.
 pub const LAST_EVENT_ID_BYTES_MAX: usize = 64;

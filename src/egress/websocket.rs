@@ -18,8 +18,8 @@ use tokio::time::{Sleep, sleep};
 use super::handover::Connection;
 use super::start::parse_seq;
 use super::{Ask, StreamError, Worker, open};
-use crate::codec::websocket::{Decoder, Message, Opcode, Violation, write_close, write_frame};
-use crate::model::Seq;
+use hookcast_core::codec::websocket::{Decoder, Message, Opcode, Violation, write_close, write_frame};
+use hookcast_core::model::Seq;
 
 /// The subprotocol in which a client may say where it wants to go on.
 pub const SUBPROTOCOL: &str = "hookcast.v1";

@@ -9,8 +9,8 @@ use super::counts::Allowance;
 use super::ring::Ring;
 use super::sleepers::Beat;
 use super::worker::State;
-use crate::clock::Timestamp;
 use crate::supervise::catch;
+use hookcast_core::clock::Timestamp;
 
 /// Ticks of one turn; what lies further ahead goes round again.
 const BUCKETS: usize = 512;

@@ -11,8 +11,8 @@ use tokio::sync::Semaphore;
 use super::ring::{Encoding, Ring, Selection};
 use super::wheel::{self, Wheel};
 use super::{Egress, feeder};
-use crate::filter::{Facts, Filters, Verdict};
-use crate::model::{Event, Seq, Topic};
+use hookcast_core::filter::{Facts, Filters, Verdict};
+use hookcast_core::model::{Event, Seq, Topic};
 
 /// Reads of the log at once for the streams of one worker: deliveries need the readers too.
 const LOADS_MAX: usize = 4;

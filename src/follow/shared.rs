@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::model::{Page, Seq};
+use hookcast_core::model::{Page, Seq};
 
 /// Most bytes of pages that are kept for others.
 const BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -138,9 +138,9 @@ impl Kept {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Timestamp;
-    use crate::model::event::DataForm;
-    use crate::model::{NewEvent, PageBuilder, Topic};
+    use hookcast_core::clock::Timestamp;
+    use hookcast_core::model::event::DataForm;
+    use hookcast_core::model::{NewEvent, PageBuilder, Topic};
 
     fn page(first: u64, bytes: usize) -> Arc<Page> {
         let mut builder = PageBuilder::starting_at(Seq(first));

@@ -17,10 +17,10 @@ use super::websocket;
 use crate::egress::format::{self, Envelope, Format, Style};
 use crate::egress::start::Start;
 use crate::egress::{self, Ask};
-use crate::filter::Filter;
-use crate::model::PatternList;
-use crate::model::event::TYPE_BYTES_MAX;
-use crate::units;
+use hookcast_core::filter::Filter;
+use hookcast_core::model::PatternList;
+use hookcast_core::model::event::TYPE_BYTES_MAX;
+use hookcast_core::units;
 
 /// Parameters that a stream knows.
 const STREAM: &[&str] = &[
@@ -229,7 +229,7 @@ mod tests {
         assert_eq!(ask.patterns.to_string(), "a.*,b");
         assert_eq!(ask.types, ["x", "y"]);
         assert_eq!((ask.format.name, ask.style.envelope), ("sse", Envelope::CloudEvents));
-        assert_eq!(ask.start, Start::After(crate::model::Seq(7)));
+        assert_eq!(ask.start, Start::After(hookcast_core::model::Seq(7)));
         assert_eq!(ask.filter.as_deref(), Some("data.n>1"));
         assert_eq!(ask.limit, Some(3));
         assert_eq!(ask.max_duration, Some(Duration::from_mins(1)));
@@ -283,8 +283,8 @@ mod tests {
     fn the_header_wins_over_the_query() {
         let request = TestRequest::with_uri("/?last_event_id=5&since=earliest").insert_header(("last-event-id", "9"));
         let ask = stream(&request.param("patterns", "a").to_http_request()).unwrap();
-        assert_eq!(ask.start, Start::After(crate::model::Seq(9)));
+        assert_eq!(ask.start, Start::After(hookcast_core::model::Seq(9)));
         let ask = read_query("last_event_id=5&since=earliest").unwrap();
-        assert_eq!(ask.start, Start::After(crate::model::Seq(5)));
+        assert_eq!(ask.start, Start::After(hookcast_core::model::Seq(5)));
     }
 }

@@ -19,10 +19,10 @@ use super::auth::{Actor, Scope};
 use super::problem::Problem;
 use super::query::Query;
 use super::{HttpState, at, get, views};
-use crate::clock::{Clock, Timestamp};
-use crate::model::administration::Act;
-use crate::model::subscription::is_id;
 use crate::storage::Administration;
+use hookcast_core::clock::{Clock, Timestamp};
+use hookcast_core::model::administration::Act;
+use hookcast_core::model::subscription::is_id;
 
 /// Acts older than this are forgotten.
 pub const ACT_AGE_MAX: Duration = Duration::from_hours(365 * 24);

@@ -14,9 +14,9 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::problem::{self, Problem};
-use crate::clock::{Clock, Timestamp};
-use crate::model::administration::TokenLimits;
-use crate::model::{PatternList, Topic, TopicPattern};
+use hookcast_core::clock::{Clock, Timestamp};
+use hookcast_core::model::administration::TokenLimits;
+use hookcast_core::model::{PatternList, Topic, TopicPattern};
 
 pub(super) mod guesses;
 pub(super) mod origin;

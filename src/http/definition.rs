@@ -8,8 +8,8 @@ use serde_json::{Map, Value};
 use super::body::{BodyLimits, read_body, refuse_encoding};
 use super::problem::{self, Problem};
 use super::{DEFINITION_BYTES_MAX, HttpState};
-use crate::json::parse_strict;
-use crate::model::fields::FieldError;
+use hookcast_core::json::parse_strict;
+use hookcast_core::model::fields::FieldError;
 
 /// How often a change is tried again when somebody else was faster and no `If-Match` was given.
 pub(super) const CHANGE_TRIES: u32 = 4;

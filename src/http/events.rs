@@ -10,9 +10,9 @@ use super::HttpState;
 use super::auth::Scope;
 use super::problem::Problem;
 use super::query::Query;
-use crate::codec::cloudevents::{STRUCTURED_TYPE, write_event};
 use crate::follow;
-use crate::model::Seq;
+use hookcast_core::codec::cloudevents::{STRUCTURED_TYPE, write_event};
+use hookcast_core::model::Seq;
 
 /// `GET /v1/topics`: what is kept of each topic that the caller reaches.
 pub(super) async fn topics(state: Data<HttpState>, request: HttpRequest) -> Result<HttpResponse, Problem> {

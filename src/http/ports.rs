@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::clock::Timestamp;
 use crate::delivery::Lanes;
 use crate::delivery::attempts::{AttemptsPage, AttemptsQuery};
 use crate::delivery::consent::Verification;
@@ -15,11 +14,12 @@ use crate::delivery::question::{Stillness, SubscriptionStatus};
 use crate::delivery::recovery::{Count, Recovering, Recovery};
 use crate::delivery::telling::DeliveryView;
 use crate::delivery::undelivered::UndeliveredPage;
-use crate::model::source::{SourceGap, SourceRecord};
-use crate::model::subscription::{Ordinal, SubscriptionRecord};
-use crate::model::{Attempt, Exception, JobId, RecoveryJob, ResumeToken, Seq};
 use crate::source::webhook::Door;
 use crate::storage::{PageRequest, StorageError};
+use hookcast_core::clock::Timestamp;
+use hookcast_core::model::source::{SourceGap, SourceRecord};
+use hookcast_core::model::subscription::{Ordinal, SubscriptionRecord};
+use hookcast_core::model::{Attempt, Exception, JobId, RecoveryJob, ResumeToken, Seq};
 
 /// The delivery side of subscriptions. `None` and `false` mean that the subscription is gone.
 #[async_trait]

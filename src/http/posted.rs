@@ -11,7 +11,7 @@ use url::form_urlencoded;
 use super::HttpState;
 use super::body::{read_body, refuse_encoding};
 use super::problem::{self, Problem};
-use crate::json::parse_strict;
+use hookcast_core::json::parse_strict;
 
 /// Largest body of parameters, in bytes: every one of them at its longest.
 pub(super) const PARAMETERS_BYTES_MAX: usize = 64 * 1024;

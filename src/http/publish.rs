@@ -14,9 +14,9 @@ use super::HttpState;
 use super::auth::Scope;
 use super::body::{read_body, refuse_encoding};
 use super::problem::{self, Problem};
-use crate::codec::cloudevents::write_json_text;
 use crate::ingest::{IngestError, Offer, Placed};
-use crate::model::Topic;
+use hookcast_core::codec::cloudevents::write_json_text;
+use hookcast_core::model::Topic;
 
 mod decode;
 mod ids;

@@ -8,8 +8,8 @@ use actix_web::HttpRequest;
 use url::form_urlencoded;
 
 use super::problem::{self, Problem};
-use crate::clock::Timestamp;
-use crate::units::parse_duration;
+use hookcast_core::clock::Timestamp;
+use hookcast_core::units::parse_duration;
 
 /// Items of a list when `limit` is not given.
 pub(super) const LIMIT_DEFAULT: u32 = 100;
@@ -82,7 +82,7 @@ impl<'a> Query<'a> {
     /// `after` as an id.
     pub(super) fn after_id(&self) -> Result<Option<&str>, Problem> {
         match self.get("after") {
-            Some(text) if !crate::model::subscription::is_id(text) => {
+            Some(text) if !hookcast_core::model::subscription::is_id(text) => {
                 Err(Problem::of_slug("after", 422, "allowed: the `next` of the page before"))
             }
             text => Ok(text),

@@ -16,11 +16,11 @@ use super::problem::{self, Problem};
 use super::query::Query;
 use super::tokens::maker;
 use super::{HttpState, at, get, quota, views};
-use crate::model::SourceSpec;
-use crate::model::source::SourceRecord;
-use crate::model::source::parse::{SourceRules, merge_source, parse_source};
-use crate::model::subscription::is_id;
 use crate::storage::StorageErrorKind;
+use hookcast_core::model::SourceSpec;
+use hookcast_core::model::source::SourceRecord;
+use hookcast_core::model::source::parse::{SourceRules, merge_source, parse_source};
+use hookcast_core::model::subscription::is_id;
 
 const LIST: &str = "/v1/sources";
 /// Gaps shown with a source.

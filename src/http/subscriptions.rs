@@ -18,12 +18,12 @@ use super::problem::{self, Problem};
 use super::query::Query;
 use super::tokens::maker;
 use super::{DefinitionDefaults, HttpState, at, get, quota, views};
-use crate::model::Seq;
-use crate::model::subscription::parse::form::Keys;
-use crate::model::subscription::parse::keys::generate_id;
-use crate::model::subscription::parse::{Definition, Rules, parse_definition};
-use crate::model::subscription::{StartFrom, SubscriptionId, SubscriptionRecord, change};
 use crate::storage::StorageErrorKind;
+use hookcast_core::model::Seq;
+use hookcast_core::model::subscription::parse::form::Keys;
+use hookcast_core::model::subscription::parse::keys::generate_id;
+use hookcast_core::model::subscription::parse::{Definition, Rules, parse_definition};
+use hookcast_core::model::subscription::{StartFrom, SubscriptionId, SubscriptionRecord, change};
 
 mod changes;
 mod consent;

@@ -12,8 +12,8 @@ use super::auth::{Caller, Scope};
 use super::definition::{random, read_json, refuse};
 use super::problem::Problem;
 use super::{HttpState, at, views};
-use crate::model::PatternList;
-use crate::model::fields::{Errors, FieldError, Fields};
+use hookcast_core::model::PatternList;
+use hookcast_core::model::fields::{Errors, FieldError, Fields};
 
 /// The query parameter that carries a ticket.
 pub(super) const PARAMETER: &str = "ticket";

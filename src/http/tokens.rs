@@ -19,10 +19,10 @@ use super::definition::{declared, random, read_json, refuse};
 use super::problem::{self, Problem};
 use super::query::Query;
 use super::{HttpState, at, get, views};
-use crate::clock::Timestamp;
-use crate::model::TopicPattern;
-use crate::model::administration::{Maker, TokenRecord};
 use crate::storage::{Administration, StorageError, StorageErrorKind};
+use hookcast_core::clock::Timestamp;
+use hookcast_core::model::TopicPattern;
+use hookcast_core::model::administration::{Maker, TokenRecord};
 
 mod makers;
 mod wanted;

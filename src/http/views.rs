@@ -3,17 +3,17 @@
 use serde_json::{Value, json};
 
 use super::ports::SourceStatus;
-use crate::clock::Timestamp;
 use crate::delivery::consent::Verification;
 use crate::delivery::question::SubscriptionStatus;
 use crate::delivery::telling::DeliveryView;
-use crate::model::job::Selection;
-use crate::model::source::parse::source_form;
-use crate::model::source::{SourceGap, SourceRecord};
-use crate::model::subscription::parse::form::Keys;
-use crate::model::subscription::parse::{rest_form, whole_form};
-use crate::model::subscription::{Activity, SubscriptionRecord, Verify};
-use crate::model::{Attempt, Exception, ExceptionState, RecoveryJob, Seq};
+use hookcast_core::clock::Timestamp;
+use hookcast_core::model::job::Selection;
+use hookcast_core::model::source::parse::source_form;
+use hookcast_core::model::source::{SourceGap, SourceRecord};
+use hookcast_core::model::subscription::parse::form::Keys;
+use hookcast_core::model::subscription::parse::{rest_form, whole_form};
+use hookcast_core::model::subscription::{Activity, SubscriptionRecord, Verify};
+use hookcast_core::model::{Attempt, Exception, ExceptionState, RecoveryJob, Seq};
 
 /// `state` and `reason` of a subscription.
 pub(super) fn state(record: &SubscriptionRecord, is_failing: bool) -> (&'static str, Option<&'static str>) {

@@ -22,10 +22,10 @@ use super::auth::{Caller, Scope};
 use super::body::{BodyLimits, read_body, refuse_encoding};
 use super::problem::{self, Problem};
 use super::{HttpState, at};
-use crate::codec::cloudevents::decode_headers;
 use crate::ingest::Offer;
-use crate::model::event::HOPS_MAX;
 use crate::source::webhook::{Arrival, Door, VerifyError};
+use hookcast_core::codec::cloudevents::decode_headers;
+use hookcast_core::model::event::HOPS_MAX;
 
 /// Requests without a proof a minute that an address is told the reason of; more are told to wait.
 pub(super) const FORGERIES_MAX: u32 = 60;

@@ -15,8 +15,8 @@ use super::auth::guesses::Guesses;
 use super::body::{BodyLimits, read_body, refuse_encoding};
 use super::problem::{self, Problem};
 use super::{HttpState, at, get};
-use crate::model::PatternList;
 use crate::websub::{Hub, SubmitError};
+use hookcast_core::model::PatternList;
 
 /// Requests a minute that an address may make.
 pub(super) const REQUESTS_MAX: u32 = 60;

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use hashbrown::hash_table::{Entry as Slot, HashTable};
 
-use crate::clock::Timestamp;
-use crate::model::Seq;
 use crate::storage::{EventLog, FingerprintChunk, LogRead, StorageError, StorageErrorKind};
+use hookcast_core::clock::Timestamp;
+use hookcast_core::model::Seq;
 
 mod entry;
 

@@ -9,11 +9,11 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::dedupe::{Fingerprint, Known, Verdict, id_behind};
 use super::{Bringer, COMMIT_BYTES_SOFT_MAX, COMMIT_EVENTS_MAX, IngestError, Item, Placed};
-use crate::clock::Clock;
-use crate::model::source::OnReusedId;
-use crate::model::{Page, PageBuilder, Record, Seq};
 use crate::storage::{Append, EventLog, FingerprintChunk, StorageError};
 use crate::tail::Tail;
+use hookcast_core::clock::Clock;
+use hookcast_core::model::source::OnReusedId;
+use hookcast_core::model::{Page, PageBuilder, Record, Seq};
 
 /// Where the event of a topic, a source and an id stands, while its key is known.
 pub(super) type Finder = Arc<dyn Fn(&str, &str, &str) -> Option<Seq> + Send + Sync>;

@@ -2,7 +2,7 @@
 //! and copies. Pure.
 
 use super::dedupe::Fingerprint;
-use crate::model::{NewEvent, Record, Records};
+use hookcast_core::model::{NewEvent, Record, Records};
 
 /// Events of one request, in their order.
 #[derive(Debug, Default)]

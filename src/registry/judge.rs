@@ -3,10 +3,10 @@
 
 use std::collections::BTreeSet;
 
-use crate::filter::Filter;
-use crate::model::subscription::parse::TextJudge;
-use crate::net::tls;
-use crate::template::Template;
+use hookcast_core::filter::Filter;
+use hookcast_core::model::subscription::parse::TextJudge;
+use hookcast_core::template::Template;
+use hookcast_net::tls;
 
 /// Judges texts by what will use them.
 #[derive(Clone, Debug, Default)]

@@ -159,7 +159,7 @@ pub(super) trait Revised {
     fn revision(&self) -> u64;
 }
 
-impl Revised for crate::model::subscription::SubscriptionRecord {
+impl Revised for hookcast_core::model::subscription::SubscriptionRecord {
     fn revision(&self) -> u64 {
         self.revision
     }

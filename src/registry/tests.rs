@@ -7,11 +7,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::*;
-use crate::model::source::SourceGap;
-use crate::model::subscription::{
+use crate::storage::{StorageError, StorageErrorKind};
+use hookcast_core::model::source::SourceGap;
+use hookcast_core::model::subscription::{
     DisabledReason, OnDead, OnFull, Ordering, PayloadForm, RetryPolicy, Revision, Signature, SubscriptionSpec, Verify,
 };
-use crate::storage::{StorageError, StorageErrorKind};
 
 /// A catalog in memory with a switch for failing.
 #[derive(Default)]
@@ -73,7 +73,7 @@ impl Catalog for TestCatalog {
 }
 
 fn record(id: &str) -> SubscriptionRecord {
-    let topics: crate::model::PatternList = "a.*".parse().unwrap();
+    let topics: hookcast_core::model::PatternList = "a.*".parse().unwrap();
     SubscriptionRecord {
         spec: SubscriptionSpec {
             id: SubscriptionId::parse(id).unwrap(),
@@ -105,10 +105,16 @@ fn record(id: &str) -> SubscriptionRecord {
         ordinal: Ordinal(0),
         revision: 0,
         activity: Activity::Active,
-        starts_after: crate::model::Seq::ZERO,
+        starts_after: hookcast_core::model::Seq::ZERO,
         consent: None,
         websub: None,
-        revisions: vec![Revision { from_seq: crate::model::Seq(1), topics, types: Vec::new(), filter: None, is_change: false }],
+        revisions: vec![Revision {
+            from_seq: hookcast_core::model::Seq(1),
+            topics,
+            types: Vec::new(),
+            filter: None,
+            is_change: false,
+        }],
         declared: false,
         made_by: None,
         created_at: Timestamp(0),

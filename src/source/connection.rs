@@ -11,8 +11,8 @@ use hyper::{Method, StatusCode};
 
 use super::credentials::TokenRequest;
 use super::reconnect::{Ending, EndingClass};
-use crate::clock::{self, Timestamp};
-use crate::net::token::{Token, TokenError};
+use hookcast_core::clock::{self, Timestamp};
+use hookcast_net::token::{Token, TokenError};
 
 /// What is asked of an upstream.
 #[derive(Clone, Debug)]

@@ -10,10 +10,10 @@ use hyper::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use super::SourceContext;
 use super::connection::{ConnectFault, UpstreamClient};
 use super::reconnect::{Ending, EndingClass};
-use crate::clock::Timestamp;
-use crate::model::source::SourceSpec;
-use crate::model::subscription::Auth;
-use crate::net::token::{TokenError, basic, bearer};
+use hookcast_core::clock::Timestamp;
+use hookcast_core::model::source::SourceSpec;
+use hookcast_core::model::subscription::Auth;
+use hookcast_net::token::{TokenError, basic, bearer};
 
 /// Where a token is asked for, and with what.
 #[derive(Clone, Copy)]

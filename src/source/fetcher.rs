@@ -11,11 +11,11 @@ use super::connection::{
     BodyFault, ConnectFault, UpstreamBody, UpstreamClient, UpstreamPipe, UpstreamRequest, UpstreamResponse, UpstreamUpgrade,
 };
 use super::credentials::TokenRequest;
-use crate::model::source::own::websocket::dialled_url;
-use crate::net::Target;
-use crate::net::dial::DialError;
-use crate::net::fetch::{FetchBody, FetchError, FetchRequest, Fetcher, Pipe};
-use crate::net::token::{Token, TokenError};
+use hookcast_core::model::source::own::websocket::dialled_url;
+use hookcast_net::Target;
+use hookcast_net::dial::DialError;
+use hookcast_net::fetch::{FetchBody, FetchError, FetchRequest, Fetcher, Pipe};
+use hookcast_net::token::{Token, TokenError};
 
 /// Longest wait for the head of an answer; the source's own idle timeout usually ends it earlier.
 const HEAD_TIMEOUT: Duration = Duration::from_mins(5);

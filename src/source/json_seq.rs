@@ -5,8 +5,8 @@ use bytes::Bytes;
 use super::reconnect::Ending;
 use super::stream::{Framing, Part, StreamSource, is_json_or_unnamed, nothing_to_send};
 use super::{Protocol, record_bytes_max};
-use crate::codec::json_seq::JsonSeqDecoder;
-use crate::model::ResumeToken;
+use hookcast_core::codec::json_seq::JsonSeqDecoder;
+use hookcast_core::model::ResumeToken;
 
 pub(super) const PROTOCOL: Protocol = Protocol {
     name: "json-seq",

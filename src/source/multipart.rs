@@ -6,10 +6,10 @@ use super::reconnect::{Ending, EndingClass};
 use super::record::Record;
 use super::stream::{Framing, Part, StreamSource, nothing_to_send};
 use super::{Protocol, record_bytes_max};
-use crate::codec::json;
-use crate::codec::multipart::{MultipartDecoder, PartItem, boundary_of};
-use crate::model::ResumeToken;
-use crate::model::event::is_json_type;
+use hookcast_core::codec::json;
+use hookcast_core::codec::multipart::{MultipartDecoder, PartItem, boundary_of};
+use hookcast_core::model::ResumeToken;
+use hookcast_core::model::event::is_json_type;
 
 pub(super) const PROTOCOL: Protocol = Protocol {
     name: "multipart",

@@ -8,9 +8,9 @@ use super::reconnect::Ending;
 use super::stream::{Framing, Part, StreamSource, is_json_or_unnamed, nothing_to_send};
 use super::twitter::{Messages, Profiled};
 use super::{Protocol, record_bytes_max};
-use crate::codec::ndjson::NdjsonDecoder;
-use crate::model::ResumeToken;
-use crate::model::source::own::profile::Profile;
+use hookcast_core::codec::ndjson::NdjsonDecoder;
+use hookcast_core::model::ResumeToken;
+use hookcast_core::model::source::own::profile::Profile;
 
 pub(super) const PROTOCOL: Protocol = Protocol {
     name: "ndjson",

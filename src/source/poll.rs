@@ -27,10 +27,10 @@ use super::record::Record;
 use super::request::{asking, with_parameters};
 use super::watch::Turn;
 use super::{Protocol, Session, SettingsError, Source, record_bytes_max, runner};
-use crate::codec::SkipReason;
-use crate::model::source::own::OwnSettings;
-use crate::model::source::own::poll::{NextPage, PollSettings};
-use crate::model::source::{OnReusedId, SourceSpec};
+use hookcast_core::codec::SkipReason;
+use hookcast_core::model::source::own::OwnSettings;
+use hookcast_core::model::source::own::poll::{NextPage, PollSettings};
+use hookcast_core::model::source::{OnReusedId, SourceSpec};
 
 pub(super) const PROTOCOL: Protocol = Protocol { name: "poll", check, open: |spec| Box::new(Poller::new(spec, false)) };
 

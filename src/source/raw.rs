@@ -8,13 +8,13 @@ use super::reconnect::Ending;
 use super::record::Record;
 use super::stream::{Framing, Part, StreamSource, nothing_to_send};
 use super::{Protocol, record_bytes_max};
-use crate::codec::lines::{Line, LineDecoder};
-use crate::codec::{SkipReason, json};
-use crate::model::ResumeToken;
-use crate::model::event::is_json_type;
-use crate::model::source::SourceSpec;
-use crate::model::source::own::OwnSettings;
-use crate::model::source::own::raw::Delimiter;
+use hookcast_core::codec::lines::{Line, LineDecoder};
+use hookcast_core::codec::{SkipReason, json};
+use hookcast_core::model::ResumeToken;
+use hookcast_core::model::event::is_json_type;
+use hookcast_core::model::source::SourceSpec;
+use hookcast_core::model::source::own::OwnSettings;
+use hookcast_core::model::source::own::raw::Delimiter;
 
 pub(super) const PROTOCOL: Protocol =
     Protocol { name: "raw", check: |_| Ok(()), open: |spec| Box::new(StreamSource(Raw::new(spec))) };

@@ -8,8 +8,8 @@
 
 use std::time::Duration;
 
-use crate::clock::{RETRY_AFTER_MAX, Timestamp};
-use crate::model::source::own::profile::Profile;
+use hookcast_core::clock::{RETRY_AFTER_MAX, Timestamp};
+use hookcast_core::model::source::own::profile::Profile;
 
 mod twitter;
 

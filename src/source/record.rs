@@ -2,12 +2,12 @@
 
 use bytes::Bytes;
 
-use crate::clock::Timestamp;
-use crate::codec::pointer::Pointer;
-use crate::model::event::{ATTRIBUTE_BYTES_MAX, DataForm, ID_BYTES_MAX, TYPE_BYTES_MAX, data_form, is_json_type};
-use crate::model::source::SourceSpec;
-use crate::model::source::own::profile::Profile;
-use crate::model::{NewEvent, ResumeToken, Topic};
+use hookcast_core::clock::Timestamp;
+use hookcast_core::codec::pointer::Pointer;
+use hookcast_core::model::event::{ATTRIBUTE_BYTES_MAX, DataForm, ID_BYTES_MAX, TYPE_BYTES_MAX, data_form, is_json_type};
+use hookcast_core::model::source::SourceSpec;
+use hookcast_core::model::source::own::profile::Profile;
+use hookcast_core::model::{NewEvent, ResumeToken, Topic};
 
 /// One record of an upstream, as its framing found it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -178,7 +178,7 @@ impl EventIds {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::source::SourceSettings;
+    use hookcast_core::model::source::SourceSettings;
 
     fn spec(settings: SourceSettings) -> SourceSpec {
         SourceSpec {

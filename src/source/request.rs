@@ -8,9 +8,9 @@ use hyper::header::{ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_TYPE, Header
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 use super::connection::UpstreamRequest;
-use crate::model::ResumeToken;
-use crate::model::source::SourceSpec;
-use crate::model::source::access::fill;
+use hookcast_core::model::ResumeToken;
+use hookcast_core::model::source::SourceSpec;
+use hookcast_core::model::source::access::fill;
 
 /// What stands in a query as it is.
 const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -85,8 +85,8 @@ fn body(template: &str, headers: &HeaderMap, position: Option<&str>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Topic;
-    use crate::model::source::SourceSettings;
+    use hookcast_core::model::Topic;
+    use hookcast_core::model::source::SourceSettings;
 
     fn spec() -> SourceSpec {
         let mut settings = SourceSettings { method: "POST".to_owned(), ..SourceSettings::default() };

@@ -19,10 +19,10 @@ use super::record::{EventMapper, Record};
 use super::status::{SkippedSample, StatusCell};
 use super::watch::Turn;
 use super::{BATCH_BYTES_SOFT_MAX, BATCH_EVENTS_MAX, Emission, EmitError, Said, SourceContext, Taken, Upstream};
-use crate::clock::Timestamp;
-use crate::codec::SkipReason;
-use crate::model::source::{SourceGap, SourceSpec};
-use crate::model::{ResumeToken, Seq};
+use hookcast_core::clock::Timestamp;
+use hookcast_core::codec::SkipReason;
+use hookcast_core::model::source::{SourceGap, SourceSpec};
+use hookcast_core::model::{ResumeToken, Seq};
 
 mod asking;
 

@@ -11,9 +11,9 @@ use super::reconnect::{Ending, EndingClass};
 use super::record::Record;
 use super::stream::{Framing, Part, StreamSource};
 use super::{Protocol, record_bytes_max};
-use crate::codec::json;
-use crate::codec::sse::{SseDecoder, SseEvent, SseItem};
-use crate::model::ResumeToken;
+use hookcast_core::codec::json;
+use hookcast_core::codec::sse::{SseDecoder, SseEvent, SseItem};
+use hookcast_core::model::ResumeToken;
 
 pub(super) const PROTOCOL: Protocol =
     Protocol { name: "sse", check: |_| Ok(()), open: |spec| Box::new(StreamSource(Sse::new(record_bytes_max(&spec.settings)))) };

@@ -9,9 +9,9 @@ use bytes::Bytes;
 use super::Taken;
 use super::reconnect::{Ending, EndingClass, SourceState};
 use super::watch::{Turn, Watch};
-use crate::clock::Timestamp;
-use crate::codec::SkipReason;
-use crate::model::ResumeToken;
+use hookcast_core::clock::Timestamp;
+use hookcast_core::codec::SkipReason;
+use hookcast_core::model::ResumeToken;
 
 /// Skipped records that are kept for a look.
 const SKIPPED_SAMPLES_MAX: usize = 16;

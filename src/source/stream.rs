@@ -12,9 +12,9 @@ use super::connection::{UpstreamResponse, media_type};
 use super::reconnect::{Ending, EndingClass};
 use super::record::Record;
 use super::{Said, Session, Source};
-use crate::codec::gzip::{GzipDecoder, GzipFault};
-use crate::codec::{Frame, SkipReason};
-use crate::model::ResumeToken;
+use hookcast_core::codec::gzip::{GzipDecoder, GzipFault};
+use hookcast_core::codec::{Frame, SkipReason};
+use hookcast_core::model::ResumeToken;
 
 /// What a framing found in a body.
 pub(super) enum Part {

@@ -16,10 +16,10 @@ use super::reconnect::{Ending, EndingClass};
 use super::status::StatusCell;
 use super::webhook::Door;
 use super::{Session, SourceContext, SourceStatus, Upstream, protocol, runner};
-use crate::model::Seq;
-use crate::model::source::own::webhook::PROTOCOL;
-use crate::model::source::{Incarnation, SourceRecord, SourceSpec};
 use crate::supervise::{Restarts, catch, caught};
+use hookcast_core::model::Seq;
+use hookcast_core::model::source::own::webhook::PROTOCOL;
+use hookcast_core::model::source::{Incarnation, SourceRecord, SourceSpec};
 
 /// A task that hangs in a hand-over (a full disk) is given up after this long; what it held was not taken.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);

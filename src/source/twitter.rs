@@ -7,8 +7,8 @@ use serde_json::{Map, Value};
 use super::Said;
 use super::reconnect::Ending;
 use super::stream::{Framing, Part, is_json_or_unnamed, nothing_to_send};
-use crate::codec::messages::MessageDecoder;
-use crate::model::ResumeToken;
+use hookcast_core::codec::messages::MessageDecoder;
+use hookcast_core::model::ResumeToken;
 
 /// Names that stand alone in a message about the stream, and the notice that each becomes.
 const WORDS: &[(&str, &str)] = &[

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use super::reconnect::{Ending, EndingClass};
-use crate::clock::Timestamp;
+use hookcast_core::clock::Timestamp;
 
 /// Time that a source may be lost before it counts as down.
 const DOWN_AFTER: Duration = Duration::from_secs(5);

@@ -14,18 +14,18 @@ use super::reconnect::{Ending, EndingClass};
 use super::record::{EventMapper, Record};
 use super::status::{SkippedSample, StatusCell};
 use super::{Protocol, Session, SettingsError, Source, Taken, record_bytes_max, runner};
-use crate::clock::Timestamp;
-use crate::codec::SkipReason;
-use crate::codec::cloudevents::Attributes;
-use crate::codec::pointer::Pointer;
-use crate::model::event::{ATTRIBUTE_BYTES_MAX, DataForm, data_form};
-use crate::model::source::own::OwnSettings;
-use crate::model::source::own::webhook::{PROTOCOL as NAME, SenderScheme, WebhookSettings};
-use crate::model::source::{SourceRecord, SourceSpec};
-use crate::model::{NewEvent, Topic};
-use crate::signature::receive::{HeaderOf, Lock};
+use hookcast_core::clock::Timestamp;
+use hookcast_core::codec::SkipReason;
+use hookcast_core::codec::cloudevents::Attributes;
+use hookcast_core::codec::pointer::Pointer;
+use hookcast_core::model::event::{ATTRIBUTE_BYTES_MAX, DataForm, data_form};
+use hookcast_core::model::source::own::OwnSettings;
+use hookcast_core::model::source::own::webhook::{PROTOCOL as NAME, SenderScheme, WebhookSettings};
+use hookcast_core::model::source::{SourceRecord, SourceSpec};
+use hookcast_core::model::{NewEvent, Topic};
+use hookcast_core::signature::receive::{HeaderOf, Lock};
 
-pub use crate::signature::verify::VerifyError;
+pub use hookcast_core::signature::verify::VerifyError;
 
 pub(super) const PROTOCOL: Protocol = Protocol { name: NAME, check, open: |_| Box::new(Standing) };
 

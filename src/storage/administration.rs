@@ -3,8 +3,8 @@
 use async_trait::async_trait;
 
 use super::Result;
-use crate::clock::Timestamp;
-use crate::model::administration::{Act, TokenRecord};
+use hookcast_core::clock::Timestamp;
+use hookcast_core::model::administration::{Act, TokenRecord};
 
 /// Acts that are kept; older ones go.
 pub const ACTS_MAX: u64 = 100_000;

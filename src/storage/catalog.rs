@@ -3,9 +3,9 @@
 use async_trait::async_trait;
 
 use super::Result;
-use crate::model::SubscriptionId;
-use crate::model::source::{SourceGap, SourceRecord};
-use crate::model::subscription::SubscriptionRecord;
+use hookcast_core::model::SubscriptionId;
+use hookcast_core::model::source::{SourceGap, SourceRecord};
+use hookcast_core::model::subscription::SubscriptionRecord;
 
 /// The definitions: subscriptions and sources.
 #[async_trait]

@@ -3,10 +3,10 @@
 use async_trait::async_trait;
 
 use super::Result;
-use crate::clock::Timestamp;
-use crate::model::delivery::{ExpiredRange, KeptException};
-use crate::model::subscription::Ordinal;
-use crate::model::{Attempt, Exception, ExceptionState, HistoryPage, RecoveryJob, Seq};
+use hookcast_core::clock::Timestamp;
+use hookcast_core::model::delivery::{ExpiredRange, KeptException};
+use hookcast_core::model::subscription::Ordinal;
+use hookcast_core::model::{Attempt, Exception, ExceptionState, HistoryPage, RecoveryJob, Seq};
 
 /// Jobs of a subscription that are remembered after their end.
 pub const JOBS_ENDED_MAX: u32 = 32;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{Result, Room};
-use crate::clock::Timestamp;
-use crate::model::source::{SourceGap, SourcePosition};
-use crate::model::{Event, Jumps, Page, Seq};
+use hookcast_core::clock::Timestamp;
+use hookcast_core::model::source::{SourceGap, SourcePosition};
+use hookcast_core::model::{Event, Jumps, Page, Seq};
 
 /// What goes into the log in one commit.
 #[derive(Debug, Default)]
@@ -128,7 +128,7 @@ pub trait EventLog: Send + Sync {
     async fn get(&self, seqs: &[Seq]) -> Result<Vec<Event>>;
 
     /// Takes the data of one event out of the log for good, also where it is kept aside; its place, id and attributes stay, and
-    /// it gets the extension [`crate::model::page::PURGED_EXTENSION`]. Durable when it returns. Gives whether there is such an
+    /// it gets the extension [`hookcast_core::model::page::PURGED_EXTENSION`]. Durable when it returns. Gives whether there is such an
     /// event; one whose data is gone already is one. The size of the log counts the data until its page goes.
     ///
     /// # Errors

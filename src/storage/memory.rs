@@ -6,11 +6,11 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Backend, Bounds, Checkpoint, FingerprintChunk, Result, StorageError, StorageErrorKind, Store, fresh_log_id};
-use crate::model::administration::{Act, TokenRecord};
-use crate::model::delivery::ExpiredRange;
-use crate::model::source::{SourceGap, SourceRecord};
-use crate::model::subscription::{Ordinal, SubscriptionRecord};
-use crate::model::{Attempt, Event, Exception, HistoryPage, JobId, Page, RecoveryJob, Seq};
+use hookcast_core::model::administration::{Act, TokenRecord};
+use hookcast_core::model::delivery::ExpiredRange;
+use hookcast_core::model::source::{SourceGap, SourceRecord};
+use hookcast_core::model::subscription::{Ordinal, SubscriptionRecord};
+use hookcast_core::model::{Attempt, Event, Exception, HistoryPage, JobId, Page, RecoveryJob, Seq};
 
 mod administration;
 mod catalog;

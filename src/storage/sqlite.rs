@@ -16,8 +16,8 @@ use self::readers::Readers;
 use self::sealing::Sealing;
 use self::space::Space;
 use super::{Backend, Bounds, Result, StorageError, StorageErrorKind, StorageSettings, Store};
-use crate::model::Jumps;
 use crate::supervise::Supervisor;
+use hookcast_core::model::Jumps;
 
 mod administration;
 pub mod backup;

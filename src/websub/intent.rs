@@ -16,15 +16,15 @@ use super::{Hub, SUBSCRIPTIONS_MAX};
 use crate::delivery::attempt::AGENT;
 use crate::delivery::consent::ask::{ANSWER_BYTES_MAX, challenge, is_same};
 use crate::delivery::policy::own_fault_delay;
-use crate::model::PatternList;
-use crate::model::subscription::change::new_record;
-use crate::model::subscription::parse::{Rules, parse_definition};
-use crate::model::subscription::{
+use crate::storage::StorageError;
+use hookcast_core::model::PatternList;
+use hookcast_core::model::subscription::change::new_record;
+use hookcast_core::model::subscription::parse::{Rules, parse_definition};
+use hookcast_core::model::subscription::{
     Activity, DisabledReason, Signature, SignatureScheme, SigningKey, SubscriptionId, SubscriptionRecord, WebSub,
 };
-use crate::net::fetch::{FetchError, FetchRequest, HeaderMap, HeaderValue, Method};
-use crate::net::target::Target;
-use crate::storage::StorageError;
+use hookcast_net::fetch::{FetchError, FetchRequest, HeaderMap, HeaderValue, Method};
+use hookcast_net::target::Target;
 
 /// Time for a callback to answer.
 pub const VERIFY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -163,7 +163,7 @@ impl Hub {
     /// An ordinary subscription with the defaults of all.
     fn new_record(&self, intent: &Intent, id: &SubscriptionId, link: &str) -> Option<SubscriptionRecord> {
         let context = &self.context;
-        let topics: Vec<&str> = intent.patterns.patterns().iter().map(crate::model::TopicPattern::as_str).collect();
+        let topics: Vec<&str> = intent.patterns.patterns().iter().map(hookcast_core::model::TopicPattern::as_str).collect();
         let form = json!({
             "url": intent.callback,
             "topics": topics,

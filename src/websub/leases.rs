@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use crate::clock::Timestamp;
-use crate::model::SubscriptionId;
-use crate::model::subscription::{Activity, DisabledReason, SubscriptionRecord};
+use hookcast_core::clock::Timestamp;
+use hookcast_core::model::SubscriptionId;
+use hookcast_core::model::subscription::{Activity, DisabledReason, SubscriptionRecord};
 
 /// Every lease, by subscription and by its end.
 #[derive(Debug, Default)]

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::model::SubscriptionId;
+use hookcast_core::model::SubscriptionId;
 
 /// Verifications under way at the same time.
 pub const PENDING_MAX: usize = 256;

@@ -9,9 +9,9 @@ use std::time::Duration;
 use percent_encoding::percent_decode_str;
 use url::{Url, form_urlencoded};
 
-use crate::model::PatternList;
-use crate::model::subscription::Secret;
-use crate::model::subscription::parse::UrlJudge;
+use hookcast_core::model::PatternList;
+use hookcast_core::model::subscription::Secret;
+use hookcast_core::model::subscription::parse::UrlJudge;
 
 /// Longest `hub.secret`, in bytes: the specification says less than 200.
 pub const SECRET_BYTES_MAX: usize = 199;

@@ -101,7 +101,7 @@ async fn a_chunk_extension_is_passed_over_however_long_it_is() {
     let chunked =
         format!("{POST}Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n5;{}\r\nhello\r\n0\r\n\r\n", "x".repeat(1 << 20));
     assert_eq!(exchange(&edge, chunked).await.statuses(), ["202"]);
-    assert_eq!(edge.state.follow.get(hookcast::model::Seq(1)).await.unwrap().unwrap().data(), "hello");
+    assert_eq!(edge.state.follow.get(hookcast_core::model::Seq(1)).await.unwrap().unwrap().data(), "hello");
 }
 
 #[tokio::test]
@@ -178,7 +178,7 @@ async fn a_request_of_pieces_and_many_requests_in_one_piece_are_the_same() {
         tokio::task::yield_now().await;
     }
     assert_eq!(hear(&mut stream, 1).await.statuses(), ["202"]);
-    assert_eq!(edge.state.follow.get(hookcast::model::Seq(1)).await.unwrap().unwrap().data(), "hello world");
+    assert_eq!(edge.state.follow.get(hookcast_core::model::Seq(1)).await.unwrap().unwrap().data(), "hello world");
 
     let (mut reader, mut writer) = connect(&edge).await.into_split();
     let many = format!("{POST}Content-Length: 1\r\n\r\nx").repeat(1000);

@@ -3,14 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on must panic")]
 
 use bytes::Bytes;
-use hookcast::codec::cloudevents::{Attributes, EventDefaults, decode_structured, write_event};
-use hookcast::codec::json_seq::JsonSeqDecoder;
-use hookcast::codec::length::LengthDecoder;
-use hookcast::codec::messages::MessageDecoder;
-use hookcast::codec::ndjson::NdjsonDecoder;
-use hookcast::codec::sse::{SseDecoder, SseItem, write_block};
-use hookcast::codec::{Frame, SkipReason};
-use hookcast::model::{PageBuilder, Seq, Topic};
+use hookcast_core::codec::cloudevents::{Attributes, EventDefaults, decode_structured, write_event};
+use hookcast_core::codec::json_seq::JsonSeqDecoder;
+use hookcast_core::codec::length::LengthDecoder;
+use hookcast_core::codec::messages::MessageDecoder;
+use hookcast_core::codec::ndjson::NdjsonDecoder;
+use hookcast_core::codec::sse::{SseDecoder, SseItem, write_block};
+use hookcast_core::codec::{Frame, SkipReason};
+use hookcast_core::model::{PageBuilder, Seq, Topic};
 use serde_json::Value;
 
 /// Pieces of `body`: whole, in single bytes, and every pair.
@@ -235,7 +235,7 @@ fn the_minimum_events_survive_the_json_form() {
             id: String::new(),
             source: "/publish",
             content_type: "application/octet-stream",
-            arrived_at: hookcast::clock::Timestamp(0),
+            arrived_at: hookcast_core::clock::Timestamp(0),
         };
         let event = attributes.clone().into_event(Bytes::from(data.clone()), defaults);
         assert_eq!(event.check(), Ok(()));

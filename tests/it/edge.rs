@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use hookcast::clock::{SystemClock, Timestamp};
 use hookcast::delivery::attempts::{AttemptsPage, AttemptsQuery};
 use hookcast::delivery::question::{Stillness, SubscriptionStatus};
 use hookcast::delivery::recovery::{Count, Recovering, Recovery};
@@ -20,14 +19,15 @@ use hookcast::http::ports::{Deliveries, SourceControl, SourceStatus};
 use hookcast::http::tokens::Tokens;
 use hookcast::http::{DefinitionDefaults, HttpLimits, HttpState, ServerSettings, serve};
 use hookcast::ingest::{DedupeSettings, Ingest};
-use hookcast::model::job::{JobKind, JobState, Selection};
-use hookcast::model::source::SourceGap;
-use hookcast::model::subscription::{Ordinal, SubscriptionRecord};
-use hookcast::model::{Attempt, Exception, ExceptionState, JobId, RecoveryJob, Seq};
 use hookcast::readiness::Readiness;
 use hookcast::registry::{Registry, SourceRegistry};
 use hookcast::storage::{PageRequest, StorageError, Store, memory};
 use hookcast::tail::{Tail, TailSettings};
+use hookcast_core::clock::{SystemClock, Timestamp};
+use hookcast_core::model::job::{JobKind, JobState, Selection};
+use hookcast_core::model::source::SourceGap;
+use hookcast_core::model::subscription::{Ordinal, SubscriptionRecord};
+use hookcast_core::model::{Attempt, Exception, ExceptionState, JobId, RecoveryJob, Seq};
 use tokio_util::sync::CancellationToken;
 
 /// What a test may choose.

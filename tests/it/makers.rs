@@ -373,7 +373,7 @@ async fn an_end_that_nobody_asked_for_ends_nobody_else() {
     let tenant = "hc_tenant_of_the_configuration";
     let mut relay = Relay::start_with(&auth(&[declared("boss", ADMIN, &[]), declared("tenant", tenant, &["acme.**"])])).await;
     let of_tenant = make(&relay, &Made { id: "tenant".into(), token: tenant.into() }, "child", &["acme.**"]).await;
-    let soon = hookcast::clock::Clock::now(&hookcast::clock::SystemClock).plus(std::time::Duration::from_secs(3));
+    let soon = hookcast_core::clock::Clock::now(&hookcast_core::clock::SystemClock).plus(std::time::Duration::from_secs(3));
     let body = json!({"name": "short", "scopes": ["manage", "read"], "expires_at": soon.to_string()});
     let short = made(&relay.ask_as(ADMIN, "POST", "/v1/tokens", Some(&body)).await);
     let body = json!({"name": "of-short", "scopes": ["read"], "expires_at": soon.to_string()});

@@ -5,8 +5,8 @@
 use hickory_resolver::proto::op::{Message, MessageType, OpCode, ResponseCode};
 use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
-use hookcast::net::dial::{DialError, Gate};
-use hookcast::net::{EgressRules, ResolverChoice, Target};
+use hookcast_net::dial::{DialError, Gate};
+use hookcast_net::{EgressRules, ResolverChoice, Target};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

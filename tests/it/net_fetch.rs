@@ -4,9 +4,9 @@
 
 use crate::net_fault::{FaultServer, Peer};
 use crate::net_wire::gate;
-use hookcast::net::Target;
-use hookcast::net::fetch::{BodyEnd, FetchRequest, FetchResponse, Fetcher, HeaderMap, HeaderValue, Method};
-use hookcast::net::tls::Tls;
+use hookcast_net::Target;
+use hookcast_net::fetch::{BodyEnd, FetchRequest, FetchResponse, Fetcher, HeaderMap, HeaderValue, Method};
+use hookcast_net::tls::Tls;
 use std::time::Duration;
 
 const PATIENT: Duration = Duration::from_secs(20);

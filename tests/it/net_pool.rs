@@ -4,9 +4,9 @@
 
 use crate::net_fault::FaultServer;
 use crate::net_wire::{EMPTY, OK, PATIENT, client, post, post_body, post_to, prepared, word};
-use hookcast::net::client::WireClient;
-use hookcast::net::dial::Gate;
-use hookcast::net::{EgressRules, ResolverChoice};
+use hookcast_net::client::WireClient;
+use hookcast_net::dial::Gate;
+use hookcast_net::{EgressRules, ResolverChoice};
 
 #[actix_web::test]
 async fn bytes_behind_an_answer_do_not_answer_the_next_request() {

@@ -4,9 +4,9 @@
 
 use crate::net_fault::FaultServer;
 use crate::net_wire::gate;
-use hookcast::net::Target;
-use hookcast::net::client::{PostRequest, PreparedTarget, WireAnswer, WireClient, WireFailure};
-use hookcast::net::tls::Tls;
+use hookcast_net::Target;
+use hookcast_net::client::{PostRequest, PreparedTarget, WireAnswer, WireClient, WireFailure};
+use hookcast_net::tls::Tls;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};

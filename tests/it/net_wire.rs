@@ -4,12 +4,12 @@
 
 use crate::net_fault::{FaultServer, Peer};
 use bytes::Bytes;
-use hookcast::net::client::{
+use hookcast_net::client::{
     BODY_HEAD_BYTES_MAX, HeaderLines, HeaderName, PostRequest, PreparedTarget, WireAnswer, WireClient, WireFailure,
 };
-use hookcast::net::dial::Gate;
-use hookcast::net::tls::Tls;
-use hookcast::net::{EgressRules, ResolverChoice, Target};
+use hookcast_net::dial::Gate;
+use hookcast_net::tls::Tls;
+use hookcast_net::{EgressRules, ResolverChoice, Target};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};

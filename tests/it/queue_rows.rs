@@ -8,14 +8,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hookcast::clock::Timestamp;
 use hookcast::delivery::desk::Desk;
 use hookcast::delivery::floor::Floor;
 use hookcast::delivery::job::Next;
 use hookcast::delivery::window::{Position, Progress};
-use hookcast::model::subscription::{Activity, Ordinal, SubscriptionRecord, parse};
-use hookcast::model::{Exception, ExceptionState, Outcome, Seq, SubscriptionId};
 use hookcast::storage::{Checkpoint, LedgerChange, StorageErrorKind};
+use hookcast_core::clock::Timestamp;
+use hookcast_core::model::subscription::{Activity, Ordinal, SubscriptionRecord, parse};
+use hookcast_core::model::{Exception, ExceptionState, Outcome, Seq, SubscriptionId};
 use serde_json::json;
 
 use crate::support::{Answer, Receiver, Relay, eventually, for_a_while};
@@ -60,7 +60,7 @@ fn record() -> Arc<SubscriptionRecord> {
     let definition = parse::parse_definition(&body, None, &parse::Rules::new(&urls)).unwrap();
     let id = SubscriptionId::parse("a").unwrap();
     let mut random = |bytes: &mut [u8]| bytes.fill(7);
-    let mut record = hookcast::model::subscription::change::new_record(definition, id, Seq::ZERO, NOW, &mut random);
+    let mut record = hookcast_core::model::subscription::change::new_record(definition, id, Seq::ZERO, NOW, &mut random);
     record.ordinal = Ordinal(1);
     record.activity = Activity::Active;
     Arc::new(record)
@@ -121,7 +121,7 @@ fn a_clock_that_is_moved_makes_no_storm_and_no_stall() {
         let due = Timestamp(moved.0 + 40_000);
         floor.fire_timers(due);
         let assignment = floor.next(due).expect("it is due");
-        let outcome = Outcome::answered(hookcast::model::outcome::Answer::of(500), 1);
+        let outcome = Outcome::answered(hookcast_core::model::outcome::Answer::of(500), 1);
         floor.settle(&assignment, None, &outcome, (due, due), 0.5);
         let at = floor.desk(Ordinal(1)).unwrap().last_attempt.as_ref().unwrap().at;
         assert_eq!(at, due, "the time that is told is the wall clock's");

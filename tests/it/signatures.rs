@@ -2,11 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
-use hookcast::clock::{Clock, SystemClock, Timestamp};
-use hookcast::model::subscription::parse::{generate_secret, parse_secret};
-use hookcast::model::subscription::{Secret, Signature, SignatureScheme, SigningKey};
-use hookcast::signature::standard::{PreparedKey, Received, verify};
-use hookcast::signature::{Message, Signer};
+use hookcast_core::clock::{Clock, SystemClock, Timestamp};
+use hookcast_core::model::subscription::parse::{generate_secret, parse_secret};
+use hookcast_core::model::subscription::{Secret, Signature, SignatureScheme, SigningKey};
+use hookcast_core::signature::standard::{PreparedKey, Received, verify};
+use hookcast_core::signature::{Message, Signer};
 use serde_json::Value;
 
 fn header(secret: Secret, message: &Message<'_>) -> String {

@@ -165,7 +165,7 @@ async fn streams_end_with_their_token() {
     let scopes = json!(["stream"]);
     let (id, revoked) = make(&relay, &root, json!({"name": "a", "scopes": scopes})).await;
     let (_, kept) = make(&relay, &root, json!({"name": "b", "scopes": scopes})).await;
-    let soon = hookcast::clock::Clock::now(&hookcast::clock::SystemClock).plus(std::time::Duration::from_secs(3));
+    let soon = hookcast_core::clock::Clock::now(&hookcast_core::clock::SystemClock).plus(std::time::Duration::from_secs(3));
     let (_, expiring) = make(&relay, &root, json!({"name": "c", "scopes": scopes, "expires_at": soon.to_string()})).await;
     let open = |token: String, more: &'static str| {
         let request = relay.client.get(format!("{}/v1/topics/t/stream{more}", relay.url)).bearer_auth(token);

@@ -6,10 +6,10 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::experiment::{Experiment, Findings, Reading, Row, Subject, Target, Terms};
-use crate::clock::Timestamp;
-use crate::filter::{Facts, Filter, Verdict};
-use crate::model::event::data_form;
-use crate::model::{Event, NewEvent, PageBuilder, Seq, Topic};
+use hookcast_core::clock::Timestamp;
+use hookcast_core::filter::{Facts, Filter, Verdict};
+use hookcast_core::model::event::data_form;
+use hookcast_core::model::{Event, NewEvent, PageBuilder, Seq, Topic};
 
 /// One expression over an event of 600 bytes, again and again.
 pub(super) const FILTER: Experiment = Experiment {

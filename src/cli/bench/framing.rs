@@ -99,8 +99,8 @@ fn length(head: &[u8]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec::websocket::{Opcode, write_frame};
     use bytes::BytesMut;
+    use hookcast_core::codec::websocket::{Opcode, write_frame};
 
     /// The events that are counted when so many bytes come at a time.
     fn counted(path: &str, bytes: &[u8], piece: usize) -> u64 {

@@ -7,7 +7,7 @@ use super::experiment::{Experiment, Findings, Reading, Row, Run, Subject, Target
 use super::load;
 use super::stage::{Scene, Stage};
 use super::wire::Connection;
-use crate::clock::Timestamp;
+use hookcast_core::clock::Timestamp;
 
 /// One limit of each kind.
 pub(super) const LIMITS: Experiment = Experiment {

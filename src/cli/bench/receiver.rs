@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::wire;
-use crate::clock::{Clock as _, SystemClock};
+use hookcast_core::clock::{Clock as _, SystemClock};
 
 /// What marks the send time in an event: microseconds since the epoch, sixteen digits.
 pub(super) const SENT_MARK: &[u8] = b"\"sent_us\":";

@@ -9,8 +9,8 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
 
 use super::upstream::Upstream;
-use crate::clock::{Clock as _, SystemClock};
-use crate::signature::standard::{PreparedKey, Received, verify};
+use hookcast_core::clock::{Clock as _, SystemClock};
+use hookcast_core::signature::standard::{PreparedKey, Received, verify};
 
 /// What a receiver has seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -114,7 +114,7 @@ mod tests {
     use bytes::BytesMut;
 
     use super::*;
-    use crate::signature::standard::sign_into;
+    use hookcast_core::signature::standard::sign_into;
 
     const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 

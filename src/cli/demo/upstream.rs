@@ -13,7 +13,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::stream::{Stream, unfold};
 use tokio::time::Instant;
 
-use crate::codec::sse::write_block;
+use hookcast_core::codec::sse::write_block;
 
 /// A few hundred real edits of Wikipedia.
 const RECORDING: &[u8] = include_bytes!("../../../assets/wikiticker.ndjson");

@@ -1,7 +1,7 @@
 //! What to set where, for everything that may stand between a relay and its clients. Pure.
 
 use super::verdict::Check;
-use crate::net::fetch::HeaderMap;
+use hookcast_net::fetch::HeaderMap;
 
 /// What stands between, as far as it says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,8 +9,8 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message, http};
 
 use crate::cli::client::{Place, refusal};
-use crate::clock::{Clock as _, SystemClock, Timestamp};
-use crate::net::fetch::{FetchBody, FetchError, FetchResponse, HeaderMap, Method};
+use hookcast_core::clock::{Clock as _, SystemClock, Timestamp};
+use hookcast_net::fetch::{FetchBody, FetchError, FetchResponse, HeaderMap, Method};
 
 /// How long heartbeats a second apart are watched.
 pub(super) const BEATS_WATCHED: Duration = Duration::from_secs(5);

@@ -3,8 +3,8 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::probe::{BEATS_WATCHED, Beats, Delay, Head, Idle, POLL_SECONDS, Poll, Seen, Upgrade};
-use crate::net::fetch::HeaderMap;
-use crate::units::format_duration;
+use hookcast_core::units::format_duration;
+use hookcast_net::fetch::HeaderMap;
 
 /// Beats that must have come one by one: half of those that were sent, for machines that do other things too.
 const BEATS_MIN: usize = 2;
@@ -295,7 +295,7 @@ mod tests {
         let head = |date: &'static str| Head {
             status: 200,
             headers: [("date".parse().unwrap(), date.parse().unwrap())].into_iter().collect(),
-            at: crate::clock::Timestamp(784_111_777_000),
+            at: hookcast_core::clock::Timestamp(784_111_777_000),
         };
         assert!(clock(&head("Sun, 06 Nov 1994 08:49:37 GMT")).is_fine);
         assert!(clock(&head("Sun, 06 Nov 1994 08:49:10 GMT")).is_fine);

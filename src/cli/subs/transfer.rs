@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::Desk;
 use crate::cli::client::{failed, refusal};
 use crate::cli::{Exit, output};
-use crate::net::fetch::Method;
+use hookcast_net::fetch::Method;
 
 /// What the document calls itself.
 const FORMAT: &str = "hookcast-subscriptions";

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::protocol::{Protocol, Way};
 use super::{Place, Show};
-use crate::codec::json;
+use hookcast_core::codec::json;
 
 pub(super) const PROTOCOL: Protocol = Protocol {
     name: "long-poll",

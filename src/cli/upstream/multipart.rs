@@ -1,7 +1,7 @@
 //! A part an event, each with its length. Spec: RFC 2046 §5.1.
 
 use super::protocol::{Protocol, Way};
-use crate::codec::json;
+use hookcast_core::codec::json;
 
 pub(super) const PROTOCOL: Protocol = Protocol {
     name: "multipart",

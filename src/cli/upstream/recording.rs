@@ -7,7 +7,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 
-use crate::codec::sse::{SseDecoder, SseItem};
+use hookcast_core::codec::sse::{SseDecoder, SseItem};
 
 /// Largest recording, unpacked, in bytes; it is held in memory.
 pub(super) const RECORDING_BYTES_MAX: u64 = 256 << 20;

@@ -1,7 +1,7 @@
 //! Server-sent events with ids, resumed by `Last-Event-ID`.
 
 use super::protocol::{Protocol, Way};
-use crate::codec::sse::write_block;
+use hookcast_core::codec::sse::write_block;
 
 pub(super) const PROTOCOL: Protocol = Protocol {
     name: "sse",

@@ -12,8 +12,8 @@ use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::protocol::{Protocol, Way};
-use crate::codec::websocket::Opcode;
-use crate::codec::websocket::messages::{Sender, WsDecoder, WsItem, write_close, write_frame};
+use hookcast_core::codec::websocket::Opcode;
+use hookcast_core::codec::websocket::messages::{Sender, WsDecoder, WsItem, write_close, write_frame};
 
 pub(super) const PROTOCOL: Protocol = Protocol {
     name: "websocket",

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::*;
-use crate::model::event::DataForm;
-use crate::model::{NewEvent, PageBuilder, Topic};
+use hookcast_core::model::event::DataForm;
+use hookcast_core::model::{NewEvent, PageBuilder, Topic};
 
 fn parcel(seq: u64, hops: u8) -> Parcel {
     let mut builder = PageBuilder::starting_at(Seq(seq));

@@ -13,17 +13,17 @@ use bytes::Bytes;
 use subtle::ConstantTimeEq as _;
 
 use super::callback;
-use crate::clock::Timestamp;
 use crate::delivery::attempt::{AGENT, own_tls};
-use crate::model::subscription::{Auth, SubscriptionRecord, SubscriptionSpec, Verify};
-use crate::model::{Attempt, ErrorKind, Seq};
-use crate::net::dial::Gate;
-use crate::net::fetch::{FetchError, FetchRequest, Fetcher, HeaderMap, HeaderName, HeaderValue, Method};
-use crate::net::shortage::Shortage;
-use crate::net::target::Target;
-use crate::net::tls::Tls;
-use crate::net::token::{TokenEndpoint, TokenError, basic, bearer};
-use crate::signature::{Message, Signer};
+use hookcast_core::clock::Timestamp;
+use hookcast_core::model::subscription::{Auth, SubscriptionRecord, SubscriptionSpec, Verify};
+use hookcast_core::model::{Attempt, ErrorKind, Seq};
+use hookcast_core::signature::{Message, Signer};
+use hookcast_net::dial::Gate;
+use hookcast_net::fetch::{FetchError, FetchRequest, Fetcher, HeaderMap, HeaderName, HeaderValue, Method};
+use hookcast_net::shortage::Shortage;
+use hookcast_net::target::Target;
+use hookcast_net::tls::Tls;
+use hookcast_net::token::{TokenEndpoint, TokenError, basic, bearer};
 
 /// Read of an answer; a longer one is no echo.
 pub const ANSWER_BYTES_MAX: usize = 4 * 1024;

@@ -9,7 +9,7 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
 
-use crate::model::subscription::{SigningKey, SubscriptionRecord};
+use hookcast_core::model::subscription::{SigningKey, SubscriptionRecord};
 
 /// Where the relay takes consent of a subscription, below its public URL.
 #[must_use]
@@ -37,11 +37,11 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::clock::Timestamp;
-    use crate::model::subscription::change::new_record;
-    use crate::model::subscription::parse::{Rules, parse_definition};
-    use crate::model::subscription::{Ordinal, Signature};
-    use crate::model::{Seq, SubscriptionId};
+    use hookcast_core::clock::Timestamp;
+    use hookcast_core::model::subscription::change::new_record;
+    use hookcast_core::model::subscription::parse::{Rules, parse_definition};
+    use hookcast_core::model::subscription::{Ordinal, Signature};
+    use hookcast_core::model::{Seq, SubscriptionId};
 
     #[test]
     fn a_key_is_good_for_one_endpoint_of_one_incarnation() {

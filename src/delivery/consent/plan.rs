@@ -6,10 +6,10 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::clock::Timestamp;
 use crate::delivery::policy;
 use crate::delivery::steps::Steps;
-use crate::model::subscription::{Activity, Ordinal, SubscriptionRecord};
+use hookcast_core::clock::Timestamp;
+use hookcast_core::model::subscription::{Activity, Ordinal, SubscriptionRecord};
 
 /// Distance of the next question from a failed one; the last repeats, so that a day sees no more than [`ASKED_A_DAY_MAX`].
 const DISTANCES_S: [u64; 6] = [10, 60, 300, 900, 3600, 7200];
@@ -159,9 +159,9 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::model::subscription::change::new_record;
-    use crate::model::subscription::parse::{Rules, parse_definition};
-    use crate::model::{Seq, SubscriptionId};
+    use hookcast_core::model::subscription::change::new_record;
+    use hookcast_core::model::subscription::parse::{Rules, parse_definition};
+    use hookcast_core::model::{Seq, SubscriptionId};
 
     fn record(ordinal: u64, url: &str) -> Arc<SubscriptionRecord> {
         let form = json!({"url": url, "topics": ["t"], "verify": "challenge"});
@@ -248,7 +248,7 @@ mod tests {
     fn who_is_not_active_or_has_agreed_is_not_asked() {
         let mut plan = Plan::default();
         let first = record(1, "https://a.example/");
-        for activity in [Activity::Paused, Activity::Disabled(crate::model::subscription::DisabledReason::Manual)] {
+        for activity in [Activity::Paused, Activity::Disabled(hookcast_core::model::subscription::DisabledReason::Manual)] {
             plan.see(&first, Timestamp(0));
             plan.see(&Arc::new(SubscriptionRecord { activity, ..SubscriptionRecord::clone(&first) }), Timestamp(1));
             assert_eq!((plan.next_due(), plan.standing(Ordinal(1))), (None, None));

@@ -3,14 +3,14 @@
 use std::rc::Rc;
 
 use super::{Desk, Effect};
-use crate::clock::Timestamp;
 use crate::delivery::batch::{Batching, Gathered, Member, Sent};
 use crate::delivery::job::{Errand, Job, Next, attempt_of};
 use crate::delivery::order::{Fate, Order};
 use crate::delivery::policy::{Before, Verdict};
 use crate::delivery::window::{Position, QUEUE_BYTES_MAX, QUEUE_MAX, Ticket};
-use crate::model::subscription::OnFull;
-use crate::model::{Outcome, Seq};
+use hookcast_core::clock::Timestamp;
+use hookcast_core::model::subscription::OnFull;
+use hookcast_core::model::{Outcome, Seq};
 
 /// Whether a first attempt may begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -222,7 +222,7 @@ impl Desk {
                 if !outcome.is_success() && !outcome.is_own_fault() {
                     // What was answered is kept once.
                     let response = attempt.response.clone().filter(|_| effects.is_empty());
-                    effect.failure = Some(crate::model::Attempt { seq: member.seq, response, ..attempt.clone() });
+                    effect.failure = Some(hookcast_core::model::Attempt { seq: member.seq, response, ..attempt.clone() });
                 }
                 disable = disable.or(effect.disable);
                 // Most events of most batches are simply delivered: nothing of them is carried on.

@@ -1,8 +1,8 @@
 //! Which events a desk wants: by its definition in force, and below the position where that takes effect by those before.
 
 use super::Desk;
-use crate::model::subscription::SubscriptionRecord;
-use crate::model::{Event, PatternList, Seq};
+use hookcast_core::model::subscription::SubscriptionRecord;
+use hookcast_core::model::{Event, PatternList, Seq};
 
 /// Definitions before the one in force judge what the desk has not passed yet.
 #[derive(Debug)]

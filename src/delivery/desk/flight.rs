@@ -1,12 +1,12 @@
 //! What an attempt of a desk turns out to be when it ends.
 
 use super::{Desk, Retry};
-use crate::clock::Timestamp;
 use crate::delivery::job::Errand;
 use crate::delivery::order::Line;
 use crate::delivery::policy::Before;
 use crate::delivery::window::Ticket;
-use crate::model::{Outcome, Seq};
+use hookcast_core::clock::Timestamp;
+use hookcast_core::model::{Outcome, Seq};
 
 impl Desk {
     /// Ends the flight of an event.

@@ -6,7 +6,6 @@ use std::time::Duration;
 use sha2::{Digest as _, Sha256};
 
 use super::Desk;
-use crate::clock::{RETRY_AFTER_MAX, Timestamp};
 use crate::delivery::checkpoint::Hold;
 use crate::delivery::circuit::Circuit;
 use crate::delivery::floor::Assignment;
@@ -15,8 +14,9 @@ use crate::delivery::limits::{Bell, LimitBook, SharedLimit, own_rate};
 use crate::delivery::notice::Notice;
 use crate::delivery::pace::{self, Pace};
 use crate::delivery::policy;
-use crate::model::subscription::{DisabledReason, SubscriptionRecord};
-use crate::model::{Exception, Outcome};
+use hookcast_core::clock::{RETRY_AFTER_MAX, Timestamp};
+use hookcast_core::model::subscription::{DisabledReason, SubscriptionRecord};
+use hookcast_core::model::{Exception, Outcome};
 
 /// After a start, time in which an endpoint that failed before it may show that it is well, but for half of `disable_after`:
 /// while the relay was away, it could not.

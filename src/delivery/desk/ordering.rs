@@ -4,8 +4,8 @@ use super::{Desk, Rules};
 use crate::delivery::job::{Errand, Job, Next};
 use crate::delivery::order::{Found, Line, Order};
 use crate::delivery::window::QUEUE_MAX;
-use crate::model::subscription::Ordering;
-use crate::model::{Event, Seq};
+use hookcast_core::model::subscription::Ordering;
+use hookcast_core::model::{Event, Seq};
 
 impl Desk {
     /// The order that is kept, while one is.

@@ -4,16 +4,16 @@ use std::rc::Rc;
 
 use super::flight::Flight;
 use super::{Desk, Effect, Retry};
-use crate::clock::Timestamp;
 use crate::delivery::batch::Member;
 use crate::delivery::job::{Errand, Job, Next};
 use crate::delivery::order::{Line, Order};
 use crate::delivery::parcel::Parcel;
 use crate::delivery::policy::Before;
 use crate::delivery::replays::{ReplayItem, Replays};
-use crate::model::job::JobKind;
-use crate::model::subscription::{OnFull, Ordering};
-use crate::model::{Exception, ExceptionState, JobId, Outcome, RecoveryJob, Seq};
+use hookcast_core::clock::Timestamp;
+use hookcast_core::model::job::JobKind;
+use hookcast_core::model::subscription::{OnFull, Ordering};
+use hookcast_core::model::{Exception, ExceptionState, JobId, Outcome, RecoveryJob, Seq};
 
 impl Desk {
     /// The jobs of this subscription; made when there are none.

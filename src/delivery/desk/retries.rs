@@ -1,11 +1,11 @@
 //! Deliveries of a desk that wait for another attempt: which there are, which is due, what becomes of them.
 
 use super::Desk;
-use crate::clock::Timestamp;
 use crate::delivery::job::{Errand, Job, Next};
 use crate::delivery::order::{Fate, Found};
 use crate::delivery::window::Ticket;
-use crate::model::{Exception, ExceptionState, Seq};
+use hookcast_core::clock::Timestamp;
+use hookcast_core::model::{Exception, ExceptionState, Seq};
 
 /// A delivery that waits for its next attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,18 +10,18 @@ use proptest::prelude::*;
 use super::*;
 use crate::delivery::batch::Sent;
 use crate::delivery::window::Progress;
-use crate::model::event::DataForm;
-use crate::model::outcome::Answer;
-use crate::model::subscription::{
+use hookcast_core::model::event::DataForm;
+use hookcast_core::model::outcome::Answer;
+use hookcast_core::model::subscription::{
     Activity, Batch, BatchFormat, OnDead, OrderKey, Ordering, PayloadForm, RetryPolicy, Revision, Signature, SubscriptionSpec,
     Verify,
 };
-use crate::model::{Event, NewEvent, PageBuilder, SubscriptionId, Topic};
+use hookcast_core::model::{Event, NewEvent, PageBuilder, SubscriptionId, Topic};
 
 const NOW: Timestamp = Timestamp(1_750_000_000_000);
 
 fn record(ordering: Ordering, on_dead: OnDead, batch: Option<Batch>, max_attempts: u32) -> Arc<SubscriptionRecord> {
-    let topics: crate::model::PatternList = "t".parse().unwrap();
+    let topics: hookcast_core::model::PatternList = "t".parse().unwrap();
     let spec = SubscriptionSpec {
         id: SubscriptionId::parse("s").unwrap(),
         url: "https://example.com/".to_owned(),

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use super::Floor;
 use crate::delivery::matcher::Place;
 use crate::delivery::window::Position;
-use crate::model::subscription::{Activity, Ordinal, SubscriptionRecord};
-use crate::model::{PatternList, Seq};
+use hookcast_core::model::subscription::{Activity, Ordinal, SubscriptionRecord};
+use hookcast_core::model::{PatternList, Seq};
 
 impl Floor {
     /// Looks at no event more for a subscription, until [`Floor::thaw`]; gives the first position that it has not looked at.

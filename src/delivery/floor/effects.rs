@@ -5,7 +5,7 @@ use crate::delivery::job::Effect;
 use crate::delivery::matcher::Place;
 use crate::delivery::notice::Notice;
 use crate::delivery::order::Order;
-use crate::model::{Event, ExceptionState};
+use hookcast_core::model::{Event, ExceptionState};
 
 impl Floor {
     /// Notes what follows for one event.

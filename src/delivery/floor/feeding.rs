@@ -8,10 +8,10 @@ use crate::delivery::matcher::Place;
 use crate::delivery::notice::Notice;
 use crate::delivery::parcel::Parcel;
 use crate::delivery::window::Position;
-use crate::filter::Facts;
-use crate::model::delivery::ExpiredRange;
-use crate::model::subscription::Ordinal;
-use crate::model::{Event, Page, Seq};
+use hookcast_core::filter::Facts;
+use hookcast_core::model::delivery::ExpiredRange;
+use hookcast_core::model::subscription::Ordinal;
+use hookcast_core::model::{Event, Page, Seq};
 
 /// What desks share of an event that is fed to them.
 #[derive(Default)]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Floor;
 use crate::delivery::limits::{Bell, LimitBook, SharedLimit};
-use crate::model::subscription::Ordinal;
+use hookcast_core::model::subscription::Ordinal;
 
 impl Floor {
     /// Puts the shared limits of `book` in force for desks that are set up from now on.

@@ -1,15 +1,15 @@
 //! Recovery on a lane's floor: which desks have jobs, what of them is saved, what skipping settles.
 
 use super::{Assignment, Floor, Place};
-use crate::clock::Timestamp;
 use crate::delivery::batch::Sent;
 use crate::delivery::job::{Errand, success_of};
 use crate::delivery::notice::Notice;
 use crate::delivery::replays::{ReplayItem, Want};
 use crate::delivery::window::Position;
-use crate::model::delivery::ExpiredRange;
-use crate::model::subscription::Ordinal;
-use crate::model::{ExceptionState, JobId, Outcome, RecoveryJob, Seq};
+use hookcast_core::clock::Timestamp;
+use hookcast_core::model::delivery::ExpiredRange;
+use hookcast_core::model::subscription::Ordinal;
+use hookcast_core::model::{ExceptionState, JobId, Outcome, RecoveryJob, Seq};
 
 /// Bytes of events that may wait for the jobs of one lane.
 const LANE_REPLAY_BYTES_MAX: usize = 32 * 1024 * 1024;

@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::*;
-use crate::clock::Timestamp;
 use crate::delivery::replays::ReplayItem;
-use crate::model::event::DataForm;
-use crate::model::job::{JobKind, JobState, Selection};
-use crate::model::outcome::Answer;
-use crate::model::subscription::{
+use hookcast_core::clock::Timestamp;
+use hookcast_core::model::event::DataForm;
+use hookcast_core::model::job::{JobKind, JobState, Selection};
+use hookcast_core::model::outcome::Answer;
+use hookcast_core::model::subscription::{
     Activity, OnDead, OnFull, Ordering, PayloadForm, RetryPolicy, Revision, Signature, SubscriptionSpec, Verify,
 };
-use crate::model::{ErrorKind, JobId, NewEvent, PageBuilder, RecoveryJob, SubscriptionId, Topic};
+use hookcast_core::model::{ErrorKind, JobId, NewEvent, PageBuilder, RecoveryJob, SubscriptionId, Topic};
 
 mod awake;
 mod changing;
@@ -20,7 +20,7 @@ mod changing;
 const NOW: Timestamp = Timestamp(1_750_000_000_000);
 
 fn record(ordinal: u64) -> Arc<SubscriptionRecord> {
-    let topics: crate::model::PatternList = "t".parse().unwrap();
+    let topics: hookcast_core::model::PatternList = "t".parse().unwrap();
     let spec = SubscriptionSpec {
         id: SubscriptionId::parse(&format!("s{ordinal}")).unwrap(),
         url: "https://example.com/".to_owned(),

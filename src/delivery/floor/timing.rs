@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use super::Floor;
-use crate::clock::Timestamp;
 use crate::delivery::checkpoint::PartitionProgress;
 use crate::delivery::matcher::Place;
 use crate::delivery::window::Position;
 use crate::storage::{Checkpoint, Lease};
+use hookcast_core::clock::Timestamp;
 
 impl Floor {
     /// Puts a desk into the ready queue.

@@ -1,9 +1,9 @@
 //! What is kept until it is saved, and what becomes of it when a save is refused.
 
 use super::*;
-use crate::clock::Timestamp;
-use crate::model::event::DataForm;
-use crate::model::{ExceptionState, NewEvent, PageBuilder, Topic};
+use hookcast_core::clock::Timestamp;
+use hookcast_core::model::event::DataForm;
+use hookcast_core::model::{ExceptionState, NewEvent, PageBuilder, Topic};
 
 fn exception(seq: u64, attempts: u32) -> Exception {
     Exception {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use crate::model::Seq;
+use hookcast_core::model::Seq;
 
 /// What holds a line up, and what stands behind it.
 #[derive(Debug, Default)]

@@ -5,9 +5,9 @@ use std::hash::BuildHasher as _;
 use foldhash::fast::RandomState;
 
 use super::Line;
-use crate::codec::pointer::Pointer;
-use crate::model::Event;
-use crate::model::subscription::{OrderKey, Ordering};
+use hookcast_core::codec::pointer::Pointer;
+use hookcast_core::model::Event;
+use hookcast_core::model::subscription::{OrderKey, Ordering};
 
 /// The only line of a subscription in strict order.
 pub(super) const THE_LINE: Line = 0;

@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use sha2::{Digest, Sha256};
 
-use crate::model::Event;
-use crate::model::subscription::Ordinal;
+use hookcast_core::model::Event;
+use hookcast_core::model::subscription::Ordinal;
 
 /// Slots of the file.
 const SLOTS: usize = 64;
@@ -183,7 +183,7 @@ impl Drop for Marked<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::fixture::order;
+    use hookcast_core::model::fixture::order;
 
     fn mark(ordinal: u64) -> Mark {
         Mark::of(Ordinal(ordinal), &order(7, "text/plain", b"x"), "abcdefgh")

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{OPEN_MAX, QUEUE_BYTES_MAX, QUEUE_MAX, Ticket, Window};
-use crate::model::Seq;
+use hookcast_core::model::Seq;
 
 /// Events that wait for others of their key; those that do not fit into memory are read again.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 
 use super::{Client, Step};
-use crate::model::Seq;
+use hookcast_core::model::Seq;
 
 /// What a client that gathers finds next.
 pub(in crate::egress) enum Piece {

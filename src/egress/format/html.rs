@@ -12,8 +12,8 @@ use actix_web::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderMap, 
 use bytes::{BufMut, BytesMut};
 
 use super::{Format, Notice, Prologue, Style, random_word};
-use crate::codec::cloudevents;
-use crate::model::Event;
+use hookcast_core::codec::cloudevents;
+use hookcast_core::model::Event;
 
 /// Bytes of a comment that make browsers show what they have.
 const PADDING_BYTES: usize = 1024;

@@ -7,8 +7,8 @@
 use bytes::{BufMut, BytesMut};
 
 use super::{Format, Notice, Prologue, Style, plain, write_padding};
-use crate::codec::cloudevents;
-use crate::model::{Event, Seq};
+use hookcast_core::codec::cloudevents;
+use hookcast_core::model::{Event, Seq};
 
 const SEPARATOR: u8 = 0x1E;
 const SILENCE: &[u8] = &[SEPARATOR, SEPARATOR];

@@ -5,8 +5,8 @@
 use bytes::{BufMut, BytesMut};
 
 use super::{Format, Notice, Prologue, Style, plain, write_padding};
-use crate::codec::cloudevents;
-use crate::model::{Event, Seq};
+use hookcast_core::codec::cloudevents;
+use hookcast_core::model::{Event, Seq};
 
 const LINE_END: &[u8] = b"\r\n";
 /// Room for what stands around the data of most events.

@@ -3,8 +3,8 @@
 use bytes::{BufMut, BytesMut};
 
 use super::{Format, Notice, Style, plain};
-use crate::codec::cloudevents;
-use crate::model::Event;
+use hookcast_core::codec::cloudevents;
+use hookcast_core::model::Event;
 
 /// The row of this format; it stands in no table.
 pub(super) const FORMAT: Format = Format {

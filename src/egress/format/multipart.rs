@@ -14,8 +14,8 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::{BufMut, BytesMut};
 
 use super::{Format, Notice, Prologue, Style, random_word, write_padding};
-use crate::codec::cloudevents::{encode_value, for_each_header};
-use crate::model::{Event, Seq};
+use hookcast_core::codec::cloudevents::{encode_value, for_each_header};
+use hookcast_core::model::{Event, Seq};
 
 /// What stands for a type that cannot stand in a head.
 const ANY_TYPE: &str = "application/octet-stream";

@@ -3,8 +3,8 @@
 use bytes::{BufMut, BytesMut};
 
 use super::{Format, Notice, Style, plain, write_padding};
-use crate::codec::cloudevents;
-use crate::model::{Event, Seq};
+use hookcast_core::codec::cloudevents;
+use hookcast_core::model::{Event, Seq};
 
 /// The row of this format.
 pub(super) const FORMAT: Format = Format {

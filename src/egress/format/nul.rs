@@ -3,8 +3,8 @@
 use bytes::{BufMut, BytesMut};
 
 use super::{Format, Notice, Style, plain};
-use crate::codec::cloudevents;
-use crate::model::{Event, Seq};
+use hookcast_core::codec::cloudevents;
+use hookcast_core::model::{Event, Seq};
 
 /// The format, which no request over HTTP can name.
 pub(super) const FORMAT: Format = Format {

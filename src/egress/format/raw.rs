@@ -6,7 +6,7 @@
 use bytes::{BufMut, BytesMut};
 
 use super::{Format, Style, plain};
-use crate::model::Event;
+use hookcast_core::model::Event;
 
 /// The row of this format.
 pub(super) const FORMAT: Format = Format {

@@ -10,9 +10,9 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::BytesMut;
 
 use super::{Envelope, Format, Notice, Prologue, Style, plain, write_padding};
-use crate::codec::{cloudevents, sse};
-use crate::model::event::DataForm;
-use crate::model::{Event, Seq};
+use hookcast_core::codec::{cloudevents, sse};
+use hookcast_core::model::event::DataForm;
+use hookcast_core::model::{Event, Seq};
 
 /// Shortest pause before a reader comes back that we ask for.
 const RETRY_MS_MIN: u32 = 1_000;

@@ -7,9 +7,9 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use crate::clock::Timestamp;
-use crate::model::event::data_form;
-use crate::model::{NewEvent, Page, PageBuilder, Topic};
+use hookcast_core::clock::Timestamp;
+use hookcast_core::model::event::data_form;
+use hookcast_core::model::{NewEvent, Page, PageBuilder, Topic};
 
 use super::*;
 

@@ -8,9 +8,9 @@
 use bytes::{BufMut, BytesMut};
 
 use super::{Format, Notice, Style, plain};
-use crate::codec::cloudevents;
-use crate::codec::websocket::{Opcode, write_frame};
-use crate::model::{Event, Seq};
+use hookcast_core::codec::cloudevents;
+use hookcast_core::codec::websocket::{Opcode, write_frame};
+use hookcast_core::model::{Event, Seq};
 
 /// The row of this format. Without a slash its media type is none that `Accept` could name: an upgrade asks for it.
 pub(super) const FORMAT: Format = Format {

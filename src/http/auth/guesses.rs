@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Mutex, PoisonError};
 
-use crate::clock::Timestamp;
+use hookcast_core::clock::Timestamp;
 
 /// Bad tokens a minute that an address may send.
 pub(super) const GUESSES_MAX: u32 = 20;

@@ -3,7 +3,7 @@
 use actix_web::test::TestRequest;
 
 use super::*;
-use crate::clock::ManualClock;
+use hookcast_core::clock::ManualClock;
 
 const GOOD: &str = "hc_0123456789abcdef0123456789abcdef";
 

@@ -14,9 +14,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest as _, Sha256};
 
 use super::{Auth, Caller, Held, Scope, unauthorized};
-use crate::clock::{Clock, Timestamp};
 use crate::http::problem::{self, Problem};
-use crate::model::PatternList;
+use hookcast_core::clock::{Clock, Timestamp};
+use hookcast_core::model::PatternList;
 
 /// Tickets at once; of more, the oldest that nobody has used yet goes.
 pub const TICKETS_MAX: usize = 20_000;

@@ -11,10 +11,10 @@ use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::tickets::Pass;
-use crate::clock::Timestamp;
 use crate::egress::Allowance;
 use crate::http::problem::{self, Problem};
-use crate::model::administration::TokenLimits;
+use hookcast_core::clock::Timestamp;
+use hookcast_core::model::administration::TokenLimits;
 
 /// Events that may come at once however low the rate is, so that a whole request of the usual size fits.
 const BURST_MIN: u32 = 1000;

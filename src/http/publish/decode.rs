@@ -8,16 +8,16 @@ use actix_web::http::header::{self, HeaderMap, HeaderName};
 use bytes::Bytes;
 
 use super::ids;
-use crate::clock::Timestamp;
-use crate::codec::cloudevents::{
+use crate::http::HttpLimits;
+use crate::http::problem::{self, Problem};
+use hookcast_core::clock::Timestamp;
+use hookcast_core::codec::cloudevents::{
     Attributes, BATCH_TYPE, CloudEvent, CloudEventError, EventDefaults, STRUCTURED_TYPE, decode_batch, decode_headers,
     decode_structured,
 };
-use crate::codec::json;
-use crate::http::HttpLimits;
-use crate::http::problem::{self, Problem};
-use crate::model::event::{DataForm, EventError, HOPS_MAX, ID_BYTES_MAX, is_json_type};
-use crate::model::{NewEvent, Topic};
+use hookcast_core::codec::json;
+use hookcast_core::model::event::{DataForm, EventError, HOPS_MAX, ID_BYTES_MAX, is_json_type};
+use hookcast_core::model::{NewEvent, Topic};
 
 /// `source` of events that name none.
 const SOURCE: &str = "/publish";

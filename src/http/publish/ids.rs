@@ -6,7 +6,7 @@ use std::cell::RefCell;
 
 use uuid::Builder;
 
-use crate::clock::Timestamp;
+use hookcast_core::clock::Timestamp;
 
 const RANDOM_BYTES_PER_ID: usize = 10;
 const IDS_PER_FILL: usize = 64;

@@ -6,9 +6,9 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
-use crate::clock::Timestamp;
 use crate::http::HttpLimits;
-use crate::model::{NewEvent, Seq};
+use hookcast_core::clock::Timestamp;
+use hookcast_core::model::{NewEvent, Seq};
 
 fn decode(headers: &[(&'static str, &str)], body: Bytes) -> Result<Vec<NewEvent>, Problem> {
     let mut map = HeaderMap::new();

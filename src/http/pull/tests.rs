@@ -3,7 +3,7 @@
 use actix_web::test::TestRequest;
 
 use super::*;
-use crate::model::Seq;
+use hookcast_core::model::Seq;
 
 fn read(query: &str) -> Result<Ask, (u16, &'static str)> {
     let request = TestRequest::with_uri(&format!("/?{query}")).to_http_request();

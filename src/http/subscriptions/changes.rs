@@ -13,11 +13,11 @@ use crate::http::definition::{CHANGE_TRIES, Precondition, declared, random, read
 use crate::http::problem::Problem;
 use crate::http::query::Query;
 use crate::http::{HttpState, quota, views};
-use crate::model::subscription::SubscriptionRecord;
-use crate::model::subscription::change::{self, Effect};
-use crate::model::subscription::parse::form::Keys;
-use crate::model::subscription::parse::{Definition, Rules, TextJudge, merge_patch};
 use crate::storage::{StorageError, StorageErrorKind};
+use hookcast_core::model::subscription::SubscriptionRecord;
+use hookcast_core::model::subscription::change::{self, Effect};
+use hookcast_core::model::subscription::parse::form::Keys;
+use hookcast_core::model::subscription::parse::{Definition, Rules, TextJudge, merge_patch};
 
 /// A change that is ready to be stored.
 struct Change {

@@ -10,7 +10,7 @@ use crate::delivery::consent::callback;
 use crate::http::auth::Scope;
 use crate::http::problem::Problem;
 use crate::http::{HttpState, views};
-use crate::model::subscription::Verify;
+use hookcast_core::model::subscription::Verify;
 
 /// Asks the endpoint now whether it wants deliveries and shows what came of it.
 pub(super) async fn verify(state: Data<HttpState>, request: HttpRequest) -> Result<HttpResponse, Problem> {

@@ -7,7 +7,6 @@ use actix_web::{HttpRequest, HttpResponse};
 use serde_json::Value;
 
 use super::{answer, find, is_failing, position};
-use crate::clock::Timestamp;
 use crate::delivery::attempts::{AttemptsQuery, NEWEST};
 use crate::http::auth::Scope;
 use crate::http::definition::{read_json, refuse};
@@ -15,11 +14,12 @@ use crate::http::events::path_seq;
 use crate::http::problem::{self, Problem};
 use crate::http::query::Query;
 use crate::http::{HttpState, views};
-use crate::model::Seq;
-use crate::model::subscription::parse::form::Keys;
-use crate::model::subscription::parse::parse_seek;
-use crate::model::subscription::{Activity, SubscriptionRecord};
 use crate::storage::{AttemptKey, PageRequest};
+use hookcast_core::clock::Timestamp;
+use hookcast_core::model::Seq;
+use hookcast_core::model::subscription::parse::form::Keys;
+use hookcast_core::model::subscription::parse::parse_seek;
+use hookcast_core::model::subscription::{Activity, SubscriptionRecord};
 
 /// Holds deliveries; the cursor stays.
 pub(super) async fn pause(state: Data<HttpState>, request: HttpRequest) -> Result<HttpResponse, Problem> {

@@ -15,11 +15,11 @@ use crate::http::definition::{read_json, refuse};
 use crate::http::problem::{self, Problem};
 use crate::http::query::Query;
 use crate::http::{HttpState, views};
-use crate::model::fields::{Errors, Fields, child};
-use crate::model::job::{JobKind, Selection};
-use crate::model::subscription::parse::read_position;
-use crate::model::subscription::{StartFrom, SubscriptionRecord};
-use crate::model::{JobId, Seq};
+use hookcast_core::model::fields::{Errors, Fields, child};
+use hookcast_core::model::job::{JobKind, Selection};
+use hookcast_core::model::subscription::parse::read_position;
+use hookcast_core::model::subscription::{StartFrom, SubscriptionRecord};
+use hookcast_core::model::{JobId, Seq};
 
 /// Most events that one redrive may name.
 const REDRIVE_SEQS_MAX: usize = 10_000;

@@ -8,15 +8,15 @@ use actix_web::{HttpRequest, HttpResponse};
 use serde_json::{Value, json};
 
 use super::{contended, find, visible};
-use crate::clock::Timestamp;
 use crate::http::auth::Scope;
 use crate::http::definition::{CHANGE_TRIES, Precondition, declared, random, read_optional_json, refuse};
 use crate::http::problem::{self, Problem};
 use crate::http::{HttpState, views};
-use crate::model::fields::{Errors, Fields};
-use crate::model::subscription::parse::{generate_secret_of, parse_secret_of, read_scheme_word};
-use crate::model::subscription::{SIGNING_KEYS_MAX, Secret, Signature, SignatureScheme, SigningKey, SubscriptionRecord};
 use crate::storage::StorageErrorKind;
+use hookcast_core::clock::Timestamp;
+use hookcast_core::model::fields::{Errors, Fields};
+use hookcast_core::model::subscription::parse::{generate_secret_of, parse_secret_of, read_scheme_word};
+use hookcast_core::model::subscription::{SIGNING_KEYS_MAX, Secret, Signature, SignatureScheme, SigningKey, SubscriptionRecord};
 
 const OVERLAP_DEFAULT: Duration = Duration::from_hours(24);
 const OVERLAP_MAX: Duration = Duration::from_hours(30 * 24);

@@ -15,7 +15,7 @@ use crate::egress::start::Start;
 use crate::egress::{self, Ask};
 use crate::http::ask::{self, Query};
 use crate::http::problem::Problem;
-use crate::model::PatternList;
+use hookcast_core::model::PatternList;
 use std::time::Duration;
 
 /// What a request may name.
@@ -117,7 +117,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::Seq;
+    use hookcast_core::model::Seq;
 
     fn slug(said: &[u8]) -> Result<(), &'static str> {
         let lines = Lines::read(said).map_err(|problem| problem.slug())?.ok_or("more")?;

@@ -6,8 +6,8 @@
 use std::collections::HashSet;
 
 use crate::http::auth::{Scope, TokenEntry};
-use crate::model::TopicPattern;
-use crate::model::administration::{Maker, TokenLimits, TokenRecord};
+use hookcast_core::model::TopicPattern;
+use hookcast_core::model::administration::{Maker, TokenLimits, TokenRecord};
 
 /// Makers of earlier builds that stood for nobody's token, whoever has such an id.
 const WORDS: [&str; 4] = ["local", ADMIN, "config", Maker::OPERATOR];
@@ -128,7 +128,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::clock::Timestamp;
+    use hookcast_core::clock::Timestamp;
 
     fn token(id: &str, maker: Option<Maker>) -> TokenRecord {
         TokenRecord {

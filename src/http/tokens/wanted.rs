@@ -2,14 +2,14 @@
 
 use serde_json::Value;
 
-use crate::clock::Timestamp;
 use crate::http::auth::{Caller, Scope};
 use crate::http::problem::{self, Problem};
-use crate::model::TopicPattern;
-use crate::model::administration::TokenLimits;
-use crate::model::fields::{Errors, FieldError, Fields, child, quoted, short_text, text};
-use crate::model::subscription::is_id;
-use crate::model::topic::{PATTERNS_MAX, PatternList};
+use hookcast_core::clock::Timestamp;
+use hookcast_core::model::TopicPattern;
+use hookcast_core::model::administration::TokenLimits;
+use hookcast_core::model::fields::{Errors, FieldError, Fields, child, quoted, short_text, text};
+use hookcast_core::model::subscription::is_id;
+use hookcast_core::model::topic::{PATTERNS_MAX, PatternList};
 
 /// Names a body may hold.
 const NAMES: &[&str] = &["name", "scopes", "topics", "expires_at", "limits"];

@@ -5,10 +5,10 @@
 
 use sha2::{Digest, Sha256};
 
-use crate::clock::Timestamp;
-use crate::model::event::ID_BYTES_MAX;
-use crate::model::page::RecordFields;
-use crate::model::{NewEvent, Seq};
+use hookcast_core::clock::Timestamp;
+use hookcast_core::model::event::ID_BYTES_MAX;
+use hookcast_core::model::page::RecordFields;
+use hookcast_core::model::{NewEvent, Seq};
 
 /// First byte of a chunk.
 const VERSION: u8 = 2;

@@ -1,9 +1,9 @@
 //! What counts as a repeat, for how long, and over a restart.
 
 use super::*;
-use crate::model::event::DataForm;
-use crate::model::{NewEvent, Topic};
 use bytes::Bytes;
+use hookcast_core::model::event::DataForm;
+use hookcast_core::model::{NewEvent, Topic};
 use proptest::prelude::*;
 use std::collections::HashMap;
 

@@ -1,14 +1,14 @@
 //! What the leader numbers, keeps together and answers.
 
 use super::*;
-use crate::clock::{ManualClock, Timestamp};
 use crate::ingest::{Bringer, DedupeSettings, FromSource, Ingest, Item, Offer};
-use crate::model::event::DataForm;
-use crate::model::source::{Incarnation, SourcePosition};
-use crate::model::{NewEvent, ResumeToken, Topic};
 use crate::storage::{BACKENDS, Durability, Reserve, StorageSettings, Store, memory};
 use crate::tail::TailSettings;
 use bytes::Bytes;
+use hookcast_core::clock::{ManualClock, Timestamp};
+use hookcast_core::model::event::DataForm;
+use hookcast_core::model::source::{Incarnation, SourcePosition};
+use hookcast_core::model::{NewEvent, ResumeToken, Topic};
 use std::time::Duration;
 
 const SETTINGS: DedupeSettings = DedupeSettings { max_age: Duration::from_hours(1), max_ids: 1_000_000 };

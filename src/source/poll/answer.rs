@@ -2,11 +2,11 @@
 
 use bytes::{Bytes, BytesMut};
 
-use crate::codec::gzip::GzipDecoder;
 use crate::source::Session;
 use crate::source::connection::UpstreamResponse;
 use crate::source::reconnect::{Ending, EndingClass};
 use crate::source::stream::{decode_ending, is_gzip};
+use hookcast_core::codec::gzip::GzipDecoder;
 
 /// Reads the body to its end.
 ///

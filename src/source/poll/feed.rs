@@ -8,7 +8,7 @@ use feed_rs::model::{Entry, Link};
 use serde_json::{Map, Value, json};
 
 use super::list::{ITEMS_MAX, Item, List, ListFault};
-use crate::clock::Timestamp;
+use hookcast_core::clock::Timestamp;
 
 /// How far into a body its root element is looked for.
 const ROOT_BYTES_MAX: usize = 4096;

@@ -78,8 +78,8 @@ impl<'de> Deserialize<'de> for Known {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::source::own::poll::PollSettings;
     use crate::source::poll::list::Pointers;
+    use hookcast_core::model::source::own::poll::PollSettings;
 
     fn items(body: &'static str) -> Vec<Item> {
         let pointers = Pointers::of(&PollSettings::new(false), Some("/id"));

@@ -12,10 +12,10 @@ use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
 use super::feed;
-use crate::codec::json;
-use crate::codec::pointer::Pointer;
-use crate::model::event::ID_BYTES_MAX;
-use crate::model::source::own::poll::{ListOrder, NextPage, PollSettings};
+use hookcast_core::codec::json;
+use hookcast_core::codec::pointer::Pointer;
+use hookcast_core::model::event::ID_BYTES_MAX;
+use hookcast_core::model::source::own::poll::{ListOrder, NextPage, PollSettings};
 
 /// Most items of one body.
 pub(super) const ITEMS_MAX: usize = 100_000;

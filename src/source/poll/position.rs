@@ -8,9 +8,9 @@ use hyper::header::{ETAG, HeaderMap, HeaderName, LAST_MODIFIED, LINK};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use crate::model::ResumeToken;
-use crate::model::source::RESUME_TOKEN_BYTES_MAX;
-use crate::model::source::own::poll::PollSettings;
+use hookcast_core::model::ResumeToken;
+use hookcast_core::model::source::RESUME_TOKEN_BYTES_MAX;
+use hookcast_core::model::source::own::poll::PollSettings;
 
 use super::known::Known;
 

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::{Ending, EndingClass, Next, ReconnectSettings};
-use crate::clock::RETRY_AFTER_MAX;
+use hookcast_core::clock::RETRY_AFTER_MAX;
 
 const NETWORK_STEP: Duration = Duration::from_millis(250);
 const NETWORK_MAX: Duration = Duration::from_secs(16);

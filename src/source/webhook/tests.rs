@@ -3,8 +3,8 @@
 use serde_json::json;
 
 use super::*;
-use crate::model::source::parse::{SourceRules, parse_source};
-use crate::model::subscription::parse::NoJudge;
+use hookcast_core::model::source::parse::{SourceRules, parse_source};
+use hookcast_core::model::subscription::parse::NoJudge;
 
 const NOW: Timestamp = Timestamp(1_700_000_000_000);
 

@@ -6,8 +6,8 @@
 
 use std::time::Duration;
 
-use crate::codec::websocket::messages::WsFault;
 use crate::source::reconnect::{Ending, EndingClass};
+use hookcast_core::codec::websocket::messages::WsFault;
 
 /// The purpose is fulfilled.
 pub(super) const NORMAL: u16 = 1000;
@@ -57,8 +57,8 @@ pub(super) fn broken(fault: WsFault) -> Ending {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Timestamp;
     use crate::source::reconnect::{Next, Reconnect, ReconnectSettings};
+    use hookcast_core::clock::Timestamp;
 
     #[test]
     fn codes_fall_into_classes() {

@@ -3,9 +3,9 @@
 use async_trait::async_trait;
 
 use super::Memory;
-use crate::clock::Timestamp;
-use crate::model::administration::{Act, TokenRecord};
 use crate::storage::{ACTS_MAX, Administration, Result, StoredTokens, limit_of};
+use hookcast_core::clock::Timestamp;
+use hookcast_core::model::administration::{Act, TokenRecord};
 
 #[async_trait]
 impl Administration for Memory {

@@ -3,10 +3,10 @@
 use async_trait::async_trait;
 
 use super::{Memory, conflict};
-use crate::model::SubscriptionId;
-use crate::model::source::{SourceGap, SourceRecord};
-use crate::model::subscription::{Ordinal, SubscriptionRecord};
 use crate::storage::{Catalog, Result, limit_of};
+use hookcast_core::model::SubscriptionId;
+use hookcast_core::model::source::{SourceGap, SourceRecord};
+use hookcast_core::model::subscription::{Ordinal, SubscriptionRecord};
 
 #[async_trait]
 impl Catalog for Memory {

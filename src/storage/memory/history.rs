@@ -1,10 +1,10 @@
 //! History and jobs in memory.
 
 use super::State;
-use crate::model::history::partition_bit;
-use crate::model::job::JobState;
-use crate::model::{HistoryPage, RecoveryJob};
 use crate::storage::{HistoryQuery, JOBS_ENDED_MAX, LedgerTrim, limit_of};
+use hookcast_core::model::history::partition_bit;
+use hookcast_core::model::job::JobState;
+use hookcast_core::model::{HistoryPage, RecoveryJob};
 
 impl State {
     pub(super) fn history_pages(&self, query: HistoryQuery) -> Vec<HistoryPage> {

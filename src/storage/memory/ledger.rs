@@ -5,15 +5,15 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 
 use super::{Memory, State};
-use crate::clock::Timestamp;
-use crate::model::delivery::{ExpiredRange, KeptException};
-use crate::model::job::JobState;
-use crate::model::subscription::Ordinal;
-use crate::model::{Attempt, Exception, ExceptionState, HistoryPage, JobId, RecoveryJob, Seq};
 use crate::storage::{
     AttemptKey, BURIED_MAX, Checkpoint, HistoryQuery, Lease, Ledger, LedgerChange, LedgerTrim, LedgerTrimmed, Marks, PageRequest,
     Result, StorageError, StorageErrorKind, kept_apart, limit_of,
 };
+use hookcast_core::clock::Timestamp;
+use hookcast_core::model::delivery::{ExpiredRange, KeptException};
+use hookcast_core::model::job::JobState;
+use hookcast_core::model::subscription::Ordinal;
+use hookcast_core::model::{Attempt, Exception, ExceptionState, HistoryPage, JobId, RecoveryJob, Seq};
 
 #[async_trait]
 impl Ledger for Memory {

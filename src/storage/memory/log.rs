@@ -6,11 +6,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{Memory, State, conflict};
-use crate::clock::Timestamp;
-use crate::model::{Event, Page, Seq};
 use crate::storage::{
     Append, Bounds, EventLog, FingerprintChunk, LogRead, Result, kept_apart, leave_out, page_time, pages_follow,
 };
+use hookcast_core::clock::Timestamp;
+use hookcast_core::model::{Event, Page, Seq};
 
 #[async_trait]
 impl EventLog for Memory {

@@ -8,9 +8,9 @@ use super::fault::{damaged, fault};
 use super::job::Work;
 use super::script::Script;
 use super::{Sqlite, signed, unsigned};
-use crate::clock::Timestamp;
-use crate::model::administration::{Act, TokenRecord};
 use crate::storage::{ACTS_MAX, Administration, Result, StorageError, StorageErrorKind, StoredTokens};
+use hookcast_core::clock::Timestamp;
+use hookcast_core::model::administration::{Act, TokenRecord};
 
 /// Acts that are looked at for their age whenever one is noted.
 const AGED_LOOKS_MAX: i64 = 64;

@@ -22,12 +22,12 @@ use super::script::Script;
 use super::sealing::Sealing;
 use super::state::State;
 use super::{connect, signed, unsigned};
-use crate::clock::Timestamp;
-use crate::model::event::DataForm;
-use crate::model::page::PAGE_BYTES_SOFT_MAX;
-use crate::model::{NewEvent, PageBuilder, Seq, Topic};
 use crate::seal::Seals;
 use crate::storage::{Durability, Result, StorageError, StorageErrorKind};
+use hookcast_core::clock::Timestamp;
+use hookcast_core::model::event::DataForm;
+use hookcast_core::model::page::PAGE_BYTES_SOFT_MAX;
+use hookcast_core::model::{NewEvent, PageBuilder, Seq, Topic};
 
 /// Pages of events that are checked in one go, in bytes.
 const CHECKED_BYTES: usize = 1 << 20;

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use super::fault::fault;
 use super::script::Script;
 use super::{connect, history, signed};
-use crate::clock::Timestamp;
-use crate::model::subscription::PARTITIONS;
-use crate::model::{Page, Record};
 use crate::storage::{Durability, HistoryQuery, Result, StorageError};
+use hookcast_core::clock::Timestamp;
+use hookcast_core::model::subscription::PARTITIONS;
+use hookcast_core::model::{Page, Record};
 
 /// Rows of one statement when an event is a row: as many as the fastest plain program was measured with.
 const EVENT_ROWS_PER_STATEMENT: usize = 256;
@@ -101,6 +101,7 @@ pub async fn history_size(path: &Path) -> Result<(u64, u64)> {
         let found = found.map_err(|error| fault("reading the history", error))?;
         pages.extend(found.into_iter().map(|page| (page.id, page)));
     }
-    let successes = pages.values().filter_map(crate::model::HistoryPage::decode).map(|attempts| attempts.len() as u64).sum();
+    let successes =
+        pages.values().filter_map(hookcast_core::model::HistoryPage::decode).map(|attempts| attempts.len() as u64).sum();
     Ok((super::unsigned(bytes), successes))
 }

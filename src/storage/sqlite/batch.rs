@@ -11,15 +11,15 @@ use bytes::Bytes;
 use super::administration::Change;
 use super::job::{Answer, Work};
 use super::state::{Ahead, KnownSource, KnownSubscription, State};
-use crate::clock::Timestamp;
-use crate::model::delivery::{ExpiredRange, KeptException};
-use crate::model::source::{SourceGap, SourcePosition, SourceRecord};
-use crate::model::subscription::{Ordinal, SubscriptionRecord};
-use crate::model::{Attempt, Exception, HistoryPage, Page, RecoveryJob, ResumeToken, Seq};
 use crate::storage::{
     Append, Checkpoint, FingerprintChunk, Lease, LedgerChange, Result, StorageError, StorageErrorKind, kept_apart, leave_out,
     page_time, pages_follow,
 };
+use hookcast_core::clock::Timestamp;
+use hookcast_core::model::delivery::{ExpiredRange, KeptException};
+use hookcast_core::model::source::{SourceGap, SourcePosition, SourceRecord};
+use hookcast_core::model::subscription::{Ordinal, SubscriptionRecord};
+use hookcast_core::model::{Attempt, Exception, HistoryPage, Page, RecoveryJob, ResumeToken, Seq};
 
 mod write;
 

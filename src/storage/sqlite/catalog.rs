@@ -8,11 +8,11 @@ use super::fault::{damaged, fault};
 use super::job::{Answer, Work};
 use super::sealing::Kind;
 use super::{Sqlite, mismatch, signed, unsigned};
-use crate::clock::Timestamp;
-use crate::model::source::{SourceGap, SourceRecord};
-use crate::model::subscription::{Ordinal, SubscriptionRecord};
-use crate::model::{ResumeToken, Seq, SubscriptionId};
 use crate::storage::{Catalog, Result, StorageError};
+use hookcast_core::clock::Timestamp;
+use hookcast_core::model::source::{SourceGap, SourceRecord};
+use hookcast_core::model::subscription::{Ordinal, SubscriptionRecord};
+use hookcast_core::model::{ResumeToken, Seq, SubscriptionId};
 
 #[async_trait]
 impl Catalog for Sqlite {

@@ -10,8 +10,8 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use super::log::{page, reading};
 use super::script::Script;
 use super::{signed, unsigned};
-use crate::model::{Jumps, Page, Seq};
 use crate::storage::{LogRead, Result, StorageErrorKind};
+use hookcast_core::model::{Jumps, Page, Seq};
 
 /// Pages that one read looks at.
 const ROWS_MAX: i64 = 256;

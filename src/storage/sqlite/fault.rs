@@ -2,8 +2,8 @@
 
 use sqlx::migrate::MigrateError;
 
-use crate::model::PageError;
 use crate::storage::{StorageError, StorageErrorKind};
+use hookcast_core::model::PageError;
 
 const NO_MEMORY: u32 = 7;
 const IO: u32 = 10;

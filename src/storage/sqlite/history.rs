@@ -8,10 +8,10 @@ use super::recovery;
 use super::slices::SLICE_ROWS_MAX;
 use super::writer::Writer;
 use super::{signed, unsigned};
-use crate::clock::Timestamp;
-use crate::model::HistoryPage;
-use crate::model::history::partition_bit;
 use crate::storage::{HistoryQuery, Result};
+use hookcast_core::clock::Timestamp;
+use hookcast_core::model::HistoryPage;
+use hookcast_core::model::history::partition_bit;
 
 /// History pages that one slice drops at most.
 const SLICE_HISTORY_PAGES_MAX: u32 = 64;

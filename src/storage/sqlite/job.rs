@@ -5,11 +5,11 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::administration;
-use crate::clock::Timestamp;
-use crate::model::source::SourceRecord;
-use crate::model::subscription::{Ordinal, SubscriptionRecord};
-use crate::model::{Page, Seq, SubscriptionId};
 use crate::storage::{Append, Bounds, LateAppend, Lease, LedgerChange, LedgerTrim, LedgerTrimmed, Result};
+use hookcast_core::clock::Timestamp;
+use hookcast_core::model::source::SourceRecord;
+use hookcast_core::model::subscription::{Ordinal, SubscriptionRecord};
+use hookcast_core::model::{Page, Seq, SubscriptionId};
 
 /// Something to be committed soon, together with whatever else waits.
 pub(super) struct Job {

@@ -10,9 +10,9 @@ use super::connect::scalar;
 use super::fault::fault;
 use super::script::Script;
 use super::{signed, unsigned};
-use crate::clock::Timestamp;
-use crate::model::{Jumps, Page, Seq};
 use crate::storage::{Result, StorageError};
+use hookcast_core::clock::Timestamp;
+use hookcast_core::model::{Jumps, Page, Seq};
 
 /// Topic and type of the event that tells of a jump.
 pub(super) const TOPIC: &str = "hookcast.ops";
@@ -128,11 +128,11 @@ mod tests {
 
     /// A page of the log as an earlier version wrote it.
     async fn put(conn: &mut SqliteConnection, first: u64, kind: &str, data: &str) {
-        let mut builder = crate::model::PageBuilder::starting_at(Seq(first));
-        let topic = crate::model::Topic::parse(TOPIC).unwrap();
-        let fixture = crate::model::fixture::order(1, "application/json", b"{}").to_new_event();
+        let mut builder = hookcast_core::model::PageBuilder::starting_at(Seq(first));
+        let topic = hookcast_core::model::Topic::parse(TOPIC).unwrap();
+        let fixture = hookcast_core::model::fixture::order(1, "application/json", b"{}").to_new_event();
         let data = Bytes::from(data.to_owned());
-        builder.push(&crate::model::NewEvent { topic, kind: kind.to_owned(), data, ..fixture });
+        builder.push(&hookcast_core::model::NewEvent { topic, kind: kind.to_owned(), data, ..fixture });
         let mut script = Script::transaction();
         script.statement("INSERT INTO log (first, n, t_last, total, topics, data) VALUES (?, 1, 0, 0, 'hookcast.ops', ?)");
         script.bind(signed(first)).bind(builder.finish().bytes().to_vec());

@@ -9,14 +9,14 @@ use super::recovery::job_columns;
 use super::rows::exception_columns;
 use super::slices::SLICE_ROWS_MAX;
 use super::{Sqlite, history, mismatch, recovery, rows, signed, unsigned};
-use crate::clock::Timestamp;
-use crate::model::delivery::ExpiredRange;
-use crate::model::subscription::Ordinal;
-use crate::model::{Attempt, Exception, ExceptionState, HistoryPage, RecoveryJob, Seq};
 use crate::storage::{
     AttemptKey, Checkpoint, HistoryQuery, Lease, Ledger, LedgerChange, LedgerTrim, LedgerTrimmed, Marks, PageRequest, Result,
     StorageError,
 };
+use hookcast_core::clock::Timestamp;
+use hookcast_core::model::delivery::ExpiredRange;
+use hookcast_core::model::subscription::Ordinal;
+use hookcast_core::model::{Attempt, Exception, ExceptionState, HistoryPage, RecoveryJob, Seq};
 
 /// Whether a range of this table holds position `?2` of the subscription `?1`; ranges do not overlap.
 macro_rules! in_range {

@@ -16,9 +16,9 @@ use super::job::{Answer, Slice, Work};
 use super::script::Script;
 use super::slices::SLICE_PAGES_MAX;
 use super::{Sqlite, mismatch, signed, unsigned};
-use crate::clock::Timestamp;
-use crate::model::{Event, Jumps, Page, Seq};
 use crate::storage::{Append, Bounds, EventLog, FingerprintChunk, LateAppend, LogRead, Result, Room, StorageErrorKind};
+use hookcast_core::clock::Timestamp;
+use hookcast_core::model::{Event, Jumps, Page, Seq};
 
 /// Rows that one read takes at most.
 const READ_ROWS_MAX: usize = 1024;

@@ -6,12 +6,12 @@ use sqlx::sqlite::SqliteRow;
 use super::rows::merge_ranges;
 use super::script::Script;
 use super::{signed, unsigned};
-use crate::clock::Timestamp;
-use crate::model::delivery::ExpiredRange;
-use crate::model::job::{JobKind, JobState, Selection, decode_seqs, encode_seqs};
-use crate::model::subscription::Ordinal;
-use crate::model::{HistoryPage, JobId, RecoveryJob, Seq};
 use crate::storage::{BURIED_MAX, JOBS_ENDED_MAX};
+use hookcast_core::clock::Timestamp;
+use hookcast_core::model::delivery::ExpiredRange;
+use hookcast_core::model::job::{JobKind, JobState, Selection, decode_seqs, encode_seqs};
+use hookcast_core::model::subscription::Ordinal;
+use hookcast_core::model::{HistoryPage, JobId, RecoveryJob, Seq};
 
 type Result<T> = std::result::Result<T, sqlx::Error>;
 

@@ -5,10 +5,10 @@ use sqlx::sqlite::SqliteRow;
 
 use super::script::Script;
 use super::{signed, unsigned};
-use crate::clock::Timestamp;
-use crate::model::delivery::ExpiredRange;
-use crate::model::subscription::Ordinal;
-use crate::model::{Attempt, Exception, ExceptionState, Seq};
+use hookcast_core::clock::Timestamp;
+use hookcast_core::model::delivery::ExpiredRange;
+use hookcast_core::model::subscription::Ordinal;
+use hookcast_core::model::{Attempt, Exception, ExceptionState, Seq};
 
 type Result<T> = std::result::Result<T, sqlx::Error>;
 

@@ -15,10 +15,10 @@ use super::recovery::bury;
 use super::script::Script;
 use super::writer::Writer;
 use super::{signed, unsigned};
-use crate::clock::Timestamp;
-use crate::model::Seq;
-use crate::model::subscription::Ordinal;
 use crate::storage::{LedgerTrim, LedgerTrimmed, Result, StorageErrorKind, kept_apart};
+use hookcast_core::clock::Timestamp;
+use hookcast_core::model::Seq;
+use hookcast_core::model::subscription::Ordinal;
 
 /// Pages that one slice drops at most.
 pub(super) const SLICE_PAGES_MAX: u32 = 16;

@@ -13,11 +13,11 @@ use super::connect::scalar;
 use super::fault::{damaged, fault};
 use super::sealing::{Kind, Sealing};
 use super::{signed, unsigned};
-use crate::clock::Timestamp;
-use crate::model::source::{Incarnation, SourceRecord};
-use crate::model::subscription::Ordinal;
-use crate::model::{ResumeToken, Seq};
 use crate::storage::{Bounds, Result, fresh_log_id};
+use hookcast_core::clock::Timestamp;
+use hookcast_core::model::source::{Incarnation, SourceRecord};
+use hookcast_core::model::subscription::Ordinal;
+use hookcast_core::model::{ResumeToken, Seq};
 
 /// A clock that went back by more than this was corrected: times begin anew instead of standing still.
 const CLOCK_STEP_MS_MAX: i64 = 60_000;

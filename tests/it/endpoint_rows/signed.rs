@@ -1,10 +1,10 @@
 //! Rows about signatures and their keys.
 
-use hookcast::clock::Timestamp;
-use hookcast::model::subscription::parse::parse_secret;
-use hookcast::model::subscription::{Signature, SignatureScheme, SigningKey};
-use hookcast::signature::verify::Verifier;
-use hookcast::signature::{Message, Signer};
+use hookcast_core::clock::Timestamp;
+use hookcast_core::model::subscription::parse::parse_secret;
+use hookcast_core::model::subscription::{Signature, SignatureScheme, SigningKey};
+use hookcast_core::signature::verify::Verifier;
+use hookcast_core::signature::{Message, Signer};
 use serde_json::json;
 
 use super::{is_not_here, rows};

@@ -6,16 +6,16 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use actix_web::rt;
-use hookcast::clock::{SystemClock, Timestamp};
 use hookcast::egress::format::{FORMATS, Format, Style};
 use hookcast::egress::start::Start;
 use hookcast::egress::{Allowance, Ask, Egress, EgressSettings, Worker, plain};
 use hookcast::follow::Follow;
-use hookcast::model::{PageBuilder, Seq};
 use hookcast::readiness::Readiness;
 use hookcast::storage::{Append, Store, memory};
 use hookcast::supervise::Supervisor;
 use hookcast::tail::{Tail, TailSettings};
+use hookcast_core::clock::{SystemClock, Timestamp};
+use hookcast_core::model::{PageBuilder, Seq};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use hookcast::clock::Timestamp;
 use hookcast::source::reconnect::{Next, Reconnect};
 use hookcast::source::{Ending, EndingClass, ReconnectSettings};
+use hookcast_core::clock::Timestamp;
 use serde_json::{Value, json};
 
 use super::{data, error_of, shown, shows, source, stored, stores};

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use hookcast::http::auth::{AuthSettings, Scope, TokenEntry};
-use hookcast::model::TopicPattern;
-use hookcast::model::administration::TokenLimits;
+use hookcast_core::model::TopicPattern;
+use hookcast_core::model::administration::TokenLimits;
 use serde_json::{Value, json};
 
 use crate::api::see;

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use hookcast::model::event::DataForm;
-use hookcast::model::source::SourceSettings;
-use hookcast::model::source::own::OwnSettings;
-use hookcast::model::source::own::profile::Profile;
-use hookcast::model::source::own::raw::{Delimiter, RawSettings};
 use hookcast::source::{ReconnectSettings, SourceState};
+use hookcast_core::model::event::DataForm;
+use hookcast_core::model::source::SourceSettings;
+use hookcast_core::model::source::own::OwnSettings;
+use hookcast_core::model::source::own::profile::Profile;
+use hookcast_core::model::source::own::raw::{Delimiter, RawSettings};
 use serde_json::json;
 
 use super::support::*;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use hookcast::model::source::SourceSettings;
 use hookcast::source::{BATCH_EVENTS_MAX, ReconnectSettings, SourceState};
+use hookcast_core::model::source::SourceSettings;
 
 use super::support::*;
 

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use hookcast::model::source::SourceSettings;
 use hookcast::source::{ReconnectSettings, SourceState};
+use hookcast_core::model::source::SourceSettings;
 
 use super::support::*;
 

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use hookcast::model::event::DataForm;
-use hookcast::model::source::SourceSettings;
 use hookcast::source::{ReconnectSettings, SourceState};
+use hookcast_core::model::event::DataForm;
+use hookcast_core::model::source::SourceSettings;
 use serde_json::Value;
 
 use super::support::*;
@@ -103,7 +103,7 @@ fn a_stored_position_is_used_after_a_restart_of_the_relay() {
         record.resume_token = token("é-42");
         let recorder = Recorder::taking(9);
         let mut context = context(&recorder, quick());
-        context.away_since = Some(hookcast::clock::Timestamp(5));
+        context.away_since = Some(hookcast_core::clock::Timestamp(5));
         let sources = hookcast::source::Sources::new(context);
         sources.reconcile(vec![record]).await;
         assert!(upstream.request(0).await.contains("\r\nlast-event-id: é-42\r\n"));

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use hookcast::clock::Timestamp;
-use hookcast::model::Seq;
-use hookcast::model::source::{SourceRecord, SourceSettings, SourceSpec};
 use hookcast::source::{ConnectFault, SourceState, Sources, UpstreamClient, UpstreamRequest, UpstreamResponse, check_settings};
+use hookcast_core::clock::Timestamp;
+use hookcast_core::model::Seq;
+use hookcast_core::model::source::{SourceRecord, SourceSettings, SourceSpec};
 
 use super::support::*;
 

@@ -7,12 +7,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use hookcast::clock::{SystemClock, Timestamp};
-use hookcast::model::source::{Incarnation, SourceGap, SourceRecord, SourceSettings, SourceSpec};
-use hookcast::model::{ResumeToken, Seq, Topic};
-use hookcast::net::fetch::Fetcher;
-use hookcast::net::tls::Tls;
 use hookcast::source::{Emission, EmitError, Emitter, ReconnectSettings, Said, SourceContext, SourceStatus, Sources, Taken};
+use hookcast_core::clock::{SystemClock, Timestamp};
+use hookcast_core::model::source::{Incarnation, SourceGap, SourceRecord, SourceSettings, SourceSpec};
+use hookcast_core::model::{ResumeToken, Seq, Topic};
+use hookcast_net::fetch::Fetcher;
+use hookcast_net::tls::Tls;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;

@@ -4,11 +4,11 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
-use hookcast::model::ExceptionState::Dead;
-use hookcast::model::Seq;
-use hookcast::model::subscription::Ordinal;
 use hookcast::storage::StorageErrorKind::{CannotOpen, Corrupt, Full, InUse, Newer};
 use hookcast::storage::{Append, BACKENDS, LedgerChange, StorageErrorKind, StorageSettings, Store};
+use hookcast_core::model::ExceptionState::Dead;
+use hookcast_core::model::Seq;
+use hookcast_core::model::subscription::Ordinal;
 use sqlx::{ConnectOptions, Connection};
 
 use super::make::{append, change, exception, page, page_of, positions};
@@ -179,7 +179,7 @@ async fn a_damaged_page_of_the_log_is_an_error_where_it_is_read_and_nowhere_else
     // An exception that needs its event does not hold retention up.
     let lease = store.ledger.lease(1).await.unwrap();
     store.ledger.commit(vec![LedgerChange { put: vec![exception(1, 5, Dead, 5)], ..change(lease) }]).await.unwrap();
-    assert_eq!(store.log.trim(hookcast::clock::Timestamp(1_000), 0, 99).await.unwrap().0.first, Seq(11));
+    assert_eq!(store.log.trim(hookcast_core::clock::Timestamp(1_000), 0, 99).await.unwrap().0.first, Seq(11));
 }
 
 /// What is damaged, and where the pages behind it begin.
@@ -236,7 +236,7 @@ async fn a_row_that_lies_about_where_its_page_ends_costs_no_other_page() {
     assert_eq!(firsts(&store, 0, 1 << 20).await, (None, vec![1]));
     assert_eq!(firsts(&store, 3, 1 << 20).await, (Some((4, 9)), vec![10, 13, 16, 19, 22, 25, 28]));
     assert_eq!(firsts(&store, 20, 1 << 20).await, (None, vec![19, 22, 25, 28]));
-    assert_eq!(store.log.trim(hookcast::clock::Timestamp(1_000), 0, 99).await.unwrap().0.first, Seq(28));
+    assert_eq!(store.log.trim(hookcast_core::clock::Timestamp(1_000), 0, 99).await.unwrap().0.first, Seq(28));
 }
 
 #[tokio::test]
@@ -259,7 +259,7 @@ async fn a_page_that_cannot_even_be_dropped_does_not_hold_retention_up() {
     for head in [11, 12] {
         let store = open("sqlite", &path).await;
         append(&store, vec![page(head, 1, 10)]).await;
-        let (bounds, more) = store.log.trim(hookcast::clock::Timestamp(1_000), 0, 99).await.unwrap();
+        let (bounds, more) = store.log.trim(hookcast_core::clock::Timestamp(1_000), 0, 99).await.unwrap();
         assert_eq!((bounds.first, more), (Seq(head), false));
         assert_eq!(store.log.get(&(1..=10).map(Seq).collect::<Vec<_>>()).await.unwrap().len(), 9, "the others are kept aside");
         store.log.writable().await.unwrap();
@@ -330,7 +330,7 @@ async fn a_reached_reserve_stops_intake_and_nothing_else() {
     let put = vec![exception(1, 2, Dead, 5)];
     full.ledger.commit(vec![LedgerChange { put, ..change(lease) }]).await.unwrap();
     assert!(full.ledger.exception(Ordinal(1), Seq(2)).await.unwrap().is_some());
-    assert_eq!(full.log.trim(hookcast::clock::Timestamp(9), u64::MAX, 9).await.unwrap().0.first, Seq(4));
+    assert_eq!(full.log.trim(hookcast_core::clock::Timestamp(9), u64::MAX, 9).await.unwrap().0.first, Seq(4));
     full.close().await;
     let healed = open("sqlite", &path).await;
     append(&healed, vec![page(7, 1, 1)]).await;

@@ -1,11 +1,11 @@
 //! What every ledger does.
 
-use hookcast::clock::Timestamp;
-use hookcast::model::ExceptionState::{Dead, Retry};
-use hookcast::model::Seq;
-use hookcast::model::delivery::ExpiredRange;
-use hookcast::model::subscription::Ordinal;
 use hookcast::storage::{Checkpoint, LedgerChange, LedgerTrim, PageRequest, StorageErrorKind, Store};
+use hookcast_core::clock::Timestamp;
+use hookcast_core::model::ExceptionState::{Dead, Retry};
+use hookcast_core::model::Seq;
+use hookcast_core::model::delivery::ExpiredRange;
+use hookcast_core::model::subscription::Ordinal;
 
 use super::make::{append, attempt, change, exception, page, put};
 
@@ -139,7 +139,8 @@ pub(crate) async fn put_and_clear_in_one_commit_end_cleared(store: &Store) {
 pub(crate) async fn failures_are_listed_newest_last(store: &Store) {
     let lease = store.ledger.lease(1).await.unwrap();
     let of = |seq, n, at| (Ordinal(1), attempt(seq, n, at));
-    let bare = hookcast::model::Attempt { status: None, error: Some("timeout".into()), response: None, ..attempt(9, 1, 300) };
+    let bare =
+        hookcast_core::model::Attempt { status: None, error: Some("timeout".into()), response: None, ..attempt(9, 1, 300) };
     let failures = vec![of(5, 1, 100), of(6, 1, 90), of(5, 2, 200), (Ordinal(65), attempt(5, 1, 1)), (Ordinal(1), bare.clone())];
     store.ledger.commit(vec![LedgerChange { failures, ..change(lease) }]).await.unwrap();
     let one = store.ledger.failures(Ordinal(1), Some(Seq(5)), 10).await.unwrap();

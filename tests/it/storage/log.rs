@@ -1,11 +1,11 @@
 //! What every log does.
 
-use hookcast::clock::Timestamp;
-use hookcast::model::Seq;
-use hookcast::model::event::DataForm;
-use hookcast::model::page::PURGED_EXTENSION;
-use hookcast::model::source::{SourceGap, SourceRecord, SourceSpec};
 use hookcast::storage::{Append, Bounds, FingerprintChunk, StorageErrorKind, Store};
+use hookcast_core::clock::Timestamp;
+use hookcast_core::model::Seq;
+use hookcast_core::model::event::DataForm;
+use hookcast_core::model::page::PURGED_EXTENSION;
+use hookcast_core::model::source::{SourceGap, SourceRecord, SourceSpec};
 
 use super::make::{append, page, page_of, position, position_of, positions, seqs, source};
 

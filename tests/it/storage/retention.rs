@@ -1,10 +1,10 @@
 //! What every backend does when the log is shortened.
 
-use hookcast::clock::Timestamp;
-use hookcast::model::ExceptionState::{Dead, Retry};
-use hookcast::model::subscription::Ordinal;
-use hookcast::model::{Event, Seq};
 use hookcast::storage::{BURIED_MAX, Bounds, LedgerChange, LedgerTrim, StorageErrorKind, Store};
+use hookcast_core::clock::Timestamp;
+use hookcast_core::model::ExceptionState::{Dead, Retry};
+use hookcast_core::model::subscription::Ordinal;
+use hookcast_core::model::{Event, Seq};
 
 use super::make::{append, change, clear, exception, page, page_of, positions, put, seqs};
 

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::delivery::batch::Sent;
-use crate::model::subscription::{Batch, BatchFormat, OrderKey};
+use hookcast_core::model::subscription::{Batch, BatchFormat, OrderKey};
 
 const IN_FLIGHT_MAX: u32 = 4;
 const ME: Ordinal = Ordinal(1);

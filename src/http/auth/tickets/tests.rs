@@ -1,9 +1,9 @@
 //! Behaviour of tickets.
 
 use super::*;
-use crate::clock::ManualClock;
 use crate::http::auth::{AuthSettings, TokenEntry, held};
-use crate::model::administration::TokenLimits;
+use hookcast_core::clock::ManualClock;
+use hookcast_core::model::administration::TokenLimits;
 
 const MADE: Timestamp = Timestamp(1_000_000);
 

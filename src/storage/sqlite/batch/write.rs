@@ -3,12 +3,12 @@
 use std::fmt::Write;
 
 use super::{Batch, Skipped};
-use crate::model::source::SourceRecord;
-use crate::model::{Exception, Page, Seq};
 use crate::storage::sqlite::script::Script;
 use crate::storage::sqlite::sealing::{Kind, Sealing};
 use crate::storage::sqlite::{recovery, rows, signed};
 use crate::storage::{Result, StorageError, StorageErrorKind};
+use hookcast_core::model::source::SourceRecord;
+use hookcast_core::model::{Exception, Page, Seq};
 
 /// Gaps kept for one source; older ones go.
 const GAPS_MAX: i64 = 1000;

@@ -108,7 +108,7 @@ fn debug_output_shows_no_key() {
 
 #[test]
 fn macs_agree_with_wycheproof() {
-    let file = include_str!("../../../tests/data/signatures/wycheproof-hmac-sha256.json");
+    let file = include_str!("../../../../../tests/data/signatures/wycheproof-hmac-sha256.json");
     let vectors: serde_json::Value = serde_json::from_str(file).unwrap();
     let bytes = |value: &serde_json::Value| -> Vec<u8> {
         let text = value.as_str().unwrap();

@@ -4,7 +4,7 @@
 
 use super::BODY_HEAD_BYTES_MAX;
 use super::framing::{Fault, Taker};
-use crate::net::dial::DialError;
+use crate::dial::DialError;
 use awc::error::ConnectError;
 use httparse::{Header, ParserConfig, Response};
 use std::io;

@@ -40,7 +40,7 @@ mod tests {
 
     #[test]
     fn published_signatures_are_judged_as_published() {
-        let file = include_str!("../../tests/data/signatures/slack.json");
+        let file = include_str!("../../../../tests/data/signatures/slack.json");
         let vectors: serde_json::Value = serde_json::from_str(file).unwrap();
         let vectors = vectors["vectors"].as_array().unwrap();
         assert!(vectors.len() > 1);

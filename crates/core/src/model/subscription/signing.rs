@@ -14,7 +14,7 @@ pub struct Secret(String);
 impl Secret {
     /// Takes a text that was checked by [`parse`](super::parse).
     #[must_use]
-    pub(crate) fn trusted(text: String) -> Self {
+    pub fn trusted(text: String) -> Self {
         Self(text)
     }
 

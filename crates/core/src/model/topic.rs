@@ -60,7 +60,7 @@ impl Topic {
 
     /// Takes a name that was checked before it was stored.
     #[must_use]
-    pub(crate) fn trusted(text: &str) -> Self {
+    pub fn trusted(text: &str) -> Self {
         Self(text.into())
     }
 

@@ -8,10 +8,10 @@ use super::fetch::{FetchError, FetchRequest, Fetcher, HeaderMap, HeaderValue, Me
 use super::shortage::Shortage;
 use super::target::{Target, TargetError};
 use super::tls::Tls;
-use crate::clock::Timestamp;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
+use hookcast_core::clock::Timestamp;
 use serde::Deserialize;
 use std::fmt;
 use std::time::Duration;

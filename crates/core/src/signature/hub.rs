@@ -59,7 +59,7 @@ mod tests {
 
     #[test]
     fn published_signatures_are_made_and_judged_as_published() {
-        let file = include_str!("../../tests/data/signatures/hub.json");
+        let file = include_str!("../../../../tests/data/signatures/hub.json");
         let vectors: serde_json::Value = serde_json::from_str(file).unwrap();
         let vectors = vectors["vectors"].as_array().unwrap();
         assert!(vectors.len() > 2);

@@ -13,7 +13,7 @@ use cel::common::value::CowVal;
 use cel::context::VariableResolver;
 use cel::{Context, ExecutionError, Value};
 
-use crate::supervise::catch;
+use crate::panics::catch;
 
 pub use cache::{FILTERS_MAX, Filters};
 pub use facts::{DATA_BYTES_MAX, Facts};

@@ -4,8 +4,8 @@ pub mod administration;
 pub mod delivery;
 pub mod event;
 pub mod fields;
-#[cfg(test)]
-pub(crate) mod fixture;
+#[doc(hidden)]
+pub mod fixture;
 pub mod headers;
 pub mod history;
 pub mod job;

@@ -7,10 +7,10 @@
 use super::PreparedTarget;
 use super::answer::{WireFailure, undialled};
 use super::link::Link;
-use crate::net::dial::{DialError, Gate};
-use crate::net::socket::Socket;
-use crate::net::target::{Scheme, Target};
-use crate::net::tls::Tls;
+use crate::dial::{DialError, Gate};
+use crate::socket::Socket;
+use crate::target::{Scheme, Target};
+use crate::tls::Tls;
 use actix_http::Uri;
 use actix_rt::net::{ActixStream, Ready};
 use actix_service::Service;

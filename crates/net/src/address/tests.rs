@@ -17,7 +17,7 @@ fn is_unallocated(ip: IpAddr) -> bool {
 
 #[test]
 fn both_edges_of_every_registry_block_are_judged() {
-    let all = vectors(include_str!("../../../tests/data/ssrf/iana-boundaries.json"));
+    let all = vectors(include_str!("../../../../tests/data/ssrf/iana-boundaries.json"));
     assert!(all.len() > 100);
     for vector in all {
         let ip: IpAddr = vector["address"].as_str().unwrap().parse().unwrap();
@@ -33,7 +33,7 @@ const STRICTER_HERE: [&str; 5] = ["::ffff:8.8.8.8", "::2", "64:ff9c::1", "100::2
 
 #[test]
 fn verdicts_of_other_projects_are_met_or_exceeded() {
-    for vector in vectors(include_str!("../../../tests/data/ssrf/addresses.json")) {
+    for vector in vectors(include_str!("../../../../tests/data/ssrf/addresses.json")) {
         let text = vector["address"].as_str().unwrap();
         // A zone id is no address at all: refused by the parser.
         let Ok(ip) = text.parse::<IpAddr>() else {

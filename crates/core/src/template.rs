@@ -16,7 +16,7 @@ use minijinja::{Environment, Error, ErrorKind, Value};
 use crate::model::Event;
 use crate::model::event::DataForm;
 use crate::model::page::RecordFields;
-use crate::supervise::catch;
+use crate::panics::catch;
 
 pub use meter::{Allowance, Stop};
 pub use prepare::FILTERS_CHAINED_MAX;

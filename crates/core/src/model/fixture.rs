@@ -1,4 +1,4 @@
-//! Events for the tests of other modules.
+//! Events for the tests of every crate; the product itself uses none.
 
 use bytes::Bytes;
 
@@ -8,7 +8,11 @@ use super::{Event, NewEvent, Seq, Topic};
 use crate::clock::Timestamp;
 
 /// An order at `seq` with these data and every attribute but a subject.
-pub(crate) fn order(seq: u64, content_type: &str, data: &[u8]) -> Event {
+///
+/// # Panics
+/// Never: the topic is one, and the page has one event.
+#[must_use]
+pub fn order(seq: u64, content_type: &str, data: &[u8]) -> Event {
     let new = NewEvent {
         topic: Topic::parse("orders.eu").expect("invariant: it is a topic"),
         id: "o-1".to_owned(),

@@ -182,7 +182,7 @@ mod tests {
 
     #[test]
     fn signatures_agree_with_wycheproof() {
-        let file = include_str!("../../tests/data/signatures/wycheproof-ed25519.json");
+        let file = include_str!("../../../../tests/data/signatures/wycheproof-ed25519.json");
         let vectors: serde_json::Value = serde_json::from_str(file).unwrap();
         let tests = vectors["tests"].as_array().unwrap();
         assert!(tests.len() > 100);

@@ -1,7 +1,7 @@
 //! Every row of the target tables, and the rules around them.
 
 use super::{Host, Scheme, Target, TargetError, URL_BYTES_MAX};
-use crate::net::rules::{EgressRules, ResolverChoice};
+use crate::rules::{EgressRules, ResolverChoice};
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -43,7 +43,7 @@ fn unescape(text: &str) -> String {
 
 #[test]
 fn every_row_of_the_table_is_judged_as_written() {
-    let rows: Vec<Value> = serde_json::from_str(include_str!("../../../tests/data/ssrf/targets.json")).unwrap();
+    let rows: Vec<Value> = serde_json::from_str(include_str!("../../../../tests/data/ssrf/targets.json")).unwrap();
     assert!(rows.len() > 130);
     let strict = rules(&[], false);
     for row in rows {
@@ -64,7 +64,7 @@ fn every_row_of_the_table_is_judged_as_written() {
 
 #[test]
 fn the_usual_disguises_of_inner_addresses_are_refused() {
-    let all: Value = serde_json::from_str(include_str!("../../../tests/data/ssrf/urls.json")).unwrap();
+    let all: Value = serde_json::from_str(include_str!("../../../../tests/data/ssrf/urls.json")).unwrap();
     // Plain http is opened, so that the verdict is about the host and nothing else.
     let rules = rules(&[], true);
     for vector in all["vectors"].as_array().unwrap() {

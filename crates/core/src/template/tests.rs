@@ -182,7 +182,7 @@ fn the_examples_that_are_shipped_are_small() {
         vec!["{\"n\": 1}"; 100].join(",")
     );
     for example in ["slack", "discord", "teams"] {
-        let path = format!("{}/examples/{example}.json", env!("CARGO_MANIFEST_DIR"));
+        let path = format!("{}/../../examples/{example}.json", env!("CARGO_MANIFEST_DIR"));
         let definition: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
         let template = Template::compile(definition["template"]["body"].as_str().unwrap()).unwrap();
         assert!(template.render(&event_of("application/json", data.as_bytes()), &small).is_ok(), "{example}");

@@ -12,7 +12,7 @@ use hyper::StatusCode;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::{FetchError, FetchRequest, Fetcher, HeaderMap, handshake, message, translate};
-use crate::net::socket::Socket;
+use crate::socket::Socket;
 
 /// Most bytes read at once.
 const CHUNK_BYTES: usize = 16 * 1024;
