@@ -32,6 +32,7 @@ mod job;
 mod jumps;
 mod ledger;
 mod log;
+mod migrations;
 mod place;
 mod readers;
 mod recovery;

@@ -84,7 +84,7 @@ impl Authority {
 }
 
 fn provider() -> Arc<rustls::crypto::CryptoProvider> {
-    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+    Arc::new(rustls::crypto::ring::default_provider())
 }
 
 fn private(key: &KeyPair) -> PrivateKeyDer<'static> {

@@ -149,7 +149,7 @@ impl Tls {
 
 impl Parties {
     fn make(&self, roots: Arc<RootCertStore>, identity: Option<(&str, &str)>) -> Result<Party, TlsError> {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .with_root_certificates(Arc::clone(&roots));

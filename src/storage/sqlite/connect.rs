@@ -6,14 +6,12 @@
 use std::path::Path;
 use std::time::Duration;
 
-use sqlx::migrate::Migrator;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection};
 
 use super::fault::{damaged, fault, migration_fault, newer};
+use super::migrations::MIGRATIONS;
 use crate::storage::{Durability, Result, StorageError, StorageErrorKind};
-
-static MIGRATIONS: Migrator = sqlx::migrate!();
 
 /// Name in the header of our files: `hkct`.
 const APPLICATION_ID: i64 = 0x686b_6374;
