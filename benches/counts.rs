@@ -12,12 +12,6 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use gungraun::prelude::*;
 use gungraun::{Callgrind, EventKind};
-use hookcast::delivery::matcher::Matcher;
-use hookcast::delivery::parcel::Parcel;
-use hookcast::delivery::window::{Position, Ticket, Window};
-use hookcast::egress::format::{Envelope, FORMATS, Format, Style};
-use hookcast::ingest::dedupe::{self, DedupeSettings, Fingerprint, Known};
-use hookcast::storage::memory;
 use hookcast_core::clock::Timestamp;
 use hookcast_core::codec::Frame;
 use hookcast_core::codec::ndjson::NdjsonDecoder;
@@ -25,6 +19,12 @@ use hookcast_core::codec::sse::{SseDecoder, SseItem};
 use hookcast_core::model::event::{DataForm, NewEvent};
 use hookcast_core::model::{Page, PageBuilder, PatternList, Records, Seq, Topic};
 use hookcast_core::signature::standard::{PreparedKey, sign_into};
+use hookcast_delivery::matcher::Matcher;
+use hookcast_delivery::parcel::Parcel;
+use hookcast_delivery::window::{Position, Ticket, Window};
+use hookcast_log::ingest::dedupe::{self, DedupeSettings, Fingerprint, Known};
+use hookcast_log::storage::memory;
+use hookcast_streams::format::{Envelope, FORMATS, Format, Style};
 
 /// Events in a batch.
 const EVENTS: u64 = 500;

@@ -12,8 +12,8 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::Config;
-use crate::readiness::Readiness;
 use crate::telemetry::{self, LogForm};
+use hookcast_supervise::readiness::Readiness;
 
 pub use output::announce;
 pub use stop::{ReloadSignal, StopSignal};
@@ -226,7 +226,7 @@ impl Cli {
 async fn serve(args: ServeArgs, program: Program) -> Result<(), Exit> {
     telemetry::init(args.log);
     // Otherwise a panic writes to standard error itself, and waits for whoever does not read that.
-    crate::supervise::tell_panics_by_log();
+    hookcast_supervise::tell_panics_by_log();
     let hang_up = ReloadSignal::listen()?;
     let mut config = load(&args.config, &program)?;
     config.storage.flush_delay = args.flush_delay.unwrap_or_default();

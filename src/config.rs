@@ -11,14 +11,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::delivery::limits::{LimitSettings, SharedTerms};
-use crate::registry::Texts;
-use crate::seal::{MasterKey, Seals};
-use crate::storage::{Durability, Reserve};
 use hookcast_core::model::SourceSpec;
 use hookcast_core::model::subscription::parse::Definition;
 use hookcast_core::model::topic::TopicPattern;
+use hookcast_delivery::limits::{LimitSettings, SharedTerms};
+use hookcast_log::seal::{MasterKey, Seals};
+use hookcast_log::storage::{Durability, Reserve};
 use hookcast_net::{AllowEntry, EgressRules, ResolverChoice};
+use hookcast_registry::Texts;
 
 pub use error::{ConfigError, ConfigErrors};
 pub use restart::keys_that_differ;

@@ -5,23 +5,9 @@
 
 // Level 0: data
 // Level 1: mechanisms
-pub mod readiness;
-pub mod seal;
-pub mod supervise;
 // Level 2: storage
-pub mod storage;
-pub mod tail;
 // Level 3: the flow
-pub mod delivery;
-pub mod egress;
-pub mod follow;
-pub mod ingest;
-pub mod registry;
-pub mod retention;
-pub mod source;
-pub mod websub;
 // Level 4: the edge
-pub mod http;
 // Level 5: the program
 pub mod app;
 pub mod cli;

@@ -6,7 +6,7 @@ use clap::Parser as _;
 use hookcast::app::App;
 use hookcast::cli::{Cli, Exit, Program, ReadAgain, Relay, ReloadSignal, StopSignal};
 use hookcast::config::Config;
-use hookcast::source::SOURCES;
+use hookcast_source::SOURCES;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

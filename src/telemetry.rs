@@ -11,7 +11,7 @@ use tracing_subscriber::filter::LevelFilter;
 
 mod lines;
 
-/// Environment variable with the filter, such as `info,hookcast::delivery=debug`; `RUST_LOG` is read when it is not set.
+/// Environment variable with the filter, such as `info,hookcast_delivery=debug`; `RUST_LOG` is read when it is not set.
 pub const LOG_VARIABLE: &str = "HOOKCAST_LOG";
 
 /// How log lines look.

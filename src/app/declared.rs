@@ -6,15 +6,15 @@ use std::sync::Arc;
 
 use super::{AppError, Ground};
 use crate::config::Config;
-use crate::delivery::Lanes;
-use crate::http::audit::ACT_AGE_MAX;
-use crate::registry::{Registry, SourceRegistry};
 use hookcast_core::model::administration::{Act, Maker};
 use hookcast_core::model::source::{SourceRecord, SourceSpec};
 use hookcast_core::model::subscription::change::{Effect, changed_record, chooses_anew, new_record};
 use hookcast_core::model::subscription::parse::Definition;
 use hookcast_core::model::subscription::{Activity, StartFrom, SubscriptionRecord};
 use hookcast_core::model::{Seq, SubscriptionId};
+use hookcast_delivery::Lanes;
+use hookcast_http::audit::ACT_AGE_MAX;
+use hookcast_registry::{Registry, SourceRegistry};
 
 /// Subscriptions that are stored together.
 const TOGETHER_MAX: usize = 256;

@@ -8,8 +8,8 @@ use actix_web::dev::Server;
 
 use super::AppError;
 use crate::config::{Config, Limits};
-use crate::egress::Egress;
-use crate::http::{self, HttpState, ServerSettings};
+use hookcast_http::{HttpState, ServerSettings};
+use hookcast_streams::Egress;
 
 mod descriptors;
 
@@ -51,7 +51,7 @@ impl Doors {
         let settings = ServerSettings { workers, room, ..ServerSettings::default() };
         let Door { key, wanted: address, listener, .. } = self.http;
         let plain = self.plain.map(|door| door.listener);
-        let served = http::serve_both(listener, plain, state, settings, egress);
+        let served = hookcast_http::serve_both(listener, plain, state, settings, egress);
         served.map_err(|source| AppError::Listen { key, address, source })
     }
 }

@@ -13,21 +13,21 @@ use tokio_util::sync::CancellationToken;
 
 use super::telling::Teller;
 use super::{AppError, Ground};
-use crate::delivery::Lanes;
-use crate::delivery::notice::{NOTICES_MAX, Notice};
-use crate::follow::Follow;
-use crate::http::ports::{SourceControl, SourceStatus};
-use crate::ingest::{FromSource, Ingest, Offer, Placed};
-use crate::registry::{Registry, SourceRegistry};
-use crate::source::Sources;
-use crate::source::webhook::Door;
-use crate::source::{Emission, EmitError, Emitter, ReconnectSettings, SOURCES, Said, SourceContext, Taken, Turn, Upstream};
-use crate::storage::{Catalog, StorageError};
 use hookcast_core::clock::{Clock, Timestamp};
 use hookcast_core::model::event::DataForm;
 use hookcast_core::model::source::{SourceGap, SourcePosition, SourceRecord, SourceSpec};
 use hookcast_core::model::subscription::Ordinal;
 use hookcast_core::model::{NewEvent, ResumeToken, Seq, Topic};
+use hookcast_delivery::Lanes;
+use hookcast_delivery::notice::{NOTICES_MAX, Notice};
+use hookcast_http::ports::{SourceControl, SourceStatus};
+use hookcast_log::follow::Follow;
+use hookcast_log::ingest::{FromSource, Ingest, Offer, Placed};
+use hookcast_log::storage::{Catalog, StorageError};
+use hookcast_registry::{Registry, SourceRegistry};
+use hookcast_source::Sources;
+use hookcast_source::webhook::Door;
+use hookcast_source::{Emission, EmitError, Emitter, ReconnectSettings, SOURCES, Said, SourceContext, Taken, Turn, Upstream};
 
 /// Where the relay's own events go.
 const NOTICE_TOPIC: &str = "hookcast.ops";

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::readiness::Readiness;
-use crate::storage::Store;
 use hookcast_core::clock::Clock;
+use hookcast_log::storage::Store;
+use hookcast_supervise::readiness::Readiness;
 
 /// What a relay stands on: given by whoever starts it over a store of their own.
 #[derive(Debug)]

@@ -6,9 +6,9 @@ use url::Url;
 
 use super::{Ground, http_limits, url_judge};
 use crate::config::Config;
-use crate::delivery::consent::ask::Identity;
-use crate::registry::Registry;
-use crate::websub::{Hub, HubContext, HubSettings};
+use hookcast_delivery::consent::ask::Identity;
+use hookcast_registry::Registry;
+use hookcast_websub::{Hub, HubContext, HubSettings};
 
 /// Starts the hub; without topics it only ends leases that were given before.
 pub(super) fn start(config: &Config, ground: &Ground, registry: &Registry) -> Arc<Hub> {

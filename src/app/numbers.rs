@@ -5,9 +5,9 @@ use std::sync::{Arc, OnceLock};
 use metrics::gauge;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
-use crate::egress::Egress;
-use crate::follow::Follow;
-use crate::registry::Registry;
+use hookcast_log::follow::Follow;
+use hookcast_registry::Registry;
+use hookcast_streams::Egress;
 
 /// The `metrics` facade has one recorder a process; a second relay in the same process (tests) shares it.
 static RECORDER: OnceLock<Option<PrometheusHandle>> = OnceLock::new();

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use super::{AppError, Ground, declared, url_judge};
 use crate::config::{Config, keys_that_differ};
-use crate::delivery::Lanes;
-use crate::registry::{Registry, SourceRegistry};
-use crate::storage::StorageErrorKind;
 use hookcast_core::model::subscription::parse::TextJudge as _;
+use hookcast_delivery::Lanes;
+use hookcast_log::storage::StorageErrorKind;
+use hookcast_registry::{Registry, SourceRegistry};
 
 /// How often it is tried again when somebody else changed a definition at the same time.
 const TRIES: u32 = 5;

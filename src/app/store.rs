@@ -2,8 +2,8 @@
 
 use super::AppError;
 use crate::config::Config;
-use crate::readiness::Readiness;
-use crate::storage::{BACKENDS, Room, StorageError, StorageErrorKind, StorageSettings, Store};
+use hookcast_log::storage::{BACKENDS, Room, StorageError, StorageErrorKind, StorageSettings, Store};
+use hookcast_supervise::readiness::Readiness;
 
 /// Opens the storage that is configured and says what room it has.
 pub(super) async fn open_store(config: &Config, readiness: Readiness) -> Result<Store, AppError> {

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::delivery::notice::Notice;
 use crate::telemetry::Foreign;
+use hookcast_delivery::notice::Notice;
 
 /// Shortest distance of two lines of one kind about one subscription or source.
 const TELL_EVERY: Duration = Duration::from_mins(1);

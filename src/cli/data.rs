@@ -7,10 +7,10 @@ use clap::Args;
 use super::{ConfigArgs, EXIT_CONFIG, Exit, Program, load, output};
 use crate::app::storage_exit_code;
 use crate::config::Config;
-use crate::storage::StorageError;
-use crate::storage::sqlite::backup;
 use hookcast_core::clock::{Clock as _, SystemClock};
 use hookcast_core::model::Seq;
+use hookcast_log::storage::StorageError;
+use hookcast_log::storage::sqlite::backup;
 
 #[derive(Debug, Args)]
 pub(super) struct BackupArgs {

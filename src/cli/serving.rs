@@ -5,8 +5,8 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 
 use super::{Exit, ReadAgain, Relay, Reload, ReloadSignal, StopSignal, announce};
-use crate::readiness::Ending;
 use crate::telemetry;
+use hookcast_supervise::readiness::Ending;
 
 /// How long an end at once waits for whoever reads the log.
 const LAST_LINES_BOUND: Duration = Duration::from_millis(200);

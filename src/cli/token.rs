@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::client::{Place, failed, refusal};
 use super::{Exit, RelayArgs, output};
-use crate::http::auth::{Scope, TokenEntry};
+use hookcast_http::auth::{Scope, TokenEntry};
 use hookcast_net::fetch::Method;
 
 /// Length of a token, in random bytes.

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::Delivery;
-use crate::delivery::limits::SharedTerms;
 use hookcast_core::model::fields::{Fields, quoted};
 use hookcast_core::model::subscription::parse::{IN_FLIGHT_MAX, RATE_MAX};
 use hookcast_core::model::subscription::{RateLimit, is_id};
+use hookcast_delivery::limits::SharedTerms;
 
 /// Most groups.
 const GROUPS_MAX: usize = 10_000;

@@ -11,7 +11,6 @@ use super::{
     Auth, Config, Dedupe, Delivery, History, HistoryAttempts, Limits, Network, Retention, Server, Storage, limits, secrets,
     tokens, websub,
 };
-use crate::storage::{BACKENDS, Durability, RESERVE_PERCENT_MAX, Reserve};
 use hookcast_core::model::SourceSpec;
 use hookcast_core::model::fields::{Errors, FieldError, Fields, child, quoted, text};
 use hookcast_core::model::source::parse::{SourceRules, parse_source};
@@ -19,6 +18,7 @@ use hookcast_core::model::subscription::parse::{
     Definition, IN_FLIGHT_MAX, RATE_MAX, Rules, TIMEOUT_MAX, TIMEOUT_MIN, UrlJudge, parse_definition,
 };
 use hookcast_core::units::parse_size;
+use hookcast_log::storage::{BACKENDS, Durability, RESERVE_PERCENT_MAX, Reserve};
 use hookcast_net::{EgressRules, ResolverChoice, Target};
 
 /// Sections and their keys.

@@ -7,8 +7,8 @@ use std::path::Path;
 use zeroize::Zeroizing;
 
 use super::Secrets;
-use crate::seal::{MasterKey, PREVIOUS_KEYS_MAX};
 use hookcast_core::model::fields::{Fields, child, quoted, text};
+use hookcast_log::seal::{MasterKey, PREVIOUS_KEYS_MAX};
 
 /// Largest key file, in bytes.
 const KEY_FILE_BYTES_MAX: u64 = 4096;

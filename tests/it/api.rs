@@ -1,9 +1,9 @@
 //! The REST API from outside: definitions, operations on them, lists, problems.
 
-use hookcast::http::HttpLimits;
 use hookcast_core::clock::Timestamp;
 use hookcast_core::model::subscription::{Ordinal, SubscriptionRecord};
 use hookcast_core::model::{Exception, ExceptionState, Seq};
+use hookcast_http::HttpLimits;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 

@@ -1,8 +1,8 @@
 //! Tokens, scopes and tenants from outside; and what a relay without tokens refuses.
 
-use hookcast::http::auth::{AuthSettings, Scope, TokenEntry};
 use hookcast_core::model::TopicPattern;
 use hookcast_core::model::administration::TokenLimits;
+use hookcast_http::auth::{AuthSettings, Scope, TokenEntry};
 use serde_json::json;
 
 use crate::api::{Seen, see};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hookcast::http::{HttpLimits, ServerSettings};
+use hookcast_http::{HttpLimits, ServerSettings};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;

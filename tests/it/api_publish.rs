@@ -1,7 +1,7 @@
 //! Publishing from outside: every form, every refusal, and what is kept.
 
-use hookcast::http::HttpLimits;
 use hookcast_core::model::Seq;
+use hookcast_http::HttpLimits;
 use serde_json::{Value, json};
 
 use crate::api::{Seen, see};

@@ -6,28 +6,28 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use hookcast::delivery::attempts::{AttemptsPage, AttemptsQuery};
-use hookcast::delivery::question::{Stillness, SubscriptionStatus};
-use hookcast::delivery::recovery::{Count, Recovering, Recovery};
-use hookcast::delivery::telling::{DeliveryState, DeliveryView};
-use hookcast::delivery::undelivered::UndeliveredPage;
-use hookcast::egress::{Egress, EgressSettings};
-use hookcast::follow::Follow;
-use hookcast::http::audit::Audit;
-use hookcast::http::auth::{Auth, AuthSettings};
-use hookcast::http::ports::{Deliveries, SourceControl, SourceStatus};
-use hookcast::http::tokens::Tokens;
-use hookcast::http::{DefinitionDefaults, HttpLimits, HttpState, ServerSettings, serve};
-use hookcast::ingest::{DedupeSettings, Ingest};
-use hookcast::readiness::Readiness;
-use hookcast::registry::{Registry, SourceRegistry};
-use hookcast::storage::{PageRequest, StorageError, Store, memory};
-use hookcast::tail::{Tail, TailSettings};
 use hookcast_core::clock::{SystemClock, Timestamp};
 use hookcast_core::model::job::{JobKind, JobState, Selection};
 use hookcast_core::model::source::SourceGap;
 use hookcast_core::model::subscription::{Ordinal, SubscriptionRecord};
 use hookcast_core::model::{Attempt, Exception, ExceptionState, JobId, RecoveryJob, Seq};
+use hookcast_delivery::attempts::{AttemptsPage, AttemptsQuery};
+use hookcast_delivery::question::{Stillness, SubscriptionStatus};
+use hookcast_delivery::recovery::{Count, Recovering, Recovery};
+use hookcast_delivery::telling::{DeliveryState, DeliveryView};
+use hookcast_delivery::undelivered::UndeliveredPage;
+use hookcast_http::audit::Audit;
+use hookcast_http::auth::{Auth, AuthSettings};
+use hookcast_http::ports::{Deliveries, SourceControl, SourceStatus};
+use hookcast_http::tokens::Tokens;
+use hookcast_http::{DefinitionDefaults, HttpLimits, HttpState, ServerSettings, serve};
+use hookcast_log::follow::Follow;
+use hookcast_log::ingest::{DedupeSettings, Ingest};
+use hookcast_log::storage::{PageRequest, StorageError, Store, memory};
+use hookcast_log::tail::{Tail, TailSettings};
+use hookcast_registry::{Registry, SourceRegistry};
+use hookcast_streams::{Egress, EgressSettings};
+use hookcast_supervise::readiness::Readiness;
 use tokio_util::sync::CancellationToken;
 
 /// What a test may choose.
@@ -65,7 +65,7 @@ impl Edge {
             state.clock.clone(),
             CancellationToken::new(),
             EgressSettings::default(),
-            hookcast::supervise::Supervisor::default(),
+            hookcast_supervise::Supervisor::default(),
         );
         tokio::spawn(serve(listener, state.clone(), options.server, &egress).unwrap());
         Self { address, state, behind, client: reqwest::Client::new() }
@@ -87,7 +87,7 @@ pub(crate) async fn state_over(
     let clock = Arc::new(SystemClock);
     let dedupe = DedupeSettings { max_age: Duration::from_hours(1), max_ids: 10_000 };
     let (ingest, _) =
-        Ingest::start(store.log.clone(), tail.clone(), clock.clone(), dedupe, &hookcast::supervise::Supervisor::default())
+        Ingest::start(store.log.clone(), tail.clone(), clock.clone(), dedupe, &hookcast_supervise::Supervisor::default())
             .await
             .unwrap();
     let declared = auth.tokens.clone();
@@ -105,11 +105,11 @@ pub(crate) async fn state_over(
         deliveries: behind.clone(),
         source_control: behind.clone(),
         hub: None,
-        senders: hookcast::http::webhook::Senders::default(),
+        senders: hookcast_http::webhook::Senders::default(),
         urls: Arc::new(|url: &str| {
             if url.starts_with("https://") { Ok(url.to_owned()) } else { Err(("https_required", "use https".to_owned())) }
         }),
-        texts: Arc::new(hookcast::registry::Texts::default()),
+        texts: Arc::new(hookcast_registry::Texts::default()),
         protocols: &["ndjson", "sse"],
         defaults: DefinitionDefaults { timeout: Duration::from_secs(15), max_in_flight: 16 },
         metrics: Some(Arc::new(|| "hookcast_up 1\n".to_owned())),
@@ -185,7 +185,7 @@ impl Deliveries for Behind {
             circuit: "half_open",
             delivered_total: 6,
             failed_attempts_total: 7,
-            filtering: hookcast::delivery::sieve::Filtering::default(),
+            filtering: hookcast_delivery::sieve::Filtering::default(),
             last_attempt: Some(attempt(7)),
             is_failing: true,
         };

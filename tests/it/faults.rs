@@ -6,23 +6,23 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hookcast::delivery::Lanes;
-use hookcast::delivery::consent::ask::Identity;
-use hookcast::delivery::lane::LaneContext;
-use hookcast::delivery::limits::{LimitBook, LimitSettings};
-use hookcast::delivery::renderings::Renderings;
-use hookcast::follow::Follow;
-use hookcast::ingest::{DedupeSettings, FromSource, Ingest, IngestError, Offer, Placed};
-use hookcast::registry::Registry;
-use hookcast::storage::{StorageErrorKind, Store};
-use hookcast::tail::{Tail, TailSettings};
 use hookcast_core::clock::{Clock as _, SystemClock};
 use hookcast_core::model::event::DataForm;
 use hookcast_core::model::subscription::{Activity, SubscriptionRecord};
 use hookcast_core::model::{NewEvent, ResumeToken, Seq, Topic};
+use hookcast_delivery::Lanes;
+use hookcast_delivery::consent::ask::Identity;
+use hookcast_delivery::lane::LaneContext;
+use hookcast_delivery::limits::{LimitBook, LimitSettings};
+use hookcast_delivery::renderings::Renderings;
+use hookcast_log::follow::Follow;
+use hookcast_log::ingest::{DedupeSettings, FromSource, Ingest, IngestError, Offer, Placed};
+use hookcast_log::storage::{StorageErrorKind, Store};
+use hookcast_log::tail::{Tail, TailSettings};
 use hookcast_net::dial::Gate;
 use hookcast_net::tls::Tls;
 use hookcast_net::{EgressRules, ResolverChoice};
+use hookcast_registry::Registry;
 use tokio_util::sync::CancellationToken;
 
 use crate::storage::{make, open};
@@ -56,7 +56,7 @@ async fn intake() -> (Store, Ingest, Script) {
     let tail = Arc::new(Tail::new(TailSettings::default(), Seq(1), Seq::ZERO));
     let dedupe = DedupeSettings { max_age: Duration::from_hours(1), max_ids: 10_000 };
     let (ingest, _) =
-        Ingest::start(log, tail, Arc::new(SystemClock), dedupe, &hookcast::supervise::Supervisor::default()).await.unwrap();
+        Ingest::start(log, tail, Arc::new(SystemClock), dedupe, &hookcast_supervise::Supervisor::default()).await.unwrap();
     (store, ingest, script)
 }
 
@@ -93,7 +93,7 @@ pub(crate) async fn context(store: &Store, script: &Script) -> LaneContext {
     let bounds = store.log.bounds().await.unwrap();
     let tail = Arc::new(Tail::new(TailSettings::default(), bounds.first, bounds.head));
     LaneContext {
-        supervisor: hookcast::supervise::Supervisor::default(),
+        supervisor: hookcast_supervise::Supervisor::default(),
         follow: Follow::new(store.log.clone(), tail),
         ledger: Arc::new(FaultyLedger { inner: store.ledger.clone(), script: script.clone() }),
         registry: Registry::open(store.catalog.clone()).await.unwrap(),

@@ -6,21 +6,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use hookcast::delivery::Lanes;
-use hookcast::delivery::consent::ask::Identity;
-use hookcast::delivery::lane::LaneContext;
-use hookcast::delivery::limits::LimitBook;
-use hookcast::delivery::renderings::Renderings;
-use hookcast::follow::Follow;
-use hookcast::ingest::{DedupeSettings, Ingest};
-use hookcast::registry::Registry;
-use hookcast::storage::{BACKENDS, Durability, StorageSettings};
-use hookcast::tail::{Tail, TailSettings};
 use hookcast_core::clock::{Clock, SystemClock, Timestamp};
 use hookcast_core::model::event::DataForm;
 use hookcast_core::model::subscription::{SubscriptionRecord, change, parse};
 use hookcast_core::model::{NewEvent, Seq, SubscriptionId, Topic};
+use hookcast_delivery::Lanes;
+use hookcast_delivery::consent::ask::Identity;
+use hookcast_delivery::lane::LaneContext;
+use hookcast_delivery::limits::LimitBook;
+use hookcast_delivery::renderings::Renderings;
+use hookcast_log::follow::Follow;
+use hookcast_log::ingest::{DedupeSettings, Ingest};
+use hookcast_log::storage::{BACKENDS, Durability, StorageSettings};
+use hookcast_log::tail::{Tail, TailSettings};
 use hookcast_net::tls::Tls;
+use hookcast_registry::Registry;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -62,10 +62,10 @@ impl World {
         let settings = StorageSettings {
             path: directory.path().join("hookcast.db"),
             durability: Durability::Normal,
-            reserve: hookcast::storage::Reserve::Bytes(0),
+            reserve: hookcast_log::storage::Reserve::Bytes(0),
             flush_delay: Duration::ZERO,
             seals: None,
-            readiness: hookcast::readiness::Readiness::default(),
+            readiness: hookcast_supervise::readiness::Readiness::default(),
         };
         let backend = BACKENDS.iter().find(|backend| backend.scheme == "sqlite").unwrap();
         let store = (backend.open)(settings).await.unwrap();
@@ -80,12 +80,12 @@ impl World {
             Arc::clone(&tail),
             Arc::clone(&shared),
             dedupe,
-            &hookcast::supervise::Supervisor::default(),
+            &hookcast_supervise::Supervisor::default(),
         )
         .await
         .unwrap();
         let context = LaneContext {
-            supervisor: hookcast::supervise::Supervisor::default(),
+            supervisor: hookcast_supervise::Supervisor::default(),
             follow: Follow::new(Arc::clone(&store.log), tail),
             ledger: Arc::clone(&store.ledger),
             registry: registry.clone(),

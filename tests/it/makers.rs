@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use hookcast::http::auth::TokenEntry;
+use hookcast_http::auth::TokenEntry;
 use serde_json::{Value, json};
 use sqlx::ConnectOptions as _;
 use sqlx::sqlite::SqliteConnectOptions;

@@ -8,14 +8,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hookcast::delivery::desk::Desk;
-use hookcast::delivery::floor::Floor;
-use hookcast::delivery::job::Next;
-use hookcast::delivery::window::{Position, Progress};
-use hookcast::storage::{Checkpoint, LedgerChange, StorageErrorKind};
 use hookcast_core::clock::Timestamp;
 use hookcast_core::model::subscription::{Activity, Ordinal, SubscriptionRecord, parse};
 use hookcast_core::model::{Exception, ExceptionState, Outcome, Seq, SubscriptionId};
+use hookcast_delivery::desk::Desk;
+use hookcast_delivery::floor::Floor;
+use hookcast_delivery::job::Next;
+use hookcast_delivery::window::{Position, Progress};
+use hookcast_log::storage::{Checkpoint, LedgerChange, StorageErrorKind};
 use serde_json::json;
 
 use crate::support::{Answer, Receiver, Relay, eventually, for_a_while};
@@ -183,14 +183,14 @@ async fn a_process_that_was_fenced_changes_nothing() {
     let relay = Relay::start().await;
     assert_eq!(relay.second_process().await, Some(75), "a second process on the same data does not begin");
     // And one that had begun before is refused by its epoch.
-    let store = (hookcast::storage::BACKENDS.iter().find(|backend| backend.scheme == "memory").unwrap().open)(
-        hookcast::storage::StorageSettings {
+    let store = (hookcast_log::storage::BACKENDS.iter().find(|backend| backend.scheme == "memory").unwrap().open)(
+        hookcast_log::storage::StorageSettings {
             path: std::path::PathBuf::new(),
-            durability: hookcast::storage::Durability::Full,
-            reserve: hookcast::storage::Reserve::Auto,
+            durability: hookcast_log::storage::Durability::Full,
+            reserve: hookcast_log::storage::Reserve::Auto,
             flush_delay: Duration::ZERO,
             seals: None,
-            readiness: hookcast::readiness::Readiness::default(),
+            readiness: hookcast_supervise::readiness::Readiness::default(),
         },
     )
     .await

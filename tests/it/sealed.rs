@@ -116,7 +116,7 @@ async fn another_key_or_none_stops_the_start_and_changes_nothing() {
     fill(&relay, &receiver).await;
     assert_eq!(relay.terminate().await, Some(0));
     let before = std::fs::read(relay.path("data/hookcast.db")).unwrap();
-    let id = hookcast::seal::MasterKey::parse(&key(1)).unwrap().id().to_owned();
+    let id = hookcast_log::seal::MasterKey::parse(&key(1)).unwrap().id().to_owned();
     for config in [with_key(2), String::new()] {
         relay.configure(&config);
         assert_eq!(relay.second_process().await, Some(78));

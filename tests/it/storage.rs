@@ -1,6 +1,6 @@
 //! One set of behaviours for every storage backend, and what only the one on disk can be asked.
 
-use hookcast::storage::{BACKENDS, Durability, StorageSettings, Store};
+use hookcast_log::storage::{BACKENDS, Durability, StorageSettings, Store};
 use std::path::Path;
 
 mod catalog;
@@ -100,7 +100,7 @@ pub(crate) async fn open(scheme: &str, path: &Path) -> Store {
 }
 
 /// Opens a store of a kind, or says why not.
-pub(crate) async fn try_open(scheme: &str, path: &Path) -> hookcast::storage::Result<Store> {
+pub(crate) async fn try_open(scheme: &str, path: &Path) -> hookcast_log::storage::Result<Store> {
     let backend = BACKENDS.iter().find(|backend| backend.scheme == scheme).unwrap();
     (backend.open)(settings(path)).await
 }
@@ -110,9 +110,9 @@ pub(crate) fn settings(path: &Path) -> StorageSettings {
     StorageSettings {
         path: path.to_owned(),
         durability: Durability::Normal,
-        reserve: hookcast::storage::Reserve::Bytes(0),
+        reserve: hookcast_log::storage::Reserve::Bytes(0),
         flush_delay: std::time::Duration::ZERO,
         seals: None,
-        readiness: hookcast::readiness::Readiness::default(),
+        readiness: hookcast_supervise::readiness::Readiness::default(),
     }
 }

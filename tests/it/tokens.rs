@@ -101,7 +101,7 @@ async fn a_token_makes_nothing_beyond_itself() {
 #[tokio::test]
 async fn declared_tokens_are_shown_and_stay() {
     let admin = "hc_admin_0123456789abcdef0123456789abcdef";
-    let sha256: String = hookcast::http::auth::TokenEntry::digest(admin).iter().map(|byte| format!("{byte:02x}")).collect();
+    let sha256: String = hookcast_http::auth::TokenEntry::digest(admin).iter().map(|byte| format!("{byte:02x}")).collect();
     let config = format!("[auth]\ntokens = [{{ name = \"ops\", sha256 = \"{sha256}\", scopes = [\"manage\", \"read\"] }}]\n");
     let relay = Relay::start_with(&config).await;
     let (_, list) = relay.ask_as(admin, "GET", "/v1/tokens", None).await;

@@ -4,7 +4,7 @@
 use rustix::process::{Resource, getrlimit};
 
 use crate::config::Limits;
-use crate::http::ServerSettings;
+use hookcast_http::ServerSettings;
 
 /// Descriptors that connections from outside never get, if there are enough at all.
 const RESERVE_MIN: u64 = 256;

@@ -42,6 +42,6 @@ async fn rate(attempts: &'static str, terms: Terms) -> anyhow::Result<(f64, f64,
     let Stage { receiver, relay, directory } = stage;
     relay.stop().await;
     receiver.stop().await;
-    let (bytes, successes) = crate::storage::sqlite::bare::history_size(&directory.path().join("hookcast.db")).await?;
+    let (bytes, successes) = hookcast_log::storage::sqlite::bare::history_size(&directory.path().join("hookcast.db")).await?;
     Ok((rate, bytes as f64 / successes.max(1) as f64, cpu_us))
 }

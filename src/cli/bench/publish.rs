@@ -14,11 +14,11 @@ use super::receiver::now_us;
 use super::stage::{Scene, Stage};
 use super::wire::Connection;
 use crate::cli::directory::TemporaryDirectory;
-use crate::ingest::COMMIT_EVENTS_MAX;
-use crate::storage::sqlite::bare::{BareRows, commit_over_and_over};
 use hookcast_core::clock::Timestamp;
 use hookcast_core::model::event::DataForm;
 use hookcast_core::model::{NewEvent, PageBuilder, Record, Records, Seq, Topic};
+use hookcast_log::ingest::COMMIT_EVENTS_MAX;
+use hookcast_log::storage::sqlite::bare::{BareRows, commit_over_and_over};
 
 /// Batches of lines, nobody subscribed.
 pub(super) const BATCHES: Experiment = Experiment {

@@ -1,12 +1,13 @@
 //! The judges: each takes files and a table and returns one line for every rule broken.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path as FilePath;
 
+use super::Reserved;
 use super::code::{self, Path};
-use super::{Layer, Reserved};
 
 /// One source file: its path below the folder that was read, and what it says.
+#[derive(Clone)]
 pub(super) struct File {
     pub(super) path: String,
     text: String,
@@ -29,9 +30,13 @@ impl File {
         self.text.starts_with("//! ")
     }
 
-    /// `delivery/lane.rs` is `["delivery", "lane"]`.
-    fn module(&self) -> Vec<&str> {
-        self.path.trim_end_matches(".rs").split('/').collect()
+    pub(super) fn code(&self) -> &str {
+        &self.code
+    }
+
+    /// The crate's folder and the path below its `src`: `crates/log` and `tail.rs`, or `src` and `app.rs`.
+    pub(super) fn place(&self) -> Option<(&str, &str)> {
+        self.path.split_once("/src/").or_else(|| self.path.strip_prefix("src/").map(|path| ("src", path)))
     }
 
     fn lies_in(&self, places: &[&str]) -> bool {
@@ -44,6 +49,11 @@ impl File {
 
 fn is_test_file(path: &str) -> bool {
     path.ends_with("/tests.rs") || path.contains("/tests/")
+}
+
+/// Every Rust file of the product.
+pub(super) fn product() -> Vec<File> {
+    [files("src"), files("crates")].concat()
 }
 
 /// Every Rust file below `folder` of the project, in the order of their paths.
@@ -63,77 +73,7 @@ pub(super) fn files(folder: &str) -> Vec<File> {
     let mut found = BTreeMap::new();
     walk(&root, &root, &mut found);
     assert!(!found.is_empty(), "no Rust file below {folder}");
-    found.into_iter().map(|(path, text)| File::new(path, text)).collect()
-}
-
-/// The table itself: every module once, every name a module, no arrow up, no circle.
-pub(super) fn judge_table(layers: &[Layer]) -> Vec<String> {
-    let mut broken = Vec::new();
-    let levels: BTreeMap<&str, u8> = layers.iter().map(|layer| (layer.name, layer.level)).collect();
-    if levels.len() < layers.len() {
-        broken.push("a module stands in the table twice".to_owned());
-    }
-    for layer in layers {
-        for name in layer.may_use.iter().filter(|name| **name != "*") {
-            match levels.get(name) {
-                None => broken.push(format!("{}: `{name}` is no module", layer.name)),
-                Some(level) if *level > layer.level => {
-                    broken.push(format!("{} (level {}) -> {name} (level {level}) goes up", layer.name, layer.level));
-                }
-                Some(_) => {}
-            }
-        }
-    }
-    let mut left: BTreeMap<&str, BTreeSet<&str>> = layers
-        .iter()
-        .map(|layer| (layer.name, layer.may_use.iter().copied().filter(|name| levels.contains_key(name)).collect()))
-        .collect();
-    while let Some(free) = left.iter().find(|(_, uses)| uses.iter().all(|name| !left.contains_key(name))).map(|(name, _)| *name) {
-        left.remove(free);
-    }
-    if !left.is_empty() && broken.is_empty() {
-        broken.push(format!("a circle among {:?}", left.keys()));
-    }
-    broken
-}
-
-/// The module of the crate root that a path names, if it names one.
-fn root_module<'a>(path: &'a Path, file: &File) -> Option<&'a str> {
-    let segments: Vec<&str> = path.segments.iter().map(String::as_str).collect();
-    match segments[0] {
-        "crate" | "hookcast" => Some(segments[1]),
-        "super" | "self" => {
-            let supers =
-                segments.iter().skip_while(|segment| **segment == "self").take_while(|segment| **segment == "super").count();
-            let selfs = segments.iter().take_while(|segment| **segment == "self").count();
-            (supers >= file.module().len() + path.depth).then(|| segments.get(selfs + supers).copied()).flatten()
-        }
-        _ => None,
-    }
-}
-
-/// Every name of another module, held against the table; and the table against the modules there are.
-pub(super) fn judge_edges(files: &[File], layers: &[Layer]) -> Vec<String> {
-    let table: BTreeMap<&str, &Layer> = layers.iter().map(|layer| (layer.name, layer)).collect();
-    let mut broken = Vec::new();
-    let mut seen = BTreeSet::new();
-    for file in files.iter().filter(|file| file.path != "lib.rs") {
-        let own = file.module()[0];
-        seen.insert(own);
-        let Some(layer) = table.get(own) else {
-            broken.push(format!("src/{}: module `{own}` has no row in the table", file.path));
-            continue;
-        };
-        for path in code::paths(&file.code) {
-            let Some(other) = root_module(&path, file) else { continue };
-            let is_allowed = other == own || layer.may_use.contains(&other) || layer.may_use.contains(&"*");
-            if !is_allowed {
-                broken.push(format!("src/{}:{}: {own} -> {other} ({})", file.path, path.line, path.segments.join("::")));
-            }
-        }
-    }
-    broken.extend(layers.iter().filter(|layer| !seen.contains(layer.name)).map(|layer| format!("`{}` is no module", layer.name)));
-    broken
+    found.into_iter().map(|(path, text)| File::new(format!("{folder}/{path}"), text)).collect()
 }
 
 fn names(path: &Path, run: &str) -> bool {
@@ -147,7 +87,7 @@ pub(super) fn judge_names(files: &[File], reserved: &[Reserved], pure: &[&str], 
     for file in files {
         let is_pure = file.lies_in(pure);
         for path in code::paths(&file.code) {
-            let at = format!("src/{}:{}: {}", file.path, path.line, path.segments.join("::"));
+            let at = format!("{}:{}: {}", file.path, path.line, path.segments.join("::"));
             for rule in reserved.iter().filter(|rule| names(&path, rule.segments) && !file.lies_in(rule.only_in)) {
                 broken.push(format!("{at} ({})", rule.why));
             }
@@ -157,7 +97,7 @@ pub(super) fn judge_names(files: &[File], reserved: &[Reserved], pure: &[&str], 
         }
         if is_pure {
             let reads = lines_with(&file.code, ".now()");
-            broken.extend(reads.map(|line| format!("src/{}:{line}: `.now()` (reads a clock)", file.path)));
+            broken.extend(reads.map(|line| format!("{}:{line}: `.now()` (reads a clock)", file.path)));
         }
     }
     broken
@@ -171,7 +111,7 @@ fn lines_with<'a>(code: &'a str, call: &'a str) -> impl Iterator<Item = usize> +
 /// Headers, old-style modules, unwraps, unfinished work and length.
 pub(super) fn judge_files(files: &[File], unfinished: &[&str], lines_max: usize, longer: &[(&str, usize)]) -> Vec<String> {
     let mut broken = Vec::new();
-    let mut say = |file: &File, what: String| broken.push(format!("src/{}: {what}", file.path));
+    let mut say = |file: &File, what: String| broken.push(format!("{}: {what}", file.path));
     for file in files {
         if !file.has_header() {
             say(file, "does not begin with `//!`".to_owned());
@@ -192,7 +132,7 @@ pub(super) fn judge_files(files: &[File], unfinished: &[&str], lines_max: usize,
     }
     for (path, _) in longer {
         if !files.iter().any(|file| file.path == *path && file.lines() > lines_max) {
-            broken.push(format!("src/{path} is no longer too long: take it off the list"));
+            broken.push(format!("{path} is no longer too long: take it off the list"));
         }
     }
     broken

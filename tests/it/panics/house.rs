@@ -10,15 +10,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 use hookcast::app::{App, Foundation};
 use hookcast::config::Config;
-use hookcast::readiness::{Ending, Readiness};
-use hookcast::storage::{
-    Append, AttemptKey, BACKENDS, Bounds, Catalog, Checkpoint, EventLog, FingerprintChunk, HistoryQuery, LateAppend, Lease,
-    Ledger, LedgerChange, LedgerTrim, LedgerTrimmed, LogRead, Marks, PageRequest, Result, Room, StorageSettings, Store,
-};
 use hookcast_core::clock::{Clock, SystemClock, Timestamp};
 use hookcast_core::model::delivery::ExpiredRange;
 use hookcast_core::model::subscription::Ordinal;
 use hookcast_core::model::{Attempt, Event, Exception, ExceptionState, HistoryPage, Jumps, RecoveryJob, Seq};
+use hookcast_log::storage::{
+    Append, AttemptKey, BACKENDS, Bounds, Catalog, Checkpoint, EventLog, FingerprintChunk, HistoryQuery, LateAppend, Lease,
+    Ledger, LedgerChange, LedgerTrim, LedgerTrimmed, LogRead, Marks, PageRequest, Result, Room, StorageSettings, Store,
+};
+use hookcast_supervise::readiness::{Ending, Readiness};
 use serde_json::{Value, json};
 
 use crate::support::{PATIENCE, SECRET, eventually};

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use hookcast::source::reconnect::{Next, Reconnect};
-use hookcast::source::{Ending, EndingClass, ReconnectSettings};
 use hookcast_core::clock::Timestamp;
+use hookcast_source::reconnect::{Next, Reconnect};
+use hookcast_source::{Ending, EndingClass, ReconnectSettings};
 use serde_json::{Value, json};
 
 use super::{data, error_of, shown, shows, source, stored, stores};

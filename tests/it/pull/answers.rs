@@ -1,6 +1,6 @@
 //! What one answer holds, where it ends, and what it says of the rest.
 
-use hookcast::egress::EgressSettings;
+use hookcast_streams::EgressSettings;
 use serde_json::{Value, json};
 
 use crate::streams::relay::{Relay, event, small};

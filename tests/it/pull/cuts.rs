@@ -20,7 +20,7 @@ async fn answers_of_any_size_give_every_event_once() {
     );
     for _ in 0..8 {
         let (commits, readers, (tail, ring, load)) = strategy.new_tree(&mut runner).unwrap().current();
-        let settings = hookcast::egress::EgressSettings { ring_bytes_max: ring, load_bytes_max: load, ..small() };
+        let settings = hookcast_streams::EgressSettings { ring_bytes_max: ring, load_bytes_max: load, ..small() };
         let relay = Arc::new(Relay::start(settings, tail).await);
         let (mut expected, mut seq) = (Vec::new(), 0);
         for (count, is_wanted) in &commits {

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use hookcast::http::auth::{AuthSettings, Scope, TokenEntry};
 use hookcast_core::model::TopicPattern;
 use hookcast_core::model::administration::TokenLimits;
+use hookcast_http::auth::{AuthSettings, Scope, TokenEntry};
 use serde_json::{Value, json};
 
 use crate::api::see;

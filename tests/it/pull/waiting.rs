@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hookcast::egress::EgressSettings;
+use hookcast_streams::EgressSettings;
 use serde_json::Value;
 
 use super::answers::seqs;

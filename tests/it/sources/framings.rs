@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use hookcast::source::{ReconnectSettings, SourceState};
 use hookcast_core::model::event::DataForm;
 use hookcast_core::model::source::SourceSettings;
 use hookcast_core::model::source::own::OwnSettings;
 use hookcast_core::model::source::own::profile::Profile;
 use hookcast_core::model::source::own::raw::{Delimiter, RawSettings};
+use hookcast_source::{ReconnectSettings, SourceState};
 use serde_json::json;
 
 use super::support::*;

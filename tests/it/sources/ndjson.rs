@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use hookcast::source::{BATCH_EVENTS_MAX, ReconnectSettings, SourceState};
 use hookcast_core::model::source::SourceSettings;
+use hookcast_source::{BATCH_EVENTS_MAX, ReconnectSettings, SourceState};
 
 use super::support::*;
 
@@ -223,7 +223,7 @@ fn a_post_sends_its_body_and_the_configured_headers() {
         let mut record = record("ndjson", &upstream.url, settings);
         record.spec.headers.insert("authorization".to_owned(), "Bearer x".to_owned());
         record.spec.headers.insert("accept".to_owned(), "application/vnd.x+json".to_owned());
-        let sources = hookcast::source::Sources::new(context(&Recorder::taking(1), quick()));
+        let sources = hookcast_source::Sources::new(context(&Recorder::taking(1), quick()));
         sources.reconcile(vec![record]).await;
         let request = upstream.request(0).await;
         assert!(request.starts_with("post /stream?x=1 http/1.1\r\n"), "{request}");

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use hookcast::source::{ReconnectSettings, SourceState};
 use hookcast_core::model::source::SourceSettings;
+use hookcast_source::{ReconnectSettings, SourceState};
 
 use super::support::*;
 
@@ -277,7 +277,7 @@ fn silence_is_an_ending_and_a_comment_is_none() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let record = record("sse", &format!("http://{}/", listener.local_addr().unwrap()), settings);
         let recorder = Recorder::taking(9);
-        let sources = hookcast::source::Sources::new(context(&recorder, quick()));
+        let sources = hookcast_source::Sources::new(context(&recorder, quick()));
         sources.reconcile(vec![record]).await;
         let (mut stream, _) = listener.accept().await.unwrap();
         tokio::io::AsyncWriteExt::write_all(&mut stream, sse_head().as_bytes()).await.unwrap();

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use hookcast::source::{ReconnectSettings, SourceState};
 use hookcast_core::model::event::DataForm;
 use hookcast_core::model::source::SourceSettings;
+use hookcast_source::{ReconnectSettings, SourceState};
 use serde_json::Value;
 
 use super::support::*;
@@ -104,7 +104,7 @@ fn a_stored_position_is_used_after_a_restart_of_the_relay() {
         let recorder = Recorder::taking(9);
         let mut context = context(&recorder, quick());
         context.away_since = Some(hookcast_core::clock::Timestamp(5));
-        let sources = hookcast::source::Sources::new(context);
+        let sources = hookcast_source::Sources::new(context);
         sources.reconcile(vec![record]).await;
         assert!(upstream.request(0).await.contains("\r\nlast-event-id: é-42\r\n"));
         eventually("reading", || (sources.status("up")?.state == SourceState::Connected).then_some(())).await;

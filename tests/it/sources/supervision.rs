@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use hookcast::source::{ConnectFault, SourceState, Sources, UpstreamClient, UpstreamRequest, UpstreamResponse, check_settings};
 use hookcast_core::clock::Timestamp;
 use hookcast_core::model::Seq;
 use hookcast_core::model::source::{SourceRecord, SourceSettings, SourceSpec};
+use hookcast_source::{ConnectFault, SourceState, Sources, UpstreamClient, UpstreamRequest, UpstreamResponse, check_settings};
 
 use super::support::*;
 
@@ -154,7 +154,7 @@ impl UpstreamClient for Forbidding {
 fn a_forbidden_target_waits_for_a_person() {
     run(async {
         let recorder = Recorder::taking(1);
-        let mut context = context(&recorder, hookcast::source::ReconnectSettings::default());
+        let mut context = context(&recorder, hookcast_source::ReconnectSettings::default());
         context.client = Arc::new(Forbidding);
         let sources = Sources::new(context);
         sources.reconcile(vec![record("sse", "http://127.0.0.1:9/", SourceSettings::default())]).await;

@@ -7,12 +7,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use hookcast::source::{Emission, EmitError, Emitter, ReconnectSettings, Said, SourceContext, SourceStatus, Sources, Taken};
 use hookcast_core::clock::{SystemClock, Timestamp};
 use hookcast_core::model::source::{Incarnation, SourceGap, SourceRecord, SourceSettings, SourceSpec};
 use hookcast_core::model::{ResumeToken, Seq, Topic};
 use hookcast_net::fetch::Fetcher;
 use hookcast_net::tls::Tls;
+use hookcast_source::{Emission, EmitError, Emitter, ReconnectSettings, Said, SourceContext, SourceStatus, Sources, Taken};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -180,7 +180,7 @@ impl Recorder {
 
 #[async_trait]
 impl Emitter for Recorder {
-    async fn emit(&self, upstream: &hookcast::source::Upstream, batch: Vec<Emission>) -> Result<Taken, EmitError> {
+    async fn emit(&self, upstream: &hookcast_source::Upstream, batch: Vec<Emission>) -> Result<Taken, EmitError> {
         assert_eq!(upstream.spec.name, "up");
         assert!(!batch.is_empty());
         self.intake.acquire().await.map_err(|_| EmitError::ShuttingDown)?.forget();
@@ -198,7 +198,7 @@ impl Emitter for Recorder {
         self.gaps.lock().unwrap().push(gap);
     }
 
-    async fn said(&self, _: &hookcast::source::Upstream, said: Said) {
+    async fn said(&self, _: &hookcast_source::Upstream, said: Said) {
         self.said.lock().unwrap().push(said);
     }
 

@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use hookcast::source::{ReconnectSettings, SourceState, SourceStatus, Sources};
 use hookcast_core::codec::websocket::Opcode;
 use hookcast_core::codec::websocket::messages::{Sender, WsDecoder, WsItem, write_close, write_frame};
 use hookcast_core::model::source::SourceSettings;
 use hookcast_core::model::source::own::OwnSettings;
 use hookcast_core::model::source::own::websocket::WebSocketSettings;
+use hookcast_source::{ReconnectSettings, SourceState, SourceStatus, Sources};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};

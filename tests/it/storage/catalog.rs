@@ -1,10 +1,10 @@
 //! What every catalog does.
 
-use hookcast::storage::{Append, StorageErrorKind, Store};
 use hookcast_core::clock::Timestamp;
 use hookcast_core::model::source::{SourceGap, SourceRecord};
 use hookcast_core::model::subscription::SubscriptionRecord;
 use hookcast_core::model::{ResumeToken, Seq, SubscriptionId};
+use hookcast_log::storage::{Append, StorageErrorKind, Store};
 
 use super::make::{position, source, subscription};
 

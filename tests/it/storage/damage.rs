@@ -4,11 +4,11 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
-use hookcast::storage::StorageErrorKind::{CannotOpen, Corrupt, Full, InUse, Newer};
-use hookcast::storage::{Append, BACKENDS, LedgerChange, StorageErrorKind, StorageSettings, Store};
 use hookcast_core::model::ExceptionState::Dead;
 use hookcast_core::model::Seq;
 use hookcast_core::model::subscription::Ordinal;
+use hookcast_log::storage::StorageErrorKind::{CannotOpen, Corrupt, Full, InUse, Newer};
+use hookcast_log::storage::{Append, BACKENDS, LedgerChange, StorageErrorKind, StorageSettings, Store};
 use sqlx::{ConnectOptions, Connection};
 
 use super::make::{append, change, exception, page, page_of, positions};
@@ -321,7 +321,7 @@ async fn a_reached_reserve_stops_intake_and_nothing_else() {
     let store = open("sqlite", &path).await;
     append(&store, vec![page(1, 3, 1), page(4, 3, 1)]).await;
     store.close().await;
-    let full = open_with(StorageSettings { reserve: hookcast::storage::Reserve::Bytes(u64::MAX), ..settings(&path) }).await;
+    let full = open_with(StorageSettings { reserve: hookcast_log::storage::Reserve::Bytes(u64::MAX), ..settings(&path) }).await;
     let refused = Append { pages: vec![page(7, 1, 1)], expected_head: Seq(6), ..Append::default() };
     assert_eq!(full.log.append(refused).await.unwrap_err().kind, Full);
     assert_eq!(full.log.writable().await.unwrap_err().kind, Full);
@@ -347,7 +347,7 @@ async fn a_bad_job_in_a_group_fails_alone() {
     run_sql(&path, "CREATE TRIGGER bad BEFORE UPDATE ON checkpoints WHEN new.part = 3 AND new.frontier = 66 BEGIN SELECT RAISE(ABORT, 'bad'); END").await;
     let store = open("sqlite", &path).await;
     let (good, bad) = (store.ledger.lease(2).await.unwrap(), store.ledger.lease(3).await.unwrap());
-    let checkpoint = || Some(hookcast::storage::Checkpoint { frontier: Seq(66), state: vec![] });
+    let checkpoint = || Some(hookcast_log::storage::Checkpoint { frontier: Seq(66), state: vec![] });
     let commit = |lease| store.ledger.commit(vec![LedgerChange { checkpoint: checkpoint(), ..change(lease) }]);
     let append = store.log.append(Append { pages: vec![page(1, 1, 1)], ..Append::default() });
     // Ten at once: whoever comes first goes alone, the others become groups.

@@ -1,12 +1,12 @@
 //! What every ledger does with the history of attempts, with jobs and with what was skipped.
 
-use hookcast::storage::{HistoryQuery, JOBS_ENDED_MAX, LedgerChange, LedgerTrim, Store};
 use hookcast_core::clock::Timestamp;
 use hookcast_core::model::ExceptionState::{Dead, Retry};
 use hookcast_core::model::delivery::ExpiredRange;
 use hookcast_core::model::job::{JobKind, JobState, Selection};
 use hookcast_core::model::subscription::Ordinal;
 use hookcast_core::model::{HistoryPage, JobId, RecoveryJob, Seq, Success};
+use hookcast_log::storage::{HistoryQuery, JOBS_ENDED_MAX, LedgerChange, LedgerTrim, Store};
 
 use super::make::{attempt, change, exception, put};
 

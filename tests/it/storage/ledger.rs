@@ -1,11 +1,11 @@
 //! What every ledger does.
 
-use hookcast::storage::{Checkpoint, LedgerChange, LedgerTrim, PageRequest, StorageErrorKind, Store};
 use hookcast_core::clock::Timestamp;
 use hookcast_core::model::ExceptionState::{Dead, Retry};
 use hookcast_core::model::Seq;
 use hookcast_core::model::delivery::ExpiredRange;
 use hookcast_core::model::subscription::Ordinal;
+use hookcast_log::storage::{Checkpoint, LedgerChange, LedgerTrim, PageRequest, StorageErrorKind, Store};
 
 use super::make::{append, attempt, change, exception, page, put};
 
@@ -178,8 +178,8 @@ pub(crate) async fn each_of_thousands_of_ranges_is_found(store: &Store) {
             assert_eq!((marks.is_expired, marks.is_skipped), (is_expired, is_skipped), "{n} {offset}");
         }
     }
-    assert_eq!(store.ledger.marks(Ordinal(2), Seq(10)).await.unwrap(), hookcast::storage::Marks::default());
-    assert_eq!(store.ledger.marks(Ordinal(1), Seq(9)).await.unwrap(), hookcast::storage::Marks::default());
+    assert_eq!(store.ledger.marks(Ordinal(2), Seq(10)).await.unwrap(), hookcast_log::storage::Marks::default());
+    assert_eq!(store.ledger.marks(Ordinal(1), Seq(9)).await.unwrap(), hookcast_log::storage::Marks::default());
 }
 
 async fn trim(store: &Store, dead_before: i64, attempts_before: i64, rows_max: u32) -> Vec<(Ordinal, Seq)> {

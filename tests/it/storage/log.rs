@@ -1,11 +1,11 @@
 //! What every log does.
 
-use hookcast::storage::{Append, Bounds, FingerprintChunk, StorageErrorKind, Store};
 use hookcast_core::clock::Timestamp;
 use hookcast_core::model::Seq;
 use hookcast_core::model::event::DataForm;
 use hookcast_core::model::page::PURGED_EXTENSION;
 use hookcast_core::model::source::{SourceGap, SourceRecord, SourceSpec};
+use hookcast_log::storage::{Append, Bounds, FingerprintChunk, StorageErrorKind, Store};
 
 use super::make::{append, page, page_of, position, position_of, positions, seqs, source};
 

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hookcast::storage::{Append, Lease, LedgerChange, Store};
 use hookcast_core::clock::Timestamp;
 use hookcast_core::model::delivery::KeptException;
 use hookcast_core::model::event::DataForm;
 use hookcast_core::model::source::{SourcePosition, SourceRecord};
 use hookcast_core::model::subscription::{Ordinal, SubscriptionRecord};
 use hookcast_core::model::{Attempt, Event, Exception, ExceptionState, NewEvent, Page, PageBuilder, ResumeToken, Seq, Topic};
+use hookcast_log::storage::{Append, Lease, LedgerChange, Store};
 use serde_json::json;
 
 /// A page of `count` events from `first` on that all arrived at `at_ms`.

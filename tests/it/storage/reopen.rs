@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use hookcast::storage::{Append, Checkpoint, FingerprintChunk, LedgerChange, StorageErrorKind, Store};
 use hookcast_core::clock::Timestamp;
 use hookcast_core::model::ExceptionState::{Dead, Retry};
 use hookcast_core::model::subscription::Ordinal;
 use hookcast_core::model::{Seq, SubscriptionId};
+use hookcast_log::storage::{Append, Checkpoint, FingerprintChunk, LedgerChange, StorageErrorKind, Store};
 
 use super::make::{append, attempt, change, exception, page, page_of, position, positions, put, seqs, source, subscription};
 use super::{open, try_open};

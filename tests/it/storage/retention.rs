@@ -1,10 +1,10 @@
 //! What every backend does when the log is shortened.
 
-use hookcast::storage::{BURIED_MAX, Bounds, LedgerChange, LedgerTrim, StorageErrorKind, Store};
 use hookcast_core::clock::Timestamp;
 use hookcast_core::model::ExceptionState::{Dead, Retry};
 use hookcast_core::model::subscription::Ordinal;
 use hookcast_core::model::{Event, Seq};
+use hookcast_log::storage::{BURIED_MAX, Bounds, LedgerChange, LedgerTrim, StorageErrorKind, Store};
 
 use super::make::{append, change, clear, exception, page, page_of, positions, put, seqs};
 
@@ -101,7 +101,7 @@ pub(crate) async fn positions_are_never_given_twice(store: &Store) {
     append(store, vec![page(4, 1, 10)]).await;
     let (bounds, _) = store.log.trim(Timestamp(i64::MAX), 0, 100).await.unwrap();
     assert_eq!((bounds.first, bounds.head), (Seq(4), Seq(4)));
-    let again = hookcast::storage::Append { pages: vec![page(1, 1, 1)], ..Default::default() };
+    let again = hookcast_log::storage::Append { pages: vec![page(1, 1, 1)], ..Default::default() };
     assert_eq!(store.log.append(again).await.unwrap_err().kind, StorageErrorKind::Conflict);
 }
 

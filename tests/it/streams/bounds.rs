@@ -1,6 +1,6 @@
 //! Streams end when they should, take no more than allowed, and hold nothing for those who do not read.
 
-use hookcast::egress::EgressSettings;
+use hookcast_streams::EgressSettings;
 use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;

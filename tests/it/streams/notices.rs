@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hookcast::egress::EgressSettings;
+use hookcast_streams::EgressSettings;
 
 use super::relay::{Relay, event, read_until, small, within};
 

@@ -33,7 +33,7 @@ async fn clients_that_race_with_a_publisher_miss_nothing_and_get_nothing_twice()
     );
     for _ in 0..12 {
         let (commits, clients, (tail, ring, load)) = strategy.new_tree(&mut runner).unwrap().current();
-        let settings = hookcast::egress::EgressSettings { ring_bytes_max: ring, load_bytes_max: load, ..small() };
+        let settings = hookcast_streams::EgressSettings { ring_bytes_max: ring, load_bytes_max: load, ..small() };
         let relay = Arc::new(Relay::start(settings, tail).await);
         let mut expected = Vec::new();
         let mut seq = 0;

@@ -5,14 +5,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use hookcast::storage::{
-    Append, AttemptKey, Bounds, Checkpoint, EventLog, FingerprintChunk, HistoryQuery, LateAppend, Lease, Ledger, LedgerChange,
-    LedgerTrim, LedgerTrimmed, LogRead, Marks, PageRequest, Result, StorageError, StorageErrorKind,
-};
 use hookcast_core::clock::Timestamp;
 use hookcast_core::model::delivery::ExpiredRange;
 use hookcast_core::model::subscription::Ordinal;
 use hookcast_core::model::{Attempt, Event, Exception, ExceptionState, HistoryPage, RecoveryJob, Seq};
+use hookcast_log::storage::{
+    Append, AttemptKey, Bounds, Checkpoint, EventLog, FingerprintChunk, HistoryQuery, LateAppend, Lease, Ledger, LedgerChange,
+    LedgerTrim, LedgerTrimmed, LogRead, Marks, PageRequest, Result, StorageError, StorageErrorKind,
+};
 use tokio::sync::Semaphore;
 
 /// What becomes of the next writes: nothing special, or a failure of this kind; what fails is not stored.

@@ -1,0 +1,169 @@
+//! The history of attempts as it is read: failures are rows, successes stand on pages, the newest are in memory only.
+//!
+//! A list goes by when attempts began, newest first. Pages are read by their latest time, falling, so that whatever began
+//! after the latest time of the next page is complete.
+
+use std::cmp::Reverse;
+use std::sync::Arc;
+
+use super::Lanes;
+use super::question::Question;
+use hookcast_core::clock::Timestamp;
+use hookcast_core::model::subscription::SubscriptionRecord;
+use hookcast_core::model::{Attempt, HistoryPage, Seq, Success};
+use hookcast_log::storage::{AttemptKey, HistoryQuery, StorageError};
+
+/// Attempts shown of one delivery.
+const ATTEMPTS_MAX: u32 = 100;
+/// History pages read at once.
+const PAGES_READ: u32 = 32;
+/// History pages that one request reads, about; a list goes on behind them in its next request.
+const PAGES_MAX: usize = 512;
+
+/// Which attempts of a subscription are asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct AttemptsQuery {
+    /// Only those that succeeded, or that failed.
+    pub is_success: Option<bool>,
+    /// Those that began then or later.
+    pub since: Timestamp,
+    /// Those behind this one, in the order of the list.
+    pub before: AttemptKey,
+    /// Most of them.
+    pub limit: usize,
+}
+
+/// Behind no attempt: where a list begins.
+pub const NEWEST: AttemptKey = (Timestamp(i64::MAX), Seq(u64::MAX), u32::MAX);
+
+/// A part of the list of attempts.
+#[derive(Clone, Debug, Default)]
+pub struct AttemptsPage {
+    /// Newest first.
+    pub items: Vec<Attempt>,
+    /// Where the list goes on; there may be a next part although this one is empty.
+    pub next: Option<AttemptKey>,
+}
+
+fn key(attempt: &Attempt) -> AttemptKey {
+    (attempt.at, attempt.seq, attempt.n)
+}
+
+impl Lanes {
+    /// Attempts of a subscription, newest first; `None` when it is gone.
+    ///
+    /// # Errors
+    /// As storage fails.
+    pub async fn attempts(
+        &self,
+        record: &Arc<SubscriptionRecord>,
+        query: AttemptsQuery,
+    ) -> Result<Option<AttemptsPage>, StorageError> {
+        // Memory first: what it has not saved then, storage has later, or it is in the answer.
+        let Some(mut all) = self.ask(record, Question::Attempts).await else { return Ok(None) };
+        let wanted = |attempt: &Attempt| {
+            attempt.at >= query.since
+                && key(attempt) < query.before
+                && query.is_success.is_none_or(|is_success| is_success == attempt.error.is_none())
+        };
+        all.retain(wanted);
+        let one_more = u32::try_from(query.limit + 1).unwrap_or(u32::MAX);
+        if query.is_success != Some(true) {
+            all.extend(self.context.ledger.failures_before(record.ordinal, query.since, query.before, one_more).await?);
+        }
+        let mut horizon = None;
+        if query.is_success != Some(false) {
+            let (successes, read_to) = self.successes(record, query).await?;
+            all.extend(successes.iter().map(Success::attempt).filter(wanted));
+            horizon = read_to;
+        }
+        all.retain(|attempt| horizon.is_none_or(|horizon| attempt.at > horizon));
+        all.sort_by_key(|attempt| Reverse(key(attempt)));
+        all.dedup_by(|a, b| key(a) == key(b));
+        let next = if all.len() > query.limit {
+            all.truncate(query.limit);
+            all.last().map(key)
+        } else {
+            horizon.map(|horizon| (Timestamp(horizon.0 + 1), Seq::ZERO, 0))
+        };
+        Ok(Some(AttemptsPage { items: all, next }))
+    }
+
+    /// The newest attempt that is remembered.
+    ///
+    /// # Errors
+    /// As storage fails.
+    pub async fn last_attempt(&self, record: &Arc<SubscriptionRecord>) -> Result<Option<Attempt>, StorageError> {
+        let query = AttemptsQuery { is_success: None, since: record.created_at, before: NEWEST, limit: 1 };
+        Ok(self.attempts(record, query).await?.and_then(|page| page.items.into_iter().next()))
+    }
+
+    /// Successes that began before the one asked for, and the time up to which there may be more on pages that were not read.
+    async fn successes(
+        &self,
+        record: &SubscriptionRecord,
+        query: AttemptsQuery,
+    ) -> Result<(Vec<Success>, Option<Timestamp>), StorageError> {
+        let (mut found, mut before, mut pages_read): (Vec<Success>, _, _) = (Vec::new(), None, 0);
+        loop {
+            let pages = HistoryQuery {
+                partition: record.ordinal.partition(),
+                seq: None,
+                from: query.since.max(record.created_at),
+                to: query.before.0,
+                before,
+                limit: PAGES_READ,
+            };
+            let pages = self.context.ledger.history(pages).await?;
+            let wanted =
+                |success: &Success| success.ordinal == record.ordinal && (success.at, success.seq, success.n) < query.before;
+            found.extend(pages.iter().flat_map(read).filter(wanted));
+            let Some(last) = pages.last().filter(|_| pages.len() == PAGES_READ as usize) else { return Ok((found, None)) };
+            (before, pages_read) = (Some((last.last_at, last.id)), pages_read + pages.len());
+            let is_enough = found.iter().filter(|success| success.at > last.last_at).count() > query.limit;
+            // A request must bring the list on, however many pages overlap.
+            if is_enough || (pages_read >= PAGES_MAX && last.last_at.0 < query.before.0.0 - 1) {
+                return Ok((found, Some(last.last_at)));
+            }
+        }
+    }
+
+    /// The attempts of one delivery, oldest first; `unsaved` are those that memory has.
+    pub(super) async fn attempts_of(
+        &self,
+        record: &SubscriptionRecord,
+        seq: Seq,
+        unsaved: Vec<Attempt>,
+    ) -> Result<Vec<Attempt>, StorageError> {
+        let mut all = self.context.ledger.failures(record.ordinal, Some(seq), ATTEMPTS_MAX).await?;
+        all.extend(unsaved);
+        let pages = HistoryQuery {
+            partition: record.ordinal.partition(),
+            seq: Some(seq),
+            from: record.created_at,
+            to: Timestamp(i64::MAX),
+            before: None,
+            limit: PAGES_READ,
+        };
+        let mut before = None;
+        for _ in 0..PAGES_MAX / PAGES_READ as usize {
+            let pages = self.context.ledger.history(HistoryQuery { before, ..pages }).await?;
+            let successes = pages.iter().flat_map(read).filter(|success| (success.ordinal, success.seq) == (record.ordinal, seq));
+            all.extend(successes.map(|success| success.attempt()));
+            match pages.last().filter(|_| pages.len() == PAGES_READ as usize) {
+                Some(last) => before = Some((last.last_at, last.id)),
+                None => break,
+            }
+        }
+        all.sort_by_key(key);
+        all.dedup_by(|a, b| key(a) == key(b));
+        Ok(all.split_off(all.len().saturating_sub(ATTEMPTS_MAX as usize)))
+    }
+}
+
+fn read(page: &HistoryPage) -> Vec<Success> {
+    page.decode().unwrap_or_else(|| {
+        tracing::error!(page.id, "a page of the history of attempts is damaged; its attempts are not shown");
+        Vec::new()
+    })
+}
