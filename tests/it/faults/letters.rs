@@ -6,12 +6,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hookcast::delivery::Lanes;
-use hookcast::delivery::recovery::Recovery;
-use hookcast::model::job::{JobKind, Selection};
-use hookcast::model::subscription::{Activity, OnDead, Ordering, SubscriptionRecord};
-use hookcast::model::{ExceptionState, Seq};
-use hookcast::storage::{PageRequest, Store};
+use hookcast_core::model::job::{JobKind, Selection};
+use hookcast_core::model::subscription::{Activity, OnDead, Ordering, SubscriptionRecord};
+use hookcast_core::model::{ExceptionState, Seq};
+use hookcast_delivery::Lanes;
+use hookcast_delivery::recovery::Recovery;
+use hookcast_log::storage::{PageRequest, Store};
 
 use super::lanes;
 use crate::storage::{make, open};

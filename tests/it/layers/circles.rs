@@ -1,6 +1,7 @@
 //! Circles among the files of one crate: who names whom, and which files reach each other. Knows no table.
 //!
-//! A name that a file only passes on (`pub use`) counts for the file that defines it.
+//! A name that a file only passes on (`pub use`) counts for the file that defines it. What the head of a folder defines, the
+//! files of the folder may use: `desk.rs` joins `desk/…`, so that arrow is not counted.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,8 +32,10 @@ impl Crate {
 
     /// Every set of files that all reach each other, each in the order of their paths.
     pub(super) fn circles(&self) -> Vec<Vec<&str>> {
+        let named: BTreeMap<&[String], BTreeSet<Vec<String>>> =
+            self.files.keys().map(|file| (file.as_slice(), self.named_by(file))).collect();
         let reached: BTreeMap<&Vec<String>, BTreeSet<Vec<String>>> =
-            self.files.keys().map(|file| (file, self.reached_from(file))).collect();
+            self.files.keys().map(|file| (file, reached_from(file, &named))).collect();
         let mut circles: BTreeSet<Vec<&str>> = BTreeSet::new();
         for (file, others) in reached.iter().filter(|(file, others)| others.contains(**file)) {
             let both = others.iter().filter(|other| reached[*other].contains(*file));
@@ -41,22 +44,10 @@ impl Crate {
         circles.into_iter().collect()
     }
 
-    fn reached_from(&self, file: &[String]) -> BTreeSet<Vec<String>> {
-        let (mut reached, mut next) = (BTreeSet::new(), vec![file.to_vec()]);
-        while let Some(file) = next.pop() {
-            for other in self.named_by(&file) {
-                if reached.insert(other.clone()) {
-                    next.push(other);
-                }
-            }
-        }
-        reached
-    }
-
     fn named_by(&self, file: &[String]) -> BTreeSet<Vec<String>> {
         let source = &self.files[file];
         let named = source.names.iter().filter_map(|path| self.resolve(file, path.depth, &path.segments, 0));
-        named.filter(|other| other.as_slice() != file).collect()
+        named.filter(|other| !file.starts_with(other)).collect()
     }
 
     /// The file that defines what `segments` name in `file`, if it lies in this crate.
@@ -99,6 +90,18 @@ impl Crate {
     }
 }
 
+fn reached_from(file: &[String], named: &BTreeMap<&[String], BTreeSet<Vec<String>>>) -> BTreeSet<Vec<String>> {
+    let (mut reached, mut next) = (BTreeSet::new(), vec![file]);
+    while let Some(file) = next.pop() {
+        for other in &named[file] {
+            if reached.insert(other.clone()) {
+                next.push(other);
+            }
+        }
+    }
+    reached
+}
+
 /// `delivery/lane.rs` is `["delivery", "lane"]`; the root of a crate is nothing.
 fn module(path: &str) -> Vec<String> {
     let stem = path.trim_end_matches(".rs");
@@ -136,8 +139,12 @@ mod tests {
         ] {
             assert_eq!(circles(&[("lib.rs", "mod a; mod b;"), ("a.rs", a), ("b.rs", b)]), [["a.rs", "b.rs"]], "{a}");
         }
-        let through_its_parent = [("a.rs", "mod b; use b::B; struct A;"), ("a/b.rs", "use super::A; struct B;")];
-        assert_eq!(circles(&through_its_parent), [["a.rs", "a/b.rs"]]);
+        let past_the_head = [
+            ("a.rs", "mod b; use crate::c::C; struct A;"),
+            ("a/b.rs", "struct B;"),
+            ("c.rs", "use crate::a::b::B; use crate::a::A;"),
+        ];
+        assert_eq!(circles(&past_the_head), [["a.rs", "c.rs"]]);
     }
 
     #[test]
@@ -145,6 +152,7 @@ mod tests {
         for files in [
             [("a.rs", "use crate::b::B;"), ("b.rs", "struct B;")],
             [("a.rs", "mod b; use b::B;"), ("a/b.rs", "use super::super::c::C;")],
+            [("a.rs", "mod b; use b::B; struct A;"), ("a/b.rs", "use super::A; struct B;")],
             [("a.rs", "use crate::b::B; struct A;"), ("b.rs", "// use crate::a::A;\nstruct B;")],
         ] {
             assert!(circles(&files).is_empty(), "{files:?}");

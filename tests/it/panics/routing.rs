@@ -8,9 +8,9 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::ThreadId;
 use std::time::Duration;
 
-use hookcast::delivery::lane::LaneContext;
-use hookcast::readiness::Readiness;
-use hookcast::supervise::Supervisor;
+use hookcast_delivery::lane::LaneContext;
+use hookcast_supervise::Supervisor;
+use hookcast_supervise::readiness::Readiness;
 
 use crate::faults::letters::dying;
 use crate::faults::{context, start};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use hookcast::config::Config;
-use hookcast::readiness::Readiness;
+use hookcast_supervise::readiness::Readiness;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -55,7 +55,7 @@ async fn child(directory: &std::path::Path) {
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
     let log = tracing_subscriber::registry().with(lines).with(TrapInTheLog(Arc::clone(&trap)));
     tracing::subscriber::set_global_default(log).unwrap();
-    hookcast::supervise::tell_panics_by_log();
+    hookcast_supervise::tell_panics_by_log();
     let text = "[server]\nlisten = \"127.0.0.1:0\"\n[delivery]\nlanes = 1\n[limits]\nconnections = 16\n";
     let config = Config::parse(text, "test", &[], &["sse"]).unwrap();
     let (app, _) = trapped(&config, directory, &Arc::new(Trap::default())).await;
