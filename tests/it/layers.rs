@@ -105,7 +105,15 @@ fn sample(path: &str, text: &str) -> File {
 }
 
 /// How many files of a crate stand in circles today; each number only falls.
-const IN_CIRCLES: &[(&str, usize)] = &[];
+const IN_CIRCLES: &[(&str, usize)] = &[
+    ("crates/core", 15),
+    ("crates/delivery", 11),
+    ("crates/log", 9),
+    ("crates/net", 4),
+    ("crates/source", 6),
+    ("crates/streams", 10),
+    ("src", 9),
+];
 
 #[test]
 fn the_files_of_a_crate_name_no_one_in_a_circle() {

@@ -84,7 +84,7 @@ fn places_of(function: &str) -> Vec<(String, RangeInclusive<usize>)> {
     let (owner, name) = function.rsplit_once("::").unwrap_or(("", function));
     let owner = owner.trim_end_matches('>').rsplit("::").next().unwrap();
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let (mut folders, mut places) = (vec![root.join("src")], Vec::new());
+    let (mut folders, mut places) = (vec![root.join("src"), root.join("crates")], Vec::new());
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
