@@ -68,6 +68,7 @@ struct Running {
     job: RecoveryJob,
     /// Everything up to here was looked at.
     scanned: Seq,
+    /// Rising.
     queue: VecDeque<ReplayItem>,
     queue_bytes: usize,
     is_exhausted: bool,
@@ -188,16 +189,18 @@ impl Replays {
         Some((kind, item))
     }
 
-    /// Puts an event back that was not posted after all, the last one first, with the event if it is at hand; gives what it
-    /// held up.
+    /// Puts an event back that was not posted after all, at its place among those that wait, with the event if it is at hand;
+    /// gives what it held up. One that was to be posted because it was dead, and is not any more, does not wait again.
     pub fn put_back(&mut self, id: JobId, seq: Seq, parcel: Option<&Rc<Parcel>>) -> Option<Line> {
         let index = self.in_flight.iter().position(|(job, _, item)| *job == id && item.seq == seq)?;
         let (_, _, mut item) = self.in_flight.swap_remove(index);
         let line = item.line.take();
-        if let Some(running) = self.jobs.iter_mut().find(|running| running.job.id == id) {
+        let running = self.jobs.iter_mut().find(|running| running.job.id == id);
+        if let Some(running) = running.filter(|running| !running.wants_dead() || item.dead_after.is_some()) {
             item.parcel = parcel.map(Rc::clone);
             running.queue_bytes += item.bytes();
-            running.queue.push_front(item);
+            let place = running.queue.partition_point(|other| other.seq < seq);
+            running.queue.insert(place, item);
         }
         line
     }
@@ -247,12 +250,17 @@ impl Replays {
 }
 
 impl Running {
+    /// Whether it posts events because they are dead letters.
+    fn wants_dead(&self) -> bool {
+        self.job.selection != Selection::All
+    }
+
     /// What was to be posted because it was dead is not any more.
     fn revive(&mut self, seq: Seq) {
         if let Some(ended) = &mut self.ended {
             ended.push(seq);
         }
-        let wants_dead = self.job.selection != Selection::All;
+        let wants_dead = self.wants_dead();
         self.queue.retain_mut(|item| {
             if item.seq != seq || item.dead_after.is_none() {
                 return true;
@@ -341,6 +349,37 @@ mod tests {
         }
         assert!(replays.want().is_none());
         assert_eq!(replays.next().unwrap().seq, Seq(1));
+    }
+
+    #[test]
+    fn what_comes_back_in_any_order_is_posted_in_its_own_and_none_is_passed_over() {
+        let mut replays = Replays::default();
+        replays.add(job(1, 9));
+        replays.fill(JobId(1), Seq(0), items(1..=9), Seq(9), true);
+        for _ in 0..4 {
+            replays.take(|_| None);
+        }
+        for seq in [1, 3, 2] {
+            replays.put_back(JobId(1), Seq(seq), None);
+        }
+        replays.end(JobId(1), Seq(4), true);
+        assert_eq!(replays.take_changed(Timestamp(9))[0].position, Seq(0), "a restart goes on behind this");
+        let taken: Vec<u64> = std::iter::from_fn(|| replays.take(|_| None)).map(|(_, item)| item.seq.0).collect();
+        assert_eq!(taken, [1, 2, 3, 5, 6, 7, 8, 9]);
+    }
+
+    #[test]
+    fn a_letter_that_ended_on_its_way_does_not_come_back() {
+        for (selection, waits) in [(Selection::Failed, false), (Selection::All, true)] {
+            let mut replays = Replays::default();
+            replays.add(RecoveryJob { selection, ..job(1, 1) });
+            let dead = items(1..=1).into_iter().map(|item| ReplayItem { dead_after: Some(1), ..item }).collect();
+            replays.fill(JobId(1), Seq(0), dead, Seq(1), true);
+            replays.take(|_| None);
+            replays.revive(Seq(1));
+            replays.put_back(JobId(1), Seq(1), None);
+            assert_eq!((replays.has_next(), replays.waiting_bytes()), (waits, 0));
+        }
     }
 
     #[test]
