@@ -77,6 +77,14 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// The same when something went out before: a shortage now does not make that unsaid, and asking is bounded.
+    fn once_asked(self) -> Self {
+        match self {
+            Self::Own(_) => Self::Wire(ErrorKind::OwnFault.word()),
+            other => other,
+        }
+    }
+
     /// The word of attempts and of `status`.
     #[must_use]
     pub fn word(&self) -> String {
@@ -187,7 +195,7 @@ impl Asker {
         headers.extend(authorization.map(|value| (HeaderName::from_static("authorization"), value)));
         let request = self::request(Method::POST, &target, headers, Bytes::from(body), spec);
         *answer = Answer::default();
-        self.send(spec, request, answer).await?;
+        self.send(spec, request, answer).await.map_err(Refusal::once_asked)?;
         answer.echoes(&wanted)
     }
 

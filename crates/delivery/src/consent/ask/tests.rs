@@ -54,3 +54,13 @@ fn challenges_differ_and_fit_into_a_query() {
     let target = Target::parse("https://a.example/hook?x=1&y=%2B").unwrap().with_query(&[("challenge", &one)]);
     assert_eq!(target.path_and_query(), format!("/hook?x=1&y=%2B&challenge={one}"));
 }
+
+#[test]
+fn a_shortage_behind_a_question_that_went_out_does_not_make_it_unasked() {
+    let is_own_fault = |verdict| Asked { verdict, ..Asked::broken(Timestamp(0)) }.is_own_fault();
+    assert!(is_own_fault(Err(Refusal::Own(Shortage::Emfile))));
+    let asked = Refusal::Own(Shortage::Emfile).once_asked();
+    assert_eq!(asked.word(), "own_fault");
+    assert!(!is_own_fault(Err(asked)));
+    assert_eq!(Refusal::WrongEcho.once_asked(), Refusal::WrongEcho);
+}
