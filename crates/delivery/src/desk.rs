@@ -93,8 +93,9 @@ pub struct Desk {
     pub dead_to: Seq,
     /// Events up to here may have had a first attempt before: in front of a seek back, or in an earlier process.
     pub again_to: Seq,
-    /// Dead letters that may have been some before, and so are not counted yet.
-    doubtful: Vec<Seq>,
+    /// What became of attempts that may have been of dead letters nobody knew as such: dead letters that are not counted yet, and
+    /// retries that may still be counted.
+    doubtful: Vec<(Seq, ExceptionState)>,
     /// The earliest time at which the lane's timer looks at it again.
     pub wakes_at: Option<Timestamp>,
     /// Whoever stores a change of what it wants and waits until it is judged by it; nothing is looked at meanwhile.
@@ -384,15 +385,21 @@ impl Desk {
                 effect.put = remembered(ExceptionState::Retry, history.attempts, now, outcome.describe());
             }
         }
-        let may_be_dead = matches!(flight, Flight::First) && seq <= self.again_to && self.may_be_dead(seq);
+        let may_be_dead = self.may_be_dead(seq)
+            && match flight {
+                Flight::First => seq <= self.again_to,
+                // It died, or was delivered, since the job found it.
+                Flight::Recovered { before, .. } => before.is_none(),
+                _ => false,
+            };
         let dead = self.totals.dead;
         match flight {
             Flight::Recovered { is_kept, line, .. } => self.apply_recovered(*is_kept, *line, &mut effect),
             _ => self.apply(seq, effect.put.as_ref()),
         }
-        if may_be_dead && self.totals.dead > dead {
+        if may_be_dead && let Some(exception) = &effect.put {
             self.totals.dead = dead;
-            self.doubtful.push(seq);
+            self.doubtful.push((seq, exception.state));
         }
         effect
     }

@@ -3,7 +3,7 @@
 //! Everything here is called from the lane's one thread between two awaits. It does not read the log, post or save.
 
 use std::cell::RefCell;
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use super::window::{Position, Progress};
 use hookcast_core::clock::Timestamp;
 use hookcast_core::filter::Facts;
 use hookcast_core::model::subscription::{Ordinal, SubscriptionRecord};
-use hookcast_core::model::{Event, Jumps, Outcome, Page, Seq};
+use hookcast_core::model::{Event, ExceptionState, Jumps, Outcome, Page, Seq};
 use hookcast_log::storage::Lease;
 
 mod changing;
@@ -73,8 +73,8 @@ pub struct Floor {
     replaying: Vec<Ordinal>,
     /// Deliveries that succeeded, did not die since, and may be dead letters.
     recovered: BTreeSet<(Ordinal, Seq)>,
-    /// Dead letters that are counted unless they were some before.
-    doubtful: Vec<(Ordinal, Seq)>,
+    /// Dead letters that are counted unless they were some before, and retries that are not if they were none.
+    doubtful: BTreeMap<(Ordinal, Seq), ExceptionState>,
     /// What desks want by the content of events.
     pub sieve: Sieve,
     /// Unsaved changes.
@@ -114,7 +114,7 @@ impl Floor {
             suspects_max: (slots / SUSPECT_SHARE).max(1),
             replaying: Vec::new(),
             recovered: BTreeSet::new(),
-            doubtful: Vec::new(),
+            doubtful: BTreeMap::new(),
             sieve: Sieve::default(),
             journal: Journal::default(),
             notices: Vec::new(),

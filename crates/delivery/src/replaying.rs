@@ -21,6 +21,8 @@ const READ_BYTES: usize = 256 * 1024;
 const DEAD_READ: u32 = 1000;
 /// Rounds of looking up dead letters before one save; more come only while they die faster than they are looked up.
 const DOUBT_ROUNDS_MAX: usize = 16;
+/// Rounds of looking up what was delivered before one save.
+const ROUNDS_MAX: usize = 4;
 /// Distance of tries when what is needed cannot be read.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -214,23 +216,44 @@ pub(super) async fn skip(lane: &Rc<Lane>, record: &SubscriptionRecord, to: Seq) 
     saving::promise(lane, ordinal, change).await
 }
 
-/// Looks up which dead letters that are about to be saved were some before, and counts the others: what is saved cannot be told
-/// apart any more. They are read as they stand side by side, for a save waits for it.
-pub(super) async fn settle_doubts(lane: &Lane) {
+/// Counts what is about to be saved, and ends dead letters that were delivered. What comes while that is looked up is looked up, too,
+/// so that progress is not saved without it. Where deliveries end faster than that for many rounds, the last are left to the next
+/// save: a crash before it leaves those letters listed, as if they had not been delivered.
+pub(super) async fn settle(lane: &Lane, unsaved: &Unsaved<'_>) {
+    for _ in 0..ROUNDS_MAX {
+        // What is counted by now can be counted down.
+        settle_doubts(lane).await;
+        settle_recovered(lane, unsaved).await;
+        if !lane.floor.borrow().is_unsettled() {
+            return;
+        }
+    }
+    // What died meanwhile is counted before it is saved.
+    settle_doubts(lane).await;
+}
+
+/// Looks up which deliveries that are about to be saved as dead letters or retries were dead letters before, and counts: what is
+/// saved cannot be told apart any more. They are read as they stand side by side, for a save waits for it.
+async fn settle_doubts(lane: &Lane) {
     for _ in 0..DOUBT_ROUNDS_MAX {
         let doubtful = lane.floor.borrow_mut().take_doubtful();
         if doubtful.is_empty() {
             return;
         }
-        for (ordinal, seqs) in by_subscription(doubtful) {
-            if let Err(error) = settle_doubts_of(lane, ordinal, &seqs).await {
+        for (ordinal, seqs) in by_subscription(doubtful.keys().copied()) {
+            if let Err(error) = settle_doubts_of(lane, ordinal, &seqs, &doubtful).await {
                 tracing::error!(%error, "dead letters are not counted until the next start");
             }
         }
     }
 }
 
-async fn settle_doubts_of(lane: &Lane, ordinal: Ordinal, mut rest: &[Seq]) -> Result<(), StorageError> {
+async fn settle_doubts_of(
+    lane: &Lane,
+    ordinal: Ordinal,
+    mut rest: &[Seq],
+    states: &BTreeMap<(Ordinal, Seq), ExceptionState>,
+) -> Result<(), StorageError> {
     while let Some(first) = rest.first() {
         let limit = u32::try_from(rest.len()).unwrap_or(u32::MAX).min(DEAD_READ);
         let page = PageRequest { after: first.prev(), limit };
@@ -238,28 +261,28 @@ async fn settle_doubts_of(lane: &Lane, ordinal: Ordinal, mut rest: &[Seq]) -> Re
         let read_to = dead.last().filter(|_| dead.len() >= limit as usize).map_or(Seq(u64::MAX), |last| last.seq);
         let (read, behind) = rest.split_at(rest.partition_point(|seq| *seq <= read_to));
         let was_dead = |seq: &Seq| dead.binary_search_by_key(seq, |dead| dead.seq).is_ok();
-        let new = read.iter().filter(|seq| !was_dead(seq)).count();
-        lane.floor.borrow_mut().count_dead(ordinal, new as u64);
+        let mut floor = lane.floor.borrow_mut();
+        for seq in read {
+            if let Some(state) = states.get(&(ordinal, *seq)) {
+                floor.count_dead(ordinal, *seq, was_dead(seq), *state);
+            }
+        }
         rest = behind;
     }
     Ok(())
 }
 
-/// Deliveries by whose they are, rising, each once.
-fn by_subscription(deliveries: Vec<(Ordinal, Seq)>) -> BTreeMap<Ordinal, Vec<Seq>> {
+/// Deliveries, which rise, by whose they are.
+fn by_subscription(deliveries: impl IntoIterator<Item = (Ordinal, Seq)>) -> BTreeMap<Ordinal, Vec<Seq>> {
     let mut by_ordinal: BTreeMap<Ordinal, Vec<Seq>> = BTreeMap::new();
     for (ordinal, seq) in deliveries {
         by_ordinal.entry(ordinal).or_default().push(seq);
-    }
-    for seqs in by_ordinal.values_mut() {
-        seqs.sort_unstable();
-        seqs.dedup();
     }
     by_ordinal
 }
 
 /// Looks up which deliveries that succeeded are dead letters, and ends those, so that the same save says both.
-pub(super) async fn settle_recovered(lane: &Lane, unsaved: &Unsaved<'_>) {
+async fn settle_recovered(lane: &Lane, unsaved: &Unsaved<'_>) {
     let recovered = by_subscription(lane.floor.borrow().recovered());
     for (ordinal, seqs) in recovered {
         let mut rest = &seqs[..];

@@ -83,15 +83,15 @@ fn tell_left_out(lane: &Lane) {
 /// Saves once, after whatever is being saved. What was not stored is tried again by the next save.
 pub(super) async fn save(lane: &Rc<Lane>) -> Written {
     let one_at_a_time = lane.saving.lock().await;
+    if !lane.floor.is_torn() {
+        super::replaying::settle(lane, &one_at_a_time).await;
+    }
+    // Behind that, for somebody may have panicked meanwhile.
     if lane.floor.is_torn() {
         let error =
             StorageError::new(StorageErrorKind::Unavailable, "a panic left the shard half changed; nothing of it is saved");
         return Written::Refused(error);
     }
-    // What is counted by now can be counted down; what died meanwhile is counted before it is saved.
-    super::replaying::settle_doubts(lane).await;
-    super::replaying::settle_recovered(lane, &one_at_a_time).await;
-    super::replaying::settle_doubts(lane).await;
     let now = lane.now();
     let changes = {
         let mut floor = lane.floor.borrow_mut();

@@ -4,6 +4,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use hookcast_core::model::job::{JobKind, Selection};
@@ -160,6 +161,49 @@ async fn a_letter_that_ends_while_a_job_holds_it_is_counted_down_once() {
     })
     .await;
     assert_eq!((dead().await, listed(&store, &record).await), (Some(2), vec![3, 4]));
+    lanes.stop(Duration::from_secs(5)).await;
+}
+
+/// Two letters are delivered after a seek back, the second while it is looked up whether the first is one.
+#[actix_web::test]
+async fn a_letter_that_is_delivered_while_others_are_looked_up_ends_with_the_save_that_says_so() {
+    let (store, script, receiver, lanes, record) = all_dead(2).await;
+    lanes.seek(&record, Seq::ZERO).await.unwrap();
+    receiver.sees(4).await;
+    let looking = script.hold(Point::Listed);
+    receiver.release(1);
+    eventually("somebody looking", async || looking.has_come().then_some(())).await;
+    let saving = script.hold(Point::Save);
+    receiver.release(1);
+    let status = async || lanes.status(&record).await.unwrap();
+    eventually("both delivered", async || (status().await.in_flight == 0).then_some(())).await;
+    looking.let_go();
+    eventually("a save held", async || saving.has_come().then_some(())).await;
+    assert_eq!(status().await.dead, 0, "progress is saved behind both");
+    saving.let_go();
+    lanes.stop(Duration::from_secs(5)).await;
+    assert_eq!(listed(&store, &record).await, [0; 0]);
+}
+
+/// A letter fails once more after a seek back, and waits as a retry, which is delivered.
+#[actix_web::test]
+async fn a_letter_that_becomes_a_retry_is_counted_no_longer() {
+    let store = open("memory", Path::new("unused")).await;
+    make::append(&store, vec![make::page(1, 2, 1)]).await;
+    let receiver = Receiver::with(|_, _| Answer::status(400)).await;
+    let mut twice = dying("s", &receiver);
+    (twice.spec.retry.max_attempts, twice.spec.retry.schedule) = (2, vec![Duration::from_millis(10)]);
+    store.catalog.put_subscription(twice, 0).await.unwrap();
+    let (lanes, record) = lanes(&store, &Script::default()).await;
+    eventually("both dead", async || (listed(&store, &record).await == [1, 2]).then_some(())).await;
+    let fails = AtomicBool::new(true);
+    receiver.change(move |_, _| if fails.swap(false, Relaxed) { Answer::status(400) } else { Answer::ok() });
+    lanes.seek(&record, Seq(1)).await.unwrap();
+    receiver.sees(6).await;
+    let status = async || lanes.status(&record).await.unwrap();
+    eventually("it delivered", async || (status().await.delivered_total == 1).then_some(())).await;
+    eventually("the other alone", async || (listed(&store, &record).await == [1]).then_some(())).await;
+    assert_eq!(status().await.dead, 1);
     lanes.stop(Duration::from_secs(5)).await;
 }
 

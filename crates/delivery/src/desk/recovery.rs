@@ -174,18 +174,23 @@ impl Desk {
         self.dead_to = self.dead_to.max(seq);
     }
 
-    /// Takes the dead letters of which it has to be looked up whether they were some before.
-    pub fn take_doubtful(&mut self) -> Vec<Seq> {
+    /// Takes the dead letters and retries of which it has to be looked up whether they were dead letters before.
+    pub fn take_doubtful(&mut self) -> Vec<(Seq, ExceptionState)> {
         std::mem::take(&mut self.doubtful)
+    }
+
+    /// A dead letter is none any more, for the counts and for jobs.
+    pub fn uncount_dead(&mut self, seq: Seq) {
+        self.totals.dead = self.totals.dead.saturating_sub(1);
+        if let Some(replays) = &mut self.replays {
+            replays.revive(seq);
+        }
     }
 
     /// Dead letters are dead no longer; what they held up goes on.
     pub fn exhume(&mut self, seqs: &[Seq]) {
-        self.totals.dead = self.totals.dead.saturating_sub(seqs.len() as u64);
         for seq in seqs {
-            if let Some(replays) = &mut self.replays {
-                replays.revive(*seq);
-            }
+            self.uncount_dead(*seq);
             let next = self.order.as_mut().and_then(|order| order.forget(*seq));
             self.arm(next);
         }

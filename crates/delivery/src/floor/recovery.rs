@@ -1,5 +1,7 @@
 //! Recovery on a lane's floor: which desks have jobs, what of them is saved, what skipping settles.
 
+use std::collections::BTreeMap;
+
 use super::{Assignment, Floor, Place};
 use crate::batch::Sent;
 use crate::job::{Errand, success_of};
@@ -184,27 +186,41 @@ impl Floor {
         }
     }
 
-    /// Counts dead letters that memory knows to be new; what it does not know is looked up before it is saved.
-    pub(super) fn doubt(&mut self, ordinal: Ordinal, seqs: Vec<Seq>) {
-        for seq in seqs {
+    /// Counts what memory knows of dead letters that are new and of those that wait as retries now; what it does not know is
+    /// looked up before it is saved.
+    pub(super) fn doubt(&mut self, ordinal: Ordinal, seqs: Vec<(Seq, ExceptionState)>) {
+        for (seq, state) in seqs {
             match self.journal.last_word(ordinal, seq) {
-                None => self.doubtful.push((ordinal, seq)),
-                Some(Some(before)) if before.state == ExceptionState::Dead => {}
-                Some(_) => self.count_dead(ordinal, 1),
+                None => {
+                    self.doubtful.insert((ordinal, seq), state);
+                }
+                Some(before) => {
+                    let was_dead = before.is_some_and(|before| before.state == ExceptionState::Dead);
+                    self.count_dead(ordinal, seq, was_dead, state);
+                }
             }
         }
     }
 
-    /// Counts dead letters that were none before.
-    pub fn count_dead(&mut self, ordinal: Ordinal, count: u64) {
-        if let Some(desk) = self.desk_mut(ordinal) {
-            desk.totals.dead += count;
+    /// Counts a dead letter that was none before, or one that is a retry now.
+    pub fn count_dead(&mut self, ordinal: Ordinal, seq: Seq, was_dead: bool, state: ExceptionState) {
+        let Some(desk) = self.desk_mut(ordinal) else { return };
+        match state {
+            ExceptionState::Dead if !was_dead => desk.totals.dead += 1,
+            ExceptionState::Retry if was_dead => desk.uncount_dead(seq),
+            _ => {}
         }
     }
 
-    /// Takes the dead letters of which it has to be looked up whether they were some before.
-    pub fn take_doubtful(&mut self) -> Vec<(Ordinal, Seq)> {
+    /// Takes what became of deliveries of which it has to be looked up whether they were dead letters before.
+    pub fn take_doubtful(&mut self) -> BTreeMap<(Ordinal, Seq), ExceptionState> {
         std::mem::take(&mut self.doubtful)
+    }
+
+    /// Whether something is to be looked up before a save.
+    #[must_use]
+    pub fn is_unsettled(&self) -> bool {
+        !self.doubtful.is_empty() || !self.recovered.is_empty()
     }
 
     /// Deliveries that may be dead letters, rising.
@@ -217,7 +233,7 @@ impl Floor {
     /// listed is left alone; so is, until it is counted, one that did that and was delivered again.
     pub fn revive(&mut self, ordinal: Ordinal, listed: &[Seq], is_dead: impl Fn(&Seq) -> bool) {
         let doubtful = &self.doubtful;
-        let is_counted = |seq: &Seq| !doubtful.contains(&(ordinal, *seq));
+        let is_counted = |seq: &Seq| !doubtful.contains_key(&(ordinal, *seq));
         let recovered = &mut self.recovered;
         let settled = listed.iter().copied().filter(|seq| is_counted(seq) && recovered.remove(&(ordinal, *seq)));
         let revived: Vec<Seq> = settled.filter(is_dead).collect();
