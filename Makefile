@@ -98,8 +98,8 @@ bench: needs
 		$(SUDO) apt-get update && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
 			nginx-light libnginx-mod-nchan || true; \
 	fi
-	$(CARGO) build --locked --release --quiet
-	target/release/hookcast bench all
+	$(CARGO) build --locked --release --quiet -p hookcast -p hookcast-bench
+	target/release/hookcast-bench all
 
 image:
 	$(CONTAINER) build --tag $(IMAGE) .

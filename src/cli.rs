@@ -18,7 +18,7 @@ use hookcast_supervise::readiness::Readiness;
 pub use output::announce;
 pub use stop::{ReloadSignal, StopSignal};
 
-pub mod bench;
+mod bench;
 mod client;
 mod data;
 mod demo;
@@ -147,7 +147,7 @@ enum Command {
     Restore(data::RestoreArgs),
     /// Seal every definition with the present master key; the relay must be stopped.
     Rekey(ConfigArgs),
-    /// Measure what the relay costs over the bare POST.
+    /// Measure what the relay costs over the bare work, with the program `hookcast-bench`.
     Bench(bench::BenchArgs),
 }
 
@@ -158,9 +158,6 @@ struct ServeArgs {
     /// Form of the log on standard error.
     #[arg(long, value_enum, default_value_t)]
     log: LogForm,
-    /// Let every flush of the database take so much longer; for measurements of slow disks.
-    #[arg(long, hide = true, value_name = "TIME", value_parser = hookcast_core::units::parse_duration)]
-    flush_delay: Option<std::time::Duration>,
 }
 
 #[derive(Debug, Args)]
@@ -208,7 +205,7 @@ impl Cli {
             Command::Backup(args) => data::back_up(args, &program).await,
             Command::Restore(args) => data::restore(args, &program).await,
             Command::Rekey(args) => data::rekey(args, &program).await,
-            Command::Bench(args) => bench::run(args).await.map_err(|error| client::failed(format!("{error:#}"))),
+            Command::Bench(args) => bench::run(args),
         };
         let code = match done {
             Ok(()) => ExitCode::SUCCESS,
@@ -228,8 +225,7 @@ async fn serve(args: ServeArgs, program: Program) -> Result<(), Exit> {
     // Otherwise a panic writes to standard error itself, and waits for whoever does not read that.
     hookcast_supervise::tell_panics_by_log();
     let hang_up = ReloadSignal::listen()?;
-    let mut config = load(&args.config, &program)?;
-    config.storage.flush_delay = args.flush_delay.unwrap_or_default();
+    let config = load(&args.config, &program)?;
     let serve = program.serve;
     serve(config, hang_up, Box::new(move || load(&args.config, &program))).await
 }

@@ -99,8 +99,6 @@ pub struct Storage {
     /// Intake stops (507) when less is free on the file system: `auto` (a tenth of it, 16 MiB to 256 MiB), a size, a part of
     /// it such as `3%`, or 0.
     pub reserve: Reserve,
-    /// Time that every flush is held up, to measure how the relay fares on a slow disk; no key of the file.
-    pub flush_delay: Duration,
 }
 
 /// How long events stay.
@@ -249,12 +247,7 @@ impl Default for Server {
 
 impl Default for Storage {
     fn default() -> Self {
-        Self {
-            url: "sqlite://data/hookcast.db".to_owned(),
-            durability: Durability::Full,
-            reserve: Reserve::Auto,
-            flush_delay: Duration::ZERO,
-        }
+        Self { url: "sqlite://data/hookcast.db".to_owned(), durability: Durability::Full, reserve: Reserve::Auto }
     }
 }
 

@@ -21,7 +21,6 @@ pub(super) async fn open_store(config: &Config, readiness: Readiness) -> Result<
         path: config.storage.path(),
         durability: config.storage.durability,
         reserve: config.storage.reserve,
-        flush_delay: config.storage.flush_delay,
         seals: config.secrets.seals(),
         readiness,
     };

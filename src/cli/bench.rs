@@ -1,200 +1,49 @@
-//! `hookcast bench`: what the relay costs over the bare work, each figure beside a limit measured in the same run.
-//!
-//! Producer, relay, receiver and clients are processes of their own on loopback, the relay stores on disk with full
-//! durability. Times mean nothing on a shared machine; the ratios to the limits measured beside them do. To add a row: one
-//! file with an [`Experiment`] and its line in [`EXPERIMENTS`].
+//! `hookcast bench`: hands over to `hookcast-bench`, a program of its own that the relay knows nothing about.
 
-#![allow(clippy::cast_precision_loss, reason = "counts become rates for people")]
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::Command;
 
-use std::time::Duration;
+use clap::Args;
 
-use clap::{Args, Subcommand};
+use super::Exit;
+use super::client::failed;
 
-mod backlog;
-mod bytes;
-mod catchup;
-mod crowd;
-mod deliver;
-mod down;
-mod experiment;
-mod failures;
-mod fanout;
-mod filter;
-mod framing;
-mod gathering;
-mod hanging;
-mod history;
-mod latency;
-mod limits;
-mod load;
-mod many;
-mod outage;
-mod peer;
-mod process;
-mod publish;
-mod readers;
-mod receiver;
-mod scaling;
-mod slow;
-mod source;
-mod stage;
-mod stream;
-mod subscriptions;
-mod table;
-mod tenants;
-mod wire;
+/// What measures.
+const PROGRAM: &str = "hookcast-bench";
+/// What tells it which relay to measure.
+const RELAY: &str = "--relay";
 
-use experiment::{Experiment, Subject, Terms};
-
-/// Everything that is measured, in the order of the table.
-const EXPERIMENTS: &[Experiment] = &[
-    deliver::TEN,
-    deliver::ONE,
-    failures::ONE_PERCENT,
-    history::HISTORY,
-    slow::FIFTY,
-    down::REFUSING,
-    limits::LIMITS,
-    hanging::HANGING,
-    gathering::BATCH,
-    gathering::ORDERED,
-    latency::CALM,
-    latency::BUSY,
-    latency::SLOW_DISK,
-    tenants::NOISE,
-    publish::BATCHES,
-    publish::SINGLES,
-    source::NDJSON,
-    stream::SINGLE,
-    stream::DELAY,
-    stream::FULL,
-    stream::FULL_NDJSON,
-    stream::FULL_WS,
-    stream::IDLE,
-    stream::IDLE_WS,
-    catchup::CATCH_UP,
-    backlog::BACKLOG,
-    backlog::LAGGING,
-    outage::OUTAGE,
-    subscriptions::CROWD,
-    fanout::FANOUT,
-    bytes::BYTES,
-    filter::FILTER,
-];
-
-/// Arguments of `bench`.
+/// Arguments of `bench`: whatever that program takes.
 #[derive(Debug, Args)]
-pub struct BenchArgs {
-    #[command(subcommand)]
-    bench: Bench,
+#[command(disable_help_flag = true)]
+pub(super) struct BenchArgs {
+    /// What to measure, and how; see `hookcast bench --help`.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<OsString>,
 }
 
-#[derive(Debug, Subcommand)]
-enum Bench {
-    /// Deliveries a second, against a bare POST loop.
-    Deliver(RunArgs),
-    /// Time from send to receipt at a steady rate.
-    Latency(RunArgs),
-    /// Intake of batches and of single events, stored durably.
-    Publish(RunArgs),
-    /// Streams with a thousand clients.
-    Stream(RunArgs),
-    /// Catching up with a backlog.
-    Backlog(RunArgs),
-    /// Many subscriptions: memory, start, matching.
-    Subscriptions(RunArgs),
-    /// Everything above, as one table.
-    All(RunArgs),
-    /// How the relay's processor time grows with events, subscriptions, topics, clients, backlog and payload.
-    Scaling {
-        /// Print one JSON array instead of a table.
-        #[arg(long)]
-        json: bool,
-    },
-    /// The receiver of a benchmark; started by the others.
-    #[command(hide = true)]
-    Receiver(receiver::ReceiverArgs),
-    /// The bare handler of a benchmark; started by the others.
-    #[command(hide = true)]
-    BareHandler,
-    /// The bare database of a benchmark; started by the others.
-    #[command(hide = true)]
-    BareStorage { form: publish::BareForm, seconds: f64 },
-    /// The stream clients of a benchmark; started by the others.
-    #[command(hide = true)]
-    Readers,
-}
-
-#[derive(Debug, Args)]
-struct RunArgs {
-    /// Length of each measurement.
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=120))]
-    seconds: u64,
-    /// How often each limit and figure are measured; the median counts.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=20))]
-    pairs: u32,
-    /// Only this experiment, by the name in the first column.
-    #[arg(long)]
-    only: Option<String>,
-    /// Print one JSON object instead of a table.
-    #[arg(long)]
-    json: bool,
-}
-
-/// Runs a benchmark.
+/// Becomes that program.
 ///
 /// # Errors
-/// When a process does not start, events do not arrive, or a row misses its target.
-pub async fn run(arguments: BenchArgs) -> anyhow::Result<()> {
-    match arguments.bench {
-        Bench::Deliver(arguments) => measure(Some(Subject::Deliver), &arguments).await,
-        Bench::Latency(arguments) => measure(Some(Subject::Latency), &arguments).await,
-        Bench::Publish(arguments) => measure(Some(Subject::Publish), &arguments).await,
-        Bench::Stream(arguments) => measure(Some(Subject::Stream), &arguments).await,
-        Bench::Backlog(arguments) => measure(Some(Subject::Backlog), &arguments).await,
-        Bench::Subscriptions(arguments) => measure(Some(Subject::Subscriptions), &arguments).await,
-        Bench::All(arguments) => measure(None, &arguments).await,
-        Bench::Receiver(behaviour) => receiver::serve(behaviour).await,
-        Bench::BareHandler => publish::serve_bare().await,
-        Bench::BareStorage { form, seconds } => publish::store_bare(form, seconds).await,
-        Bench::Readers => readers::serve().await,
-        Bench::Scaling { json } => scaling::run(json).await,
+/// When there is none, or it does not start.
+pub(super) fn run(args: BenchArgs) -> Result<(), Exit> {
+    let own = std::env::current_exe().map_err(|error| failed(format!("find this program: {error}")))?;
+    let beside = own.with_file_name(PROGRAM);
+    let is_beside = beside.is_file();
+    let mut command = Command::new(if is_beside { beside } else { PathBuf::from(PROGRAM) });
+    // One from elsewhere would measure the relay that lies there.
+    if !is_beside && !args.arguments.iter().any(|argument| argument.to_string_lossy().starts_with(RELAY)) {
+        command.arg(RELAY).arg(&own);
     }
-}
-
-/// Measures what belongs to `subject` (everything without one) and prints it.
-async fn measure(subject: Option<Subject>, arguments: &RunArgs) -> anyhow::Result<()> {
-    let terms = Terms { duration: Duration::from_secs(arguments.seconds) };
-    let wanted = |experiment: &&Experiment| {
-        subject.is_none_or(|subject| experiment.subject == subject)
-            && arguments.only.as_ref().is_none_or(|only| experiment.name == only)
-    };
-    let experiments: Vec<&Experiment> = EXPERIMENTS.iter().filter(wanted).collect();
-    if experiments.is_empty() {
-        let names: Vec<&str> = EXPERIMENTS.iter().map(|experiment| experiment.name).collect();
-        anyhow::bail!("no such experiment; there are {}", names.join(", "));
-    }
-    if !arguments.json {
-        table::head();
-    }
-    let mut outcomes = Vec::new();
-    for experiment in experiments {
-        let found = experiment::repeat(experiment, terms, arguments.pairs).await?;
-        if !arguments.json {
-            found.iter().for_each(table::row);
-        }
-        outcomes.extend(found);
-    }
-    if arguments.json {
-        table::json(&outcomes, arguments.seconds, arguments.pairs)?;
-    }
-    let missed = outcomes.iter().filter(|outcome| outcome.holds == Some(false)).count();
-    anyhow::ensure!(missed == 0, "{missed} of {} rows miss their target", outcomes.len());
-    Ok(())
-}
-
-/// Prints a line of the result.
-#[allow(clippy::print_stdout, reason = "the output of the command")]
-pub(super) fn say(line: &str) {
-    println!("{line}");
+    let error = command.args(args.arguments).exec();
+    Err(if error.kind() == std::io::ErrorKind::NotFound {
+        failed(format!(
+            "there is no {PROGRAM} beside {} or on the path; it comes with the sources: cargo build --release -p {PROGRAM}",
+            own.display()
+        ))
+    } else {
+        failed(format!("start {PROGRAM}: {error}"))
+    })
 }

@@ -135,7 +135,7 @@ fn storage(fields: &Fields<'_>) -> Storage {
         _ => Durability::Full,
     };
     let reserve = reserve(fields).unwrap_or_default();
-    Storage { url: url.map_or(default.url, str::to_owned), durability, reserve, flush_delay: Duration::ZERO }
+    Storage { url: url.map_or(default.url, str::to_owned), durability, reserve }
 }
 
 /// `"auto"`, a size, a part such as `"3%"`, or `0`.

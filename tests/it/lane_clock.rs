@@ -63,7 +63,6 @@ impl World {
             path: directory.path().join("hookcast.db"),
             durability: Durability::Normal,
             reserve: hookcast_log::storage::Reserve::Bytes(0),
-            flush_delay: Duration::ZERO,
             seals: None,
             readiness: hookcast_supervise::readiness::Readiness::default(),
         };

@@ -21,6 +21,7 @@ mod audit;
 mod backup;
 mod bad_inputs;
 mod batches;
+mod bench;
 mod bounds;
 mod browsers;
 mod changes;

@@ -188,7 +188,6 @@ async fn a_process_that_was_fenced_changes_nothing() {
             path: std::path::PathBuf::new(),
             durability: hookcast_log::storage::Durability::Full,
             reserve: hookcast_log::storage::Reserve::Auto,
-            flush_delay: Duration::ZERO,
             seals: None,
             readiness: hookcast_supervise::readiness::Readiness::default(),
         },

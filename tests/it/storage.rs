@@ -111,7 +111,6 @@ pub(crate) fn settings(path: &Path) -> StorageSettings {
         path: path.to_owned(),
         durability: Durability::Normal,
         reserve: hookcast_log::storage::Reserve::Bytes(0),
-        flush_delay: std::time::Duration::ZERO,
         seals: None,
         readiness: hookcast_supervise::readiness::Readiness::default(),
     }

@@ -93,8 +93,6 @@ pub struct StorageSettings {
     pub durability: Durability,
     /// Free bytes of the file system below which intake is refused.
     pub reserve: Reserve,
-    /// Time that every flush is held up, to measure how a slow disk is borne; zero otherwise.
-    pub flush_delay: std::time::Duration,
     /// What definitions are sealed with, for backends on disk; absent = they are stored in the clear.
     pub seals: Option<Arc<crate::seal::Seals>>,
     /// Where a backend says that it cannot go on.

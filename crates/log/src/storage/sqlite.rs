@@ -21,7 +21,6 @@ use hookcast_supervise::Supervisor;
 
 mod administration;
 pub mod backup;
-pub mod bare;
 mod batch;
 mod catalog;
 mod connect;
@@ -72,10 +71,9 @@ pub async fn open(settings: StorageSettings) -> Result<Store> {
     let jumps = jumps::load(&mut conn).await?;
     let free: i64 = connect::scalar(&mut conn, "PRAGMA freelist_count").await?;
     space.set_reusable(unsigned(free) * connect::DATABASE_PAGE_BYTES);
-    connect::hold_up_commits(&mut conn, settings.flush_delay).await?;
     let checkpointer = connect::checkpointer(place.path(), settings.durability).await?;
     let supervisor = Supervisor::over(settings.readiness.clone());
-    let wal = wal::Wal::new(checkpointer, settings.flush_delay, settings.readiness.clone(), supervisor);
+    let wal = wal::Wal::new(checkpointer, settings.readiness.clone(), supervisor);
     let readers = Readers::open(place.path()).await?;
     place.remember();
 

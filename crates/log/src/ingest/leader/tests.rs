@@ -192,7 +192,6 @@ async fn what_a_draft_noted_that_panicked_is_not_known_for_stored() {
         path: directory.path().join("hookcast.db"),
         durability: Durability::Normal,
         reserve: Reserve::Bytes(0),
-        flush_delay: Duration::ZERO,
         seals: None,
         readiness: hookcast_supervise::readiness::Readiness::default(),
     };

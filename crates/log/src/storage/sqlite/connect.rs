@@ -77,18 +77,6 @@ pub(super) async fn checkpointer(path: &Path, durability: Durability) -> Result<
     connect(writing(path, durability).thread_name(|_| "hookcast-db-wal".to_owned())).await
 }
 
-/// Lets every commit of this connection take so much longer, where it stands before its flush.
-pub(super) async fn hold_up_commits(conn: &mut SqliteConnection, delay: Duration) -> Result<()> {
-    if !delay.is_zero() {
-        let mut handle = conn.lock_handle().await.map_err(|error| fault("opening the database", error))?;
-        handle.set_commit_hook(move || {
-            std::thread::sleep(delay);
-            true
-        });
-    }
-    Ok(())
-}
-
 /// A connection that looks at a database beside whoever uses it; the file is opened for reading only.
 pub(super) async fn observer(path: &Path) -> Result<SqliteConnection> {
     connect(options(path).read_only(true)).await

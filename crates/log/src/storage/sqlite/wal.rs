@@ -53,8 +53,6 @@ pub(super) struct Wal {
     /// Frames that a reader kept from being left behind when it was last tried; the lap is counted from there.
     held: u64,
     failing: Option<Failing>,
-    /// Time that every flush is held up.
-    flush_delay: Duration,
     readiness: Readiness,
     pub(super) supervisor: Supervisor,
 }
@@ -68,9 +66,9 @@ enum Copier {
 
 impl Wal {
     /// Counts from zero: what an earlier process left is copied with the rest.
-    pub(super) fn new(conn: SqliteConnection, flush_delay: Duration, readiness: Readiness, supervisor: Supervisor) -> Self {
+    pub(super) fn new(conn: SqliteConnection, readiness: Readiness, supervisor: Supervisor) -> Self {
         let copier = Copier::Idle(conn);
-        Self { copier, length: 0, backlog: 0, during: 0, held: 0, failing: None, flush_delay, readiness, supervisor }
+        Self { copier, length: 0, backlog: 0, during: 0, held: 0, failing: None, readiness, supervisor }
     }
 
     /// Counts what a commit wrote.
@@ -136,7 +134,7 @@ impl Wal {
         self.copier = match std::mem::replace(&mut self.copier, Copier::Gone) {
             Copier::Idle(conn) => {
                 self.during = 0;
-                Copier::Running(tokio::spawn(caught(Box::pin(copy(conn, self.flush_delay)))))
+                Copier::Running(tokio::spawn(caught(Box::pin(copy(conn)))))
             }
             other => other,
         };
@@ -187,12 +185,7 @@ impl Wal {
 }
 
 /// One checkpoint that waits for nobody.
-async fn copy(mut conn: SqliteConnection, flush_delay: Duration) -> (SqliteConnection, Copied) {
-    if !flush_delay.is_zero() {
-        // A checkpoint flushes twice: the WAL before, the database after.
-        let delay = 2 * flush_delay;
-        let _ = tokio::task::spawn_blocking(move || std::thread::sleep(delay)).await;
-    }
+async fn copy(mut conn: SqliteConnection) -> (SqliteConnection, Copied) {
     let row = sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").fetch_one(&mut conn).await;
     let copied = row.map(|row| {
         let frames = |column| row.try_get::<i64, _>(column).ok().and_then(|count| u64::try_from(count).ok());
@@ -209,8 +202,8 @@ mod tests {
     async fn a_checkpoint_that_panics_ends_the_process() {
         let readiness = Readiness::default();
         let conn = SqliteConnection::connect("sqlite::memory:").await.unwrap();
-        // Twice that is more than a `Duration` holds.
-        let mut wal = Wal::new(conn, Duration::MAX, readiness.clone(), Supervisor::over(readiness.clone()));
+        let mut wal = Wal::new(conn, readiness.clone(), Supervisor::over(readiness.clone()));
+        wal.copier = Copier::Running(tokio::spawn(caught(Box::pin(async { panic!("overflow") }))));
         wal.wrote(FRAMES_MAX);
         wal.tend(true).await;
         let ending = readiness.ended().await;

@@ -1,0 +1,67 @@
+//! Endpoints that hang until the time-out, each with a backlog, beside healthy ones: what the healthy ones lose by it.
+//!
+//! Two relays, with and without them, take turns. The backlog is a fifth of what the contract names, which makes no difference:
+//! a backlog is a distance, and ten time-outs open a circuit.
+
+use crate::experiment::{Experiment, Findings, Reading, Row, Run, Subject, Target, Terms};
+use crate::load;
+use crate::receiver::now_us;
+use crate::stage::Stage;
+use crate::wire::Connection;
+
+/// Ten of a hundred endpoints never answer.
+pub(crate) const HANGING: Experiment = Experiment {
+    name: "hanging",
+    subject: Subject::Deliver,
+    rows: &[
+        Row { what: "90 endpoints beside 10 that hang", against: "without these", unit: "/s", target: Target::AtLeast(0.9) },
+        Row {
+            what: "p99 of 90 endpoints beside 10 that hang",
+            against: "max(2x, +100 ms)",
+            unit: "ms",
+            target: Target::AtMost(1.0),
+        },
+    ],
+    run,
+};
+
+const HEALTHY: u64 = 90;
+const HANGING_ONES: u64 = 10;
+const BACKLOG: u64 = 2_000;
+/// Events a second while delays are measured.
+const CALM_RATE: u32 = 10;
+
+fn run(terms: Terms) -> Run {
+    Box::pin(async move {
+        let (bare, beside) = (Stage::set(&terms.scene(HEALTHY)).await?, Stage::set(&terms.scene(HEALTHY)).await?);
+        let mut control = Connection::open(beside.relay.address).await?;
+        for number in 0..HANGING_ONES {
+            let body = serde_json::json!({
+                "id": format!("hanging-{number}"), "url": format!("http://{}/hang", beside.receiver.address),
+                "topics": ["stuck"], "timeout": "2s",
+            });
+            control.call("POST", "/v1/subscriptions", "application/json", body.to_string().as_bytes()).await?;
+        }
+        for first in (0..BACKLOG).step_by(load::BATCH_EVENTS) {
+            let events: String =
+                (first..first + load::BATCH_EVENTS as u64).map(|number| load::event(number, now_us()) + "\n").collect();
+            control.call("POST", "/v1/topics/stuck/events", "application/x-ndjson", events.as_bytes()).await?;
+        }
+        let mut found = Vec::new();
+        for stage in [&bare, &beside] {
+            let (relay, receiver) = (stage.relay.address, stage.receiver.address);
+            let mut seen = Connection::open(receiver).await?;
+            seen.call("POST", "/reset?timed", "text/plain", b"").await?;
+            load::produce_paced(relay, CALM_RATE, terms.duration).await?;
+            let p99_ms = load::stats(&mut seen).await?.p99_us as f64 / 1000.0;
+            seen.call("POST", "/reset", "text/plain", b"").await?;
+            found.push((load::steady_rate(relay, receiver, HEALTHY, terms.duration).await?, p99_ms));
+        }
+        for stage in [bare, beside] {
+            stage.relay.stop().await;
+            stage.receiver.stop().await;
+        }
+        let ((bare_rate, bare_p99), (rate, p99)) = (found[0], found[1]);
+        Ok(Findings::Measured(vec![Reading::ratio(rate, bare_rate), Reading::ratio(p99, (bare_p99 * 2.0).max(bare_p99 + 100.0))]))
+    })
+}

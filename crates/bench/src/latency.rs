@@ -1,0 +1,129 @@
+//! The time from send to receipt at a steady rate, one subscription, with the commit in between.
+
+use std::time::Duration;
+
+use crate::experiment::{Experiment, Findings, Reading, Row, Run, Subject, Target, Terms};
+use crate::load;
+use crate::receiver::now_us;
+use crate::slow_disk::{self, SlowDisk};
+use crate::stage::{Scene, Stage};
+use crate::wire::Connection;
+
+/// 200 events a second.
+pub(crate) const CALM: Experiment = Experiment {
+    name: "latency-200",
+    subject: Subject::Latency,
+    rows: &[
+        Row { what: "send to receipt at 200/s, p50", against: "", unit: "ms", target: Target::AtMost(0.5) },
+        Row { what: "send to receipt at 200/s, p99", against: "", unit: "ms", target: Target::AtMost(1.5) },
+    ],
+    run: |terms| run(200, terms),
+};
+
+/// 5,000 events a second.
+pub(crate) const BUSY: Experiment = Experiment {
+    name: "latency-5000",
+    subject: Subject::Latency,
+    rows: &[
+        Row { what: "send to receipt at 5,000/s, p50", against: "", unit: "ms", target: Target::AtMost(0.9) },
+        Row { what: "send to receipt at 5,000/s, p99", against: "", unit: "ms", target: Target::AtMost(4.0) },
+    ],
+    run: |terms| run(5_000, terms),
+};
+
+/// 200 events a second on a disk whose flushes take 5 ms longer, while old pages go, the WAL is copied, and another
+/// subscription catches up.
+pub(crate) const SLOW_DISK: Experiment = Experiment {
+    name: "latency-slow-disk",
+    subject: Subject::Latency,
+    rows: &[Row {
+        what: "the same at 200/s, flushes of 5 ms, beside a catch-up, p99",
+        against: "",
+        unit: "ms",
+        target: Target::AtMost(15.0),
+    }],
+    run: |terms| Box::pin(slow_disk(terms)),
+};
+
+/// What is sent before the measurement, so that connections are open.
+const WARM_UP: Duration = Duration::from_secs(1);
+/// What a flush of the slow disk takes longer.
+const FLUSH_LONGER: Duration = Duration::from_millis(5);
+/// How often the receiver is asked whether everything arrived.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How long it may take until everything has arrived.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Batches of old events that the other subscription finds, more than the log may keep.
+const OLD_BATCHES: usize = 80;
+
+fn run(rate: u32, terms: Terms) -> Run {
+    Box::pin(async move {
+        let stage = Stage::set(&terms.scene(1)).await?;
+        let (p50, p99) = measure(&stage, rate, terms.duration).await?;
+        stage.relay.stop().await;
+        stage.receiver.stop().await;
+        Ok(Findings::Measured(vec![p50, p99]))
+    })
+}
+
+async fn slow_disk(terms: Terms) -> anyhow::Result<Findings> {
+    let config = "[retention]\nmax_bytes = \"16MiB\"\n";
+    let directory = tempfile::tempdir()?;
+    let library = match slow_disk::make(directory.path(), FLUSH_LONGER).await? {
+        SlowDisk::Made(library) => library,
+        SlowDisk::Missing(reason) => return Ok(Findings::Skipped(reason)),
+    };
+    let stage = Stage::set(&Scene { config, environment: vec![("LD_PRELOAD", library)], ..terms.scene(1) }).await?;
+    if !stage.relay.pid().is_some_and(slow_disk::is_loaded) {
+        return Ok(Findings::Skipped(String::from("needs a relay that is linked with the system's C library")));
+    }
+    let mut control = Connection::open(stage.relay.address).await?;
+    let old = load::event(0, now_us()).replace("sent_us", "was_us") + "\n";
+    let batch = old.repeat(load::BATCH_EVENTS);
+    for _ in 0..OLD_BATCHES {
+        control.call("POST", "/v1/topics/past/events", "application/x-ndjson", batch.as_bytes()).await?;
+    }
+    let behind = serde_json::json!({
+        "id": "behind", "url": format!("http://{}/hook", stage.receiver.address), "topics": ["past"], "from": "earliest",
+        "rate_limit": { "per_second": 2000, "burst": 100 },
+    });
+    control.call("POST", "/v1/subscriptions", "application/json", behind.to_string().as_bytes()).await?;
+    let adding = tokio::task::spawn_local(async move {
+        // The log goes on growing, so that there is always something to drop.
+        const EVERY: Duration = Duration::from_millis(250);
+        loop {
+            control.call("POST", "/v1/topics/past/events", "application/x-ndjson", batch.as_bytes()).await?;
+            tokio::time::sleep(EVERY).await;
+        }
+        #[allow(unreachable_code, reason = "the type of the task")]
+        anyhow::Ok(())
+    });
+    let (_, p99) = measure(&stage, 200, terms.duration).await?;
+    anyhow::ensure!(!adding.is_finished(), "the other publisher was refused");
+    adding.abort();
+    stage.relay.stop().await;
+    stage.receiver.stop().await;
+    Ok(Findings::Measured(vec![p99]))
+}
+
+/// Median and 99th percentile at `rate` events a second.
+pub(crate) async fn measure(stage: &Stage, rate: u32, duration: Duration) -> anyhow::Result<(Reading, Reading)> {
+    let mut control = Connection::open(stage.receiver.address).await?;
+    load::produce_paced(stage.relay.address, rate, WARM_UP).await?;
+    control.call("POST", "/reset?timed", "text/plain", b"").await?;
+    let cpu_before = stage.relay.cpu_us();
+    let events = load::produce_paced(stage.relay.address, rate, duration).await?;
+    let cpu_us = stage.relay.cpu_us() - cpu_before;
+    let began = std::time::Instant::now();
+    let mut stats = load::stats(&mut control).await?;
+    while stats.timed < events {
+        anyhow::ensure!(began.elapsed() < PATIENCE, "{} of {events} events arrived within {PATIENCE:?}", stats.timed);
+        tokio::time::sleep(LOOK_EVERY).await;
+        stats = load::stats(&mut control).await?;
+    }
+    let in_ms = |delay_us: u64| Reading {
+        relay_cpu_us: Some(cpu_us as f64 / events as f64),
+        ..Reading::absolute(delay_us as f64 / 1000.0)
+    };
+    Ok((in_ms(stats.p50_us), in_ms(stats.p99_us)))
+}

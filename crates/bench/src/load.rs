@@ -1,0 +1,194 @@
+//! The loads of a benchmark: the bare loop that sets the limit, and the producer that feeds the relay.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use crate::receiver::{OK, ReceiverStats, now_us};
+use crate::wire::Connection;
+
+/// Connections of the bare loop.
+pub(crate) const LOOP_CONNECTIONS: usize = 64;
+/// Events in one batch of the producer.
+pub(crate) const BATCH_EVENTS: usize = 500;
+/// Events that may be published and not yet received by everybody.
+const AHEAD_MAX: u64 = 8 * BATCH_EVENTS as u64;
+
+/// Posts `request` over and over on every connection for `duration`; gives how many were answered.
+pub(crate) async fn bare_loop(receiver: SocketAddr, request: Vec<u8>, duration: Duration) -> anyhow::Result<u64> {
+    let end = Instant::now() + duration;
+    let mut tasks = Vec::new();
+    for _ in 0..LOOP_CONNECTIONS {
+        let request = request.clone();
+        tasks.push(tokio::task::spawn_local(async move {
+            let mut connection = Connection::open(receiver).await?;
+            let mut answered = 0;
+            while Instant::now() < end {
+                connection.exchange_known(&request, OK.len()).await?;
+                answered += 1;
+            }
+            anyhow::Ok(answered)
+        }));
+    }
+    let mut answered = 0;
+    for task in tasks {
+        answered += task.await??;
+    }
+    Ok(answered)
+}
+
+/// One event of about 600 bytes with its send time.
+pub(crate) fn event(number: u64, sent_us: u64) -> String {
+    const COMMENT: &str = "The quick brown fox jumps over the lazy dog and then it goes on and on about the fences, hedges and \
+        gates that it has seen on the way, which fills the event up to the size that an edit of an encyclopedia has. The \
+        lazy dog, however, has seen all of that before and would rather talk about the weather of the last few days, which was \
+        mild for the season, with some rain in the evening hours and a moderate wind from the west that shook the apples off.";
+    // A thousand pages, in no order.
+    let page = (number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) % 1000;
+    format!(
+        "{{\"number\":{number},\"sent_us\":{sent_us:016},\"channel\":\"#en.wikipedia\",\"page\":\"Hedgehog {page:03}\",\
+         \"user\":\"Somebody\",\"comment\":\"{COMMENT}\",\"delta\":36,\"isRobot\":false}}"
+    )
+}
+
+/// What the receiver has seen.
+pub(crate) async fn stats(control: &mut Connection) -> anyhow::Result<ReceiverStats> {
+    Ok(serde_json::from_slice(&control.call("GET", "/stats", "text/plain", b"").await?)?)
+}
+
+/// Publishes batches for `duration`, never further ahead of the receiver than a few batches; then waits until everything was
+/// received. Gives how many events were published and how long it all took.
+pub(crate) async fn produce(
+    relay: SocketAddr,
+    receiver: SocketAddr,
+    subscriptions: u64,
+    duration: Duration,
+) -> anyhow::Result<(u64, Duration)> {
+    const PATIENCE: Duration = Duration::from_mins(1);
+    let mut flow = Flow::open(relay, receiver, subscriptions).await?;
+    let began = Instant::now();
+    while began.elapsed() < duration {
+        flow.step().await?;
+    }
+    loop {
+        let arrived = flow.arrived().await?;
+        if arrived >= flow.published * subscriptions {
+            return Ok((flow.published, began.elapsed()));
+        }
+        if began.elapsed() > duration + PATIENCE {
+            anyhow::bail!("{arrived} of {} deliveries arrived within {PATIENCE:?}", flow.published * subscriptions);
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Deliveries a second while batches are published, without the beginning and without waiting for the last ones.
+pub(crate) async fn steady_rate(
+    relay: SocketAddr,
+    receiver: SocketAddr,
+    subscriptions: u64,
+    duration: Duration,
+) -> anyhow::Result<f64> {
+    const RUN_UP: Duration = Duration::from_millis(700);
+    let mut flow = Flow::open(relay, receiver, subscriptions).await?;
+    let mut began = Instant::now();
+    while began.elapsed() < RUN_UP {
+        flow.step().await?;
+    }
+    let before = flow.arrived().await?;
+    began = Instant::now();
+    while began.elapsed() < duration {
+        flow.step().await?;
+    }
+    let arrived = flow.arrived().await? - before;
+    Ok(arrived as f64 / began.elapsed().as_secs_f64())
+}
+
+/// How often the receiver is asked.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
+
+/// A producer that keeps in step with the receiver.
+struct Flow {
+    intake: Connection,
+    control: Connection,
+    subscriptions: u64,
+    published: u64,
+    batch: String,
+}
+
+impl Flow {
+    async fn open(relay: SocketAddr, receiver: SocketAddr, subscriptions: u64) -> anyhow::Result<Self> {
+        let (intake, control) = (Connection::open(relay).await?, Connection::open(receiver).await?);
+        Ok(Self { intake, control, subscriptions, published: 0, batch: String::new() })
+    }
+
+    async fn arrived(&mut self) -> anyhow::Result<u64> {
+        Ok(stats(&mut self.control).await?.received)
+    }
+
+    /// Publishes a batch, or waits a little when too much is on its way.
+    async fn step(&mut self) -> anyhow::Result<()> {
+        if self.published > self.arrived().await? / self.subscriptions + AHEAD_MAX {
+            tokio::time::sleep(LOOK_EVERY).await;
+            return Ok(());
+        }
+        self.published = publish_batch(&mut self.intake, &mut self.batch, self.published).await?;
+        Ok(())
+    }
+}
+
+/// Publishes one batch of events that are numbered from `published` on; gives the number behind it.
+pub(crate) async fn publish_batch(intake: &mut Connection, batch: &mut String, published: u64) -> anyhow::Result<u64> {
+    batch.clear();
+    for number in 0..BATCH_EVENTS as u64 {
+        batch.push_str(&event(published + number, now_us()));
+        batch.push('\n');
+    }
+    intake.call("POST", "/v1/topics/bench/events", "application/x-ndjson", batch.as_bytes()).await?;
+    Ok(published + BATCH_EVENTS as u64)
+}
+
+/// Waits until `check` says yes.
+///
+/// # Errors
+/// When it does not in time, or fails.
+pub(crate) async fn until(patience: Duration, mut check: impl AsyncFnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
+    let began = Instant::now();
+    while !check().await? {
+        anyhow::ensure!(began.elapsed() < patience, "it did not come about within {patience:?}");
+        tokio::time::sleep(LOOK_EVERY * 20).await;
+    }
+    Ok(())
+}
+
+/// Publishes single events at `rate` a second for `duration`, spread over as many connections as that takes when an answer
+/// may need a few milliseconds; gives how many.
+pub(crate) async fn produce_paced(relay: SocketAddr, rate: u32, duration: Duration) -> anyhow::Result<u64> {
+    const RATE_OF_ONE: u32 = 200;
+    let connections = rate.div_ceil(RATE_OF_ONE);
+    let began = Instant::now();
+    let mut tasks = Vec::new();
+    for first in 0..connections {
+        tasks.push(tokio::task::spawn_local(async move {
+            let mut intake = Connection::open(relay).await?;
+            let mut published = 0u64;
+            loop {
+                let number = u64::from(first) + published * u64::from(connections);
+                let due = Duration::from_secs_f64(number as f64 / f64::from(rate));
+                if due >= duration || began.elapsed() >= duration {
+                    return anyhow::Ok(published);
+                }
+                if let Some(wait) = due.checked_sub(began.elapsed()) {
+                    tokio::time::sleep(wait).await;
+                }
+                let body = event(number, now_us());
+                intake.call("POST", "/v1/topics/bench/events", "application/json", body.as_bytes()).await?;
+                published += 1;
+            }
+        }));
+    }
+    let mut published = 0;
+    for task in tasks {
+        published += task.await??;
+    }
+    Ok(published)
+}
