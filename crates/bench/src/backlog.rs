@@ -2,16 +2,17 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
-use crate::experiment::{Experiment, Findings, Reading, Row, Subject, Target, Terms};
+use crate::experiment::{Cost, Experiment, Findings, Reading, Row, Subject, Target, Terms};
 use crate::load::{self, BATCH_EVENTS};
 use crate::many;
 use crate::process::Role;
 use crate::receiver::now_us;
 use crate::stage::{Stage, config};
+use crate::usage::Usage;
 use crate::wire::Connection;
 
 /// One subscription that was paused while events went by.
@@ -22,7 +23,7 @@ pub(crate) const BACKLOG: Experiment = Experiment {
         what: "deliveries out of a backlog of 200,000 events",
         against: "live, the same subscription",
         unit: "/s",
-        target: Target::AtLeast(0.9),
+        target: Target::Processor(0.9),
     }],
     run: |terms| Box::pin(backlog_run(terms)),
 };
@@ -49,28 +50,22 @@ async fn backlog_run(terms: Terms) -> anyhow::Result<Findings> {
     let (relay, receiver) = (stage.relay.address, stage.receiver.address);
     let mut control = Connection::open(receiver).await?;
     let mut rest = Connection::open(relay).await?;
-    load::produce(relay, receiver, 1, std::time::Duration::from_millis(300)).await?;
-    control.call("POST", "/reset", "text/plain", b"").await?;
-    let (published, took) = load::produce(relay, receiver, 1, terms.duration).await?;
-    let live = published as f64 / took.as_secs_f64();
+    let live_terms = if terms.want_limit() { terms } else { Terms { duration: Duration::ZERO, work: None, ..terms } };
+    let live = load::deliver(&stage, 1, live_terms).await?;
 
     rest.call("POST", "/v1/subscriptions/bench-0/pause", "application/json", b"").await?;
     control.call("POST", "/reset", "text/plain", b"").await?;
     publish(relay, "bench", BACKLOG_EVENTS).await?;
-    let cpu_before = stage.relay.cpu_us();
-    let began = Instant::now();
+    let (before, began) = (stage.relay.usage(), Instant::now());
     rest.call("POST", "/v1/subscriptions/bench-0/resume", "application/json", b"").await?;
     many::received(&mut control, BACKLOG_EVENTS).await?;
     let drained = BACKLOG_EVENTS as f64 / began.elapsed().as_secs_f64();
-    let cpu_us = (stage.relay.cpu_us() - cpu_before) as f64 / BACKLOG_EVENTS as f64;
+    let cost = Cost { cpu_us: stage.relay.usage().since(&before) / BACKLOG_EVENTS as f64, work: BACKLOG_EVENTS };
     let (_, highest) = stage.relay.resident_bytes();
     stage.relay.stop().await;
     stage.receiver.stop().await;
-    Ok(Findings::Measured(vec![Reading {
-        relay_cpu_us: Some(cpu_us),
-        relay_resident_mib: Some(highest as f64 / (1024.0 * 1024.0)),
-        ..Reading::ratio(drained, live)
-    }]))
+    let limit = terms.want_limit().then_some((live.rate, live.cost.cpu_us));
+    Ok(Findings::Measured(vec![Reading::costing(drained, cost, limit).with_resident(highest)]))
 }
 
 async fn lagging_run(terms: Terms) -> anyhow::Result<Findings> {
@@ -83,16 +78,13 @@ async fn lagging_run(terms: Terms) -> anyhow::Result<Findings> {
     let (one, relay) = catch_up(terms, 1, "o", &mut control, receiver.address, directory.path()).await?;
     relay.stop().await;
     let (all, relay) = catch_up(terms, LAGGING_SIZE, "a", &mut control, receiver.address, directory.path()).await?;
-    let cpu_us = relay.cpu_us() as f64 / LAGGING_SIZE as f64;
+    let cost = Cost { cpu_us: relay.usage().since(&Usage::default()) / LAGGING_SIZE as f64, work: LAGGING_SIZE };
     let (_, highest) = relay.resident_bytes();
     relay.stop().await;
     receiver.stop().await;
     anyhow::ensure!(one > 0, "one subscription came through the log without reading it");
-    Ok(Findings::Measured(vec![Reading {
-        relay_cpu_us: Some(cpu_us),
-        relay_resident_mib: Some(highest as f64 / (1024.0 * 1024.0)),
-        ..Reading::ratio(all as f64, one as f64)
-    }]))
+    let reading = Reading { cost: Some(cost), ..Reading::ratio(all as f64, one as f64) };
+    Ok(Findings::Measured(vec![reading.with_resident(highest)]))
 }
 
 /// Starts a relay whose configuration has `count` new subscriptions from the beginning of the log, and waits until all of them

@@ -7,12 +7,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hookcast_log::storage::sqlite;
-use hookcast_log::storage::{Durability, Reserve, StorageSettings};
+use crate::usage::Usage;
+use futures_util::TryStreamExt as _;
 use hookcast_core::clock::Timestamp;
 use hookcast_core::model::{HistoryPage, Page, Record, Seq};
+use hookcast_log::storage::sqlite;
+use hookcast_log::storage::{Durability, Reserve, StorageSettings};
 use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{Arguments as _, AssertSqlSafe, ConnectOptions as _, Connection as _, Row as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 
 /// Rows of one statement when an event is a row: as many as the fastest plain program was measured with.
 const EVENT_ROWS_PER_STATEMENT: usize = 256;
@@ -29,17 +33,27 @@ pub(crate) enum BareRows<'a> {
     Events(&'a [Record<'a>]),
 }
 
-/// Commits these rows over and over for so long in a new database at `path`; gives how many transactions there were and how
-/// long they took.
+/// What was committed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Committed {
+    /// Transactions.
+    pub(crate) commits: u64,
+    /// How long they took.
+    pub(crate) took: Duration,
+    /// Processor time of this process meanwhile.
+    pub(crate) cpu_us: f64,
+}
+
+/// Commits these rows over and over for so long in a new database at `path`.
 ///
 /// # Errors
 /// As the database fails.
-pub(crate) async fn commit_over_and_over(path: &Path, rows: BareRows<'_>, duration: Duration) -> anyhow::Result<(u64, Duration)> {
+pub(crate) async fn commit_over_and_over(path: &Path, rows: BareRows<'_>, duration: Duration) -> anyhow::Result<Committed> {
     make(path.to_owned()).await?;
     let mut conn = writer(path).await?;
     let table = "CREATE TABLE bare (seq INTEGER PRIMARY KEY, at INTEGER NOT NULL, topic TEXT NOT NULL, event BLOB NOT NULL)";
     sqlx::query(table).execute(&mut conn).await?;
-    let began = Instant::now();
+    let (began, before) = (Instant::now(), Usage::own());
     let (mut head, mut total, mut commits) = (0_u64, 0_u64, 0_u64);
     while began.elapsed() < duration {
         let (sql, arguments) = match rows {
@@ -49,7 +63,7 @@ pub(crate) async fn commit_over_and_over(path: &Path, rows: BareRows<'_>, durati
         sqlx::query_with(AssertSqlSafe(sql), arguments).persistent(false).execute(&mut conn).await?;
         commits += 1;
     }
-    Ok((commits, began.elapsed()))
+    Ok(Committed { commits, took: began.elapsed(), cpu_us: Usage::own().since(&before) })
 }
 
 /// A new database with the relay's own schema, made by the relay's own storage.
@@ -132,6 +146,29 @@ fn add<'a, T: sqlx::Encode<'a, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>>(
     to.add(value).map_err(|error| anyhow::anyhow!("a value that does not encode: {error}"))
 }
 
+/// Serves the rows of a log as they are to whoever connects and asks; prints the bound address.
+///
+/// # Errors
+/// As the database or a socket fails.
+pub(crate) async fn serve_log(path: &Path) -> anyhow::Result<()> {
+    let listener = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await?;
+    let mut conn = writer(path).await?;
+    crate::say::say(&format!("serving on http://{}", listener.local_addr()?));
+    loop {
+        let (mut stream, _) = listener.accept().await?;
+        // The request is one that is known; nothing of it is looked at.
+        stream.readable().await?;
+        let mut rows = sqlx::query("SELECT data FROM log ORDER BY first").fetch(&mut conn);
+        while let Some(row) = rows.try_next().await? {
+            stream.write_all(row.try_get(0)?).await?;
+        }
+        stream.shutdown().await?;
+        // Until the other side has gone, too: what it sent must not reset the connection.
+        let mut rest = Vec::new();
+        let _ = stream.read_to_end(&mut rest).await;
+    }
+}
+
 /// The bytes that the history of successes takes on disk, with its index, and how many successes it holds.
 ///
 /// # Errors
@@ -186,7 +223,8 @@ mod tests {
         });
         let pages = [builder.finish()];
         let path = directory.path().join("pages.db");
-        let (commits, _) = commit_over_and_over(&path, BareRows::Pages(&pages), Duration::from_millis(20)).await.unwrap();
+        let committed = commit_over_and_over(&path, BareRows::Pages(&pages), Duration::from_millis(20)).await;
+        let commits = committed.unwrap().commits;
         let mut conn = SqliteConnectOptions::new().filename(&path).connect().await.unwrap();
         let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM log").fetch_one(&mut conn).await.unwrap();
         assert!(commits > 0 && rows == commits.cast_signed(), "{commits} commits, {rows} rows");

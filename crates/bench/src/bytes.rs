@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::experiment::{Experiment, Findings, Reading, Row, Subject, Target, Terms};
+use crate::experiment::{Cost, Experiment, Findings, Reading, Row, Subject, Target, Terms};
 use crate::load;
 use crate::many;
 use crate::receiver::now_us;
@@ -35,12 +35,12 @@ const CALM: Duration = Duration::from_millis(1500);
 async fn bytes_run(terms: Terms) -> anyhow::Result<Findings> {
     let duration = terms.duration.max(DURATION_MIN);
     let (one, _) = write(terms, 1, duration).await?;
-    let (all, cpu_us) = write(terms, SUBSCRIPTIONS, duration).await?;
-    Ok(Findings::Measured(vec![Reading { relay_cpu_us: Some(cpu_us), ..Reading::ratio(all, one) }]))
+    let (all, cost) = write(terms, SUBSCRIPTIONS, duration).await?;
+    Ok(Findings::Measured(vec![Reading { cost: Some(cost), ..Reading::ratio(all, one) }]))
 }
 
-/// Bytes written and processor time in microseconds, an event.
-async fn write(terms: Terms, subscriptions: u64, duration: Duration) -> anyhow::Result<(f64, f64)> {
+/// Bytes written an event, and what it cost.
+async fn write(terms: Terms, subscriptions: u64, duration: Duration) -> anyhow::Result<(f64, Cost)> {
     let stage = Stage::set(&terms.scene(subscriptions)).await?;
     let mut control = Connection::open(stage.receiver.address).await?;
     let mut intake = Connection::open(stage.relay.address).await?;
@@ -48,15 +48,15 @@ async fn write(terms: Terms, subscriptions: u64, duration: Duration) -> anyhow::
     many::received(&mut control, warm_up * subscriptions).await?;
     tokio::time::sleep(CALM).await;
     control.call("POST", "/reset", "text/plain", b"").await?;
-    let before = (stage.relay.written_bytes(), stage.relay.cpu_us());
+    let (written, usage) = (stage.relay.written_bytes(), stage.relay.usage());
     let events = publish(&mut intake, duration).await?;
     many::received(&mut control, events * subscriptions).await?;
     tokio::time::sleep(CALM).await;
-    let after = (stage.relay.written_bytes(), stage.relay.cpu_us());
+    let written = stage.relay.written_bytes().saturating_sub(written);
+    let cost = Cost { cpu_us: stage.relay.usage().since(&usage) / events as f64, work: events };
     stage.relay.stop().await;
     stage.receiver.stop().await;
-    let each = |after: u64, before: u64| after.saturating_sub(before) as f64 / events as f64;
-    Ok((each(after.0, before.0), each(after.1, before.1)))
+    Ok((written as f64 / events as f64, cost))
 }
 
 /// Publishes at [`RATE`] in [`REQUESTS`] requests a second; gives how many events.

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 
 use crate::backlog::publish;
-use crate::experiment::{Experiment, Findings, Reading, Row, Subject, Target, Terms};
+use crate::experiment::{Cost, Experiment, Findings, Reading, Row, Subject, Target, Terms};
+use crate::process::Role;
 use crate::stage::Stage;
 
 /// A client that begins with the oldest event.
@@ -16,36 +17,63 @@ pub(crate) const CATCH_UP: Experiment = Experiment {
     subject: Subject::Stream,
     rows: &[Row {
         what: "an NDJSON client resumes 1,000,000 events behind",
-        against: "",
-        unit: "MB/s",
-        target: Target::AtLeast(300.0),
+        against: "the rows of the log as they are, to a socket",
+        unit: " MB/s",
+        target: Target::Processor(0.1),
     }],
     run: |terms| Box::pin(run(terms)),
 };
 
 const EVENTS: u64 = 1_000_000;
+/// How long a server may be silent.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Bytes read at once.
+const BUFFER_BYTES: usize = 256 * 1024;
 
 async fn run(terms: Terms) -> anyhow::Result<Findings> {
-    let stage = Stage::set(&terms.scene(0)).await?;
-    let address = stage.relay.address;
+    let Stage { relay, receiver, directory } = Stage::set(&terms.scene(0)).await?;
+    receiver.stop().await;
+    let address = relay.address;
     publish(address, "bench", EVENTS).await?;
-    let cpu_before = stage.relay.cpu_us();
+    let before = relay.usage();
     let (bytes, took) = tokio::task::spawn_blocking(move || read_all(address)).await??;
-    let cpu_us = (stage.relay.cpu_us() - cpu_before) as f64 / EVENTS as f64;
-    let (_, highest) = stage.relay.resident_bytes();
-    stage.relay.stop().await;
-    stage.receiver.stop().await;
-    Ok(Findings::Measured(vec![Reading {
-        relay_cpu_us: Some(cpu_us),
-        relay_resident_mib: Some(highest as f64 / (1024.0 * 1024.0)),
-        ..Reading::absolute(bytes as f64 / 1_000_000.0 / took.as_secs_f64())
-    }]))
+    let cost = Cost { cpu_us: relay.usage().since(&before) / EVENTS as f64, work: EVENTS };
+    let (_, highest) = relay.resident_bytes();
+    relay.stop().await;
+    let mut limit = None;
+    if terms.want_limit() {
+        let bare = Role::own(&["bare-log", "hookcast.db"], directory.path()).await?;
+        let (address, before) = (bare.address, bare.usage());
+        let (bytes, took) = tokio::task::spawn_blocking(move || read_to_end(address)).await??;
+        limit = Some((megabytes_a_second(bytes, took), bare.usage().since(&before) / EVENTS as f64));
+        bare.stop().await;
+    }
+    let reading = Reading::costing(megabytes_a_second(bytes, took), cost, limit);
+    Ok(Findings::Measured(vec![reading.with_resident(highest)]))
+}
+
+fn megabytes_a_second(bytes: u64, took: Duration) -> f64 {
+    bytes as f64 / 1_000_000.0 / took.as_secs_f64()
+}
+
+/// Asks, and reads to the end; gives how many bytes that were, and how long it took.
+fn read_to_end(server: SocketAddr) -> anyhow::Result<(u64, Duration)> {
+    let mut socket = TcpStream::connect(server)?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    let began = Instant::now();
+    write!(socket, "GET / HTTP/1.1\r\nhost: {server}\r\n\r\n")?;
+    let (mut buffer, mut bytes) = (vec![0; BUFFER_BYTES], 0);
+    loop {
+        let read = socket.read(&mut buffer).context("the bare log stopped")?;
+        if read == 0 {
+            return Ok((bytes, began.elapsed()));
+        }
+        bytes += read as u64;
+    }
 }
 
 /// Reads until the last event came; gives how many bytes that were, and how long it took.
 fn read_all(relay: SocketAddr) -> anyhow::Result<(u64, Duration)> {
-    const PATIENCE: Duration = Duration::from_secs(20);
-    const BUFFER_BYTES: usize = 256 * 1024;
     let mut socket = TcpStream::connect(relay)?;
     socket.set_read_timeout(Some(PATIENCE))?;
     let began = Instant::now();

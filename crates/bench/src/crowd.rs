@@ -7,9 +7,10 @@ use std::time::Duration;
 use crate::experiment::Terms;
 use crate::load;
 use crate::peer::Peer;
-use crate::process::{Role, cpu_us, proportional_bytes};
+use crate::process::{Role, proportional_bytes};
 use crate::receiver::ReceiverStats;
 use crate::stage::config;
+use crate::usage::Usage;
 use crate::wire::Connection;
 use tempfile::TempDir;
 
@@ -82,9 +83,9 @@ impl Server {
         }
     }
 
-    /// Processor time of all its processes.
-    pub(crate) fn cpu_us(&self) -> u64 {
-        self.pids().iter().filter_map(|pid| cpu_us(&pid.to_string())).sum()
+    /// Processor time of all its processes so far.
+    pub(crate) fn usage(&self) -> Usage {
+        Usage::of(&self.pids())
     }
 
     /// Resident memory of all its processes, what they share counted once.

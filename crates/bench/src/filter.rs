@@ -6,6 +6,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use crate::experiment::{Experiment, Findings, Reading, Row, Subject, Target, Terms};
+use crate::usage::Usage;
 use hookcast_core::clock::Timestamp;
 use hookcast_core::filter::{Facts, Filter, Verdict};
 use hookcast_core::model::event::data_form;
@@ -33,14 +34,14 @@ fn run(terms: Terms) -> anyhow::Result<Findings> {
     let filter = Filter::compile(EXPRESSION)?;
     let event = order()?;
     anyhow::ensure!(filter.judge(&Facts::of(&event)) == Verdict::Wanted, "the filter does not want the order");
-    let (began, mut rounds) = (Instant::now(), 0_u32);
+    let (began, before, mut rounds) = (Instant::now(), Usage::own(), 0_u32);
     while began.elapsed() < terms.duration {
         for _ in 0..ROUND {
             black_box(filter.judge(&Facts::of(black_box(&event))));
         }
         rounds += 1;
     }
-    let each_us = began.elapsed().as_secs_f64() * 1e6 / (f64::from(rounds) * f64::from(ROUND));
+    let each_us = Usage::own().since(&before) / (f64::from(rounds) * f64::from(ROUND));
     Ok(Findings::Measured(vec![Reading::absolute(each_us)]))
 }
 

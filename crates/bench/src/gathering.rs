@@ -1,9 +1,8 @@
 //! Events a second in batches, and in order, each beside the same load without.
 
 use crate::experiment::{Experiment, Findings, Reading, Row, Subject, Target, Terms};
-use crate::load;
+use crate::load::{self, Delivered};
 use crate::stage::{Scene, Stage};
-use crate::wire::Connection;
 
 /// A hundred events a request beside one.
 pub(crate) const BATCH: Experiment = Experiment {
@@ -13,7 +12,7 @@ pub(crate) const BATCH: Experiment = Experiment {
         what: "events in batches of 100, 10 subscriptions",
         against: "single posts",
         unit: "/s",
-        target: Target::AtLeast(8.0),
+        target: Target::Processor(5.0),
     }],
     run: |terms| {
         Box::pin(async move {
@@ -32,33 +31,35 @@ pub(crate) const ORDERED: Experiment = Experiment {
         what: "deliveries in order by key, 1,000 keys",
         against: "unordered",
         unit: "/s",
-        target: Target::AtLeast(0.7),
+        target: Target::Processor(0.7),
     }],
     run: |terms| Box::pin(async move { compare(1, (serde_json::json!({"ordering": {"key": "/page"}}), &[]), terms).await }),
 };
 
-/// The rate of subscriptions with these fields, to a receiver with these arguments, beside that of plain ones.
+/// Deliveries of subscriptions with these fields, to a receiver with these arguments, beside those of plain ones.
 async fn compare(
     subscriptions: u64,
     (fields, receiver): (serde_json::Value, &'static [&'static str]),
     terms: Terms,
 ) -> anyhow::Result<Findings> {
-    let (measured, relay_cpu_us) = rate(subscriptions, fields, receiver, terms).await?;
-    let (plain, _) = rate(subscriptions, serde_json::json!({}), &[], terms).await?;
-    Ok(Findings::Measured(vec![Reading { relay_cpu_us: Some(relay_cpu_us), ..Reading::ratio(measured, plain) }]))
+    let mut limit = None;
+    if terms.want_limit() {
+        let plain = delivered(subscriptions, serde_json::json!({}), &[], terms).await?;
+        limit = Some((plain.rate, plain.cost.cpu_us));
+    }
+    let gathered = delivered(subscriptions, fields, receiver, terms).await?;
+    Ok(Findings::Measured(vec![Reading::costing(gathered.rate, gathered.cost, limit)]))
 }
 
-async fn rate(
+async fn delivered(
     subscriptions: u64,
     fields: serde_json::Value,
     receiver: &'static [&'static str],
     terms: Terms,
-) -> anyhow::Result<(f64, f64)> {
+) -> anyhow::Result<Delivered> {
     let stage = Stage::set(&Scene { fields, receiver, ..terms.scene(subscriptions) }).await?;
-    let rate = load::steady_rate(stage.relay.address, stage.receiver.address, subscriptions, terms.duration).await?;
-    let arrived = load::stats(&mut Connection::open(stage.receiver.address).await?).await?.received;
-    let cpu_us = stage.relay.cpu_us() as f64 / arrived.max(1) as f64;
+    let delivered = load::deliver(&stage, subscriptions, terms).await?;
     stage.relay.stop().await;
     stage.receiver.stop().await;
-    Ok((rate, cpu_us))
+    Ok(delivered)
 }

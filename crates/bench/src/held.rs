@@ -1,7 +1,8 @@
 //! A process that ends with whoever started it, however that one ends.
 //!
 //! The system sends a signal to a process when its parent is gone, if the process asked for that. A program under test does not
-//! ask; so it is started as `hookcast-bench held`, which asks and then becomes that program: the request survives.
+//! ask; so it is started as `hookcast-bench held`, which asks and then becomes that program: the request survives. What counts is
+//! the end of the thread that started it, so that processes are started on the main thread only, which is the last to go.
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;

@@ -2,18 +2,24 @@
 
 use std::time::Duration;
 
+use tempfile::TempDir;
+
 use crate::bare;
 use crate::experiment::{Experiment, Findings, Reading, Row, Run, Subject, Target, Terms};
-use crate::load;
+use crate::load::{self, Delivered};
 use crate::stage::{Scene, Stage};
-use crate::wire::Connection;
 
 /// The same load with `history.attempts` as `all` and as `failures`.
 pub(crate) const HISTORY: Experiment = Experiment {
     name: "history",
     subject: Subject::Deliver,
     rows: &[
-        Row { what: "deliveries, every attempt remembered", against: "failures only", unit: "/s", target: Target::AtLeast(0.9) },
+        Row {
+            what: "deliveries, every attempt remembered",
+            against: "failures only",
+            unit: "/s",
+            target: Target::Processor(0.9),
+        },
         Row { what: "history on disk, a success", against: "", unit: "B", target: Target::AtMost(20.0) },
     ],
     run,
@@ -26,23 +32,27 @@ const CALM: Duration = Duration::from_millis(1500);
 
 fn run(terms: Terms) -> Run {
     Box::pin(async move {
-        let (with, bytes, relay_cpu_us) = rate(terms, "all").await?;
-        let (without, _, _) = rate(terms, "failures").await?;
-        let rate = Reading { relay_cpu_us: Some(relay_cpu_us), ..Reading::ratio(with, without) };
-        Ok(Findings::Measured(vec![rate, Reading::absolute(bytes)]))
+        if !terms.want_limit() {
+            let Delivered { rate, cost, .. } = delivered(terms, "all").await?.0;
+            return Ok(Findings::Measured(vec![Reading::costing(rate, cost, None)]));
+        }
+        let (without, _) = delivered(terms, "failures").await?;
+        let (with, directory) = delivered(terms, "all").await?;
+        let (bytes, successes) = bare::history_size(&directory.path().join("hookcast.db")).await?;
+        let cost = Reading::costing(with.rate, with.cost, Some((without.rate, without.cost.cpu_us)));
+        Ok(Findings::Measured(vec![cost, Reading::absolute(bytes as f64 / successes.max(1) as f64)]))
     })
 }
 
-/// Deliveries a second, bytes of history an attempt, and what a delivery costs the relay in processor time.
-async fn rate(terms: Terms, attempts: &'static str) -> anyhow::Result<(f64, f64, f64)> {
+/// Deliveries of a relay that remembers these attempts, and the directory that it leaves once everything is saved.
+async fn delivered(terms: Terms, attempts: &'static str) -> anyhow::Result<(Delivered, TempDir)> {
     let stage = Stage::set(&Scene { attempts, ..terms.scene(SUBSCRIPTIONS) }).await?;
-    let rate = load::steady_rate(stage.relay.address, stage.receiver.address, SUBSCRIPTIONS, terms.duration).await?;
-    let arrived = load::stats(&mut Connection::open(stage.receiver.address).await?).await?.received as f64;
-    let cpu_us = stage.relay.cpu_us() as f64 / arrived;
-    tokio::time::sleep(CALM).await;
+    let delivered = load::deliver(&stage, SUBSCRIPTIONS, terms).await?;
+    if terms.want_limit() {
+        tokio::time::sleep(CALM).await;
+    }
     let Stage { receiver, relay, directory } = stage;
     relay.stop().await;
     receiver.stop().await;
-    let (bytes, successes) = bare::history_size(&directory.path().join("hookcast.db")).await?;
-    Ok((rate, bytes as f64 / successes.max(1) as f64, cpu_us))
+    Ok((delivered, directory))
 }

@@ -1,21 +1,26 @@
-//! The time from send to receipt at a steady rate, one subscription, with the commit in between.
+//! The time from send to receipt at a steady rate, one subscription, with the commit in between; beside the floor that disk and
+//! network leave.
 
 use std::time::Duration;
 
-use crate::experiment::{Experiment, Findings, Reading, Row, Run, Subject, Target, Terms};
+use crate::experiment::{Cost, Experiment, Findings, Reading, Row, Run, Subject, Target, Terms};
+use crate::floor::Floor;
 use crate::load;
 use crate::receiver::now_us;
 use crate::slow_disk::{self, SlowDisk};
 use crate::stage::{Scene, Stage};
 use crate::wire::Connection;
 
+/// What delays are held against.
+const FLOOR: &str = "flush of the same bytes + bare POST";
+
 /// 200 events a second.
 pub(crate) const CALM: Experiment = Experiment {
     name: "latency-200",
     subject: Subject::Latency,
     rows: &[
-        Row { what: "send to receipt at 200/s, p50", against: "", unit: "ms", target: Target::AtMost(0.5) },
-        Row { what: "send to receipt at 200/s, p99", against: "", unit: "ms", target: Target::AtMost(1.5) },
+        Row { what: "send to receipt at 200/s, p50", against: FLOOR, unit: "ms", target: Target::AtMost(3.0) },
+        Row { what: "send to receipt at 200/s, p99", against: FLOOR, unit: "ms", target: Target::AtMost(4.0) },
     ],
     run: |terms| run(200, terms),
 };
@@ -25,8 +30,8 @@ pub(crate) const BUSY: Experiment = Experiment {
     name: "latency-5000",
     subject: Subject::Latency,
     rows: &[
-        Row { what: "send to receipt at 5,000/s, p50", against: "", unit: "ms", target: Target::AtMost(0.9) },
-        Row { what: "send to receipt at 5,000/s, p99", against: "", unit: "ms", target: Target::AtMost(4.0) },
+        Row { what: "send to receipt at 5,000/s, p50", against: FLOOR, unit: "ms", target: Target::AtMost(4.0) },
+        Row { what: "send to receipt at 5,000/s, p99", against: FLOOR, unit: "ms", target: Target::AtMost(8.0) },
     ],
     run: |terms| run(5_000, terms),
 };
@@ -38,9 +43,9 @@ pub(crate) const SLOW_DISK: Experiment = Experiment {
     subject: Subject::Latency,
     rows: &[Row {
         what: "the same at 200/s, flushes of 5 ms, beside a catch-up, p99",
-        against: "",
+        against: FLOOR,
         unit: "ms",
-        target: Target::AtMost(15.0),
+        target: Target::AtMost(4.0),
     }],
     run: |terms| Box::pin(slow_disk(terms)),
 };
@@ -59,10 +64,10 @@ const OLD_BATCHES: usize = 80;
 fn run(rate: u32, terms: Terms) -> Run {
     Box::pin(async move {
         let stage = Stage::set(&terms.scene(1)).await?;
-        let (p50, p99) = measure(&stage, rate, terms.duration).await?;
+        let rows = beside_floor(&stage, rate, terms.duration, 0.0).await?;
         stage.relay.stop().await;
         stage.receiver.stop().await;
-        Ok(Findings::Measured(vec![p50, p99]))
+        Ok(Findings::Measured(rows.to_vec()))
     })
 }
 
@@ -98,7 +103,7 @@ async fn slow_disk(terms: Terms) -> anyhow::Result<Findings> {
         #[allow(unreachable_code, reason = "the type of the task")]
         anyhow::Ok(())
     });
-    let (_, p99) = measure(&stage, 200, terms.duration).await?;
+    let [_, p99] = beside_floor(&stage, 200, terms.duration, FLUSH_LONGER.as_secs_f64() * 1000.0).await?;
     anyhow::ensure!(!adding.is_finished(), "the other publisher was refused");
     adding.abort();
     stage.relay.stop().await;
@@ -106,14 +111,40 @@ async fn slow_disk(terms: Terms) -> anyhow::Result<Findings> {
     Ok(Findings::Measured(vec![p99]))
 }
 
-/// Median and 99th percentile at `rate` events a second.
-pub(crate) async fn measure(stage: &Stage, rate: u32, duration: Duration) -> anyhow::Result<(Reading, Reading)> {
+/// Delays beside the floor of the same minutes: half of its steps are taken before and half after. A flush takes `longer_ms` more
+/// than the floor knows.
+async fn beside_floor(stage: &Stage, rate: u32, duration: Duration, longer_ms: f64) -> anyhow::Result<[Reading; 2]> {
+    let before = stage.relay.written_bytes();
+    let events = load::produce_paced(stage.relay.address, rate, WARM_UP).await?;
+    let bytes = (stage.relay.written_bytes() - before) / events.max(1);
+    let mut floor = Floor::lay(stage.directory.path(), bytes).await?;
+    floor.walk(duration / 2).await?;
+    let delays = measure(stage, rate, duration).await?;
+    floor.walk(duration / 2).await?;
+    let (p50_ms, p99_ms) = floor.leave().await;
+    let beside = |delay_ms, floor_ms| Reading { cost: Some(delays.cost), ..Reading::ratio(delay_ms, floor_ms + longer_ms) };
+    Ok([beside(delays.p50_ms, p50_ms), beside(delays.p99_ms, p99_ms)])
+}
+
+/// Times from send to receipt.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Delays {
+    /// Median.
+    pub(crate) p50_ms: f64,
+    /// 99th percentile.
+    pub(crate) p99_ms: f64,
+    /// What an event cost the relay.
+    pub(crate) cost: Cost,
+}
+
+/// Delays at `rate` events a second.
+pub(crate) async fn measure(stage: &Stage, rate: u32, duration: Duration) -> anyhow::Result<Delays> {
     let mut control = Connection::open(stage.receiver.address).await?;
     load::produce_paced(stage.relay.address, rate, WARM_UP).await?;
     control.call("POST", "/reset?timed", "text/plain", b"").await?;
-    let cpu_before = stage.relay.cpu_us();
+    let before = stage.relay.usage();
     let events = load::produce_paced(stage.relay.address, rate, duration).await?;
-    let cpu_us = stage.relay.cpu_us() - cpu_before;
+    let cost = Cost { cpu_us: stage.relay.usage().since(&before) / events as f64, work: events };
     let began = std::time::Instant::now();
     let mut stats = load::stats(&mut control).await?;
     while stats.timed < events {
@@ -121,9 +152,5 @@ pub(crate) async fn measure(stage: &Stage, rate: u32, duration: Duration) -> any
         tokio::time::sleep(LOOK_EVERY).await;
         stats = load::stats(&mut control).await?;
     }
-    let in_ms = |delay_us: u64| Reading {
-        relay_cpu_us: Some(cpu_us as f64 / events as f64),
-        ..Reading::absolute(delay_us as f64 / 1000.0)
-    };
-    Ok((in_ms(stats.p50_us), in_ms(stats.p99_us)))
+    Ok(Delays { p50_ms: stats.p50_us as f64 / 1000.0, p99_ms: stats.p99_us as f64 / 1000.0, cost })
 }

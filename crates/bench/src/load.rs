@@ -3,7 +3,10 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use crate::experiment::{Cost, Terms};
 use crate::receiver::{OK, ReceiverStats, now_us};
+use crate::stage::Stage;
+use crate::usage::Usage;
 use crate::wire::Connection;
 
 /// Connections of the bare loop.
@@ -13,12 +16,23 @@ pub(crate) const BATCH_EVENTS: usize = 500;
 /// Events that may be published and not yet received by everybody.
 const AHEAD_MAX: u64 = 8 * BATCH_EVENTS as u64;
 
-/// Posts `request` over and over on every connection for `duration`; gives how many were answered.
-pub(crate) async fn bare_loop(receiver: SocketAddr, request: Vec<u8>, duration: Duration) -> anyhow::Result<u64> {
+/// What is sent before a measurement, so that connections are open and caches filled.
+const WARM_UP: Duration = Duration::from_millis(500);
+
+/// Posts `request` over and over on every connection for `duration`; gives how many were answered in a second, and the processor
+/// time of this process for each.
+pub(crate) async fn bare_loop(receiver: SocketAddr, request: &[u8], duration: Duration) -> anyhow::Result<(f64, f64)> {
+    post_over_and_over(receiver, request, WARM_UP).await?;
+    let (before, began) = (Usage::own(), Instant::now());
+    let answered = post_over_and_over(receiver, request, duration).await? as f64;
+    Ok((answered / began.elapsed().as_secs_f64(), Usage::own().since(&before) / answered))
+}
+
+async fn post_over_and_over(receiver: SocketAddr, request: &[u8], duration: Duration) -> anyhow::Result<u64> {
     let end = Instant::now() + duration;
     let mut tasks = Vec::new();
     for _ in 0..LOOP_CONNECTIONS {
-        let request = request.clone();
+        let request = request.to_vec();
         tasks.push(tokio::task::spawn_local(async move {
             let mut connection = Connection::open(receiver).await?;
             let mut answered = 0;
@@ -55,52 +69,38 @@ pub(crate) async fn stats(control: &mut Connection) -> anyhow::Result<ReceiverSt
     Ok(serde_json::from_slice(&control.call("GET", "/stats", "text/plain", b"").await?)?)
 }
 
-/// Publishes batches for `duration`, never further ahead of the receiver than a few batches; then waits until everything was
-/// received. Gives how many events were published and how long it all took.
-pub(crate) async fn produce(
-    relay: SocketAddr,
-    receiver: SocketAddr,
-    subscriptions: u64,
-    duration: Duration,
-) -> anyhow::Result<(u64, Duration)> {
-    const PATIENCE: Duration = Duration::from_mins(1);
-    let mut flow = Flow::open(relay, receiver, subscriptions).await?;
-    let began = Instant::now();
-    while began.elapsed() < duration {
-        flow.step().await?;
-    }
-    loop {
-        let arrived = flow.arrived().await?;
-        if arrived >= flow.published * subscriptions {
-            return Ok((flow.published, began.elapsed()));
-        }
-        if began.elapsed() > duration + PATIENCE {
-            anyhow::bail!("{arrived} of {} deliveries arrived within {PATIENCE:?}", flow.published * subscriptions);
-        }
-        tokio::time::sleep(LOOK_EVERY).await;
-    }
+/// What came of deliveries.
+#[derive(Debug)]
+pub(crate) struct Delivered {
+    /// Deliveries a second while events were published, without waiting for the last ones.
+    pub(crate) rate: f64,
+    /// What one cost the relay; the work is events published.
+    pub(crate) cost: Cost,
+    /// The newest request, as the receiver got it.
+    pub(crate) request: Vec<u8>,
 }
 
-/// Deliveries a second while batches are published, without the beginning and without waiting for the last ones.
-pub(crate) async fn steady_rate(
-    relay: SocketAddr,
-    receiver: SocketAddr,
-    subscriptions: u64,
-    duration: Duration,
-) -> anyhow::Result<f64> {
-    const RUN_UP: Duration = Duration::from_millis(700);
-    let mut flow = Flow::open(relay, receiver, subscriptions).await?;
-    let mut began = Instant::now();
-    while began.elapsed() < RUN_UP {
+/// Publishes batches as the terms say, never further ahead of the receiver than a few batches, and waits until everything was
+/// received. The receiver counts anew.
+pub(crate) async fn deliver(stage: &Stage, subscriptions: u64, terms: Terms) -> anyhow::Result<Delivered> {
+    let mut flow = Flow::open(stage.relay.address, stage.receiver.address, subscriptions).await?;
+    flow.control.call("POST", "/reset", "text/plain", b"").await?;
+    let began = Instant::now();
+    while began.elapsed() < WARM_UP {
         flow.step().await?;
     }
-    let before = flow.arrived().await?;
-    began = Instant::now();
-    while began.elapsed() < duration {
+    flow.drain().await?;
+    let (before, first, arrived) = (stage.relay.usage(), flow.published, flow.arrived().await?);
+    let began = Instant::now();
+    while terms.go_on(began, flow.published - first).await {
         flow.step().await?;
     }
-    let arrived = flow.arrived().await? - before;
-    Ok(arrived as f64 / began.elapsed().as_secs_f64())
+    let rate = (flow.arrived().await? - arrived) as f64 / began.elapsed().as_secs_f64();
+    flow.drain().await?;
+    let cpu_us = stage.relay.usage().since(&before);
+    let work = flow.published - first;
+    let request = stats(&mut flow.control).await?.newest_request.into_bytes();
+    Ok(Delivered { rate, cost: Cost { cpu_us: cpu_us / (work * subscriptions) as f64, work }, request })
 }
 
 /// How often the receiver is asked.
@@ -119,6 +119,20 @@ impl Flow {
     async fn open(relay: SocketAddr, receiver: SocketAddr, subscriptions: u64) -> anyhow::Result<Self> {
         let (intake, control) = (Connection::open(relay).await?, Connection::open(receiver).await?);
         Ok(Self { intake, control, subscriptions, published: 0, batch: String::new() })
+    }
+
+    /// Waits until everything that was published has been received.
+    async fn drain(&mut self) -> anyhow::Result<()> {
+        const PATIENCE: Duration = Duration::from_mins(1);
+        let began = Instant::now();
+        loop {
+            let (arrived, wanted) = (self.arrived().await?, self.published * self.subscriptions);
+            if arrived >= wanted {
+                return Ok(());
+            }
+            anyhow::ensure!(began.elapsed() < PATIENCE, "{arrived} of {wanted} deliveries arrived within {PATIENCE:?}");
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
     }
 
     async fn arrived(&mut self) -> anyhow::Result<u64> {

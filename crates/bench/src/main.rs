@@ -1,8 +1,8 @@
 //! `hookcast-bench`, also called by `hookcast bench`: what the relay costs over the bare work, each figure beside a limit measured in the same run.
 //!
 //! Producer, relay, receiver and clients are processes of their own on loopback, the relay stores on disk with full
-//! durability. Times mean nothing on a shared machine; the ratios to the limits measured beside them do. To add a row: one
-//! file with an [`Experiment`] and its line in [`EXPERIMENTS`].
+//! durability. Times mean nothing on a shared machine; the processor time beside that of the limits does. To add a row: one file
+//! with an [`Experiment`] and its line in [`EXPERIMENTS`].
 
 #![allow(clippy::cast_precision_loss, reason = "counts become rates for people")]
 
@@ -17,13 +17,16 @@ mod backlog;
 mod bare;
 mod bytes;
 mod catchup;
+mod compare;
 mod crowd;
 mod deliver;
 mod down;
 mod experiment;
+mod experiments;
 mod failures;
 mod fanout;
 mod filter;
+mod floor;
 mod framing;
 mod gathering;
 mod hanging;
@@ -40,57 +43,27 @@ mod programs;
 mod publish;
 mod readers;
 mod receiver;
+mod say;
 mod scaling;
 mod slow;
 mod slow_disk;
 mod source;
 mod stage;
+mod statistics;
 mod stream;
 mod subscriptions;
 mod table;
 mod tenants;
+mod turns;
+mod usage;
 mod wire;
 
-use experiment::{Experiment, Subject, Terms};
+use experiment::{Experiment, Subject, Terms, Verdict};
+use experiments::{EXPERIMENTS, GUARD, SELDOM, SELDOM_RUNS_MAX, about};
+use say::say;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
-/// Everything that is measured, in the order of the table.
-const EXPERIMENTS: &[Experiment] = &[
-    deliver::TEN,
-    deliver::ONE,
-    failures::ONE_PERCENT,
-    history::HISTORY,
-    slow::FIFTY,
-    down::REFUSING,
-    limits::LIMITS,
-    hanging::HANGING,
-    gathering::BATCH,
-    gathering::ORDERED,
-    latency::CALM,
-    latency::BUSY,
-    latency::SLOW_DISK,
-    tenants::NOISE,
-    publish::BATCHES,
-    publish::SINGLES,
-    source::NDJSON,
-    stream::SINGLE,
-    stream::DELAY,
-    stream::FULL,
-    stream::FULL_NDJSON,
-    stream::FULL_WS,
-    stream::IDLE,
-    stream::IDLE_WS,
-    catchup::CATCH_UP,
-    backlog::BACKLOG,
-    backlog::LAGGING,
-    outage::OUTAGE,
-    subscriptions::CROWD,
-    fanout::FANOUT,
-    bytes::BYTES,
-    filter::FILTER,
-];
 
 /// What hookcast costs over the bare work, on this machine.
 #[derive(Debug, Parser)]
@@ -119,6 +92,10 @@ enum Bench {
     Subscriptions(RunArgs),
     /// Everything above, as one table.
     All(RunArgs),
+    /// The twelve hot paths, each beside its limit.
+    Guard(RunArgs),
+    /// Two builds in turns: whether an event has become dearer.
+    Compare(compare::CompareArgs),
     /// How the relay's processor time grows with events, subscriptions, topics, clients, backlog and payload.
     Scaling {
         /// Print one JSON array instead of a table.
@@ -134,6 +111,12 @@ enum Bench {
     /// The bare database of a benchmark; started by the others.
     #[command(hide = true)]
     BareStorage { form: publish::BareForm, seconds: f64 },
+    /// The upstream of a benchmark; started by the others.
+    #[command(hide = true)]
+    Upstream { recording: PathBuf },
+    /// The log as it is, for a benchmark; started by the others.
+    #[command(hide = true)]
+    BareLog { path: PathBuf },
     /// The stream clients of a benchmark; started by the others.
     #[command(hide = true)]
     Readers,
@@ -145,10 +128,10 @@ enum Bench {
 #[derive(Debug, Args)]
 struct RunArgs {
     /// Length of each measurement.
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=120))]
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=120))]
     seconds: u64,
-    /// How often each limit and figure are measured; the median counts.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=20))]
+    /// How often each limit and figure are measured, one after the other; the median counts.
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=20))]
     pairs: u32,
     /// Only this experiment, by the name in the first column.
     #[arg(long)]
@@ -200,44 +183,44 @@ fn raise_open_files() {
 }
 
 /// Runs a benchmark, or a part in one.
-async fn run(relay: Option<PathBuf>, bench: Bench) -> anyhow::Result<()> {
+async fn run(named: Option<PathBuf>, bench: Bench) -> anyhow::Result<()> {
     // Known to the end of the process, so that every measurement can have it for nothing.
-    let relay = || programs::relay(relay).map(|path| -> &'static Path { Box::leak(path.into_boxed_path()) });
+    let relay = || programs::relay(named.clone()).map(|path| -> &'static Path { Box::leak(path.into_boxed_path()) });
     match bench {
-        Bench::Deliver(arguments) => measure(Some(Subject::Deliver), relay()?, &arguments).await,
-        Bench::Latency(arguments) => measure(Some(Subject::Latency), relay()?, &arguments).await,
-        Bench::Publish(arguments) => measure(Some(Subject::Publish), relay()?, &arguments).await,
-        Bench::Stream(arguments) => measure(Some(Subject::Stream), relay()?, &arguments).await,
-        Bench::Backlog(arguments) => measure(Some(Subject::Backlog), relay()?, &arguments).await,
-        Bench::Subscriptions(arguments) => measure(Some(Subject::Subscriptions), relay()?, &arguments).await,
-        Bench::All(arguments) => measure(None, relay()?, &arguments).await,
-        Bench::Scaling { json } => scaling::run(Terms { relay: relay()?, duration: Duration::ZERO }, json).await,
+        Bench::Deliver(arguments) => measure(about(Subject::Deliver), relay()?, &arguments).await,
+        Bench::Latency(arguments) => measure(about(Subject::Latency), relay()?, &arguments).await,
+        Bench::Publish(arguments) => measure(about(Subject::Publish), relay()?, &arguments).await,
+        Bench::Stream(arguments) => measure(about(Subject::Stream), relay()?, &arguments).await,
+        Bench::Backlog(arguments) => measure(about(Subject::Backlog), relay()?, &arguments).await,
+        Bench::Subscriptions(arguments) => measure(about(Subject::Subscriptions), relay()?, &arguments).await,
+        Bench::All(arguments) => measure(EXPERIMENTS.iter().collect(), relay()?, &arguments).await,
+        Bench::Guard(arguments) => measure(experiments::chosen(&GUARD.map(String::from))?, relay()?, &arguments).await,
+        Bench::Compare(arguments) => compare::run(named, arguments).await,
+        Bench::Scaling { json } => scaling::run(Terms::lasting(relay()?, Duration::ZERO), json).await,
         Bench::Receiver(behaviour) => receiver::serve(behaviour).await,
         Bench::BareHandler => publish::serve_bare().await,
         Bench::BareStorage { form, seconds } => publish::store_bare(form, seconds).await,
+        Bench::Upstream { recording } => source::serve(&recording).await,
+        Bench::BareLog { path } => bare::serve_log(&path).await,
         Bench::Readers => readers::serve().await,
         Bench::Held(arguments) => Err(held::become_program(&arguments)),
     }
 }
 
-/// Measures what belongs to `subject` (everything without one) and prints it.
-async fn measure(subject: Option<Subject>, relay: &'static Path, arguments: &RunArgs) -> anyhow::Result<()> {
-    let terms = Terms { relay, duration: Duration::from_secs(arguments.seconds) };
-    let wanted = |experiment: &&Experiment| {
-        subject.is_none_or(|subject| experiment.subject == subject)
-            && arguments.only.as_ref().is_none_or(|only| experiment.name == only)
-    };
-    let experiments: Vec<&Experiment> = EXPERIMENTS.iter().filter(wanted).collect();
-    if experiments.is_empty() {
-        let names: Vec<&str> = EXPERIMENTS.iter().map(|experiment| experiment.name).collect();
-        anyhow::bail!("no such experiment; there are {}", names.join(", "));
+/// Measures experiments (one, if only that is asked for) and prints what they say.
+async fn measure(mut experiments: Vec<&Experiment>, relay: &'static Path, arguments: &RunArgs) -> anyhow::Result<()> {
+    let terms = Terms::lasting(relay, Duration::from_secs(arguments.seconds));
+    if let Some(only) = &arguments.only {
+        experiments.retain(|experiment| experiment.name == only);
+        anyhow::ensure!(!experiments.is_empty(), experiments::no_such_experiment());
     }
     if !arguments.json {
         table::head();
     }
     let mut outcomes = Vec::new();
     for experiment in experiments {
-        let found = experiment::repeat(experiment, terms, arguments.pairs).await?;
+        let runs = if SELDOM.contains(&experiment.name) { arguments.pairs.min(SELDOM_RUNS_MAX) } else { arguments.pairs };
+        let found = experiment::repeat(experiment, terms, runs).await?;
         if !arguments.json {
             found.iter().for_each(table::row);
         }
@@ -246,13 +229,11 @@ async fn measure(subject: Option<Subject>, relay: &'static Path, arguments: &Run
     if arguments.json {
         table::json(&outcomes, arguments.seconds, arguments.pairs)?;
     }
-    let missed = outcomes.iter().filter(|outcome| outcome.holds == Some(false)).count();
+    let count = |verdict| outcomes.iter().filter(|outcome| outcome.verdict == verdict).count();
+    let (missed, undecided) = (count(Verdict::Missed), count(Verdict::Undecided));
+    if !arguments.json {
+        say(&format!("{} rows: {missed} missed, {undecided} undecided, {} skipped", outcomes.len(), count(Verdict::Skipped)));
+    }
     anyhow::ensure!(missed == 0, "{missed} of {} rows miss their target", outcomes.len());
     Ok(())
-}
-
-/// Prints a line of the result.
-#[allow(clippy::print_stdout, reason = "the output of the command")]
-pub(crate) fn say(line: &str) {
-    println!("{line}");
 }

@@ -9,6 +9,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Child;
 
 use crate::held::{self, EndedBy};
+use crate::usage::Usage;
 
 /// A process that is ended with the benchmark.
 #[derive(Debug)]
@@ -64,9 +65,9 @@ impl Role {
         self.child.id()
     }
 
-    /// Processor time that it has used.
-    pub(crate) fn cpu_us(&self) -> u64 {
-        self.child.id().and_then(|pid| cpu_us(&pid.to_string())).unwrap_or(0)
+    /// Processor time that it has used so far.
+    pub(crate) fn usage(&self) -> Usage {
+        Usage::of(self.child.id().as_slice())
     }
 
     /// Resident memory in bytes, now and at its highest.
@@ -100,21 +101,6 @@ pub(crate) async fn report(arguments: &[&str], directory: &Path) -> anyhow::Resu
     let output = command.output().await.context("run a process of the benchmark")?;
     anyhow::ensure!(output.status.success(), "{arguments:?} ended with {}", output.status);
     Ok(String::from_utf8(output.stdout)?)
-}
-
-/// Processor time of this process.
-pub(crate) fn own_cpu_us() -> u64 {
-    cpu_us("self").unwrap_or(0)
-}
-
-/// User and system time out of `/proc/<pid>/stat`, in the kernel's ticks of 10 ms.
-pub(crate) fn cpu_us(pid: &str) -> Option<u64> {
-    const TICK_US: u64 = 10_000;
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
-    let user: u64 = fields.next()?.parse().ok()?;
-    let system: u64 = fields.next()?.parse().ok()?;
-    Some((user + system) * TICK_US)
 }
 
 /// Resident memory of a process in bytes, what it shares with others counted by its part.

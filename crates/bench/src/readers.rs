@@ -43,7 +43,7 @@ struct Readers {
 /// Serves on a free port until the process ends; prints the bound address.
 pub(crate) async fn serve() -> anyhow::Result<()> {
     let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
-    crate::say(&format!("reading for http://{}", listener.local_addr()?));
+    crate::say::say(&format!("reading for http://{}", listener.local_addr()?));
     let readers = Rc::new(Readers {
         received: Cell::new(0),
         timed: Cell::new(false),
@@ -171,7 +171,6 @@ impl Readers {
             timed: delays_us.len() as u64,
             p50_us: quantile(50),
             p99_us: quantile(99),
-            cpu_us: crate::process::own_cpu_us(),
             ..ReceiverStats::default()
         };
         let body = serde_json::to_vec(&stats).unwrap_or_default();

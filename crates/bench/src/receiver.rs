@@ -65,8 +65,6 @@ pub(crate) struct ReceiverStats {
     pub(crate) p99_us: u64,
     /// Most of the timed ones in any second.
     pub(crate) peak: u64,
-    /// Its processor time since it started.
-    pub(crate) cpu_us: u64,
     /// The head of the newest request, to be sent again by the bare loop.
     pub(crate) newest_request: String,
 }
@@ -92,7 +90,7 @@ pub(crate) async fn serve(behaviour: ReceiverArgs) -> anyhow::Result<()> {
         port = listener.local_addr()?.port();
         listeners.push(listener);
     }
-    crate::say(&format!("receiving on http://{}", SocketAddr::from((Ipv4Addr::LOCALHOST, port))));
+    crate::say::say(&format!("receiving on http://{}", SocketAddr::from((Ipv4Addr::LOCALHOST, port))));
     let accepting: Vec<_> =
         listeners.into_iter().map(|listener| tokio::task::spawn_local(accept(listener, Rc::clone(&seen), behaviour))).collect();
     for task in accepting {
@@ -196,7 +194,6 @@ fn control(seen: &mut Seen, head: &[u8]) -> Vec<u8> {
         p50_us: quantile(50),
         p99_us: quantile(99),
         peak: peak(&seen.came_at_us),
-        cpu_us: crate::process::own_cpu_us(),
         newest_request: String::from_utf8_lossy(&seen.newest).into_owned(),
     };
     let body = serde_json::to_vec(&stats).unwrap_or_default();

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::experiment::Terms;
 use crate::load::{self, BATCH_EVENTS};
 use crate::receiver::now_us;
-use crate::say;
+use crate::say::say;
 use crate::stage::Stage;
 use crate::wire::Connection;
 
@@ -129,10 +129,10 @@ async fn measure(terms: Terms, load: Load) -> anyhow::Result<f64> {
     publish(&stage, Load { events: 1_000.max(load.topics), ..load }, 0).await?;
     let warm = 1_000.max(load.topics);
     received(&mut control, if load.backlog { 0 } else { warm * load.subscriptions }).await?;
-    let mut before = stage.relay.cpu_us();
+    let mut before = stage.relay.usage();
     publish(&stage, load, warm).await?;
     if load.backlog {
-        before = stage.relay.cpu_us();
+        before = stage.relay.usage();
         let mut admin = Connection::open(stage.relay.address).await?;
         for number in 0..load.subscriptions {
             admin.call("POST", &format!("/v1/subscriptions/to-{number}/resume"), "application/json", b"").await?;
@@ -142,7 +142,7 @@ async fn measure(terms: Terms, load: Load) -> anyhow::Result<f64> {
     for client in clients {
         tokio::time::timeout(PATIENCE, client).await???;
     }
-    let cost = (stage.relay.cpu_us() - before) as f64 / load.events as f64;
+    let cost = stage.relay.usage().since(&before) / load.events as f64;
     stage.relay.stop().await;
     stage.receiver.stop().await;
     Ok(cost)

@@ -34,13 +34,10 @@ fn run(terms: Terms) -> Run {
             });
             control.call("POST", "/v1/subscriptions", "application/json", body.to_string().as_bytes()).await?;
         }
-        let cpu_before = stage.relay.cpu_us();
-        let rate = load::steady_rate(stage.relay.address, stage.receiver.address, RECEIVERS, terms.duration).await?;
-        let arrived = load::stats(&mut Connection::open(stage.receiver.address).await?).await?.received;
-        let cpu_us = (stage.relay.cpu_us() - cpu_before) as f64 / arrived as f64;
+        let load::Delivered { rate, cost, .. } = load::deliver(&stage, RECEIVERS, terms).await?;
         stage.relay.stop().await;
         stage.receiver.stop().await;
         let limit = (RECEIVERS * IN_FLIGHT) as f64 * 1000.0 / DELAY_MS as f64;
-        Ok(Findings::Measured(vec![Reading { relay_cpu_us: Some(cpu_us), ..Reading::ratio(rate, limit) }]))
+        Ok(Findings::Measured(vec![Reading { cost: Some(cost), ..Reading::ratio(rate, limit) }]))
     })
 }

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::crowd::{Crowd, Server};
-use crate::experiment::{Experiment, Findings, Reading, Row, Subject, Target, Terms};
+use crate::experiment::{Cost, Experiment, Findings, Reading, Row, Subject, Target, Terms};
 use crate::peer;
 use crate::receiver::now_us;
 use crate::wire::Connection;
@@ -18,7 +18,7 @@ const PEER: &str = "nginx + nchan";
 pub(crate) const SINGLE: Experiment = Experiment {
     name: "stream-single",
     subject: Subject::Stream,
-    rows: &[Row { what: "1,000 SSE clients, one event at a time", against: PEER, unit: "/s", target: Target::AtLeast(1.1) }],
+    rows: &[Row { what: "1,000 SSE clients, one event at a time", against: PEER, unit: "/s", target: Target::Processor(1.0) }],
     run: |terms| Box::pin(beside_peer(terms, "sse", single)),
 };
 
@@ -34,7 +34,7 @@ pub(crate) const DELAY: Experiment = Experiment {
 pub(crate) const FULL: Experiment = Experiment {
     name: "stream-full",
     subject: Subject::Stream,
-    rows: &[Row { what: "1,000 SSE clients, full speed", against: PEER, unit: "/s", target: Target::AtLeast(10.0) }],
+    rows: &[Row { what: "1,000 SSE clients, full speed", against: PEER, unit: "/s", target: Target::Processor(10.0) }],
     run: |terms| Box::pin(beside_peer(terms, "sse", full)),
 };
 
@@ -42,7 +42,7 @@ pub(crate) const FULL: Experiment = Experiment {
 pub(crate) const FULL_NDJSON: Experiment = Experiment {
     name: "stream-full-ndjson",
     subject: Subject::Stream,
-    rows: &[Row { what: "1,000 NDJSON clients, full speed", against: PEER, unit: "/s", target: Target::AtLeast(10.0) }],
+    rows: &[Row { what: "1,000 NDJSON clients, full speed", against: PEER, unit: "/s", target: Target::Processor(10.0) }],
     run: |terms| Box::pin(beside_peer(terms, "ndjson", full)),
 };
 
@@ -50,7 +50,7 @@ pub(crate) const FULL_NDJSON: Experiment = Experiment {
 pub(crate) const FULL_WS: Experiment = Experiment {
     name: "stream-full-ws",
     subject: Subject::Stream,
-    rows: &[Row { what: "1,000 WebSocket clients, full speed", against: PEER, unit: "/s", target: Target::AtLeast(10.0) }],
+    rows: &[Row { what: "1,000 WebSocket clients, full speed", against: PEER, unit: "/s", target: Target::Processor(10.0) }],
     run: |terms| Box::pin(beside_peer(terms, "ws", full)),
 };
 
@@ -100,53 +100,69 @@ fn event(number: u64) -> String {
     )
 }
 
-/// Measures the relay with streams of a format, then the peer.
-async fn beside_peer<F>(terms: Terms, format: &'static str, measure: F) -> anyhow::Result<Findings>
-where
-    F: AsyncFn(&mut Crowd, Duration) -> anyhow::Result<(f64, u64)>,
-{
-    let Some(module) = peer::module() else {
-        return Ok(Findings::Skipped(String::from("needs nginx with nchan: apt-get install nginx-light libnginx-mod-nchan")));
-    };
-    let mut found = Vec::new();
-    for server in [Server::relay(terms).await?, Server::peer(&module).await?] {
-        let mut crowd = Crowd::gather(server, format, CLIENTS).await?;
-        for number in 0..WARM_UP_EVENTS {
-            crowd.publish(&event(number)).await?;
-        }
-        crowd.wait(WARM_UP_EVENTS).await?;
-        let cpu_before = crowd.server.cpu_us();
-        let (figure, received) = measure(&mut crowd, terms.duration).await?;
-        let cpu_us = (crowd.server.cpu_us() - cpu_before) as f64 / received as f64;
-        found.push((figure, cpu_us, crowd.server.resident_bytes()));
-        crowd.disperse().await;
-    }
-    let ((figure, cpu_us, resident_bytes), (limit, ..)) = (found[0], found[1]);
-    Ok(Findings::Measured(vec![Reading {
-        relay_cpu_us: Some(cpu_us),
-        relay_resident_mib: Some(resident_bytes as f64 / (1024.0 * 1024.0)),
-        ..Reading::ratio(figure, limit)
-    }]))
+/// What clients got.
+struct Got {
+    /// Events a second or a delay, as the row has it.
+    figure: f64,
+    /// Events, all clients together.
+    received: u64,
+    /// Events published.
+    sent: u64,
 }
 
-/// Events received a second, all clients together, and how many.
-async fn single(crowd: &mut Crowd, duration: Duration) -> anyhow::Result<(f64, u64)> {
+/// Measures the peer, then the relay with streams of a format.
+async fn beside_peer<F>(terms: Terms, format: &'static str, measure: F) -> anyhow::Result<Findings>
+where
+    F: AsyncFn(&mut Crowd, Terms) -> anyhow::Result<Got>,
+{
+    let mut limit = None;
+    if terms.want_limit() {
+        let Some(module) = peer::module() else {
+            return Ok(Findings::Skipped(String::from("needs nginx with nchan: apt-get install nginx-light libnginx-mod-nchan")));
+        };
+        let (figure, cost, _) = read(Server::peer(&module).await?, format, Terms { work: None, ..terms }, &measure).await?;
+        limit = Some((figure, cost.cpu_us));
+    }
+    let (figure, cost, resident_bytes) = read(Server::relay(terms).await?, format, terms, &measure).await?;
+    Ok(Findings::Measured(vec![Reading::costing(figure, cost, limit).with_resident(resident_bytes)]))
+}
+
+/// The figure of one server, what an event that a client received cost it, and its memory.
+async fn read<F>(server: Server, format: &'static str, terms: Terms, measure: &F) -> anyhow::Result<(f64, Cost, u64)>
+where
+    F: AsyncFn(&mut Crowd, Terms) -> anyhow::Result<Got>,
+{
+    let mut crowd = Crowd::gather(server, format, CLIENTS).await?;
+    for number in 0..WARM_UP_EVENTS {
+        crowd.publish(&event(number)).await?;
+    }
+    crowd.wait(WARM_UP_EVENTS).await?;
+    let before = crowd.server.usage();
+    let got = measure(&mut crowd, terms).await?;
+    let cost = Cost { cpu_us: crowd.server.usage().since(&before) / got.received as f64, work: got.sent };
+    let resident_bytes = crowd.server.resident_bytes();
+    crowd.disperse().await;
+    Ok((got.figure, cost, resident_bytes))
+}
+
+/// Events received a second, all clients together.
+async fn single(crowd: &mut Crowd, terms: Terms) -> anyhow::Result<Got> {
     crowd.reset("/reset").await?;
     let (began, mut sent) = (Instant::now(), 0);
-    while began.elapsed() < duration {
+    while terms.go_on(began, sent).await {
         crowd.publish(&event(sent)).await?;
         sent += 1;
         crowd.wait(sent).await?;
     }
     let received = sent * crowd.clients;
-    Ok((received as f64 / began.elapsed().as_secs_f64(), received))
+    Ok(Got { figure: received as f64 / began.elapsed().as_secs_f64(), received, sent })
 }
 
-/// 99th percentile of the time from send to receipt in milliseconds, and how many events were received.
-async fn delay(crowd: &mut Crowd, duration: Duration) -> anyhow::Result<(f64, u64)> {
+/// 99th percentile of the time from send to receipt in milliseconds.
+async fn delay(crowd: &mut Crowd, terms: Terms) -> anyhow::Result<Got> {
     crowd.reset("/reset?timed").await?;
     let (began, mut sent) = (Instant::now(), 0u32);
-    while began.elapsed() < duration {
+    while terms.go_on(began, u64::from(sent)).await {
         let due = f64::from(sent) / f64::from(RATE);
         if let Some(wait) = Duration::from_secs_f64(due).checked_sub(began.elapsed()) {
             tokio::time::sleep(wait).await;
@@ -155,11 +171,11 @@ async fn delay(crowd: &mut Crowd, duration: Duration) -> anyhow::Result<(f64, u6
         sent += 1;
     }
     let stats = crowd.wait(u64::from(sent)).await?;
-    Ok((stats.p99_us as f64 / 1000.0, stats.received))
+    Ok(Got { figure: stats.p99_us as f64 / 1000.0, received: stats.received, sent: u64::from(sent) })
 }
 
-/// Events received a second, all clients together, and how many.
-async fn full(crowd: &mut Crowd, duration: Duration) -> anyhow::Result<(f64, u64)> {
+/// Events received a second, all clients together.
+async fn full(crowd: &mut Crowd, terms: Terms) -> anyhow::Result<Got> {
     const LOOK_EVERY: Duration = Duration::from_millis(1);
     crowd.reset("/reset").await?;
     let (began, published, everywhere) = (Instant::now(), Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
@@ -170,7 +186,7 @@ async fn full(crowd: &mut Crowd, duration: Duration) -> anyhow::Result<(f64, u64
         let (published, everywhere, path) = (Rc::clone(&published), Rc::clone(&everywhere), crowd.server.publish_path());
         let mut intake = Connection::open(crowd.server.address()).await?;
         tasks.push(tokio::task::spawn_local(async move {
-            while began.elapsed() < duration {
+            while terms.go_on(began, published.get()).await {
                 let from = published.get();
                 if from > everywhere.get() + AHEAD_MAX {
                     tokio::time::sleep(LOOK_EVERY).await;
@@ -192,19 +208,21 @@ async fn full(crowd: &mut Crowd, duration: Duration) -> anyhow::Result<(f64, u64
         task.await??;
     }
     let stats = crowd.wait(published.get()).await?;
-    Ok((stats.received as f64 / began.elapsed().as_secs_f64(), stats.received))
+    let figure = stats.received as f64 / began.elapsed().as_secs_f64();
+    Ok(Got { figure, received: stats.received, sent: published.get() })
 }
 
 async fn idle(terms: Terms, format: &'static str) -> anyhow::Result<Findings> {
     let kib = |bytes: u64, base: u64| bytes.saturating_sub(base) as f64 / 1024.0 / FURTHER_CLIENTS as f64;
+    let burst = Terms { duration: SETTLE, work: None, ..terms };
     let mut crowd = Crowd::gather(Server::relay(terms).await?, format, CLIENTS).await?;
-    full(&mut crowd, SETTLE).await?;
+    full(&mut crowd, burst).await?;
     tokio::time::sleep(SETTLE).await;
     let base = crowd.server.resident_bytes();
     crowd.grow(FURTHER_CLIENTS).await?;
     tokio::time::sleep(SETTLE).await;
     let idle = crowd.server.resident_bytes();
-    full(&mut crowd, SETTLE).await?;
+    full(&mut crowd, burst).await?;
     tokio::time::sleep(SETTLE).await;
     let after = crowd.server.resident_bytes();
     crowd.disperse().await;

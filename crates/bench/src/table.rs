@@ -2,35 +2,39 @@
 
 use serde::Serialize;
 
-use crate::experiment::Outcome;
-use crate::say;
+use crate::experiment::{Outcome, Reading, Verdict};
+use crate::say::say;
 
 /// Widths of the columns; the last one takes what it needs.
-const WIDTHS: [usize; 7] = [13, 48, 14, 14, 9, 10, 8];
+const WIDTHS: [usize; 10] = [18, 51, 14, 14, 6, 8, 8, 7, 15, 11];
 
 /// Prints the head of the table.
 pub(crate) fn head() {
-    say(&line(["experiment", "what", "measured", "limit", "value", "target", "verdict"], "relay CPU us"));
+    let columns = ["experiment", "what", "measured", "limit", "ratio", "CPU us", "limit's", "value", "spread", "target"];
+    say(&line(columns, "verdict"));
 }
 
 /// Prints one row.
 pub(crate) fn row(outcome: &Outcome) {
-    let figure = |figure: Option<f64>| figure.map_or_else(String::new, |figure| format!("{}{}", short(figure), outcome.row.unit));
+    let unit = outcome.row.unit;
     let median = outcome.median.as_ref();
-    let measured = figure(median.map(|reading| reading.measured));
-    let limit = figure(median.and_then(|reading| reading.limit));
-    let value = outcome.value.map_or_else(String::new, |value| format!("{value:.3}"));
-    let verdict = match outcome.holds {
-        Some(true) => "pass",
-        Some(false) => "MISS",
-        None => "skipped",
+    let text = |figure: Option<f64>, unit: &str| figure.map_or_else(String::new, |figure| format!("{}{unit}", short(figure)));
+    let measured = text(median.map(|reading| reading.measured), unit);
+    let limit = text(median.and_then(|reading| reading.limit), unit);
+    let ratio = text(median.and_then(Reading::ratio_of_figures), "");
+    let cpu = text(median.and_then(|reading| reading.cost).map(|cost| cost.cpu_us), "");
+    let limit_cpu = text(median.and_then(|reading| reading.limit_cpu_us), "");
+    let value = text(outcome.spread.map(|spread| spread.median), "");
+    let spread = outcome.spread.map_or_else(String::new, |spread| format!("{}..{}", short(spread.min), short(spread.max)));
+    let verdict = match (outcome.verdict, outcome.limit_moved) {
+        (Verdict::Held, _) => String::from("held"),
+        (Verdict::Missed, _) => String::from("MISSED"),
+        (Verdict::Undecided, moved) => format!("undecided: the limit moved by {:.0} %", moved.unwrap_or(0.0) * 100.0),
+        (Verdict::Skipped, _) => format!("skipped: {}", outcome.skipped.as_deref().unwrap_or("nothing was measured")),
     };
-    let cpu = median.and_then(|reading| reading.relay_cpu_us).map_or_else(String::new, |cpu| format!("{cpu:.1}"));
-    let columns = [outcome.experiment, outcome.row.what, &measured, &limit, &value, &outcome.row.target.to_string(), verdict];
-    say(&line(columns, &cpu));
-    if let Some(reason) = &outcome.skipped {
-        say(&format!("{:>width$}  {reason}", "", width = WIDTHS[0]));
-    }
+    let target = outcome.row.target.to_string();
+    let (name, what) = (outcome.experiment, outcome.row.what);
+    say(&line([name, what, &measured, &limit, &ratio, &cpu, &limit_cpu, &value, &spread, &target], &verdict));
 }
 
 /// Prints everything as one JSON object.
@@ -52,7 +56,7 @@ pub(crate) fn json(outcomes: &[Outcome], seconds: u64, pairs: u32) -> anyhow::Re
     Ok(())
 }
 
-fn line(columns: [&str; 7], last: &str) -> String {
+fn line(columns: [&str; 10], last: &str) -> String {
     // The first two columns are words, the others figures.
     let words = format!("{:<2$} {:<3$}", columns[0], columns[1], WIDTHS[0], WIDTHS[1]);
     let figures: Vec<String> = columns.iter().zip(WIDTHS).skip(2).map(|(column, width)| format!("{column:>width$}")).collect();
@@ -60,6 +64,11 @@ fn line(columns: [&str; 7], last: &str) -> String {
 }
 
 /// A figure with as many digits as a reader compares.
-fn short(figure: f64) -> String {
-    if figure.abs() >= 1000.0 { format!("{figure:.0}") } else { format!("{figure:.2}") }
+pub(crate) fn short(figure: f64) -> String {
+    match figure.abs() {
+        1000.0.. => format!("{figure:.0}"),
+        10.0.. => format!("{figure:.1}"),
+        0.1.. => format!("{figure:.2}"),
+        _ => format!("{figure:.3}"),
+    }
 }

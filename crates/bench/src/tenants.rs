@@ -34,7 +34,7 @@ const GROWTH_MS: f64 = 100.0;
 fn run(terms: Terms) -> Run {
     Box::pin(async move {
         let stage = Stage::set(&terms.scene(1)).await?;
-        let (_, alone) = latency::measure(&stage, 200, terms.duration).await?;
+        let alone_ms = latency::measure(&stage, 200, terms.duration).await?.p99_ms;
         let failing = Role::own(&["receiver", "--fail-every", "1"], stage.directory.path()).await?;
         let mut control = Connection::open(stage.relay.address).await?;
         let batch = (load::event(0, now_us()).replace("sent_us", "was_us") + "\n").repeat(BATCH_EVENTS);
@@ -71,13 +71,13 @@ fn run(terms: Terms) -> Run {
             #[allow(unreachable_code, reason = "the type of the task")]
             anyhow::Ok(())
         });
-        let (_, beside) = latency::measure(&stage, 200, terms.duration).await?;
+        let beside_ms = latency::measure(&stage, 200, terms.duration).await?.p99_ms;
         anyhow::ensure!(!publishing.is_finished(), "the noisy publisher was refused");
         publishing.abort();
         failing.stop().await;
         stage.relay.stop().await;
         stage.receiver.stop().await;
-        let limit = (2.0 * alone.measured).max(alone.measured + GROWTH_MS);
-        Ok(Findings::Measured(vec![Reading { relay_cpu_us: None, ..Reading::ratio(beside.measured, limit) }]))
+        let limit_ms = (2.0 * alone_ms).max(alone_ms + GROWTH_MS);
+        Ok(Findings::Measured(vec![Reading::ratio(beside_ms, limit_ms)]))
     })
 }

@@ -13,10 +13,12 @@ fn says(arguments: &[&str]) -> (bool, String) {
 fn the_help_names_what_people_run_and_not_the_roles() {
     let (is_well, text) = says(&["--help"]);
     assert!(is_well);
-    for name in ["deliver", "latency", "publish", "stream", "backlog", "subscriptions", "all", "scaling", "--relay"] {
+    for name in
+        ["deliver", "latency", "publish", "stream", "backlog", "subscriptions", "all", "guard", "compare", "scaling", "--relay"]
+    {
         assert!(text.contains(name), "{name} in {text}");
     }
-    for role in ["receiver", "bare-handler", "bare-storage", "readers", "held"] {
+    for role in ["receiver", "bare-handler", "bare-storage", "bare-log", "readers", "held"] {
         assert!(!text.contains(role), "{role} in {text}");
     }
 }
@@ -31,6 +33,16 @@ fn an_experiment_that_is_not_there_is_told_with_those_that_are() {
 fn a_relay_that_is_not_there_is_told() {
     let (is_well, text) = says(&["deliver", "--relay", "/no/such/relay"]);
     assert!(!is_well && text.contains("/no/such/relay"), "{text}");
+}
+
+#[test]
+fn a_comparison_says_what_it_cannot_compare() {
+    let (is_well, text) = says(&["compare", "/bin/true", "--rows", "guard,no-such"]);
+    assert!(!is_well && text.contains("no such experiment"), "{text}");
+    let (is_well, text) = says(&["compare", "/no/such/relay", "--rows", "deliver-1"]);
+    assert!(!is_well && text.contains("/no/such/relay"), "{text}");
+    assert!(!says(&["compare"]).0, "an old build is needed");
+    assert!(!says(&["compare", "/bin/true", "--new", "/bin/true", "--relay", "/bin/true"]).0, "one new build is enough");
 }
 
 #[test]

@@ -72,3 +72,11 @@ fn no_child_stays_behind_whatever_ends_the_benchmark() {
         nothing_stays_behind(&arguments, &[("hookcast", 1), ("hookcast-bench", 1)], signal);
     }
 }
+
+#[test]
+fn nginx_and_its_workers_do_not_stay_behind() {
+    for signal in [Signal::KILL, Signal::TERM] {
+        let arguments = ["stream", "--only", "stream-single", "--seconds", "60", "--pairs", "1"];
+        nothing_stays_behind(&arguments, &[("nginx", 2)], signal);
+    }
+}

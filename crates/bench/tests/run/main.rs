@@ -2,6 +2,7 @@
 
 mod arguments;
 mod children;
+mod rows;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

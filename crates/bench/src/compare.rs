@@ -1,0 +1,141 @@
+//! Two builds of the relay, row by row and in turns: what an event costs the one and the other in processor time.
+//!
+//! Both do the same work: how much fits into a measurement is found out once, with the old build, and then done by each. In a
+//! pair both run side by side and take turns in small slices, as far as the work can wait, so that whatever else the machine does
+//! hits both; the pairs begin as A B, B A, A B …
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use serde::Serialize;
+
+use crate::experiment::{Cost, Experiment, Findings, Part, Terms};
+use crate::say::say;
+use crate::statistics::{self, Change, Spread};
+use crate::turns::Turns;
+use crate::{experiments, programs, table};
+
+/// Arguments of `compare`.
+#[derive(Debug, Args)]
+pub(crate) struct CompareArgs {
+    /// The relay that the new one is held against; any build that has `serve`.
+    old: PathBuf,
+    /// The new one; without it the `hookcast` beside this program.
+    #[arg(long, value_name = "PATH", conflicts_with = "relay")]
+    new: Option<PathBuf>,
+    /// Experiments, by the names in the first column of the tables; `guard` = the twelve hot paths.
+    #[arg(long, value_delimiter = ',', default_value = experiments::GUARD_NAME)]
+    rows: Vec<String>,
+    /// How often each build is measured; what looks dearer or cheaper then is measured as often again, and all pairs decide.
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=50))]
+    pairs: u32,
+    /// Length of each measurement, about.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=120))]
+    seconds: u64,
+    /// Print one JSON object instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What was found of one experiment.
+#[derive(Debug, Serialize)]
+struct Comparison {
+    experiment: &'static str,
+    /// Processor time an event of the old build in microseconds, median.
+    old_cpu_us: f64,
+    /// The same of the new build.
+    new_cpu_us: f64,
+    /// New beside old in each pair.
+    ratios: Vec<f64>,
+    /// How these spread.
+    spread: Spread,
+    change: Change,
+}
+
+/// Compares and prints.
+///
+/// # Errors
+/// When a process does not start, events do not arrive, or a row has become dearer.
+pub(crate) async fn run(relay: Option<PathBuf>, arguments: CompareArgs) -> anyhow::Result<()> {
+    let experiments = experiments::chosen(&arguments.rows)?;
+    let known = |path: PathBuf| -> &'static Path { Box::leak(path.into_boxed_path()) };
+    let old = known(programs::relay(Some(arguments.old))?);
+    let new = known(programs::relay(arguments.new.or(relay))?);
+    let duration = Duration::from_secs(arguments.seconds);
+    if !arguments.json {
+        say(&line(["experiment", "old us", "new us", "ratio", "spread"], "verdict"));
+    }
+    let mut comparisons = Vec::new();
+    for experiment in experiments {
+        let comparison = compare(experiment, [old, new], duration, usize::try_from(arguments.pairs)?).await?;
+        if !arguments.json {
+            print(&comparison);
+        }
+        comparisons.push(comparison);
+    }
+    if arguments.json {
+        say(&serde_json::to_string(&serde_json::json!({
+            "seconds": arguments.seconds, "pairs": arguments.pairs, "rows": comparisons,
+        }))?);
+    }
+    let dearer: Vec<_> = comparisons.iter().filter(|row| row.change == Change::Dearer).map(|row| row.experiment).collect();
+    anyhow::ensure!(dearer.is_empty(), "dearer: {}", dearer.join(", "));
+    Ok(())
+}
+
+async fn compare(
+    experiment: &Experiment,
+    builds: [&'static Path; 2],
+    duration: Duration,
+    pairs: usize,
+) -> anyhow::Result<Comparison> {
+    let terms = |relay, work| Terms { work, part: Part::Figure, ..Terms::lasting(relay, duration) };
+    let work = cost(experiment, terms(builds[0], None)).await?.work;
+    let (mut costs, mut ratios) = ([Vec::new(), Vec::new()], Vec::new());
+    while !statistics::is_settled(&ratios, pairs) {
+        // A few words for each pair, and every measurement may have them for nothing.
+        let turns: &'static Turns = Box::leak(Box::new(Turns::beginning_with(ratios.len() % 2)));
+        let in_turn = async |seat: usize| {
+            turns.wait(seat).await;
+            let found = cost(experiment, Terms { seat: Some((seat, turns)), ..terms(builds[seat], Some(work)) }).await;
+            turns.leave(seat);
+            found
+        };
+        let (old, new) = tokio::try_join!(in_turn(0), in_turn(1))?;
+        costs[0].push(old.cpu_us);
+        costs[1].push(new.cpu_us);
+        ratios.push(new.cpu_us / old.cpu_us);
+    }
+    let [old, new] = costs.map(|costs| Spread::of(&costs).map_or(f64::NAN, |spread| spread.median));
+    let spread = Spread::of(&ratios).ok_or_else(|| anyhow::anyhow!("no pair was measured"))?;
+    Ok(Comparison { experiment: experiment.name, old_cpu_us: old, new_cpu_us: new, change: Change::of(&ratios), ratios, spread })
+}
+
+/// What the first row of an experiment costs.
+async fn cost(experiment: &Experiment, terms: Terms) -> anyhow::Result<Cost> {
+    match (experiment.run)(terms).await? {
+        Findings::Measured(readings) => {
+            let cost = readings.first().and_then(|reading| reading.cost);
+            cost.ok_or_else(|| anyhow::anyhow!("{} is not about processor time", experiment.name))
+        }
+        Findings::Skipped(reason) => anyhow::bail!("{} {reason}", experiment.name),
+    }
+}
+
+fn print(comparison: &Comparison) {
+    let Comparison { experiment, old_cpu_us, new_cpu_us, spread, change, .. } = comparison;
+    let ratio = format!("{:.3}", spread.median);
+    let range = format!("{:.3}..{:.3}", spread.min, spread.max);
+    let verdict = match change {
+        Change::Dearer => "DEARER",
+        Change::Cheaper => "cheaper",
+        Change::Same => "same",
+    };
+    say(&line([experiment, &table::short(*old_cpu_us), &table::short(*new_cpu_us), &ratio, &range], verdict));
+}
+
+fn line(columns: [&str; 5], last: &str) -> String {
+    let [name, old, new, ratio, range] = columns;
+    format!("{name:<18} {old:>9} {new:>9} {ratio:>7} {range:>15}  {last}")
+}
