@@ -35,12 +35,19 @@ pub(crate) struct Options {
     pub(crate) auth: AuthSettings,
     pub(crate) limits: HttpLimits,
     pub(crate) server: ServerSettings,
+    /// Called for `/metrics`, on the thread of the worker.
+    pub(crate) metrics: Arc<dyn Fn() -> String + Send + Sync>,
 }
 
 impl Default for Options {
     fn default() -> Self {
         let server = ServerSettings { shutdown_timeout: Duration::ZERO, ..ServerSettings::default() };
-        Self { auth: AuthSettings::default(), limits: HttpLimits::default(), server }
+        Self {
+            auth: AuthSettings::default(),
+            limits: HttpLimits::default(),
+            server,
+            metrics: Arc::new(|| "hookcast_up 1\n".to_owned()),
+        }
     }
 }
 
@@ -57,7 +64,8 @@ impl Edge {
         let store = memory::open().unwrap();
         let tail = Arc::new(Tail::new(TailSettings::default(), Seq(1), Seq::ZERO));
         let behind = Arc::new(Behind::default());
-        let state = state_over(&store, tail, &behind, options.auth, options.limits).await;
+        let mut state = state_over(&store, tail, &behind, options.auth, options.limits).await;
+        Arc::get_mut(&mut state).unwrap().metrics = Some(options.metrics);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let egress = Egress::new(
@@ -112,7 +120,7 @@ pub(crate) async fn state_over(
         texts: Arc::new(hookcast_registry::Texts::default()),
         protocols: &["ndjson", "sse"],
         defaults: DefinitionDefaults { timeout: Duration::from_secs(15), max_in_flight: 16 },
-        metrics: Some(Arc::new(|| "hookcast_up 1\n".to_owned())),
+        metrics: None,
         limits,
         cors_origins: vec!["https://pages.example".to_owned()],
         clock,

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -11,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::edge::{Edge, Options};
-use crate::support::PATIENCE;
+use crate::support::{PATIENCE, for_a_while};
 
 const GET: &str = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
 const HALF: &str = "GET /healthz HTTP/1.1\r\nX: ";
@@ -79,6 +80,35 @@ fn chunked(body: &str) -> String {
 
 fn with_length(body: &str) -> String {
     format!("{POST}Content-Length: {}\r\n\r\n{body}", body.len())
+}
+
+/// A machine that was paused, or has too much to do: what was sent in time is not refused for that, nor left without an answer.
+#[tokio::test]
+async fn what_came_while_the_relay_stood_still_is_answered() {
+    let time = Duration::from_millis(1200);
+    let (stands, mut standing) = tokio::sync::mpsc::unbounded_channel();
+    let (go_on, told) = std::sync::mpsc::channel::<()>();
+    let told = Mutex::new(told);
+    let metrics = Arc::new(move || {
+        stands.send(()).unwrap();
+        told.lock().unwrap().recv_timeout(PATIENCE).unwrap();
+        String::new()
+    });
+    let server = ServerSettings { workers: 1, head_timeout: time, keep_alive: time, ..Options::default().server };
+    let edge = Edge::start(Options { server, metrics, ..Options::default() }).await;
+    let mut kept = send(&edge, GET).await;
+    answers(&mut kept, 1).await;
+    let _standstill = send(&edge, "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    timeout(PATIENCE, standing.recv()).await.unwrap().unwrap();
+    kept.write_all(GET.as_bytes()).await.unwrap();
+    let mut fresh = send(&edge, GET).await;
+    for_a_while(2 * time).await;
+    go_on.send(()).unwrap();
+    for (name, stream) in [("kept", &mut kept), ("fresh", &mut fresh)] {
+        let text = answers(stream, 1).await;
+        assert!(text.starts_with("HTTP/1.1 200 "), "{name}: {text}");
+    }
+    assert_eq!(end("nobody uses it any more", kept, "").await, "");
 }
 
 #[tokio::test]

@@ -1,7 +1,10 @@
-//! What the server does with an accepted connection: refuses what there is no room for, hardens its socket, serves requests on it, gives it up when the head of a
-//! request does not end, and lets a stream that took it over go on without the server.
+//! What the server does with an accepted connection: refuses what there is no room for, hardens its socket, serves requests on it,
+//! gives it up when the head of a request does not end or no other comes, and lets a stream that took it over go on without the
+//! server.
 //!
-//! The connection counts as open for the server's limit and for its shutdown until both are done. Knows no endpoint.
+//! actix can bound these times, too, but looks at the clock before it looks into the socket, and at a clock that may stand still
+//! for as long as the process did: what was sent in time would be refused after a pause of ours. The connection counts as open
+//! for the server's limit and for its shutdown until both parts are done. Knows no endpoint.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -13,10 +16,10 @@ use actix_http::Protocol;
 use actix_service::{Service, ServiceFactory};
 use metrics::counter;
 use tokio::net::TcpStream;
-use tokio::time::Sleep;
+use tokio::time::{Instant as Moment, Sleep};
 
 use super::problem::{self, PROBLEM_TYPE};
-use hookcast_streams::handover::{Connection, Wire};
+use hookcast_streams::handover::{Connection, Wait, Wire};
 use hookcast_streams::socket;
 use hookcast_supervise::caught;
 
@@ -31,9 +34,17 @@ type Boxed<T> = Pin<Box<dyn Future<Output = T>>>;
 /// Makes the service of each worker out of an HTTP service.
 pub(super) struct Connections<F> {
     pub(super) http: F,
-    /// Time for the head of a request behind the first; the server itself has it for the first.
-    pub(super) head_timeout: Duration,
+    pub(super) times: Times,
     pub(super) room: Room,
+}
+
+/// How long a connection is waited for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Times {
+    /// For the head of a request.
+    pub(super) head: Duration,
+    /// For another request.
+    pub(super) keep_alive: Duration,
 }
 
 impl<F> ServiceFactory<TcpStream> for Connections<F>
@@ -51,15 +62,15 @@ where
     type Future = Boxed<Result<Self::Service, F::InitError>>;
 
     fn new_service(&self, (): ()) -> Self::Future {
-        let (http, head_timeout, room) = (self.http.new_service(()), self.head_timeout, self.room.clone());
-        Box::pin(async move { http.await.map(|http| Serving { http, head_timeout, room }) })
+        let (http, times, room) = (self.http.new_service(()), self.times, self.room.clone());
+        Box::pin(async move { http.await.map(|http| Serving { http, times, room }) })
     }
 }
 
 /// The service of one worker.
 pub(super) struct Serving<S> {
     http: S,
-    head_timeout: Duration,
+    times: Times,
     room: Room,
 }
 
@@ -91,8 +102,7 @@ where
         let connection = Connection::new(stream);
         // In a box of its own, so that a stream does not keep the space of the server's part.
         let requests = Box::pin(self.http.call((connection.wire(), Protocol::Http1, peer)));
-        let requests =
-            Requests { served: requests, connection: connection.clone(), head_timeout: self.head_timeout, alarm: None };
+        let requests = Requests::new(requests, connection.clone(), self.times);
         Box::pin(async move {
             let _seat: Seat = seat;
             match caught(requests).await {
@@ -121,13 +131,40 @@ fn no_room() -> String {
     )
 }
 
-/// The requests of one connection, until it ends or a head is late. Sets a timer only while part of a head is there.
+/// The requests of one connection, until it ends, a head is late or no other request comes.
 struct Requests<F> {
     served: Pin<Box<F>>,
     connection: Connection,
-    head_timeout: Duration,
-    /// Rings for the wait of this number.
-    alarm: Option<(u32, Pin<Box<Sleep>>)>,
+    times: Times,
+    /// What is waited for, and until when.
+    wait: Option<(Wait, Moment)>,
+    /// Never later than that; set anew when it rings too early, because most waits end before they are over.
+    alarm: Pin<Box<Sleep>>,
+}
+
+impl<F> Requests<F> {
+    fn new(served: Pin<Box<F>>, connection: Connection, times: Times) -> Self {
+        Self { served, connection, times, wait: None, alarm: Box::pin(tokio::time::sleep(times.head.min(times.keep_alive))) }
+    }
+
+    /// Until when it is waited for this.
+    fn until(&mut self, wait: Wait) -> Moment {
+        match self.wait {
+            Some((known, until)) if known == wait => until,
+            _ => {
+                let time = match wait {
+                    Wait::Head(_) => self.times.head,
+                    Wait::Request(_) => self.times.keep_alive,
+                };
+                let until = Moment::now() + time;
+                if until < self.alarm.deadline() {
+                    self.alarm.as_mut().reset(until);
+                }
+                self.wait = Some((wait, until));
+                until
+            }
+        }
+    }
 }
 
 impl<F, E> Future for Requests<F>
@@ -141,23 +178,22 @@ where
         if let Poll::Ready(ended) = this.served.as_mut().poll(cx) {
             return Poll::Ready(ended);
         }
-        loop {
-            let Some(wait) = this.connection.late_head() else {
-                this.alarm = None;
-                return Poll::Pending;
-            };
-            match &mut this.alarm {
-                Some((number, alarm)) if *number == wait => {
-                    std::task::ready!(alarm.as_mut().poll(cx));
-                    // An answer that is still being read is not cut for what comes behind it.
-                    if this.connection.give_up_head() {
-                        counter!("hookcast_late_heads_total").increment(1);
-                        return Poll::Ready(Ok(()));
-                    }
-                    this.alarm = None;
-                }
-                _ => this.alarm = Some((wait, Box::pin(tokio::time::sleep(this.head_timeout)))),
+        while let Some(wait) = this.connection.waits_for() {
+            let until = this.until(wait);
+            std::task::ready!(this.alarm.as_mut().poll(cx));
+            if this.alarm.deadline() < until {
+                this.alarm.as_mut().reset(until);
+                continue;
             }
+            // An answer that is still being read is not cut for what comes behind it.
+            if this.connection.give_up(wait) {
+                if let Wait::Head(_) = wait {
+                    counter!("hookcast_late_heads_total").increment(1);
+                }
+                return Poll::Ready(Ok(()));
+            }
+            this.wait = None;
         }
+        Poll::Pending
     }
 }

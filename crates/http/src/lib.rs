@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_cors::Cors;
-use actix_http::HttpService;
+use actix_http::{HttpService, KeepAlive};
 use actix_service::{fn_service, map_config};
 use actix_web::body::MessageBody;
 use actix_web::dev::{AppConfig, Server, ServiceFactory, ServiceRequest, ServiceResponse};
@@ -61,7 +61,7 @@ use attendance::Attendance;
 use audit::Audit;
 use auth::Auth;
 use body::BodyLimits;
-use connections::{Connections, PARTING_MAX, Room};
+use connections::{Connections, PARTING_MAX, Room, Times};
 use ports::{Deliveries, SourceControl};
 use problem::Problem;
 use tokens::Tokens;
@@ -243,9 +243,10 @@ pub fn serve_both(
     let server = builder.listen("hookcast", listener, move || {
         let draining = draining.clone();
         let http = HttpService::build()
-            .client_request_timeout(settings.head_timeout)
+            // These two times are kept by what stands around it.
+            .client_request_timeout(Duration::ZERO)
             .client_disconnect_timeout(DISCONNECT_TIMEOUT)
-            .keep_alive(settings.keep_alive)
+            .keep_alive(KeepAlive::Os)
             .h1_write_buffer_size(hookcast_streams::socket::WRITE_BUFFER_BYTES)
             // A client that shut its sending side down is gone: nothing else tells an abandoned stream from a quiet one.
             .h1_allow_half_closed(false)
@@ -256,7 +257,8 @@ pub fn serve_both(
             })
             .on_connect_ext(|wire: &Wire, data| drop(data.insert(wire.connection())))
             .finish(map_config(application(&state, &egress), |()| AppConfig::default()));
-        Connections { http, head_timeout: settings.head_timeout, room: room.clone() }
+        let times = Times { head: settings.head_timeout, keep_alive: settings.keep_alive };
+        Connections { http, times, room: room.clone() }
     })?;
     Ok(server.run())
 }

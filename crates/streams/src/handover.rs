@@ -4,17 +4,19 @@
 //! stream never needs again, and it copies every chunk. So the server is handed a [`Wire`] in place of the socket: when the
 //! head is flushed and a stream waits for the connection, the wire tells the server that the peer is gone, the server lets go of
 //! everything it has, and [`Connection::stream`] goes on with the socket alone. The wire also sees where heads of requests begin
-//! ([`heads`]), so that one that does not end can be given up. Knows nothing of events.
+//! ([`heads`]), so that one that does not end can be given up, and a connection that nobody uses. Knows nothing of events.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use actix_web::body::{BodySize, MessageBody};
 use bytes::Bytes;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -26,8 +28,8 @@ use super::writer::Writer;
 
 mod heads;
 
-pub use heads::BodyEnd;
 use heads::Heads;
+pub use heads::{BodyEnd, Wait};
 
 /// What is said to whoever does not end the head of a request in time.
 const LATE_HEAD: &[u8] = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
@@ -88,20 +90,24 @@ impl Connection {
         UnderWay(self.clone())
     }
 
-    /// The number of the wait for the rest of a head behind the first, if there is one.
+    /// What is waited for; `None` while a request is under way.
     #[must_use]
-    pub fn late_head(&self) -> Option<u32> {
+    pub fn waits_for(&self) -> Option<Wait> {
         self.0.heads.borrow().waiting()
     }
 
-    /// Says that the head is late, if everything before it is said; whether it is.
+    /// Gives up what was waited for, unless something before it is still being said or something came meanwhile that nobody had the
+    /// time to read; whether it did. A head that is late is told so, a connection that nobody uses ends without a word.
     #[must_use]
-    pub fn give_up_head(&self) -> bool {
-        if self.0.is_writing.get() {
+    pub fn give_up(&self, wait: Wait) -> bool {
+        let socket = self.0.socket.borrow();
+        if self.0.is_writing.get() || socket.as_ref().is_some_and(has_unread) {
             return false;
         }
-        // To be told is a courtesy: who does not take it is cut all the same.
-        let _ = self.0.socket.borrow().as_ref().map(|socket| socket.try_write(LATE_HEAD));
+        if let (Wait::Head(_), Some(socket)) = (wait, &*socket) {
+            // To be told is a courtesy: who does not take it is cut all the same.
+            let _ = socket.try_write(LATE_HEAD);
+        }
         true
     }
 
@@ -165,6 +171,11 @@ impl Connection {
             None => Poll::Ready(without),
         }
     }
+}
+
+/// Whether bytes lie in a socket; asked of the system, because the runtime may not know of them yet.
+fn has_unread(socket: &TcpStream) -> bool {
+    SockRef::from(socket).peek(&mut [MaybeUninit::uninit()]).is_ok_and(|bytes| bytes > 0)
 }
 
 impl fmt::Debug for Connection {

@@ -1,9 +1,8 @@
 //! Where requests begin and end among the bytes of one connection, as far as it takes to know whether the head of one is
 //! waited for.
 //!
-//! The server bounds the time of a connection's first head and of one that is idle; from the first byte of a later head on it
-//! waits for ever. It says when a request begins and when its answer is out, not how many bytes it took for it: those are
-//! counted here. Knows neither sockets nor time. Pure.
+//! The server waits for ever, for a head and for the next request. It says when a request begins and when its answer is out, not
+//! how many bytes it took for it: those are counted here. Knows neither sockets nor time. Pure.
 
 use memchr::memchr_iter;
 
@@ -16,6 +15,15 @@ pub enum BodyEnd {
     After(u64),
     /// Its last chunk is marked.
     Chunked,
+}
+
+/// What is waited for on a connection that has nothing under way; the number tells one wait from those before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// The end of a head: of the first from the beginning of the connection, of a later one from its first byte.
+    Head(u32),
+    /// Another request, of which nothing is there.
+    Request(u32),
 }
 
 /// What has come on one connection.
@@ -31,7 +39,7 @@ pub(super) struct Heads {
     behind: u64,
     /// The last bytes, as long as they may belong to the end of a head.
     last: [u8; 3],
-    /// Counts the heads that were waited for.
+    /// Counts what was waited for.
     waits: u32,
     is_waiting: bool,
 }
@@ -81,6 +89,7 @@ impl Heads {
     pub(super) fn end(&mut self) {
         let Some(body) = self.body.take() else { return };
         self.is_busy = false;
+        self.waits = self.waits.wrapping_add(1);
         let place = std::mem::take(&mut self.place);
         let is_more = match (place, body) {
             (Place::Behind, BodyEnd::None) => self.behind > 0,
@@ -96,9 +105,15 @@ impl Heads {
         }
     }
 
-    /// The number of the wait for the rest of a head, if it is one that the server does not bound.
-    pub(super) fn waiting(&self) -> Option<u32> {
-        (self.is_waiting && !self.is_busy && self.has_begun).then_some(self.waits)
+    /// What is waited for; `None` while a request is under way.
+    pub(super) fn waiting(&self) -> Option<Wait> {
+        match () {
+            () if self.is_busy => None,
+            // From its beginning, whether there are bytes or not.
+            () if !self.has_begun => Some(Wait::Head(0)),
+            () if self.is_waiting => Some(Wait::Head(self.waits)),
+            () => Some(Wait::Request(self.waits)),
+        }
     }
 
     /// Whether a request was answered and none is under way.
@@ -145,26 +160,40 @@ mod tests {
 
     const GET: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 
+    /// Whether the end of a head is waited for that is not the first.
+    fn waits_for_a_head(heads: &Heads) -> bool {
+        matches!(heads.waiting(), Some(Wait::Head(1..)))
+    }
+
     #[test]
     fn a_head_is_waited_for_from_its_first_byte_to_its_last() {
         let mut heads = Heads::default();
+        let first = heads.waiting();
+        assert_eq!(first, Some(Wait::Head(0)));
         heads.read(b"GET /");
-        assert_eq!(heads.waiting(), None, "the server bounds the first");
+        assert_eq!(heads.waiting(), first, "the first from the beginning");
         heads.read(b" HTTP/1.1\r\n\r\n");
         heads.begin(BodyEnd::None);
-        heads.end();
         assert_eq!(heads.waiting(), None);
+        heads.end();
+        let idle = heads.waiting().unwrap();
+        assert!(matches!(idle, Wait::Request(_)));
         heads.read(b"\r");
-        let first = heads.waiting().unwrap();
+        let second = heads.waiting();
+        assert!(waits_for_a_head(&heads));
         heads.read(b"\nGET / HTTP");
-        assert_eq!(heads.waiting(), Some(first), "one wait, however many bytes");
+        assert_eq!(heads.waiting(), second, "one wait, however many bytes");
         heads.read(b"/1.1\r\n\r\n");
         heads.begin(BodyEnd::None);
         assert_eq!(heads.waiting(), None);
         heads.read(b"G");
         assert_eq!(heads.waiting(), None, "not while an answer is made");
         heads.end();
-        assert_ne!(heads.waiting().unwrap(), first);
+        assert!(waits_for_a_head(&heads) && heads.waiting() != second);
+        heads.read(b"ET / HTTP/1.1\r\n\r\n");
+        heads.begin(BodyEnd::None);
+        heads.end();
+        assert!(matches!(heads.waiting(), Some(wait @ Wait::Request(_)) if wait != idle), "another time without a request");
     }
 
     fn request() -> impl Strategy<Value = (String, BodyEnd)> {
@@ -203,13 +232,14 @@ mod tests {
                     heads.read(piece);
                     read += piece.len();
                     if read >= head && heads.body.is_none() {
-                        prop_assert!(n == 0 || heads.waiting().is_some());
+                        prop_assert!(n == 0 || waits_for_a_head(&heads));
                         heads.begin(body);
                     }
-                    prop_assert_eq!(heads.waiting(), if read < head && n > 0 { Some(heads.waits) } else { None });
+                    prop_assert_eq!(waits_for_a_head(&heads), read < head && n > 0);
+                    prop_assert_eq!(heads.waiting().is_none(), read >= head);
                 }
                 heads.end();
-                prop_assert_eq!(heads.waiting().is_some(), !behind.is_empty());
+                prop_assert_eq!(waits_for_a_head(&heads), !behind.is_empty());
             }
         }
 
@@ -223,9 +253,9 @@ mod tests {
                 prop_assert_eq!(heads.waiting(), None);
                 heads.end();
             }
-            prop_assert_eq!(heads.waiting(), None);
+            prop_assert!(matches!(heads.waiting(), Some(Wait::Request(_))));
             heads.read(&GET.as_bytes()[..5]);
-            prop_assert!(heads.waiting().is_some());
+            prop_assert!(waits_for_a_head(&heads));
         }
     }
 }
