@@ -1,6 +1,6 @@
 //! Reads a request body under a size cap and a deadline.
 //!
-//! actix bounds the time of a request's head only; a body that drips is ours to end. Must not know what the body means.
+//! actix waits for a body as long as it takes; one that drips is ours to end. Must not know what the body means.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -131,5 +131,5 @@ fn unreadable(error: &PayloadError) -> Problem {
         PayloadError::Overflow => "a chunk head of the body is too long",
         _ => "the connection broke while the body was read",
     };
-    Problem::new(problem::INVALID_BODY, detail)
+    Problem::new(problem::INVALID_BODY, detail).ending_connection()
 }

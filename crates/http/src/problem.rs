@@ -106,6 +106,7 @@ struct Parts {
     errors: Vec<FieldProblem>,
     members: Map<String, Value>,
     headers: Vec<(HeaderName, HeaderValue)>,
+    ends_connection: bool,
 }
 
 impl Problem {
@@ -123,6 +124,7 @@ impl Problem {
             errors: Vec::new(),
             members: Map::new(),
             headers: Vec::new(),
+            ends_connection: false,
         }))
     }
 
@@ -189,6 +191,13 @@ impl Problem {
         self
     }
 
+    /// Says that nothing is read behind the request, because it cannot be told where the next one begins.
+    #[must_use]
+    pub fn ending_connection(mut self) -> Self {
+        self.0.ends_connection = true;
+        self
+    }
+
     /// Its kind.
     #[must_use]
     pub fn slug(&self) -> &'static str {
@@ -222,6 +231,9 @@ impl Problem {
         response.insert_header((header::CONTENT_TYPE, PROBLEM_TYPE)).insert_header((header::CACHE_CONTROL, "no-store"));
         for (name, value) in &self.0.headers {
             response.insert_header((name.clone(), value.clone()));
+        }
+        if self.0.ends_connection {
+            response.force_close();
         }
         response.body(serde_json::to_vec(&body).unwrap_or_default())
     }
