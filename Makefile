@@ -24,10 +24,18 @@ GUNGRAUN = $(shell sed -n '/^name = "gungraun"$$/{n;s/version = "\(.*\)"/\1/p}' 
 TOOLS := $(CURDIR)/target/tools
 counting = $(if $(shell command -v valgrind),,valgrind libc6-dbg)
 
-.PHONY: help needs tools fmt clippy doc deny lint counts test bench image
+# Every command takes the whole workspace, so that all of them share what is built; RELEASE is how the product is built.
+RELEASE := --locked --workspace --release
+# What one builds with while working.
+PROFILE = $(if $(shell grep -x '\[profile.quick\]' Cargo.toml),quick,dev)
+
+.PHONY: help announce needs tools fmt clippy doc deny lint counts check test test-all torture bench image
 
 help:
-	@echo "make test    everything that must pass before a change is merged"
+	@echo "make check   what to run while working: formatting, clippy, every quick test; installs nothing"
+	@echo "make test    everything that must pass before a change is merged; says first what it installs and how long it takes"
+	@echo "make test-all  the same, what takes longer, and make lint"
+	@echo "make torture only what takes longer: many more crashes, many more cases of the properties"
 	@echo "make tools   clients, servers and judges that are not ours, for the tests; libraries under target/tools"
 	@echo "make counts  instruction counts of the hot functions, each against the most that it may cost"
 	@echo "make lint    formatting, clippy, documentation links; licences and advisories where cargo-deny is there"
@@ -59,15 +67,15 @@ $(TOOLS)/node/installed: tests/tools/package.json tests/tools/package-lock.json
 	touch $@
 
 fmt:
-	@if $(CARGO) fmt --version >/dev/null 2>&1; then $(CARGO) fmt --check; else echo "rustfmt is not there: skipped"; fi
+	@if $(CARGO) fmt --version >/dev/null 2>&1; then $(CARGO) fmt --all --check; else echo "rustfmt is not there: skipped"; fi
 
 clippy: needs
 	@if $(CARGO) clippy --version >/dev/null 2>&1; then \
-		$(CARGO) clippy --locked --release --all-targets -- -D warnings; \
+		$(CARGO) clippy $(RELEASE) --all-targets -- -D warnings; \
 	else echo "clippy is not there: skipped"; fi
 
 doc: needs
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --release --no-deps --quiet
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(RELEASE) --no-deps --quiet
 
 deny:
 	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny --locked check; else echo "cargo-deny is not there: skipped"; fi
@@ -78,19 +86,39 @@ $(TOOLS)/gungraun-$(GUNGRAUN):
 	@if [ -n "$(strip $(counting))" ]; then \
 		$(SUDO) apt-get update && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $(counting); \
 	fi
-	$(CARGO) install --quiet --locked --root $(TOOLS) --target-dir $(TOOLS)/build --version $(GUNGRAUN) gungraun-runner
+	$(CARGO) install --quiet --debug --locked --root $(TOOLS) --target-dir $(TOOLS)/build --version $(GUNGRAUN) gungraun-runner
 	touch $@
 
 counts: needs $(TOOLS)/gungraun-$(GUNGRAUN)
-	GUNGRAUN_RUNNER=$(TOOLS)/bin/gungraun-runner $(CARGO) bench --locked --bench counts
+	GUNGRAUN_RUNNER=$(TOOLS)/bin/gungraun-runner $(CARGO) bench --locked --workspace --bench counts
 
-# One profile throughout, so that the dependencies are built once. The runner's summary is the last thing printed.
-test: needs tools fmt clippy counts
-	$(CARGO) test --locked --release --test it layers:: -- --quiet
-	$(CARGO) test --locked --release --doc --quiet
+# The tests of the profile `check` in `.config/nextest.toml`; where there is no nextest, all that need no program of others.
+check: export CARGO_INCREMENTAL = 1
+check: fmt
+	@if $(CARGO) clippy --version >/dev/null 2>&1; then \
+		$(CARGO) clippy --locked --workspace --profile $(PROFILE) --all-targets -- -D warnings; \
+	else echo "clippy is not there: skipped"; fi
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
-		$(CARGO) nextest run --locked --release; \
-	else timeout 1200 $(CARGO) test --locked --release --no-fail-fast --lib --bins --tests; fi
+		$(CARGO) nextest run --locked --workspace --cargo-profile $(PROFILE) --profile check; \
+	else $(CARGO) test --locked --workspace --profile $(PROFILE) --lib --bins --tests; fi
+
+announce:
+	@echo "make test takes about 25 minutes from nothing on two cores, 10 once everything is built."
+	@echo "It installs by apt-get: $(or $(strip $(missing) $(absent) $(if $(shell command -v npm),,nodejs npm) $(counting)),nothing)."
+	@echo "It puts under target/tools: libraries of Python and Node, and the runner of gungraun, about 100 MB."
+
+# The product is compiled twice, once as it is and once with its unit tests: one profile throughout, and nothing asks for other
+# features. Clippy needs no more than a check of it. The runner's summary is the last thing printed.
+test: announce needs tools fmt clippy counts
+	$(CARGO) test $(RELEASE) --doc --quiet
+	@sh tests/run.sh --release
+
+test-all: test torture lint
+
+# Longer than the patience of whoever waits for a merge.
+torture: needs
+	KILLS=200 $(CARGO) test $(RELEASE) --test it -- crash::kills --nocapture
+	PROPTEST_CASES=10000 $(CARGO) test $(RELEASE) --lib --quiet
 
 # Streams are held against nginx with nchan; the rows are skipped where it cannot be installed.
 bench: needs

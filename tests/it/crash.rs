@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use crate::support::upstream::CountingUpstream;
 use crate::support::{Answer, PATIENCE, Receiver, Relay, eventually, for_a_while};
 
+/// Unless `KILLS` says how many.
 const KILLS: usize = 20;
 const IN_FLIGHT: u64 = 16;
 /// A save follows the first change by 50 ms, under load by 250 ms, or by twenty times as long as the save before took; this
@@ -72,7 +73,8 @@ async fn whole_log(relay: &Relay) -> BTreeMap<u64, String> {
 }
 
 #[tokio::test]
-async fn twenty_kills_under_load_lose_nothing_and_repeat_little() {
+async fn kills_under_load_lose_nothing_and_repeat_little() {
+    let rounds = std::env::var("KILLS").map_or(KILLS, |text| text.parse().expect("a number of kills"));
     let mut relay = Relay::start().await;
     let upstream = CountingUpstream::start(Duration::from_millis(2), u64::MAX - 1, 20).await;
     let receivers = [Receiver::start().await, Receiver::start().await];
@@ -83,10 +85,10 @@ async fn twenty_kills_under_load_lose_nothing_and_repeat_little() {
     relay.must("POST", "/v1/sources", json!({"name": "up", "protocol": "sse", "url": upstream.url, "topic": "feed"})).await;
     let streamed: Arc<Mutex<BTreeMap<u64, String>>> = Arc::default();
     let (mut accepted, mut number, mut kills) = (Vec::new(), 0, Vec::new());
-    for kill in 0..KILLS {
+    for kill in 0..rounds {
         let publisher = tokio::spawn(publish_on(relay.url.clone(), relay.client.clone(), number));
         let reader = tokio::spawn(read_on(relay.url.clone(), relay.client.clone(), Arc::clone(&streamed)));
-        for_a_while(Duration::from_millis(600 + 37 * kill as u64)).await;
+        for_a_while(Duration::from_millis(600 + 37 * (kill % KILLS) as u64)).await;
         relay.kill9().await;
         let (next, more) = publisher.await.unwrap();
         (number, accepted) = (next, [accepted, more].concat());
@@ -106,7 +108,7 @@ async fn twenty_kills_under_load_lose_nothing_and_repeat_little() {
     }
     let log = whole_log(&relay).await;
     assert_eq!(log.len() as u64, head, "no position is missing");
-    assert!(accepted.len() > 100 * KILLS / 2, "{} accepted are no load", accepted.len());
+    assert!(accepted.len() > 100 * rounds / 2, "{} accepted are no load", accepted.len());
     for (seq, n) in &accepted {
         assert_eq!(log.get(seq), Some(&format!("load {{\"n\":{n}}}")), "an accepted event is lost");
     }

@@ -55,6 +55,7 @@ fn check_headers(delivery: &Delivery, subscription: &str, topic: &str, position:
 }
 
 #[tokio::test]
+#[ignore = "needs python3"]
 async fn a_recorded_ndjson_feed_reaches_callback_and_stream_byte_for_byte() {
     for framing in ["eof", "chunked"] {
         let expected = lines(&recording("wikiticker.ndjson"));
@@ -99,6 +100,7 @@ async fn stream(relay: &Relay, path: &str) -> Vec<String> {
 }
 
 #[tokio::test]
+#[ignore = "needs python3"]
 async fn a_recorded_event_stream_reaches_callback_and_stream_byte_for_byte() {
     for (file, framing) in [("mastodon.sse", "eof"), ("llm-crlf.sse", "chunked"), ("llm-lf.sse", "chunked")] {
         let expected = blocks(&String::from_utf8(recording(file)).unwrap());

@@ -44,6 +44,7 @@ fn assert_all(events: &[Value], lines: &[String]) {
 }
 
 #[tokio::test]
+#[ignore = "needs python3"]
 async fn a_socket_in_python_gets_every_event_through_a_cut() {
     let relay = relay().await;
     let lines = edits(EVENTS);
@@ -64,6 +65,7 @@ async fn a_socket_in_python_gets_every_event_through_a_cut() {
 }
 
 #[tokio::test]
+#[ignore = "needs bash, curl"]
 async fn a_shell_and_curl_get_every_event_and_the_clean_end() {
     let relay = relay().await;
     let lines = edits(EVENTS);

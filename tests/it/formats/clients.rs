@@ -63,30 +63,35 @@ async fn killed_and_resumed(kind: Kind) {
 }
 
 #[tokio::test]
+#[ignore = "needs curl"]
 async fn ndjson_by_curl() {
     let start = |url: &str, last| Feed::of(curl(url, last, &[]), feed::form_lines);
     killed_and_resumed(Kind { query: "format=ndjson", start, ..KIND }).await;
 }
 
 #[tokio::test]
+#[ignore = "needs curl"]
 async fn ndjson_over_http_1_0_by_curl() {
     let start = |url: &str, last| Feed::of(curl(url, last, &["--http1.0"]), feed::form_lines);
     killed_and_resumed(Kind { query: "format=ndjson", start, ..KIND }).await;
 }
 
 #[tokio::test]
+#[ignore = "needs curl"]
 async fn raw_by_curl() {
     let start = |url: &str, last| Feed::of(curl(url, last, &[]), feed::byte_lines);
     killed_and_resumed(Kind { query: "format=raw", takes_line_feeds: false, start, expected: Event::as_bytes }).await;
 }
 
 #[tokio::test]
+#[ignore = "needs curl"]
 async fn lengths_by_curl() {
     let start = |url: &str, last| Feed::of(curl(url, last, &[]), feed::counted);
     killed_and_resumed(Kind { query: "format=length", start, ..KIND }).await;
 }
 
 #[tokio::test]
+#[ignore = "needs curl, jq"]
 async fn a_json_sequence_by_jq() {
     let start = |url: &str, last| {
         let mut jq = tokio::process::Command::new("jq");
@@ -97,36 +102,42 @@ async fn a_json_sequence_by_jq() {
 }
 
 #[tokio::test]
+#[ignore = "needs python"]
 async fn multipart_by_python() {
     let start = |url: &str, last| Feed::of(python("multipart", url, last), feed::printed);
     killed_and_resumed(Kind { query: "format=multipart", start, expected: Event::as_bytes, ..KIND }).await;
 }
 
 #[tokio::test]
+#[ignore = "needs node"]
 async fn a_page_by_the_engine_of_node() {
     let start = |url: &str, last| Feed::of(node("page", url, last), feed::printed);
     killed_and_resumed(Kind { query: "format=html&callback=app.take", start, ..KIND }).await;
 }
 
 #[tokio::test]
+#[ignore = "needs python"]
 async fn sse_by_httpx_sse() {
     let start = |url: &str, last| Feed::of(python("httpx_sse", url, last), feed::printed);
     killed_and_resumed(Kind { query: "format=sse&padding=1", start, expected: Event::as_sse, ..KIND }).await;
 }
 
 #[tokio::test]
+#[ignore = "needs python"]
 async fn sse_asked_for_by_post_by_httpx_sse() {
     let start = |url: &str, last| Feed::of(python("httpx_sse_post", url, last), feed::printed);
     killed_and_resumed(Kind { query: "types=message,line,odd", start, expected: Event::as_sse, ..KIND }).await;
 }
 
 #[tokio::test]
+#[ignore = "needs python"]
 async fn sse_by_sseclient() {
     let start = |url: &str, last| Feed::of(python("sseclient", url, last), feed::printed);
     killed_and_resumed(Kind { query: "format=sse", start, expected: Event::as_sse, ..KIND }).await;
 }
 
 #[tokio::test]
+#[ignore = "needs node"]
 async fn sse_by_eventsource_which_comes_back_by_itself() {
     let start = |url: &str, last| Feed::of(node("eventsource", url, last), feed::printed);
     let cutter = std::cell::OnceCell::new();

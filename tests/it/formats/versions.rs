@@ -47,6 +47,7 @@ async fn open(relay: &Relay, query: &str) -> TcpStream {
 }
 
 #[tokio::test]
+#[ignore = "needs curl"]
 async fn every_format_is_the_same_over_both_versions_and_ends_as_it_should() {
     let mut relay = Relay::start().await;
     publish(&relay, "a", &events(true)[..300]).await;
@@ -107,6 +108,7 @@ fn body_of(answer: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
+#[ignore = "needs python"]
 async fn the_email_parser_of_python_takes_a_stream_that_ends() {
     let relay = Relay::start().await;
     let events = events(true);
@@ -121,6 +123,7 @@ async fn the_email_parser_of_python_takes_a_stream_that_ends() {
 }
 
 #[tokio::test]
+#[ignore = "needs python"]
 async fn no_event_can_make_a_part_even_when_it_knows_the_boundary() {
     let relay = Relay::start().await;
     let url = format!("{}/v1/topics/a/stream?format=multipart", relay.url);

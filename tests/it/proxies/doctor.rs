@@ -44,6 +44,7 @@ const UPGRADE: &str =
     "proxy_http_version 1.1;\nproxy_set_header Upgrade $http_upgrade;\nproxy_set_header Connection \"upgrade\";";
 
 #[tokio::test]
+#[ignore = "needs nginx, haproxy, varnish"]
 async fn nothing_is_found_where_nothing_is_wrong() {
     let relay = Relay::start().await;
     let nginx = Proxy::nginx(&relay.url, UPGRADE).await;
@@ -62,6 +63,7 @@ async fn nothing_is_found_where_nothing_is_wrong() {
 }
 
 #[tokio::test]
+#[ignore = "needs nginx"]
 async fn what_nginx_does_wrong_is_found_and_named() {
     let relay = Relay::start().await;
     let gathering =
@@ -87,6 +89,7 @@ async fn what_nginx_does_wrong_is_found_and_named() {
 }
 
 #[tokio::test]
+#[ignore = "needs haproxy, varnish"]
 async fn what_haproxy_and_varnish_do_wrong_is_found_too() {
     let relay = Relay::start().await;
     let short = "timeout connect 5s\ntimeout client 5s\ntimeout server 5s";

@@ -95,11 +95,13 @@ async fn read_by(form: &'static str, path: &str) {
 }
 
 #[tokio::test]
+#[ignore = "needs python"]
 async fn httpx_polls_a_thousand_events_and_loses_none_when_it_is_killed() {
     read_by("poll", "edits.*/events").await;
 }
 
 #[tokio::test]
+#[ignore = "needs python"]
 async fn httpx_takes_a_thousand_events_from_a_conduit_and_loses_none_when_it_is_killed() {
     read_by("conduit", "edits.*/stream").await;
 }
@@ -113,6 +115,7 @@ fn curl(relay: &Relay, reader: &Reader) -> Command {
 }
 
 #[tokio::test]
+#[ignore = "needs curl"]
 async fn curl_polls_a_thousand_events_and_loses_none_when_it_is_killed() {
     let relay = Arc::new(Relay::start().await);
     let publishing = publish(&relay);
@@ -132,6 +135,7 @@ async fn curl_polls_a_thousand_events_and_loses_none_when_it_is_killed() {
 }
 
 #[tokio::test]
+#[ignore = "needs node"]
 async fn node_runs_an_answer_as_a_script() {
     let relay = Relay::start().await;
     let nasty = [

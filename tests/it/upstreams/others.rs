@@ -6,6 +6,7 @@ use super::support::*;
 use crate::support::Relay;
 
 #[tokio::test]
+#[ignore = "needs python"]
 async fn sse_starlette_goes_on_behind_the_last_event_id() {
     let server = Tool::python("sse_upstream.py", &["1000"]);
     let relay = Relay::start().await;
@@ -22,6 +23,7 @@ async fn sse_starlette_goes_on_behind_the_last_event_id() {
 }
 
 #[tokio::test]
+#[ignore = "needs python"]
 async fn lines_over_http_1_0_end_with_the_connection() {
     let server = Tool::python("ndjson_upstream.py", &["1000"]);
     let relay = Relay::start().await;

@@ -7,6 +7,7 @@ use crate::support::Relay;
 use crate::support::sender::{Message, send};
 
 #[tokio::test]
+#[ignore = "needs python"]
 async fn slack_gets_its_challenge_back_when_it_signs_it() {
     let relay = Relay::start().await;
     let url = source(&relay, "a", json!({"scheme": "slack", "secret": TEXT_SECRET}), json!({})).await;

@@ -70,6 +70,7 @@ async fn a_definition_says_how_senders_prove_themselves() {
 }
 
 #[tokio::test]
+#[ignore = "needs python"]
 async fn secrets_are_never_shown_stay_through_a_patch_and_can_be_rotated() {
     let mut relay = Relay::start().await;
     let url =
@@ -121,6 +122,7 @@ async fn secrets_are_never_shown_stay_through_a_patch_and_can_be_rotated() {
 }
 
 #[tokio::test]
+#[ignore = "needs python"]
 async fn ids_and_types_are_where_the_definition_says() {
     let relay = Relay::start().await;
     let by_header = json!({"id_header": "X-Event-Id", "type_header": "X-Event-Type"});
@@ -147,6 +149,7 @@ async fn ids_and_types_are_where_the_definition_says() {
 }
 
 #[tokio::test]
+#[ignore = "needs python"]
 async fn a_signature_is_the_credential_and_without_one_a_token_is() {
     let relay = Relay::start().await;
     let made = relay.must("POST", "/v1/tokens", json!({"name": "root", "scopes": ["read", "publish", "stream", "manage"]})).await;
@@ -183,6 +186,7 @@ async fn a_signature_is_the_credential_and_without_one_a_token_is() {
 }
 
 #[tokio::test]
+#[ignore = "needs python"]
 async fn a_source_of_webhooks_is_sealed_and_may_be_declared() {
     use base64::Engine as _;
     let key = base64::engine::general_purpose::STANDARD.encode((7..39).collect::<Vec<u8>>());
