@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -12,14 +12,14 @@ use crate::support::{Answer, Receiver, Relay, SECRET, eventually, for_a_while};
 async fn a_rate_limit_holds_at_the_receiver() {
     let (relay, receiver) = (Relay::start().await, Receiver::start().await);
     relay.subscribe("a", receiver.url(), "t", json!({"rate_limit": {"per_second": 20, "burst": 5}})).await;
+    let began = Instant::now();
     relay.publish_numbers("t", 0..65).await;
     let seen = receiver.sees(65).await;
-    // A second of the rate, a burst and one for the edges of the window; arrivals on a busy machine may bunch up a little.
-    for (index, first) in seen.iter().enumerate() {
-        let within = seen[index..].iter().take_while(|next| next.at - first.at < Duration::from_secs(1)).count();
-        assert!(within <= 20 + 5 + 5, "{within} in a second");
+    // Never earlier than a burst and then the rate allow; a busy machine only makes it later.
+    for (index, delivery) in (0..).zip(&seen) {
+        let earliest = Duration::from_millis(50) * u32::saturating_sub(index, 5);
+        assert!(delivery.at - began >= earliest, "{index} after {:?}", delivery.at - began);
     }
-    assert!(seen[64].at - seen[0].at >= Duration::from_millis(2700), "{:?}", seen[64].at - seen[0].at);
 }
 
 #[tokio::test]

@@ -250,7 +250,7 @@ async fn a_token_has_as_many_streams_as_it_may_and_none_once_it_is_revoked() {
     assert_eq!(relay.ask_as(&root, "DELETE", &path, None).await.0, 200);
     for stream in streams {
         assert_eq!(stream.status(), 200);
-        tokio::time::timeout(Duration::from_secs(5), stream.bytes()).await.expect("closed in time").unwrap();
+        tokio::time::timeout(PATIENCE, stream.bytes()).await.expect("closed in time").unwrap();
     }
 }
 

@@ -273,7 +273,7 @@ fn silence_is_an_ending_and_a_comment_is_none() {
         assert_eq!(bench.ending().await, "idle");
 
         // Many comments, each sent while the last is far from too long ago, over several idle timeouts.
-        let settings = SourceSettings { idle_timeout: Duration::from_millis(500), ..SourceSettings::default() };
+        let settings = SourceSettings { idle_timeout: Duration::from_secs(2), ..SourceSettings::default() };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let record = record("sse", &format!("http://{}/", listener.local_addr().unwrap()), settings);
         let recorder = Recorder::taking(9);
@@ -282,7 +282,7 @@ fn silence_is_an_ending_and_a_comment_is_none() {
         let (mut stream, _) = listener.accept().await.unwrap();
         tokio::io::AsyncWriteExt::write_all(&mut stream, sse_head().as_bytes()).await.unwrap();
         let mut beat = tokio::time::interval(Duration::from_millis(50));
-        for _ in 0..30 {
+        for _ in 0..60 {
             beat.tick().await;
             tokio::io::AsyncWriteExt::write_all(&mut stream, b": comment\n\n").await.unwrap();
         }
