@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
+use futures_core::future::LocalBoxFuture;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -151,11 +152,17 @@ impl App {
     /// As [`App::start`]; the store is closed then.
     pub async fn start_over(config: &Config, foundation: Foundation) -> Result<Self, AppError> {
         let store = foundation.store.clone();
-        let started = Self::put_together(config, foundation).await;
+        let started = Self::putting_together(config, foundation).await;
         if started.is_err() {
             store.close().await;
         }
         started
+    }
+
+    /// As one object, so that the program and the tests do not compile the relay again, each for itself.
+    #[inline(never)]
+    fn putting_together(config: &Config, foundation: Foundation) -> LocalBoxFuture<'_, Result<Self, AppError>> {
+        Box::pin(Self::put_together(config, foundation))
     }
 
     async fn put_together(config: &Config, foundation: Foundation) -> Result<Self, AppError> {

@@ -11,6 +11,7 @@ use super::target::Target;
 use super::tls::{Tls, TlsError};
 use super::token::{TokenEndpoint, TokenError};
 use bytes::Bytes;
+use futures_core::future::BoxFuture;
 use http_body_util::Full;
 use hyper::body::{Body as _, Incoming};
 use hyper::client::conn::http1;
@@ -194,7 +195,13 @@ impl Fetcher {
     /// Dropping the future closes the connection.
     pub async fn fetch(&self, request: FetchRequest<'_>) -> Result<FetchResponse, FetchError> {
         let limit = request.head_timeout;
-        tokio::time::timeout(limit, self.exchange(request)).await.unwrap_or(Err(FetchError::Timeout))
+        tokio::time::timeout(limit, self.exchanging(request)).await.unwrap_or(Err(FetchError::Timeout))
+    }
+
+    /// One object for what stands below: the crates that fetch need not compile dialling, TLS and HTTP again, each for itself.
+    #[inline(never)]
+    fn exchanging<'a>(&'a self, request: FetchRequest<'a>) -> BoxFuture<'a, Result<FetchResponse, FetchError>> {
+        Box::pin(self.exchange(request))
     }
 
     async fn exchange(&self, request: FetchRequest<'_>) -> Result<FetchResponse, FetchError> {

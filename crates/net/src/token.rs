@@ -11,6 +11,7 @@ use super::tls::Tls;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
+use futures_core::future::BoxFuture;
 use hookcast_core::clock::Timestamp;
 use serde::Deserialize;
 use std::fmt;
@@ -114,7 +115,13 @@ impl TokenEndpoint {
     /// # Cancellation
     /// Dropping the future closes the connection.
     pub async fn fetch(&self, gate: &Gate, limit: Duration) -> Result<Token, TokenError> {
-        tokio::time::timeout(limit, self.ask(gate, limit)).await.unwrap_or(Err(TokenError::Timeout))
+        tokio::time::timeout(limit, self.asking(gate, limit)).await.unwrap_or(Err(TokenError::Timeout))
+    }
+
+    /// One object for what stands below, so that no crate that asks compiles it again.
+    #[inline(never)]
+    fn asking<'a>(&'a self, gate: &'a Gate, limit: Duration) -> BoxFuture<'a, Result<Token, TokenError>> {
+        Box::pin(self.ask(gate, limit))
     }
 
     async fn ask(&self, gate: &Gate, limit: Duration) -> Result<Token, TokenError> {

@@ -8,6 +8,7 @@ use std::io;
 use std::pin::pin;
 
 use bytes::{Bytes, BytesMut};
+use futures_core::future::BoxFuture;
 use hyper::StatusCode;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -47,7 +48,13 @@ impl Fetcher {
     /// Dropping the future closes the connection.
     pub async fn upgrade(&self, request: FetchRequest<'_>) -> Result<Upgrade, FetchError> {
         let limit = request.head_timeout;
-        tokio::time::timeout(limit, self.exchange_upgrade(request)).await.unwrap_or(Err(FetchError::Timeout))
+        tokio::time::timeout(limit, self.exchanging_upgrade(request)).await.unwrap_or(Err(FetchError::Timeout))
+    }
+
+    /// As one object, see [`Fetcher::fetch`].
+    #[inline(never)]
+    fn exchanging_upgrade<'a>(&'a self, request: FetchRequest<'a>) -> BoxFuture<'a, Result<Upgrade, FetchError>> {
+        Box::pin(self.exchange_upgrade(request))
     }
 
     async fn exchange_upgrade(&self, request: FetchRequest<'_>) -> Result<Upgrade, FetchError> {
