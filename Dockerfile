@@ -9,11 +9,11 @@ ARG RUNTIME=docker.io/library/debian:bookworm-slim
 FROM ${BUILDER} AS build
 WORKDIR /build
 COPY . .
-# The kept target folder saves building the dependencies again. The crate itself is always built: files may come with older
+# The kept target folder saves building the dependencies again. Our own crates are always built: files may come with older
 # times than what another checkout left there.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/build/target \
-    touch src/lib.rs src/main.rs \
+    find src crates migrations assets config.toml -type f -exec touch {} + \
     && cargo build --locked --profile dist --bin hookcast \
     && mkdir -p /out/data /out/etc/hookcast \
     && cp target/dist/hookcast /out/hookcast

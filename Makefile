@@ -27,7 +27,10 @@ counting = $(if $(shell command -v valgrind),,valgrind libc6-dbg)
 # Every command takes the whole workspace, so that all of them share what is built; RELEASE is how the product is built.
 RELEASE := --locked --workspace --release
 # What one builds with while working.
-PROFILE = $(if $(shell grep -x '\[profile.quick\]' Cargo.toml),quick,dev)
+PROFILE = quick
+
+# Two that install must not wait for the same lock.
+.NOTPARALLEL:
 
 .PHONY: help announce needs tools fmt clippy doc deny lint counts check test test-all torture bench image
 
@@ -118,7 +121,7 @@ test-all: test torture lint
 # Longer than the patience of whoever waits for a merge.
 torture: needs
 	KILLS=200 $(CARGO) test $(RELEASE) --test it -- crash::kills --nocapture
-	PROPTEST_CASES=10000 $(CARGO) test $(RELEASE) --lib --quiet
+	PROPTEST_CASES=10000 $(CARGO) test $(RELEASE) --lib --bins --quiet
 
 # Streams are held against nginx with nchan; the rows are skipped where it cannot be installed.
 bench: needs

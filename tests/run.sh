@@ -30,7 +30,7 @@ is_here() {
 }
 
 # One line a test: its name, and what it needs.
-needs=$(find tests/it -name '*.rs' -exec awk '
+needs=$(find tests/it crates src -name '*.rs' -exec awk '
     /^ *#\[ignore = "needs / { sub(/.*"needs /, ""); sub(/".*/, ""); gsub(/,/, ""); needs = $0; next }
     needs != "" && match($0, /fn [a-z0-9_]+\(/) { print substr($0, RSTART + 3, RLENGTH - 4), needs; needs = "" }' {} +)
 lacking=
@@ -45,8 +45,9 @@ done
 set -- --locked --workspace "$@"
 if cargo nextest --version >/dev/null 2>&1; then
     names=$(echo $lacking | tr ' ' '|')
-    exec cargo nextest run "$@" --run-ignored all --final-status-level skip -E "not test(/(^|::)(${names:-none})\$/)"
+    exec cargo nextest run "$@" --run-ignored all --final-status-level skip -E "not (kind(test) and test(/(^|::)(${names:-none})\$/))"
 fi
 skip=
 for name in $lacking; do skip="$skip --skip $name"; done
-exec timeout 1200 cargo test "$@" --no-fail-fast --lib --bins --tests -- --include-ignored $skip
+cargo test "$@" --no-run --quiet --lib --bins --tests
+exec timeout 1800 cargo test "$@" --no-fail-fast --lib --bins --tests -- --include-ignored $skip

@@ -105,7 +105,9 @@ async fn compare(
         let (old, new) = tokio::try_join!(in_turn(0), in_turn(1))?;
         costs[0].push(old.cpu_us);
         costs[1].push(new.cpu_us);
-        ratios.push(new.cpu_us / old.cpu_us);
+        let ratio = new.cpu_us / old.cpu_us;
+        anyhow::ensure!(ratio.is_finite(), "{}: no processor time was counted", experiment.name);
+        ratios.push(ratio);
     }
     let [old, new] = costs.map(|costs| Spread::of(&costs).map_or(f64::NAN, |spread| spread.median));
     let spread = Spread::of(&ratios).ok_or_else(|| anyhow::anyhow!("no pair was measured"))?;

@@ -74,6 +74,7 @@ fn no_child_stays_behind_whatever_ends_the_benchmark() {
 }
 
 #[test]
+#[ignore = "needs nginx, nchan"]
 fn nginx_and_its_workers_do_not_stay_behind() {
     for signal in [Signal::KILL, Signal::TERM] {
         let arguments = ["stream", "--only", "stream-single", "--seconds", "60", "--pairs", "1"];
