@@ -46,7 +46,7 @@ pub(super) fn refuse(errors: Vec<FieldError>) -> Problem {
 
 /// It is declared in the configuration file, which is where it must be changed.
 pub(super) fn declared() -> Problem {
-    Problem::new(problem::DECLARED, "change it in the configuration file and start the relay again")
+    Problem::new(problem::DECLARED, "change it in the configuration file, then send SIGHUP to the relay or start it again")
 }
 
 /// What the caller expects to find before a change.
