@@ -89,6 +89,7 @@ mod telling;
 mod templates;
 mod tokens;
 mod transfer;
+mod untaken;
 mod upstreams;
 mod wakeups;
 mod webhook_source;

@@ -1,6 +1,6 @@
 //! What the server does with an accepted connection: refuses what there is no room for, hardens its socket, serves requests on it,
-//! gives it up when the head of a request does not end or no other comes, and lets a stream that took it over go on without the
-//! server.
+//! gives it up when the head of a request does not end, no other comes or an answer is not taken, and lets a stream that took it
+//! over go on without the server.
 //!
 //! actix can bound these times, too, but looks at the clock before it looks into the socket, and at a clock that may stand still
 //! for as long as the process did: what was sent in time would be refused after a pause of ours. The connection counts as open
@@ -43,7 +43,7 @@ pub(super) struct Connections<F> {
 pub(super) struct Times {
     /// For the head of a request.
     pub(super) head: Duration,
-    /// For another request.
+    /// For another request, and for the socket to take more of an answer.
     pub(super) keep_alive: Duration,
 }
 
@@ -131,7 +131,7 @@ fn no_room() -> String {
     )
 }
 
-/// The requests of one connection, until it ends, a head is late or no other request comes.
+/// The requests of one connection, until it ends, a head is late, no other request comes or an answer is not taken.
 struct Requests<F> {
     served: Pin<Box<F>>,
     connection: Connection,
@@ -154,7 +154,7 @@ impl<F> Requests<F> {
             _ => {
                 let time = match wait {
                     Wait::Head(_) => self.times.head,
-                    Wait::Request(_) => self.times.keep_alive,
+                    Wait::Request(_) | Wait::Taking(_) => self.times.keep_alive,
                 };
                 let until = Moment::now() + time;
                 if until < self.alarm.deadline() {
@@ -185,10 +185,11 @@ where
                 this.alarm.as_mut().reset(until);
                 continue;
             }
-            // An answer that is still being read is not cut for what comes behind it.
             if this.connection.give_up(wait) {
-                if let Wait::Head(_) = wait {
-                    counter!("hookcast_late_heads_total").increment(1);
+                match wait {
+                    Wait::Head(_) => counter!("hookcast_late_heads_total").increment(1),
+                    Wait::Taking(_) => counter!("hookcast_untaken_answers_total").increment(1),
+                    Wait::Request(_) => {}
                 }
                 return Poll::Ready(Ok(()));
             }

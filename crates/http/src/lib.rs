@@ -175,7 +175,7 @@ pub struct ServerSettings {
     /// Time for the head of a request: of the first from the beginning of its connection, of a later one from its first byte, or
     /// from the end of the answer before it.
     pub head_timeout: Duration,
-    /// Time that an idle connection is kept.
+    /// Time that an idle connection is kept, and one whose socket takes no more of an answer.
     pub keep_alive: Duration,
     /// Time for requests under way when the server is stopped.
     pub shutdown_timeout: Duration,

@@ -4,7 +4,8 @@
 //! stream never needs again, and it copies every chunk. So the server is handed a [`Wire`] in place of the socket: when the
 //! head is flushed and a stream waits for the connection, the wire tells the server that the peer is gone, the server lets go of
 //! everything it has, and [`Connection::stream`] goes on with the socket alone. The wire also sees where heads of requests begin
-//! ([`heads`]), so that one that does not end can be given up, and a connection that nobody uses. Knows nothing of events.
+//! ([`heads`]), so that one that does not end can be given up, a connection that nobody uses, and an answer that nobody
+//! takes. Knows nothing of events.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -50,6 +51,8 @@ struct Shared {
     heads: RefCell<Heads>,
     /// Whether the server wrote something and has more to write.
     is_writing: Cell<bool>,
+    /// Counts how often the socket took bytes.
+    writes: Cell<u32>,
     /// Whether an answer of the handlers ended and may stand in the server's write buffer.
     has_answered: Cell<bool>,
 }
@@ -73,6 +76,7 @@ impl Connection {
             taken: Cell::new(false),
             heads: RefCell::default(),
             is_writing: Cell::new(false),
+            writes: Cell::new(0),
             has_answered: Cell::new(false),
         }))
     }
@@ -90,23 +94,28 @@ impl Connection {
         UnderWay(self.clone())
     }
 
-    /// What is waited for; `None` while a request is under way.
+    /// What is waited for; `None` while a request is under way and all of its answer that is there is out.
     #[must_use]
     pub fn waits_for(&self) -> Option<Wait> {
+        if self.0.is_writing.get() {
+            // An answer that is still being read is not cut for what comes behind it.
+            return Some(Wait::Taking(self.0.writes.get()));
+        }
         self.0.heads.borrow().waiting()
     }
 
-    /// Gives up what was waited for, unless something before it is still being said or something came meanwhile that nobody had the
-    /// time to read; whether it did. A head that is late is told so, a connection that nobody uses ends without a word.
+    /// Gives up what was waited for, unless something came meanwhile that nobody had the time to read; whether it did. A head that
+    /// is late is told so, a connection that nobody uses ends without a word, and an answer that is not taken with a reset.
     #[must_use]
     pub fn give_up(&self, wait: Wait) -> bool {
-        let socket = self.0.socket.borrow();
-        if self.0.is_writing.get() || socket.as_ref().is_some_and(has_unread) {
-            return false;
-        }
-        if let (Wait::Head(_), Some(socket)) = (wait, &*socket) {
+        let Some(socket) = &*self.0.socket.borrow() else { return true };
+        match wait {
+            // The system would go on offering what lies in its own buffer; if it refuses, that is all that it does.
+            Wait::Taking(_) => drop(socket.set_zero_linger()),
+            Wait::Head(_) | Wait::Request(_) if has_unread(socket) => return false,
             // To be told is a courtesy: who does not take it is cut all the same.
-            let _ = socket.try_write(LATE_HEAD);
+            Wait::Head(_) => drop(socket.try_write(LATE_HEAD)),
+            Wait::Request(_) => {}
         }
         true
     }
@@ -250,8 +259,13 @@ impl AsyncWrite for Wire {
         {
             return Poll::Ready(Ok(bytes.len()));
         }
-        self.0.0.is_writing.set(true);
-        self.0.on_socket(|socket| socket.poll_write(cx, bytes), Err(io::ErrorKind::BrokenPipe.into()))
+        let shared = &self.0.0;
+        shared.is_writing.set(true);
+        let written = self.0.on_socket(|socket| socket.poll_write(cx, bytes), Err(io::ErrorKind::BrokenPipe.into()));
+        if written.is_ready() {
+            shared.writes.set(shared.writes.get().wrapping_add(1));
+        }
+        written
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -17,13 +17,15 @@ pub enum BodyEnd {
     Chunked,
 }
 
-/// What is waited for on a connection that has nothing under way; the number tells one wait from those before.
+/// What is waited for on a connection; the number tells one wait from those before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
     /// The end of a head: of the first from the beginning of the connection, of a later one from its first byte.
     Head(u32),
     /// Another request, of which nothing is there.
     Request(u32),
+    /// That the socket takes more of an answer, while there is more.
+    Taking(u32),
 }
 
 /// What has come on one connection.
