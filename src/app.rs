@@ -28,7 +28,7 @@ use hookcast_http::{DefinitionDefaults, HttpLimits, HttpState};
 use hookcast_log::follow::Follow;
 use hookcast_log::ingest::{DedupeSettings, Ingest};
 use hookcast_log::retention::{Retention, RetentionSettings};
-use hookcast_log::storage::{StorageError, StorageErrorKind, Store};
+use hookcast_log::storage::Store;
 use hookcast_log::tail::{Tail, TailSettings};
 use hookcast_net::dial::Gate;
 use hookcast_net::fetch::Fetcher;
@@ -42,6 +42,7 @@ use hookcast_supervise::readiness::Readiness;
 
 mod declared;
 mod doors;
+mod error;
 mod feeds;
 mod foundation;
 mod hub;
@@ -53,55 +54,12 @@ mod telling;
 use doors::Doors;
 use store::open_store;
 
+pub use error::{AppError, storage_exit_code};
 pub use foundation::Foundation;
 pub use reload::{ReloadError, Reloader};
 
 /// Time for what is in flight when the relay stops.
 const STOP_GRACE: Duration = Duration::from_secs(25);
-
-/// Why the relay cannot run.
-#[derive(Debug, thiserror::Error)]
-pub enum AppError {
-    /// The address cannot be listened on.
-    #[error("cannot listen on {address}: {source}; choose another server.{key}")]
-    Listen {
-        /// The key that names it.
-        key: &'static str,
-        /// The address.
-        address: SocketAddr,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// Storage cannot be opened or used.
-    #[error(transparent)]
-    Storage(#[from] StorageError),
-    /// A setting cannot be used on this machine.
-    #[error("{0}")]
-    Setting(String),
-}
-
-impl AppError {
-    /// The exit code that tells it.
-    #[must_use]
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Listen { .. } => 71,
-            Self::Setting(_) => 78,
-            Self::Storage(error) => storage_exit_code(error.kind),
-        }
-    }
-}
-
-/// The exit code that tells a failure of storage.
-#[must_use]
-pub fn storage_exit_code(kind: StorageErrorKind) -> u8 {
-    match kind {
-        StorageErrorKind::CannotOpen => 73,
-        StorageErrorKind::InUse => 75,
-        StorageErrorKind::Sealed | StorageErrorKind::Newer => 78,
-        _ => 74,
-    }
-}
 
 /// A running relay.
 pub struct App {

@@ -29,26 +29,13 @@ mod health;
 mod ordering;
 mod recovery;
 mod retries;
+mod totals;
 
 use batching::NewWork;
 use choice::Earlier;
 use flight::Flight;
 pub use retries::Retry;
-
-/// Running totals since the start of the process.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Totals {
-    /// Events delivered.
-    pub delivered: u64,
-    /// Attempts that failed.
-    pub failed_attempts: u64,
-    /// Dead letters kept.
-    pub dead: u64,
-    /// Positions that retention took.
-    pub expired: u64,
-    /// Positions that were skipped or passed over by a seek.
-    pub skipped: u64,
-}
+pub use totals::Totals;
 
 /// How it stands with being fed from the log; the lane's floor keeps it.
 #[derive(Clone, Copy, Debug, Default)]
