@@ -99,7 +99,9 @@ pub(super) fn cascade(tokens: &[TokenRecord], id: &str) -> Revocation {
 /// when the keeper is the one that ends, becomes the ended one's maker's, so that nobody is below itself.
 pub(super) fn alone(tokens: &[TokenRecord], id: &str, keeper: &Maker) -> Revocation {
     let ended = tokens.iter().find(|token| token.id == id);
-    let above = ended.and_then(|token| token.maker.clone()).unwrap_or_default();
+    // A build before ours could store a token as its own maker; what ends is nobody's.
+    let above = ended.and_then(|token| token.maker.clone()).filter(|above| *above != Maker::Token(id.to_owned()));
+    let above = above.unwrap_or_default();
     let line = line_of(tokens, keeper);
     let children = tokens.iter().filter(|token| token.id != id && token.is_made_by(id));
     let changed = children.map(|child| {
@@ -185,6 +187,16 @@ mod tests {
             let one = |(n, maker): (usize, Maker)| token(&format!("t{n}"), Some(maker));
             makers.into_iter().enumerate().map(one).collect()
         })
+    }
+
+    #[test]
+    fn what_a_token_made_that_made_itself_is_not_its_own_afterwards() {
+        let itself = Maker::Token("t0".to_owned());
+        let tokens = vec![token("t0", Some(itself.clone())), token("t1", Some(itself.clone()))];
+        for keeper in [itself, Maker::Token("t1".to_owned()), Maker::Operator] {
+            let left = without(tokens.clone(), &alone(&tokens, "t0", &keeper));
+            assert_eq!(left.iter().map(|token| token.maker.clone()).collect::<Vec<_>>(), [Some(Maker::Operator)], "{keeper:?}");
+        }
     }
 
     fn without(mut tokens: Vec<TokenRecord>, revocation: &Revocation) -> Vec<TokenRecord> {
