@@ -18,6 +18,8 @@ use hookcast_core::model::subscription::{
 };
 use hookcast_core::model::{Event, NewEvent, PageBuilder, SubscriptionId, Topic};
 
+mod examples;
+
 const NOW: Timestamp = Timestamp(1_750_000_000_000);
 
 fn record(ordering: Ordering, on_dead: OnDead, batch: Option<Batch>, max_attempts: u32) -> Arc<SubscriptionRecord> {
@@ -328,108 +330,4 @@ proptest! {
         prop_assert!(in_order, "{:?}", world.order);
         prop_assert_eq!(world.desk.order().map_or(0, |order| order.lines()), 0, "no line is left behind");
     }
-}
-
-#[test]
-fn a_stuck_key_stops_only_itself_far_beyond_what_waits_in_memory() {
-    let keys: Vec<Option<u8>> = (0..2000).map(|n| Some(if n % 2 == 0 { 0 } else { 1 + (n % 5) as u8 })).collect();
-    let mut world = World::new(record(by_key(), OnDead::Skip, None, 1_000), keys);
-    for _ in 0..2000 {
-        world.offer();
-        while world.take().is_some() {}
-        while let Some(job) = world.flying.first() {
-            let status = if world.keys[job.seq.0 as usize - 1] == Some(0) { 500 } else { 200 };
-            world.settle(0, status, 0);
-            while world.take().is_some() {}
-        }
-    }
-    assert_eq!(world.delivered.len(), 1000, "every event of the other keys");
-    assert_eq!((world.rows.len(), world.desk.window.standing_aside()), (1, 999));
-    assert_eq!(world.desk.window.cursor(Seq(2000)), Seq(2), "the cursor stands before what waits");
-    assert!(world.desk.window.waiting_bytes() <= 256 * 600, "most are only positions");
-    world.restart();
-    world.run_down();
-    assert_eq!(world.delivered.len(), 2000);
-    assert!(world.order[&Some(0)].is_sorted());
-}
-
-#[test]
-fn the_cursor_stands_still_when_too_many_stand_aside() {
-    use crate::window::OPEN_MAX;
-    let mut world = World::new(record(Ordering::Strict, OnDead::Skip, None, 1_000), vec![Some(0); OPEN_MAX + 500]);
-    for _ in 0..OPEN_MAX + 400 {
-        world.offer();
-        world.take();
-    }
-    assert_eq!((world.flying.len(), world.desk.window.open_room()), (1, 0));
-    assert_eq!(world.desk.window.waiting(), 400, "the rest waits in the queue, and then in the log");
-}
-
-#[test]
-fn a_dead_letter_blocks_its_key_until_it_was_redriven_or_released() {
-    let mut world = World::new(record(by_key(), OnDead::Block, None, 1), vec![Some(0), Some(0), Some(1), Some(0)]);
-    (0..4).for_each(|_| world.offer());
-    assert_eq!(world.take().unwrap().seq, Seq(1));
-    world.settle(0, 500, 0);
-    assert_eq!(world.rows[&Seq(1)].state, ExceptionState::Dead);
-    assert_eq!(world.take().unwrap().seq, Seq(3), "another key goes on");
-    world.settle(0, 200, 0);
-    assert!(world.take().is_none());
-    world.restart();
-    assert!(world.take().is_none(), "it blocks after a restart as well");
-    let again = Exception { state: ExceptionState::Retry, attempts: 0, due_at: world.now, ..world.rows[&Seq(1)].clone() };
-    world.rows.insert(Seq(1), again.clone());
-    world.desk.resume_retry(&again);
-    assert_eq!(world.take().unwrap().seq, Seq(1));
-    world.settle(0, 200, 0);
-    assert_eq!(world.take().unwrap().seq, Seq(2), "delivered, so the next goes on");
-    world.settle(0, 500, 0);
-    assert!(world.take().is_none());
-    assert_eq!(world.desk.release(Seq(2)), [Seq(2)]);
-    assert_eq!(world.take().unwrap().seq, Seq(4));
-}
-
-#[test]
-fn a_dead_letter_that_is_skipped_lets_the_next_go_on() {
-    let mut world = World::new(record(Ordering::Strict, OnDead::Skip, None, 1), vec![Some(0); 2]);
-    (0..2).for_each(|_| world.offer());
-    world.take();
-    world.settle(0, 500, 0);
-    assert_eq!(world.take().unwrap().seq, Seq(2));
-}
-
-#[test]
-fn a_failed_batch_is_the_same_batch_again_and_after_a_restart_too() {
-    let mut world = World::new(record(Ordering::None, OnDead::Skip, Some(batch(3)), 9), vec![Some(0); 6]);
-    (0..6).for_each(|_| world.offer());
-    assert_eq!(World::seqs(world.take().unwrap()), [1, 2, 3]);
-    assert_eq!(World::seqs(world.take().unwrap()), [4, 5, 6]);
-    assert!(world.take().is_none());
-    assert_eq!(world.desk.in_flight(), 2, "a batch is one request");
-    world.settle(0, 500, 0);
-    world.settle(0, 500, 0);
-    assert_eq!((world.rows.len(), world.desk.retrying()), (6, 6), "each event has its exception");
-    world.later();
-    assert_eq!(World::seqs(world.take().unwrap()), [1, 2, 3], "though both failed in one moment");
-    world.settle(0, 500, 0);
-    world.restart();
-    world.later();
-    let mut again = [World::seqs(world.take().unwrap()), World::seqs(world.take().unwrap())];
-    again.sort();
-    assert_eq!(again, [vec![1, 2, 3], vec![4, 5, 6]]);
-    assert_eq!(world.flying.iter().map(|job| job.attempt).collect::<BTreeSet<_>>(), BTreeSet::from([2, 3]));
-}
-
-#[test]
-fn a_batch_waits_for_company_and_not_longer_than_it_may() {
-    let mut world = World::new(record(Ordering::None, OnDead::Skip, Some(batch(3)), 9), vec![Some(0); 5]);
-    world.offer();
-    assert!(matches!(world.desk.next(NOW), Next::WaitUntil(at) if at == NOW.plus(Duration::from_millis(200))));
-    world.offer();
-    assert!(world.take().is_none());
-    world.offer();
-    assert_eq!(World::seqs(world.take().unwrap()), [1, 2, 3], "full");
-    world.offer();
-    world.now = NOW.plus(Duration::from_millis(200));
-    assert_eq!(World::seqs(world.take().unwrap()), [4], "it has waited");
 }
