@@ -29,10 +29,14 @@ is_here() {
     esac
 }
 
-# One line a test: its name, and what it needs.
-needs=$(find tests/it crates src -name '*.rs' -exec awk '
+# One line a test: its path as the runners print it, and what it needs.
+needs=$(find tests/it crates/*/tests crates/*/src src -name '*.rs' -exec awk '
     /^ *#\[ignore = "needs / { sub(/.*"needs /, ""); sub(/".*/, ""); gsub(/,/, ""); needs = $0; next }
-    needs != "" && match($0, /fn [a-z0-9_]+\(/) { print substr($0, RSTART + 3, RLENGTH - 4), needs; needs = "" }' {} +)
+    needs != "" && match($0, /fn [a-z0-9_]+\(/) {
+        module = FILENAME; sub(/\.rs$/, "", module); sub(/^(tests\/it|crates\/[a-z]+\/(tests\/[a-z]+|src)|src)\//, "", module)
+        gsub(/\//, "::", module)
+        print module "::" substr($0, RSTART + 3, RLENGTH - 4), needs; needs = ""
+    }' {} +)
 lacking=
 for program in $(printf '%s\n' "$needs" | cut -d' ' -f2- | tr ' ' '\n' | sort -u); do
     if ! is_here "$program"; then
@@ -45,9 +49,11 @@ done
 set -- --locked --workspace "$@"
 if cargo nextest --version >/dev/null 2>&1; then
     names=$(echo $lacking | tr ' ' '|')
-    exec cargo nextest run "$@" --run-ignored all --final-status-level skip -E "not (kind(test) and test(/(^|::)(${names:-none})\$/))"
+    exec cargo nextest run "$@" --run-ignored all --final-status-level skip -E "not test(/^(${names:-none})\$/)"
 fi
 skip=
 for name in $lacking; do skip="$skip --skip $name"; done
 cargo test "$@" --no-run --quiet --lib --bins --tests
-exec timeout 1800 cargo test "$@" --no-fail-fast --lib --bins --tests -- --include-ignored $skip
+timeout 1800 cargo test "$@" --no-fail-fast --lib --bins --tests -- --include-ignored --exact $skip && code=0 || code=$?
+printf "%s\n" $lacking | sort -u | sed "s/^./skipped for lack of its program: &/"
+exit $code
