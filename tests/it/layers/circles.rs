@@ -1,132 +1,75 @@
-//! Circles among the files of one crate: who names whom, and which files reach each other. Knows no table.
-//!
-//! A name that a file only passes on (`pub use`) counts for the file that defines it. What the head of a folder defines, the
-//! files of the folder may use: `desk.rs` joins `desk/…`, so that arrow is not counted.
+//! Circles among the files of one crate, and the list of those that there are. A head counts like any other file: `a.rs` and
+//! `a/b.rs` that name each other are a circle.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::code::{self, Path};
+use super::names::{Crate, Module};
 
-/// How often a name may be passed on before it is given up.
-const PASSED_ON_MAX: usize = 8;
-
-/// The files of one crate: the path of each below its `src`, and its code without comments and tests.
-pub(super) struct Crate {
-    files: BTreeMap<Vec<String>, Source>,
+/// Every file that stands in a circle, with the shortest that it closes, itself first and last.
+pub(super) fn circles(files: &Crate) -> BTreeMap<&str, Vec<&str>> {
+    let named: BTreeMap<&Module, BTreeSet<Module>> = files.files().map(|(file, _)| (file, files.named_by(file))).collect();
+    let closed = named.keys().filter_map(|file| shortest(file, &named));
+    closed
+        .map(|circle| circle.into_iter().map(|file| files.path(file)).collect())
+        .map(|circle: Vec<_>| (circle[0], circle))
+        .collect()
 }
 
-struct Source {
-    path: String,
-    code: String,
-    names: Vec<Path>,
-}
-
-impl Crate {
-    pub(super) fn new(files: impl IntoIterator<Item = (String, String)>) -> Self {
-        let source = |(path, code): (String, String)| {
-            let names = code::paths(&code);
-            (module(&path), Source { path, code, names })
-        };
-        Self { files: files.into_iter().map(source).collect() }
-    }
-
-    /// Every set of files that all reach each other, each in the order of their paths.
-    pub(super) fn circles(&self) -> Vec<Vec<&str>> {
-        let named: BTreeMap<&[String], BTreeSet<Vec<String>>> =
-            self.files.keys().map(|file| (file.as_slice(), self.named_by(file))).collect();
-        let reached: BTreeMap<&Vec<String>, BTreeSet<Vec<String>>> =
-            self.files.keys().map(|file| (file, reached_from(file, &named))).collect();
-        let mut circles: BTreeSet<Vec<&str>> = BTreeSet::new();
-        for (file, others) in reached.iter().filter(|(file, others)| others.contains(**file)) {
-            let both = others.iter().filter(|other| reached[*other].contains(*file));
-            circles.insert(both.map(|other| self.files[other].path.as_str()).collect());
-        }
-        circles.into_iter().collect()
-    }
-
-    fn named_by(&self, file: &[String]) -> BTreeSet<Vec<String>> {
-        let source = &self.files[file];
-        let named = source.names.iter().filter_map(|path| self.resolve(file, path.depth, &path.segments, 0));
-        named.filter(|other| !file.starts_with(other)).collect()
-    }
-
-    /// The file that defines what `segments` name in `file`, if it lies in this crate.
-    fn resolve(&self, file: &[String], depth: usize, segments: &[String], passed_on: usize) -> Option<Vec<String>> {
-        let (mut module, mut rest) = (file.to_vec(), segments);
-        let mut inline = depth;
-        match rest.first()?.as_str() {
-            "crate" => (module, rest) = (Vec::new(), &rest[1..]),
-            "self" | "super" => {
-                while let Some(first @ ("self" | "super")) = rest.first().map(String::as_str) {
-                    if first == "super" && inline > 0 {
-                        inline -= 1;
-                    } else if first == "super" {
-                        module.pop()?;
-                    }
-                    rest = &rest[1..];
-                }
-            }
-            child if self.files.contains_key(&[file, &[child.to_owned()]].concat()) => {}
-            _ => return None,
-        }
-        while let Some(child) = rest.first() {
-            let below = [module.as_slice(), std::slice::from_ref(child)].concat();
-            if !self.files.contains_key(&below) {
-                break;
-            }
-            (module, rest) = (below, &rest[1..]);
-        }
-        let source = self.files.get(&module)?;
-        match rest.first() {
-            Some(name) if passed_on < PASSED_ON_MAX && !defines(&source.code, name) => {
-                let import = source.names.iter().find(|path| path.segments.last() == Some(name));
-                match import {
-                    Some(path) => self.resolve(&module, path.depth, &path.segments, passed_on + 1),
-                    None => Some(module),
-                }
-            }
-            _ => Some(module),
-        }
-    }
-}
-
-fn reached_from(file: &[String], named: &BTreeMap<&[String], BTreeSet<Vec<String>>>) -> BTreeSet<Vec<String>> {
-    let (mut reached, mut next) = (BTreeSet::new(), vec![file]);
-    while let Some(file) = next.pop() {
+fn shortest<'a>(start: &'a Module, named: &'a BTreeMap<&Module, BTreeSet<Module>>) -> Option<Vec<&'a Module>> {
+    let mut from: BTreeMap<&Module, &Module> = BTreeMap::new();
+    let mut next = VecDeque::from([start]);
+    while let Some(file) = next.pop_front() {
         for other in &named[file] {
-            if reached.insert(other.clone()) {
-                next.push(other);
+            if from.contains_key(other) {
+                continue;
             }
+            from.insert(other, file);
+            if other == start {
+                let mut circle = vec![start, file];
+                while let Some(before) = circle.last().filter(|last| **last != start).map(|last| from[*last]) {
+                    circle.push(before);
+                }
+                circle.reverse();
+                return Some(circle);
+            }
+            next.push_back(other);
         }
     }
-    reached
+    None
 }
 
-/// `delivery/lane.rs` is `["delivery", "lane"]`; the root of a crate is nothing.
-fn module(path: &str) -> Vec<String> {
-    let stem = path.trim_end_matches(".rs");
-    if stem == "lib" { Vec::new() } else { stem.split('/').map(str::to_owned).collect() }
-}
-
-fn defines(code: &str, name: &str) -> bool {
-    const ITEMS: [&str; 9] = ["struct ", "enum ", "trait ", "type ", "fn ", "const ", "static ", "mod ", "macro_rules! "];
-    let is_word = |c: char| c.is_alphanumeric() || c == '_';
-    ITEMS.iter().any(|item| {
-        code.match_indices(item).any(|(at, _)| {
-            let rest = &code[at + item.len()..];
-            rest.strip_prefix(name).is_some_and(|rest| !rest.starts_with(is_word))
-        })
-    })
+/// What stands in circles of crates (each with the folder of its files) against the list of what may.
+pub(super) fn judge_circles(crates: &BTreeMap<String, &Crate>, listed: &[&str]) -> Vec<String> {
+    let (mut broken, mut standing) = (Vec::new(), BTreeSet::new());
+    for (folder, files) in crates {
+        for (path, circle) in circles(files) {
+            let path = format!("{folder}/{path}");
+            if !listed.contains(&path.as_str()) {
+                broken.push(format!("{path} closes a circle: {}", circle.join(" -> ")));
+            }
+            standing.insert(path);
+        }
+    }
+    let gone = listed.iter().filter(|path| !standing.contains(**path));
+    broken.extend(gone.map(|path| format!("{path} stands in no circle: take it out of the list")));
+    if !listed.is_sorted_by(|a, b| a < b) {
+        broken.push("the list is not sorted".to_owned());
+    }
+    broken
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::code;
     use super::*;
 
-    fn circles(files: &[(&str, &str)]) -> Vec<Vec<String>> {
-        let files = files.iter().map(|(path, text)| ((*path).to_owned(), code::clean(text)));
-        let found = Crate::new(files);
-        found.circles().into_iter().map(|circle| circle.into_iter().map(str::to_owned).collect()).collect()
+    fn read(files: &[(&str, &str)]) -> Crate {
+        let files: Vec<_> = files.iter().map(|(path, text)| (*path, code::without_tests(&code::clean(text)))).collect();
+        Crate::new(files.iter().map(|(path, text)| (*path, text.as_str())))
+    }
+
+    fn in_circles(files: &[(&str, &str)]) -> Vec<String> {
+        circles(&read(files)).into_keys().map(str::to_owned).collect()
     }
 
     #[test]
@@ -136,15 +79,42 @@ mod tests {
             ("use super::b::B; struct A;", "use super::a::A; struct B;"),
             ("use crate::{b::B}; struct A;", "fn b() { crate::a::run() }"),
             ("mod inner { use super::super::b::B; } struct A;", "use crate::a::A; struct B;"),
+            ("use crate as k; fn a() { k::b::g() }", "use crate::a::A; fn g() {}"),
+            ("use crate::{self as k}; fn a() { k::b::g() }", "use crate::a::A; fn g() {}"),
+            ("use super as k; use k::b as c; fn a() { c::g() }", "use crate::a::A; fn g() {}"),
+            ("use crate::b::{self}; struct A;", "use std::fmt::{self}; use crate::a::A; struct B;"),
+            ("use crate::b; fn a() { b::fmt::write() }", "pub use std::fmt::{self}; use crate::a::A; struct B;"),
+            ("use crate::Bee; struct A;", "use crate::a::A; struct B;"),
+            ("use crate::c::b::B; struct A;", "use crate::a::A; struct B;"),
+            ("use crate::b::m; struct A;", "macro_rules! m { () => {} } pub(crate) use m; use crate::a::A;"),
+            ("use crate::b::B::*; struct A;", "use crate::a::A; enum B { C }"),
         ] {
-            assert_eq!(circles(&[("lib.rs", "mod a; mod b;"), ("a.rs", a), ("b.rs", b)]), [["a.rs", "b.rs"]], "{a}");
+            let lib = ("lib.rs", "mod a; mod b; mod c; pub use b::B as Bee;");
+            let files = [lib, ("a.rs", a), ("b.rs", b), ("c.rs", "pub use crate::b;")];
+            assert_eq!(in_circles(&files)[..2], ["a.rs", "b.rs"], "{a}");
+        }
+    }
+
+    #[test]
+    fn a_head_and_its_files_stand_in_circles() {
+        for (a, b) in [
+            ("mod b; use b::B; struct A;", "use super::A; struct B;"),
+            ("mod b; pub use b::B; struct A;", "use crate::a::A; struct B;"),
+            ("mod b; fn a() { b::run() }", "fn run() { super::a() }"),
+            ("mod b; fn a() { self::b::run() }", "mod inner { use super::super::A; }"),
+        ] {
+            assert_eq!(in_circles(&[("lib.rs", "mod a;"), ("a.rs", a), ("a/b.rs", b)]), ["a.rs", "a/b.rs"], "{a}");
         }
         let past_the_head = [
             ("a.rs", "mod b; use crate::c::C; struct A;"),
-            ("a/b.rs", "struct B;"),
-            ("c.rs", "use crate::a::b::B; use crate::a::A;"),
+            ("a/b.rs", "use super::A; struct B;"),
+            ("c.rs", "use crate::a::b::B; struct C;"),
         ];
-        assert_eq!(circles(&past_the_head), [["a.rs", "c.rs"]]);
+        assert_eq!(circles(&read(&past_the_head))["a.rs"], ["a.rs", "c.rs", "a/b.rs", "a.rs"]);
+        for root in ["lib.rs", "main.rs"] {
+            let at_the_root = [(root, "mod a; use a::A; struct Root;"), ("a.rs", "use crate::Root; struct A;")];
+            assert_eq!(in_circles(&at_the_root), ["a.rs", root], "a root that defines something");
+        }
     }
 
     #[test]
@@ -152,12 +122,62 @@ mod tests {
         for files in [
             [("a.rs", "use crate::b::B;"), ("b.rs", "struct B;")],
             [("a.rs", "mod b; use b::B;"), ("a/b.rs", "use super::super::c::C;")],
-            [("a.rs", "mod b; use b::B; struct A;"), ("a/b.rs", "use super::A; struct B;")],
+            [("a.rs", "mod b; struct A;"), ("a/b.rs", "use super::A; struct B;")],
+            [("a.rs", "mod b; use b::B; struct A;"), ("a/b.rs", "struct B; #[cfg(test)] mod tests { use super::super::A; }")],
             [("a.rs", "use crate::b::B; struct A;"), ("b.rs", "// use crate::a::A;\nstruct B;")],
+            [("a.rs", "use crate::b::b; fn a() { b::<A>() }"), ("b.rs", "use b::b; fn b() { b::c() }")],
         ] {
-            assert!(circles(&files).is_empty(), "{files:?}");
+            assert!(in_circles(&files).is_empty(), "{files:?}");
         }
         let passed_on = [("lib.rs", "mod a; mod b; pub use b::B;"), ("a.rs", "use crate::B; struct A;"), ("b.rs", "struct B;")];
-        assert!(circles(&passed_on).is_empty(), "a name counts for the file that defines it");
+        assert!(in_circles(&passed_on).is_empty(), "a name counts for the file that defines it");
+    }
+
+    #[test]
+    fn what_hides_a_name_is_refused() {
+        let others =
+            BTreeMap::from([("other".to_owned(), read(&[("lib.rs", "mod c; pub use c::D;"), ("c.rs", "enum D { E }")]))]);
+        for (path, text) in [
+            ("a/b.rs", "use super::*; struct B;"),
+            ("lib.rs", "pub use a::*;"),
+            ("c.rs", "use crate::a::{b::*};"),
+            ("c.rs", "use crate as K; fn c() { use K::*; }"),
+            ("c.rs", "use crate::P::*;"),
+            ("c.rs", "mod inner { use super::super::*; }"),
+            ("c.rs", "use other::*;"),
+            ("c.rs", "use other::c::*;"),
+            ("c.rs", "use other as o; use o::c::*;"),
+            ("c.rs", "use other as o; use crate::c::o::c::*;"),
+            ("c.rs", "pub use other;"),
+            ("c.rs", "pub use other::c;"),
+            ("c.rs", "use other as o; pub use o::c as d;"),
+        ] {
+            let mut files =
+                BTreeMap::from([("lib.rs", "mod a; mod c; use a as P;"), ("a.rs", "mod b; struct A;"), ("a/b.rs", "")]);
+            files.insert(path, text);
+            let text = if path == "lib.rs" { "mod a; use a as P; pub use a::*;" } else { text };
+            files.insert(path, text);
+            let files: Vec<_> = files.into_iter().collect();
+            assert_eq!(read(&files).hidden(&others).len(), 1, "{text}");
+        }
+        let open = "use std::fmt::*; use other::c; use other::D::*; pub use other::D; use E::*; enum E { F } mod inner { use super::*; }\n\
+                    #[cfg(test)] mod tests { use crate::a::*; }";
+        let files = read(&[("lib.rs", "mod a; mod c;"), ("a.rs", ""), ("c.rs", open)]);
+        assert!(files.hidden(&others).is_empty(), "{:?}", files.hidden(&others));
+    }
+
+    #[test]
+    fn the_list_and_the_circles_must_agree() {
+        let files = read(&[("a.rs", "use crate::b::B; struct A;"), ("b.rs", "use crate::a::A; struct B;"), ("c.rs", "")]);
+        let judge = |listed: &[&str]| judge_circles(&BTreeMap::from([("x/src".to_owned(), &files)]), listed);
+        assert!(judge(&["x/src/a.rs", "x/src/b.rs"]).is_empty());
+        assert_eq!(judge(&["x/src/b.rs"]), ["x/src/a.rs closes a circle: a.rs -> b.rs -> a.rs"]);
+        assert_eq!(
+            judge(&["x/src/a.rs", "x/src/b.rs", "x/src/c.rs"]),
+            ["x/src/c.rs stands in no circle: take it out of the list"]
+        );
+        assert_eq!(judge(&["x/src/a.rs", "x/src/b.rs", "x/src/gone.rs"]).len(), 1, "a file that is gone");
+        assert_eq!(judge(&["a.rs", "x/src/a.rs", "x/src/b.rs"]).len(), 1, "a folder that is none");
+        assert_eq!(judge(&["x/src/b.rs", "x/src/a.rs"]), ["the list is not sorted"]);
     }
 }

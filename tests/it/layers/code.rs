@@ -1,16 +1,6 @@
-//! Reads Rust source far enough to judge it: code without comments, literals and tests, and the paths it names.
-//! Knows nothing of the rules.
+//! Reads Rust source far enough to judge it: code without comments, literals and tests. Knows nothing of the rules.
 
 use std::ops::Range;
-
-/// One path as written, groups and globs spelt out: `use a::{b, c::*}` is `a::b` and `a::c::*`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Path {
-    pub(super) line: usize,
-    pub(super) segments: Vec<String>,
-    /// How many inline `mod x { … }` of the file surround it.
-    pub(super) depth: usize,
-}
 
 /// The code with comments and the insides of literals blanked; every line keeps its number.
 pub(super) fn clean(source: &str) -> String {
@@ -139,126 +129,17 @@ fn item_end(bytes: &[u8], start: usize) -> usize {
     bytes.len()
 }
 
-struct Token<'a> {
-    text: &'a str,
-    line: usize,
-}
-
-fn tokens(code: &str) -> Vec<Token<'_>> {
-    let bytes = code.as_bytes();
-    let (mut list, mut at, mut line) = (Vec::new(), 0, 1);
-    while at < bytes.len() {
-        let is_word = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
-        let length = match bytes[at] {
-            b'\n' => {
-                line += 1;
-                0
-            }
-            byte if byte.is_ascii_whitespace() || !byte.is_ascii() => 0,
-            byte if is_word(&byte) => bytes[at..].iter().take_while(|byte| is_word(byte)).count(),
-            b':' if bytes.get(at + 1) == Some(&b':') => 2,
-            _ => 1,
-        };
-        if length > 0 {
-            list.push(Token { text: &code[at..at + length], line });
-        }
-        at += length.max(1);
-    }
-    list
-}
-
-fn is_name(token: &Token<'_>) -> bool {
-    token.text.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
-}
-
-/// Every path of more than one segment in `code` (cleaned), in order.
-pub(super) fn paths(code: &str) -> Vec<Path> {
-    let tokens = tokens(code);
-    let (mut found, mut at) = (Vec::new(), 0);
-    let mut open: Vec<bool> = Vec::new();
-    while at < tokens.len() {
-        let depth = open.iter().filter(|is_module| **is_module).count();
-        match tokens[at].text {
-            "{" => open.push(at >= 2 && tokens[at - 2].text == "mod"),
-            "}" => {
-                open.pop();
-            }
-            "::" => {}
-            _ if is_name(&tokens[at]) && tokens.get(at + 1).is_some_and(|next| next.text == "::") => {
-                let before = found.len();
-                at = tree(&tokens, at, &[], &mut found);
-                found[before..].iter_mut().for_each(|path: &mut Path| path.depth = depth);
-                continue;
-            }
-            _ => {}
-        }
-        at += 1;
-    }
-    found
-}
-
-/// Reads the path, group or glob at `at`, puts what it names into `found`, and returns where it ends.
-fn tree(tokens: &[Token<'_>], mut at: usize, prefix: &[String], found: &mut Vec<Path>) -> usize {
-    let line = tokens.get(at).map_or(0, |token| token.line);
-    let mut segments = prefix.to_vec();
-    while let Some(token) = tokens.get(at) {
-        match token.text {
-            "{" => return group(tokens, at + 1, &segments, found),
-            "*" => segments.push("*".to_owned()),
-            _ if is_name(token) => segments.push(token.text.to_owned()),
-            _ => break,
-        }
-        at += 1;
-        if tokens.get(at).is_none_or(|next| next.text != "::") {
-            break;
-        }
-        at += 1;
-    }
-    if segments.len() > 1 {
-        found.push(Path { line, segments, depth: 0 });
-    }
-    at
-}
-
-fn group(tokens: &[Token<'_>], mut at: usize, prefix: &[String], found: &mut Vec<Path>) -> usize {
-    while let Some(token) = tokens.get(at) {
-        match token.text {
-            "}" => return at + 1,
-            "{" | "*" => at = tree(tokens, at, prefix, found),
-            "as" => at += 2,
-            _ if is_name(token) => at = tree(tokens, at, prefix, found),
-            _ => at += 1,
-        }
-    }
-    at
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::paths::paths;
     use super::*;
-
-    fn named(code: &str) -> Vec<String> {
-        paths(&clean(code)).into_iter().map(|path| path.segments.join("::")).collect()
-    }
-
-    #[test]
-    fn groups_globs_and_aliases_are_spelt_out() {
-        let names = named("use crate::{a::{self, B as C}, d::*, e};\nuse std::fs;");
-        assert_eq!(names, ["crate::a::self", "crate::a::B", "crate::d::*", "crate::e", "std::fs"]);
-    }
 
     #[test]
     fn comments_and_literals_name_nothing() {
         let code = "// a::b\n/* c::d /* e::f */ g::h */ let x: &'a str = \"i::j \\\" k::l\"; r#\"m::\"n::o\"#; '\"'; '\\''; p::q";
-        assert_eq!(named(code), ["p::q"]);
+        let named: Vec<_> = paths(&clean(code)).into_iter().map(|path| path.segments.join("::")).collect();
+        assert_eq!(named, ["p::q"]);
         assert_eq!(clean(code).lines().count(), 2);
-    }
-
-    #[test]
-    fn a_path_knows_its_line_and_its_inline_modules() {
-        let code = "fn a() { b::c() }\nmod d {\n  fn e() { super::f() }\n}\ng::h!();";
-        let found: Vec<_> = paths(code).into_iter().map(|path| (path.line, path.depth, path.segments.join("::"))).collect();
-        assert_eq!(found, [(1, 0, "b::c".into()), (3, 1, "super::f".into()), (5, 0, "g::h".into())]);
     }
 
     #[test]

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path as FilePath;
 
 use super::Reserved;
-use super::code::{self, Path};
+use super::code;
+use super::paths::{self, Path};
 
 /// One source file: its path below the folder that was read, and what it says.
 #[derive(Clone)]
@@ -86,7 +87,7 @@ pub(super) fn judge_names(files: &[File], reserved: &[Reserved], pure: &[&str], 
     let mut broken = Vec::new();
     for file in files {
         let is_pure = file.lies_in(pure);
-        for path in code::paths(&file.code) {
+        for path in paths::paths(&file.code) {
             let at = format!("{}:{}: {}", file.path, path.line, path.segments.join("::"));
             for rule in reserved.iter().filter(|rule| names(&path, rule.segments) && !file.lies_in(rule.only_in)) {
                 broken.push(format!("{at} ({})", rule.why));
@@ -108,8 +109,14 @@ fn lines_with<'a>(code: &'a str, call: &'a str) -> impl Iterator<Item = usize> +
     code.lines().enumerate().filter(move |(_, line)| line.contains(call)).map(|(index, _)| index + 1)
 }
 
-/// Headers, old-style modules, unwraps, unfinished work and length.
-pub(super) fn judge_files(files: &[File], unfinished: &[&str], lines_max: usize, longer: &[(&str, usize)]) -> Vec<String> {
+/// Headers, old-style modules, unwraps, unfinished work, what hides names, and length.
+pub(super) fn judge_files(
+    files: &[File],
+    unfinished: &[&str],
+    hiding: &[&str],
+    lines_max: usize,
+    longer: &[(&str, usize)],
+) -> Vec<String> {
     let mut broken = Vec::new();
     let mut say = |file: &File, what: String| broken.push(format!("{}: {what}", file.path));
     for file in files {
@@ -124,6 +131,9 @@ pub(super) fn judge_files(files: &[File], unfinished: &[&str], lines_max: usize,
         }
         for word in unfinished.iter().filter(|word| file.text.contains(**word)) {
             say(file, format!("`{word}`"));
+        }
+        for word in hiding.iter().filter(|word| file.code.contains(**word)) {
+            say(file, format!("`{word}` hides who names whom"));
         }
         let most = longer.iter().find(|(path, _)| *path == file.path).map_or(lines_max, |(_, most)| *most);
         if file.lines() > most {
