@@ -4,7 +4,8 @@
 //! This package is the program: it joins the crates below `crates/` and knows arguments and the configuration. In the order an
 //! event meets them: `core` (events, definitions, formats, signatures: pure), `net` (the one way out), `supervise` (who
 //! watches a task), `log` (storage, intake, readers), `registry` (the definitions as they are now), `source` (reads upstreams),
-//! `delivery` (posts), `streams` (shows), `websub` (the hub), `http` (the edge). Each names only what its manifest lists.
+//! `delivery` (posts), `streams` (shows), `websub` (the hub), `http` (the edge). Each names only what its manifest lists, and
+//! of `core` and `log` only the modules that `tests/it/layers/table.rs` gives it.
 
 pub mod app;
 pub mod cli;

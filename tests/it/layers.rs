@@ -1,13 +1,14 @@
 //! The rules of tidiness, as tables, held against every file of the product.
 //!
-//! Which crate may name which, the manifests say and the compiler holds; `ARCHITECTURE.md` tells the reasons. Tests inside a
-//! crate may use anything; everything else keeps to the tables.
+//! Which crate may name which, the manifests say and the compiler holds; which module of a crate may name which, `table` says.
+//! `ARCHITECTURE.md` tells the reasons. Tests inside a crate may use anything; everything else keeps to the tables.
 
 mod circles;
 mod code;
 mod names;
 mod paths;
 mod rules;
+mod table;
 
 use std::collections::BTreeMap;
 
@@ -129,6 +130,13 @@ fn packages() -> BTreeMap<String, Crate> {
 /// Where the files of a package lie.
 fn folder(package: &str) -> String {
     package.strip_prefix("hookcast_").map_or("src".to_owned(), |name| format!("crates/{name}/src"))
+}
+
+#[test]
+fn layers_name_only_what_they_may() {
+    let mut broken = table::judge_rows(table::LAYERS);
+    broken.extend(table::judge_layers(&packages(), table::LAYERS));
+    assert!(broken.is_empty(), "arrows that no row allows:\n{}", broken.join("\n"));
 }
 
 #[test]
