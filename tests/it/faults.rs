@@ -29,6 +29,7 @@ use crate::storage::{make, open};
 use crate::support::faults::{FaultyLedger, FaultyLog, Script};
 
 pub(crate) mod letters;
+mod lookups;
 
 fn event(id: &str) -> NewEvent {
     NewEvent {

@@ -173,7 +173,7 @@ impl Lane {
 
     /// Tells the saver and those who read notices what changed.
     fn tell(&self) {
-        if self.floor.borrow().journal.is_dirty() {
+        if self.floor.borrow().wants_save() {
             self.dirt.notify_one();
         }
         self.speak();

@@ -218,18 +218,21 @@ pub(super) async fn skip(lane: &Rc<Lane>, record: &SubscriptionRecord, to: Seq) 
 
 /// Counts what is about to be saved, and ends dead letters that were delivered. What comes while that is looked up is looked up, too,
 /// so that progress is not saved without it. Where deliveries end faster than that for many rounds, the last are left to the next
-/// save: a crash before it leaves those letters listed, as if they had not been delivered.
-pub(super) async fn settle(lane: &Lane, unsaved: &Unsaved<'_>) {
+/// save: a crash before it leaves those letters listed, as if they had not been delivered. So is what could not be looked up;
+/// `false` then.
+pub(super) async fn settle(lane: &Lane, unsaved: &Unsaved<'_>) -> bool {
+    let mut is_readable = true;
     for _ in 0..ROUNDS_MAX {
         // What is counted by now can be counted down.
         settle_doubts(lane).await;
-        settle_recovered(lane, unsaved).await;
-        if !lane.floor.borrow().is_unsettled() {
-            return;
+        is_readable = settle_recovered(lane, unsaved).await;
+        if !is_readable || !lane.floor.borrow().is_unsettled() {
+            break;
         }
     }
     // What died meanwhile is counted before it is saved.
     settle_doubts(lane).await;
+    is_readable
 }
 
 /// Looks up which deliveries that are about to be saved as dead letters or retries were dead letters before, and counts: what is
@@ -281,29 +284,33 @@ fn by_subscription(deliveries: impl IntoIterator<Item = (Ordinal, Seq)>) -> BTre
     by_ordinal
 }
 
-/// Looks up which deliveries that succeeded are dead letters, and ends those, so that the same save says both.
-async fn settle_recovered(lane: &Lane, unsaved: &Unsaved<'_>) {
+/// Looks up which deliveries that succeeded are dead letters, and ends those, so that the same save says both. Those that could not
+/// be looked up wait for another time; `false` then.
+async fn settle_recovered(lane: &Lane, unsaved: &Unsaved<'_>) -> bool {
     let recovered = by_subscription(lane.floor.borrow().recovered());
+    let mut is_readable = true;
     for (ordinal, seqs) in recovered {
-        let mut rest = &seqs[..];
-        while let Some(first) = rest.first() {
-            let after = first.prev();
-            let (dead, read_to) = match dead_letters(lane, unsaved, ordinal, after, DEAD_READ).await {
-                Ok(found) => found,
-                Err(error) => {
-                    tracing::error!(%error, "dead letters that were delivered could not be looked up; they stay listed");
-                    (Vec::new(), Some(Seq(u64::MAX)))
-                }
-            };
-            if dead.is_empty() && read_to.is_none() {
-                forget_dead_behind(lane, ordinal, after);
-            }
-            let (read, behind) = rest.split_at(rest.partition_point(|seq| read_to.is_none_or(|read_to| *seq <= read_to)));
-            let is_dead = |seq: &Seq| dead.binary_search_by_key(seq, |dead| dead.seq).is_ok();
-            lane.floor.borrow_mut().revive(ordinal, read, is_dead);
-            rest = behind;
+        if let Err(error) = settle_recovered_of(lane, unsaved, ordinal, &seqs).await {
+            tracing::error!(%error, "dead letters that were delivered could not be looked up; trying again");
+            is_readable = false;
         }
     }
+    is_readable
+}
+
+async fn settle_recovered_of(lane: &Lane, unsaved: &Unsaved<'_>, ordinal: Ordinal, mut rest: &[Seq]) -> Result<(), StorageError> {
+    while let Some(first) = rest.first() {
+        let after = first.prev();
+        let (dead, read_to) = dead_letters(lane, unsaved, ordinal, after, DEAD_READ).await?;
+        if dead.is_empty() && read_to.is_none() {
+            forget_dead_behind(lane, ordinal, after);
+        }
+        let (read, behind) = rest.split_at(rest.partition_point(|seq| read_to.is_none_or(|read_to| *seq <= read_to)));
+        let is_dead = |seq: &Seq| dead.binary_search_by_key(seq, |dead| dead.seq).is_ok();
+        lane.floor.borrow_mut().revive(ordinal, read, is_dead);
+        rest = behind;
+    }
+    Ok(())
 }
 
 /// Nothing behind `after` is dead, unless it died just now and is not saved.

@@ -18,7 +18,7 @@ const SAVE_SHARE: u32 = 20;
 const SAVE_PER_ATTEMPTS: u64 = 500;
 /// Longest distance of two saves because of how many attempts end.
 const SAVE_EVERY_BUSY: Duration = Duration::from_millis(250);
-/// Distance of saves while storage refuses them.
+/// Distance of saves while storage refuses them, or does not answer what is looked up for them.
 const SAVE_AGAIN: Duration = Duration::from_secs(1);
 /// How often idle connections are looked through and metrics handed on.
 const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(2);
@@ -41,7 +41,8 @@ pub(super) async fn save_dirty(lane: Rc<Lane>) {
         }
         let began = Instant::now();
         let attempts = lane.floor.borrow().settled - std::mem::replace(&mut settled, lane.floor.borrow().settled);
-        refused = !save(&lane).await.is_stored();
+        let (written, is_settled) = save_and_settle(&lane).await;
+        refused = !(written.is_stored() && is_settled);
         distance = if refused { SAVE_AGAIN } else { distance_of(began.elapsed(), attempts) };
         lane.counts.flush();
         tell_left_out(&lane);
@@ -82,11 +83,19 @@ fn tell_left_out(lane: &Lane) {
 
 /// Saves once, after whatever is being saved. What was not stored is tried again by the next save.
 pub(super) async fn save(lane: &Rc<Lane>) -> Written {
+    save_and_settle(lane).await.0
+}
+
+/// As [`save`]; also says whether everything could be looked up that is to be before a save. What could not is by the next.
+async fn save_and_settle(lane: &Rc<Lane>) -> (Written, bool) {
     let one_at_a_time = lane.saving.lock().await;
-    if !lane.floor.is_torn() {
-        super::replaying::settle(lane, &one_at_a_time).await;
-    }
-    // Behind that, for somebody may have panicked meanwhile.
+    let is_settled = lane.floor.is_torn() || super::replaying::settle(lane, &one_at_a_time).await;
+    (write(lane).await, is_settled)
+}
+
+/// Writes what the journal has; whoever calls this lets nobody else save meanwhile.
+async fn write(lane: &Rc<Lane>) -> Written {
+    // Looked at here, for somebody may have panicked while things were looked up.
     if lane.floor.is_torn() {
         let error =
             StorageError::new(StorageErrorKind::Unavailable, "a panic left the shard half changed; nothing of it is saved");

@@ -21,7 +21,7 @@ use super::{reading, replaying, saving};
 use hookcast_core::clock::Timestamp;
 use hookcast_core::model::subscription::{Ordinal, SubscriptionRecord};
 use hookcast_core::model::{Exception, ExceptionState, RecoveryJob, Seq};
-use hookcast_log::storage::{Lease, StorageErrorKind, Written};
+use hookcast_log::storage::{Lease, StorageErrorKind};
 use hookcast_net::client::WireClient;
 use hookcast_net::dial::Gate;
 use hookcast_registry::RegistryChange;
@@ -260,10 +260,11 @@ async fn finish(lane: &Rc<Lane>, grace: Duration) {
         tokio::time::sleep(LOOK_EVERY).await;
     }
     lane.floor.borrow_mut().touch_all();
-    while let Written::Refused(error) | Written::Unknown(error) = saving::save(lane).await
-        && error.kind != StorageErrorKind::Fenced
-        && tokio::time::Instant::now() < end
-    {
+    loop {
+        let is_fenced = matches!(saving::save(lane).await.stored(), Err(error) if error.kind == StorageErrorKind::Fenced);
+        if is_fenced || !lane.floor.borrow().wants_save() || tokio::time::Instant::now() >= end {
+            break;
+        }
         tokio::time::sleep(SAVE_AGAIN).await;
     }
     lane.counts.flush();

@@ -34,7 +34,7 @@ fn redrive(seq: u64) -> Recovery {
 }
 
 /// The dead letters that storage lists.
-async fn listed(store: &Store, record: &SubscriptionRecord) -> Vec<u64> {
+pub(super) async fn listed(store: &Store, record: &SubscriptionRecord) -> Vec<u64> {
     let page = PageRequest { after: Seq::ZERO, limit: 100 };
     let dead = store.ledger.list(record.ordinal, ExceptionState::Dead, page).await.unwrap();
     dead.into_iter().map(|dead| dead.seq.0).collect()
@@ -75,7 +75,7 @@ async fn a_letter_that_is_redriven_in_the_moment_of_a_skip_is_not_dead_again() {
 
 /// A store of so many events that all died, the relay over it and the endpoint, which takes everything from now on once it is
 /// released.
-async fn all_dead(events: u64) -> (Store, Script, Receiver, Lanes, Arc<SubscriptionRecord>) {
+pub(super) async fn all_dead(events: u64) -> (Store, Script, Receiver, Lanes, Arc<SubscriptionRecord>) {
     let store = open("memory", Path::new("unused")).await;
     make::append(&store, vec![make::page(1, events, 1)]).await;
     let receiver = Receiver::with(|_, _| Answer::status(400)).await;

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use async_trait::async_trait;
 use hookcast_core::clock::Timestamp;
@@ -22,6 +23,10 @@ pub(crate) struct Script {
     /// Exceptions that were looked up one by one.
     looked_up: Arc<AtomicUsize>,
     holds: Arc<Mutex<Vec<Hold>>>,
+    /// Whether lists of exceptions cannot be read.
+    lists_fail: Arc<AtomicBool>,
+    /// When lists of exceptions were asked for in vain.
+    failed_lists: Arc<Mutex<Vec<Instant>>>,
 }
 
 /// Calls of storage that can be held.
@@ -66,6 +71,16 @@ impl Script {
 
     pub(crate) fn looked_up(&self) -> usize {
         self.looked_up.load(Ordering::Relaxed)
+    }
+
+    /// Lets lists of exceptions fail from now on, or no longer.
+    pub(crate) fn fail_lists(&self, fail: bool) {
+        self.lists_fail.store(fail, Ordering::Relaxed);
+    }
+
+    /// When lists of exceptions were asked for in vain.
+    pub(crate) fn failed_lists(&self) -> Vec<Instant> {
+        self.failed_lists.lock().unwrap().clone()
     }
 
     /// Holds the next call at this point.
@@ -185,6 +200,10 @@ impl Ledger for FaultyLedger {
     }
 
     async fn list(&self, ordinal: Ordinal, state: ExceptionState, page: PageRequest) -> Result<Vec<Exception>> {
+        if self.script.lists_fail.load(Ordering::Relaxed) {
+            self.script.failed_lists.lock().unwrap().push(Instant::now());
+            return Err(StorageError::new(StorageErrorKind::Unavailable, "the test says so"));
+        }
         let listed = self.inner.list(ordinal, state, page).await;
         self.script.pass(Point::Listed).await;
         listed

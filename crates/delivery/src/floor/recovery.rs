@@ -217,6 +217,12 @@ impl Floor {
         std::mem::take(&mut self.doubtful)
     }
 
+    /// Whether a save is due: something is not saved, or is to be looked up, which a save does.
+    #[must_use]
+    pub fn wants_save(&self) -> bool {
+        self.journal.is_dirty() || self.is_unsettled()
+    }
+
     /// Whether something is to be looked up before a save.
     #[must_use]
     pub fn is_unsettled(&self) -> bool {

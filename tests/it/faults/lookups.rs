@@ -1,0 +1,71 @@
+//! What is looked up of dead letters before a save while storage is slow or fails at it.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
+use std::time::Duration;
+
+use hookcast_core::model::Seq;
+
+use super::letters::{all_dead, listed};
+use crate::support::eventually;
+use crate::support::faults::Point;
+
+/// Letters are delivered after a seek back, each while it is looked up what the one before was: more often than one save looks.
+#[actix_web::test]
+async fn letters_that_are_delivered_faster_than_they_are_looked_up_end_although_nothing_else_happens() {
+    const EVENTS: u64 = 8;
+    let (store, script, receiver, lanes, record) = all_dead(EVENTS).await;
+    lanes.seek(&record, Seq::ZERO).await.unwrap();
+    receiver.sees(2 * EVENTS as usize).await;
+    let mut looking = script.hold(Point::Listed);
+    receiver.release(1);
+    for left in (0..EVENTS - 1).rev() {
+        eventually("somebody looking", async || looking.has_come().then_some(())).await;
+        let next = script.hold(Point::Listed);
+        receiver.release(1);
+        let in_flight = async || lanes.status(&record).await.map(|status| u64::from(status.in_flight));
+        eventually("it delivered", async || (in_flight().await == Some(left)).then_some(())).await;
+        looking.let_go();
+        looking = next;
+    }
+    looking.let_go();
+    eventually("no letter", async || listed(&store, &record).await.is_empty().then_some(())).await;
+    assert_eq!(lanes.status(&record).await.unwrap().dead, 0);
+    lanes.stop(Duration::from_secs(5)).await;
+}
+
+/// Letters are delivered after a seek back while storage does not say which there are.
+#[actix_web::test]
+async fn letters_that_cannot_be_looked_up_end_once_they_can_and_are_not_asked_for_without_a_pause() {
+    let (store, script, receiver, lanes, record) = all_dead(2).await;
+    script.fail_lists(true);
+    lanes.seek(&record, Seq::ZERO).await.unwrap();
+    receiver.sees(4).await;
+    receiver.release(2);
+    let tries = eventually("a second try", async || Some(script.failed_lists()).filter(|tries| tries.len() > 1)).await;
+    assert!(tries[1] - tries[0] >= Duration::from_secs(1), "{tries:?}");
+    assert_eq!(listed(&store, &record).await, [1, 2]);
+    script.fail_lists(false);
+    eventually("no letter", async || listed(&store, &record).await.is_empty().then_some(())).await;
+    assert_eq!(lanes.status(&record).await.unwrap().dead, 0);
+    lanes.stop(Duration::from_secs(5)).await;
+}
+
+/// Storage says again which dead letters there are only after the relay began to stop.
+#[actix_web::test]
+async fn letters_that_cannot_be_looked_up_end_while_the_relay_stops() {
+    let (store, script, receiver, lanes, record) = all_dead(1).await;
+    script.fail_lists(true);
+    lanes.seek(&record, Seq::ZERO).await.unwrap();
+    receiver.sees(2).await;
+    receiver.release(1);
+    eventually("a try", async || (!script.failed_lists().is_empty()).then_some(())).await;
+    let before = script.failed_lists().len();
+    let healed = async {
+        lanes.cancelled().cancelled().await;
+        eventually("another try", async || (script.failed_lists().len() > before).then_some(())).await;
+        script.fail_lists(false);
+    };
+    tokio::join!(lanes.stop(Duration::from_secs(20)), healed);
+    assert_eq!(listed(&store, &record).await, [0; 0]);
+}
