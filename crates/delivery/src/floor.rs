@@ -89,6 +89,8 @@ pub struct Floor {
     pub scanned: Seq,
     /// Attempts that ended so far.
     pub settled: u64,
+    /// Deliveries for which there was no room among those that may be dead letters, since this was taken.
+    pub left_listed: u64,
     book: Arc<LimitBook>,
     bell: Arc<Bell>,
     /// Where there are no events, and never were.
@@ -122,6 +124,7 @@ impl Floor {
             has_moved: false,
             scanned,
             settled: 0,
+            left_listed: 0,
             book: Arc::default(),
             bell: Arc::default(),
             jumps: Jumps::NONE,

@@ -72,12 +72,22 @@ fn distance_of(took: Duration, attempts: u64) -> Duration {
     (took * SAVE_SHARE).clamp(by_attempts, SAVE_EVERY_MAX)
 }
 
-/// Attempts for which there was no room while storage took none.
+/// What there was no room for while storage took nothing, or did not answer.
 fn tell_left_out(lane: &Lane) {
-    let left_out = lane.floor.borrow_mut().journal.take_left_out();
+    let (left_out, left_listed) = {
+        let mut floor = lane.floor.borrow_mut();
+        (floor.journal.take_left_out(), std::mem::take(&mut floor.left_listed))
+    };
     if left_out > 0 {
         metrics::counter!("hookcast_attempts_left_out_total").increment(left_out);
         tracing::warn!(left_out, "attempts are not remembered: storage did not take them in time");
+    }
+    if left_listed > 0 {
+        metrics::counter!("hookcast_dead_letters_left_listed_total").increment(left_listed);
+        tracing::warn!(
+            left_listed,
+            "deliveries that may have been dead letters are not looked up; dead letters of theirs stay listed"
+        );
     }
 }
 

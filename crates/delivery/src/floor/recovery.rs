@@ -15,7 +15,8 @@ use hookcast_core::model::{ExceptionState, JobId, Outcome, RecoveryJob, Seq};
 
 /// Bytes of events that may wait for the jobs of one lane.
 const LANE_REPLAY_BYTES_MAX: usize = 32 * 1024 * 1024;
-/// Deliveries of which it may have to be looked up whether they were dead letters; of more the dead letters stay listed.
+/// Deliveries of which it may have to be looked up whether they were dead letters; of more the dead letters stay listed, which is
+/// counted.
 const RECOVERED_MAX: usize = 65_536;
 
 impl Floor {
@@ -38,11 +39,13 @@ impl Floor {
         let (ordinal, job) = (assignment.ordinal, &assignment.job);
         self.journal.success(|| success_of(ordinal, seq, job.attempt, outcome, began));
         // A retry is no dead letter, or it would not wait.
-        if job.errand != Errand::Retry
-            && self.desks[assignment.place].as_deref().is_some_and(|desk| desk.may_be_dead(seq))
-            && self.recovered.len() < RECOVERED_MAX
-        {
+        if job.errand == Errand::Retry || !self.desks[assignment.place].as_deref().is_some_and(|desk| desk.may_be_dead(seq)) {
+            return;
+        }
+        if self.recovered.len() < RECOVERED_MAX {
             self.recovered.insert((ordinal, seq));
+        } else if !self.recovered.contains(&(ordinal, seq)) {
+            self.left_listed += 1;
         }
     }
 

@@ -16,6 +16,7 @@ use hookcast_core::model::{ErrorKind, JobId, NewEvent, PageBuilder, RecoveryJob,
 
 mod awake;
 mod changing;
+mod letters;
 
 const NOW: Timestamp = Timestamp(1_750_000_000_000);
 
