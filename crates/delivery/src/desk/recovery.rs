@@ -196,10 +196,11 @@ impl Desk {
         }
     }
 
-    /// Whether a success at this position may end a dead letter of before: after a seek back, or a replay.
+    /// Whether a success at this position may end a dead letter of before: after a seek back, or a replay. How many are counted
+    /// does not tell, for some are counted only when they are saved.
     #[must_use]
     pub fn may_be_dead(&self, seq: Seq) -> bool {
-        self.totals.dead > 0 && seq <= self.dead_to
+        seq <= self.dead_to
     }
 
     /// Settles everything up to `to`; gives the retries that end, the other single positions that were not settled, and the

@@ -16,6 +16,34 @@ fn succeed(floor: &mut Floor, flight: &Assignment) {
     floor.settle(flight, None, &outcome(None), (NOW, NOW), 0.5);
 }
 
+fn fail(floor: &mut Floor, flight: &Assignment) {
+    floor.settle(flight, None, &outcome(Some(ErrorKind::Connect)), (NOW, NOW), 0.5);
+}
+
+/// Forgets what is to be saved, as if it had been.
+fn save(floor: &mut Floor) {
+    let _ = floor.journal.take(|_| None);
+}
+
+/// Goes back to the first event, and offers those of `page` again.
+fn seek_back(floor: &mut Floor, place: Place, page: &Arc<Page>) {
+    floor.seek(Ordinal(1), Seq::ZERO);
+    floor.feed(&mut vec![place], &[Arc::clone(page)], Seq::ZERO);
+}
+
+/// Gives the job of the desk what it posts.
+fn fill(floor: &mut Floor, job: RecoveryJob, seq: u64, dead_after: Option<u32>) {
+    let to = job.to;
+    floor.recover(job);
+    let want = floor.replay_wants().remove(0).1;
+    let item = ReplayItem { seq: Seq(seq), parcel: None, dead_after, line: None };
+    floor.fill_replay(Ordinal(1), &want, vec![item], to, true);
+}
+
+fn dead(floor: &Floor) -> u64 {
+    floor.desk(Ordinal(1)).unwrap().totals.dead
+}
+
 /// More deliveries than there is room for may have been dead letters.
 #[test]
 fn deliveries_that_there_is_no_room_to_look_up_are_counted() {
@@ -30,4 +58,29 @@ fn deliveries_that_there_is_no_room_to_look_up_are_counted() {
     }
     let delivered = floor.desk(Ordinal(1)).unwrap().totals.delivered;
     assert_eq!((floor.recovered().len() as u64, floor.left_listed), (ROOM, delivered - ROOM));
+}
+
+/// All letters that are counted ended; one that died after a seek back is not counted yet.
+#[test]
+fn a_letter_that_is_delivered_before_it_is_counted_is_looked_up() {
+    let (mut floor, place) = offered(2, 1);
+    let (first, second) = (floor.next(NOW).unwrap(), floor.next(NOW).unwrap());
+    succeed(&mut floor, &first);
+    fail(&mut floor, &second);
+    save(&mut floor);
+    seek_back(&mut floor, place, &page(1, 2));
+    let (first, _second) = (floor.next(NOW).unwrap(), floor.next(NOW).unwrap());
+    fail(&mut floor, &first);
+    assert!(floor.is_unsettled() && dead(&floor) == 1, "the first is dead as well, which may have been counted");
+    fill(&mut floor, redrive(Seq(2), Seq(2)), 2, Some(1));
+    let redriven = floor.next(NOW).unwrap();
+    succeed(&mut floor, &redriven);
+    assert_eq!(dead(&floor), 0);
+    let again = RecoveryJob { id: JobId(2), kind: JobKind::Replay, selection: Selection::All, ..redrive(Seq(1), Seq(1)) };
+    floor.note_jobs(NOW);
+    fill(&mut floor, again, 1, None);
+    let replayed = floor.next(NOW).unwrap();
+    assert_eq!(replayed.job.seq, Seq(1));
+    succeed(&mut floor, &replayed);
+    assert!(floor.recovered().contains(&(Ordinal(1), Seq(1))), "{:?}", floor.recovered());
 }
