@@ -267,7 +267,7 @@ async fn settle_doubts_of(
         let mut floor = lane.floor.borrow_mut();
         for seq in read {
             if let Some(state) = states.get(&(ordinal, *seq)) {
-                floor.count_dead(ordinal, *seq, was_dead(seq), *state);
+                floor.settle_doubt(ordinal, *seq, was_dead(seq), *state);
             }
         }
         rest = behind;

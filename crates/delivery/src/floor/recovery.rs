@@ -205,13 +205,26 @@ impl Floor {
         }
     }
 
-    /// Counts a dead letter that was none before, or one that is a retry now.
-    pub fn count_dead(&mut self, ordinal: Ordinal, seq: Seq, was_dead: bool, state: ExceptionState) {
+    /// Counts a dead letter that was none before, or one that became a retry.
+    fn count_dead(&mut self, ordinal: Ordinal, seq: Seq, was_dead: bool, state: ExceptionState) {
         let Some(desk) = self.desk_mut(ordinal) else { return };
         match state {
             ExceptionState::Dead if !was_dead => desk.totals.dead += 1,
             ExceptionState::Retry if was_dead => desk.uncount_dead(seq),
             _ => {}
+        }
+    }
+
+    /// As [`Floor::count_dead`], some time after it became that. A retry that died meanwhile was counted when it did, and jobs
+    /// still want it.
+    pub fn settle_doubt(&mut self, ordinal: Ordinal, seq: Seq, was_dead: bool, state: ExceptionState) {
+        let is_dead = self.journal.last_word(ordinal, seq).flatten().is_some_and(|word| word.state == ExceptionState::Dead);
+        if state == ExceptionState::Retry && was_dead && is_dead {
+            if let Some(desk) = self.desk_mut(ordinal) {
+                desk.totals.dead = desk.totals.dead.saturating_sub(1);
+            }
+        } else {
+            self.count_dead(ordinal, seq, was_dead, state);
         }
     }
 

@@ -84,3 +84,27 @@ fn a_letter_that_is_delivered_before_it_is_counted_is_looked_up() {
     succeed(&mut floor, &replayed);
     assert!(floor.recovered().contains(&(Ordinal(1), Seq(1))), "{:?}", floor.recovered());
 }
+
+/// A job waits to post a letter that became a retry because of a seek back, and that died again before it was saved.
+#[test]
+fn a_letter_that_died_again_before_it_was_counted_is_still_redriven() {
+    let (mut floor, place) = offered(1, 2);
+    let retry = |floor: &mut Floor| {
+        let first = floor.next(NOW).unwrap();
+        fail(floor, &first);
+        floor.next(Timestamp(NOW.0 + 5_000)).unwrap()
+    };
+    let second = retry(&mut floor);
+    fail(&mut floor, &second);
+    assert_eq!(dead(&floor), 1);
+    save(&mut floor);
+    seek_back(&mut floor, place, &page(1, 1));
+    let second = retry(&mut floor);
+    fill(&mut floor, redrive(Seq(1), Seq(1)), 1, Some(2));
+    fail(&mut floor, &second);
+    let doubtful = floor.take_doubtful();
+    assert_eq!(doubtful, BTreeMap::from([((Ordinal(1), Seq(1)), ExceptionState::Retry)]));
+    floor.settle_doubt(Ordinal(1), Seq(1), true, ExceptionState::Retry);
+    assert_eq!(dead(&floor), 1);
+    assert_eq!(floor.next(NOW).map(|flight| flight.job.seq), Some(Seq(1)), "the job posts it");
+}
