@@ -68,6 +68,7 @@ conformance! {
         exceptions_are_listed_by_state_and_page,
         a_start_sees_waiting_retries_and_counts_dead_letters,
         put_and_clear_in_one_commit_end_cleared,
+        a_mark_changes_letters_that_are_kept_and_brings_none_back,
         failures_are_listed_newest_last,
         expired_ranges_that_touch_become_one,
         each_of_thousands_of_ranges_is_found,

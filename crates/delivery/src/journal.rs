@@ -4,15 +4,19 @@
 //! back by [`Journal::give_back`].
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::rc::Rc;
 
 use foldhash::HashMap;
 
+use self::word::Word;
 use super::book::Book;
 use hookcast_core::model::delivery::{ExpiredRange, KeptException};
 use hookcast_core::model::subscription::{Ordinal, PARTITIONS};
 use hookcast_core::model::{Attempt, Event, Exception, HistoryPage, RecoveryJob, Seq, Success};
 use hookcast_log::storage::{Checkpoint, Lease, LedgerChange, Marks};
+
+mod word;
 
 /// Exceptions that may wait to be saved in one lane; then no attempt begins until a save went through.
 const EXCEPTIONS_MAX: usize = 65_536;
@@ -34,7 +38,7 @@ pub struct Journal {
 
 #[derive(Debug, Default)]
 struct Unsaved {
-    exceptions: BTreeMap<(Ordinal, Seq), Option<KeptException>>,
+    exceptions: BTreeMap<(Ordinal, Seq), Word>,
     failures: Vec<(Ordinal, Attempt)>,
     expired: Vec<ExpiredRange>,
     reopened: BTreeMap<Ordinal, Seq>,
@@ -84,13 +88,25 @@ impl Journal {
         self.unsaved += 1;
         let exceptions = &mut self.of(exception.ordinal).exceptions;
         // A word without the event must not take away the event of the word before, which nobody has saved yet.
-        let event = event.or_else(|| exceptions.remove(&key).flatten().and_then(|before| before.event));
-        exceptions.insert(key, Some(KeptException { exception, event }));
+        let event = event.or_else(|| exceptions.remove(&key).and_then(Word::into_event));
+        exceptions.insert(key, Word::Put(KeptException { exception, event }));
+    }
+
+    /// Notes that a dead letter has another reason. Whether it is still kept, storage knows: retention may have taken it.
+    pub fn mark(&mut self, exception: Exception) {
+        let key = (exception.ordinal, exception.seq);
+        self.unsaved += 1;
+        match self.of(exception.ordinal).exceptions.entry(key) {
+            Entry::Vacant(entry) => {
+                entry.insert(Word::Marked(exception));
+            }
+            Entry::Occupied(mut entry) => entry.get_mut().mark(exception),
+        }
     }
 
     /// Notes that an exception ended.
     pub fn clear(&mut self, ordinal: Ordinal, seq: Seq) {
-        self.of(ordinal).exceptions.insert((ordinal, seq), None);
+        self.of(ordinal).exceptions.insert((ordinal, seq), Word::Ended);
     }
 
     /// Notes a failed attempt.
@@ -165,10 +181,11 @@ impl Journal {
                 checkpoint: Some(checkpoint),
                 ..LedgerChange::new(lease)
             };
-            for (key, kept) in unsaved.exceptions {
-                match kept {
-                    Some(kept) => change.put.push(kept),
-                    None => change.clear.push(key),
+            for (key, word) in unsaved.exceptions {
+                match word {
+                    Word::Put(kept) => change.put.push(kept),
+                    Word::Marked(exception) => change.marked.push(exception),
+                    Word::Ended => change.clear.push(key),
                 }
             }
             changes.push(change);
@@ -196,10 +213,10 @@ impl Journal {
     pub fn last_word(&self, ordinal: Ordinal, seq: Seq) -> Option<Option<Exception>> {
         let unsaved = self.partitions.get(&ordinal.partition()).and_then(|unsaved| unsaved.exceptions.get(&(ordinal, seq)));
         if let Some(word) = unsaved {
-            return Some(word.as_ref().map(|kept| kept.exception.clone()));
+            return Some(word.exception().cloned());
         }
         self.under_way.iter().rev().flat_map(|changes| changes.iter()).find_map(|change| {
-            let put = change.put.iter().map(|kept| &kept.exception).find(|put| (put.ordinal, put.seq) == (ordinal, seq));
+            let put = put_by(change).find(|put| (put.ordinal, put.seq) == (ordinal, seq));
             put.map(|put| Some(put.clone())).or_else(|| change.clear.contains(&(ordinal, seq)).then_some(None))
         })
     }
@@ -209,14 +226,14 @@ impl Journal {
     pub fn words(&self, ordinal: Ordinal, after: Seq) -> BTreeMap<Seq, Option<Exception>> {
         let mut words = BTreeMap::new();
         for change in self.under_way.iter().flat_map(|changes| changes.iter()) {
-            let put = change.put.iter().map(|kept| &kept.exception).filter(|put| put.ordinal == ordinal && put.seq > after);
+            let put = put_by(change).filter(|put| put.ordinal == ordinal && put.seq > after);
             words.extend(put.map(|put| (put.seq, Some(put.clone()))));
             let cleared = change.clear.iter().filter(|(other, seq)| *other == ordinal && *seq > after);
             words.extend(cleared.map(|(_, seq)| (*seq, None)));
         }
         let unsaved = self.partitions.get(&ordinal.partition()).into_iter();
         let unsaved = unsaved.flat_map(|unsaved| unsaved.exceptions.range((ordinal, after.next())..=(ordinal, Seq(u64::MAX))));
-        words.extend(unsaved.map(|((_, seq), kept)| (*seq, kept.as_ref().map(|kept| kept.exception.clone()))));
+        words.extend(unsaved.map(|((_, seq), word)| (*seq, word.exception().cloned())));
         words
     }
 
@@ -268,16 +285,20 @@ impl Journal {
     pub fn give_back(&mut self, changes: Vec<LedgerChange>) {
         for change in changes {
             let unsaved = self.partitions.entry(change.lease.partition).or_default();
-            self.unsaved += change.put.len();
+            self.unsaved += change.put.len() + change.marked.len();
             for kept in change.put {
-                let key = (kept.exception.ordinal, kept.exception.seq);
-                let newer = unsaved.exceptions.entry(key).or_insert_with(|| Some(kept.clone()));
-                if let Some(newer) = newer {
-                    newer.event = newer.event.take().or(kept.event);
+                match unsaved.exceptions.entry((kept.exception.ordinal, kept.exception.seq)) {
+                    Entry::Vacant(entry) => {
+                        entry.insert(Word::Put(kept));
+                    }
+                    Entry::Occupied(mut entry) => entry.get_mut().on_top_of(kept),
                 }
             }
+            for exception in change.marked {
+                unsaved.exceptions.entry((exception.ordinal, exception.seq)).or_insert(Word::Marked(exception));
+            }
             for key in change.clear {
-                unsaved.exceptions.entry(key).or_insert(None);
+                unsaved.exceptions.entry(key).or_insert(Word::Ended);
             }
             unsaved.failures.splice(0..0, change.failures);
             unsaved.failures.truncate(FAILURES_MAX);
@@ -303,6 +324,11 @@ impl Journal {
     fn of(&mut self, ordinal: Ordinal) -> &mut Unsaved {
         self.partitions.entry(ordinal.partition()).or_default()
     }
+}
+
+/// Exceptions as they are once a change is saved.
+fn put_by(change: &LedgerChange) -> impl Iterator<Item = &Exception> {
+    change.put.iter().map(|kept| &kept.exception).chain(&change.marked)
 }
 
 /// Takes everything behind `after` out of the ranges of a subscription.

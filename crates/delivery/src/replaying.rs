@@ -205,7 +205,7 @@ pub(super) async fn skip(lane: &Rc<Lane>, record: &SubscriptionRecord, to: Seq) 
         let mut floor = lane.floor.borrow_mut();
         for mut dead in letters.into_values().filter(|dead| !dead.is_skipped()) {
             dead.reason.insert_str(0, Exception::SKIPPED);
-            floor.journal.put(dead, None);
+            floor.journal.mark(dead);
         }
         floor.skip(ordinal, to);
         drop(floor);

@@ -1,14 +1,20 @@
-//! What is looked up of dead letters before a save while storage is slow or fails at it.
+//! What is looked up of dead letters before something is saved while storage is slow, fails at it, or changes meanwhile.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
+use std::path::Path;
 use std::time::Duration;
 
+use hookcast_core::clock::Timestamp;
 use hookcast_core::model::Seq;
+use hookcast_core::model::subscription::{OnDead, Ordering};
+use hookcast_log::storage::LedgerTrim;
 
-use super::letters::{all_dead, listed};
-use crate::support::eventually;
-use crate::support::faults::Point;
+use super::lanes;
+use super::letters::{all_dead, dying, listed};
+use crate::storage::{make, open};
+use crate::support::faults::{Point, Script};
+use crate::support::{Answer, Receiver, eventually};
 
 /// Letters are delivered after a seek back, each while it is looked up what the one before was: more often than one save looks.
 #[actix_web::test]
@@ -67,5 +73,40 @@ async fn letters_that_cannot_be_looked_up_end_while_the_relay_stops() {
         script.fail_lists(false);
     };
     tokio::join!(lanes.stop(Duration::from_secs(20)), healed);
+    assert_eq!(listed(&store, &record).await, [0; 0]);
+}
+
+/// Retention takes a letter while a skip that is to mark it asks storage whether it takes changes.
+#[actix_web::test]
+async fn a_letter_that_retention_takes_in_the_moment_of_a_skip_does_not_come_back() {
+    let store = open("memory", Path::new("unused")).await;
+    make::append(&store, vec![make::page(1, 2, 1)]).await;
+    let receiver = Receiver::with(|_, _| Answer::status(400)).await;
+    let mut blocking = dying("s", &receiver);
+    (blocking.spec.ordering, blocking.spec.on_dead) = (Ordering::Strict, OnDead::Block);
+    store.catalog.put_subscription(blocking, 0).await.unwrap();
+    let script = Script::default();
+    let (lanes, record) = lanes(&store, &script).await;
+    eventually("a dead letter", async || (listed(&store, &record).await == [1]).then_some(())).await;
+    receiver.change(|_, _| Answer::ok());
+    let held = script.hold(Point::Proof);
+    let meanwhile = async {
+        eventually("the skip held", async || held.has_come().then_some(())).await;
+        let all = LedgerTrim {
+            dead_before: Timestamp(i64::MAX),
+            attempts_before: Timestamp(0),
+            attempts_bytes_max: u64::MAX,
+            rows_max: 100,
+        };
+        let gone = store.ledger.trim(all).await.unwrap().dead;
+        assert_eq!(gone, [(record.ordinal, Seq(1))]);
+        lanes.buried(&record, &[Seq(1)]).await;
+        held.let_go();
+    };
+    let (skipped, ()) = tokio::join!(lanes.skip(&record, Seq(1)), meanwhile);
+    assert!(skipped.unwrap());
+    receiver.sees(2).await;
+    assert_eq!(lanes.status(&record).await.unwrap().dead, 0);
+    lanes.stop(Duration::from_secs(5)).await;
     assert_eq!(listed(&store, &record).await, [0; 0]);
 }

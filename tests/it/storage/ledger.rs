@@ -2,9 +2,9 @@
 
 use hookcast_core::clock::Timestamp;
 use hookcast_core::model::ExceptionState::{Dead, Retry};
-use hookcast_core::model::Seq;
 use hookcast_core::model::delivery::ExpiredRange;
 use hookcast_core::model::subscription::Ordinal;
+use hookcast_core::model::{Exception, Seq};
 use hookcast_log::storage::{Checkpoint, LedgerChange, LedgerTrim, PageRequest, StorageErrorKind, Store};
 
 use super::make::{append, attempt, change, exception, page, put};
@@ -134,6 +134,40 @@ pub(crate) async fn put_and_clear_in_one_commit_end_cleared(store: &Store) {
     // In order: the later change of the same commit wins.
     store.ledger.commit(vec![both, again.clone()]).await.unwrap();
     assert_eq!(store.ledger.exception(Ordinal(1), Seq(5)).await.unwrap(), Some(again.put[0].exception.clone()));
+}
+
+pub(crate) async fn a_mark_changes_letters_that_are_kept_and_brings_none_back(store: &Store) {
+    let lease = store.ledger.lease(1).await.unwrap();
+    let marked = |seq| Exception { reason: "marked".into(), ..exception(1, seq, Dead, 5).exception };
+    let reasons = async || {
+        let all = PageRequest { after: Seq(0), limit: 100 };
+        let dead = store.ledger.list(Ordinal(1), Dead, all).await.unwrap();
+        dead.into_iter().map(|dead| (dead.seq.0, dead.reason == "marked")).collect::<Vec<_>>()
+    };
+    let put = vec![exception(1, 5, Dead, 5), exception(1, 6, Dead, 5), exception(1, 7, Retry, 5), exception(1, 8, Dead, 5)];
+    store.ledger.commit(vec![LedgerChange { put, ..change(lease) }]).await.unwrap();
+    // Of another subscription nothing changes; 4 is not kept, 7 is no dead letter.
+    super::make::put(store, vec![exception(65, 5, Dead, 5)]).await;
+    let lease = store.ledger.lease(1).await.unwrap();
+    for _ in 0..2 {
+        let marked = [4, 5, 7].map(marked).to_vec();
+        store.ledger.commit(vec![LedgerChange { marked, ..change(lease) }]).await.unwrap();
+        assert_eq!(reasons().await, [(5, true), (6, false), (8, false)]);
+    }
+    assert_ne!(store.ledger.exception(Ordinal(1), Seq(7)).await.unwrap().unwrap().reason, "marked");
+    assert_ne!(store.ledger.exception(Ordinal(65), Seq(5)).await.unwrap().unwrap().reason, "marked");
+    // In one commit the order counts.
+    let changes = vec![
+        LedgerChange { marked: vec![marked(6), marked(8)], ..change(lease) },
+        LedgerChange {
+            put: vec![exception(1, 6, Dead, 5), exception(1, 9, Dead, 5)],
+            clear: vec![(Ordinal(1), Seq(8))],
+            ..change(lease)
+        },
+        LedgerChange { marked: vec![marked(8), marked(9)], ..change(lease) },
+    ];
+    store.ledger.commit(changes).await.unwrap();
+    assert_eq!(reasons().await, [(5, true), (6, false), (9, true)]);
 }
 
 pub(crate) async fn failures_are_listed_newest_last(store: &Store) {

@@ -127,3 +127,28 @@ fn what_is_passed_once_more_is_not_skipped_also_when_saves_fail() {
     assert_eq!(changes[0].reopened, [(Ordinal(1), Seq(50))]);
     assert_eq!(changes[0].skipped, [range(1, 50), range(60, 63)]);
 }
+
+#[test]
+fn a_mark_is_put_only_with_what_nobody_saved() {
+    let mut journal = Journal::default();
+    let marked = |seq| Exception { state: ExceptionState::Dead, reason: "skipped".into(), ..exception(seq, 1) };
+    journal.put(exception(5, 1), event());
+    journal.put(exception(7, 1), event());
+    let lost = journal.take(progress);
+    journal.put(exception(6, 1), event());
+    for seq in 5..=9 {
+        journal.mark(marked(seq));
+    }
+    journal.clear(Ordinal(1), Seq(9));
+    assert_eq!(journal.last_word(Ordinal(1), Seq(8)), Some(Some(marked(8))));
+    journal.give_back(lost);
+    let taken = Rc::new(journal.take(progress));
+    let put: Vec<_> = taken[0].put.iter().map(|kept| (kept.exception.clone(), kept.event.is_some())).collect();
+    assert_eq!(put, [5, 6, 7].map(|seq| (marked(seq), true)));
+    assert_eq!((&taken[0].marked, &taken[0].clear), (&vec![marked(8)], &vec![(Ordinal(1), Seq(9))]));
+    journal.begin(&taken);
+    assert_eq!(journal.words(Ordinal(1), Seq(7)), BTreeMap::from([(Seq(8), Some(marked(8))), (Seq(9), None)]));
+    journal.end(&taken);
+    journal.give_back(Rc::unwrap_or_clone(taken));
+    assert_eq!(journal.take(progress)[0].marked, [marked(8)]);
+}

@@ -41,6 +41,9 @@ pub struct LedgerChange {
     pub put: Vec<KeptException>,
     /// Exceptions that ended.
     pub clear: Vec<(Ordinal, Seq)>,
+    /// Dead letters that get another reason and are the same otherwise. One that is no longer kept does not come back by it:
+    /// [`Ledger::trim`] waits for nobody.
+    pub marked: Vec<Exception>,
     /// Failed attempts to remember.
     pub failures: Vec<(Ordinal, Attempt)>,
     /// Successful attempts to remember, of whatever partitions.
@@ -69,6 +72,7 @@ impl LedgerChange {
             lease,
             put: Vec::new(),
             clear: Vec::new(),
+            marked: Vec::new(),
             failures: Vec::new(),
             history: Vec::new(),
             expired: Vec::new(),

@@ -172,6 +172,12 @@ impl State {
             self.exceptions.remove(&key);
             self.release(key.1);
         }
+        for marked in change.marked {
+            let known = self.exceptions.get_mut(&(marked.ordinal, marked.seq));
+            if let Some(known) = known.filter(|known| known.state == ExceptionState::Dead) {
+                known.reason = marked.reason;
+            }
+        }
         for (ordinal, attempt) in change.failures {
             let same = |(of, known): &(Ordinal, Attempt)| {
                 *of == ordinal && (known.seq, known.n, known.at) == (attempt.seq, attempt.n, attempt.at)

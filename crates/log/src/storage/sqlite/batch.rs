@@ -19,7 +19,7 @@ use hookcast_core::clock::Timestamp;
 use hookcast_core::model::delivery::{ExpiredRange, KeptException};
 use hookcast_core::model::source::{SourceGap, SourcePosition, SourceRecord};
 use hookcast_core::model::subscription::{Ordinal, SubscriptionRecord};
-use hookcast_core::model::{Attempt, Exception, HistoryPage, Page, RecoveryJob, ResumeToken, Seq};
+use hookcast_core::model::{Attempt, Exception, ExceptionState, HistoryPage, Page, RecoveryJob, ResumeToken, Seq};
 
 mod write;
 
@@ -52,6 +52,8 @@ pub(super) struct Batch<'a> {
     gaps: Vec<SourceGap>,
     checkpoints: BTreeMap<u16, Checkpoint>,
     exceptions: BTreeMap<(Ordinal, Seq), Option<Exception>>,
+    /// Reasons of dead letters that are stored already, or are not kept any more.
+    marked: BTreeMap<(Ordinal, Seq), String>,
     kept: BTreeMap<Seq, Bytes>,
     /// Positions whose event may not be needed any more.
     released: BTreeSet<Seq>,
@@ -83,6 +85,7 @@ impl<'a> Batch<'a> {
             gaps: Vec::new(),
             checkpoints: BTreeMap::new(),
             exceptions: BTreeMap::new(),
+            marked: BTreeMap::new(),
             kept: BTreeMap::new(),
             released: BTreeSet::new(),
             failures: Vec::new(),
@@ -101,7 +104,8 @@ impl<'a> Batch<'a> {
 
     /// Whether more jobs fit.
     pub(super) fn has_room(&self) -> bool {
-        self.events < EVENTS_MAX && self.bytes < BYTES_MAX && self.exceptions.len() + self.failures.len() < ROWS_MAX
+        let rows = self.exceptions.len() + self.marked.len() + self.failures.len();
+        self.events < EVENTS_MAX && self.bytes < BYTES_MAX && rows < ROWS_MAX
     }
 
     /// The state once it is committed.
@@ -210,13 +214,16 @@ impl<'a> Batch<'a> {
                 self.bytes += page.len();
                 self.kept.insert(seq, page);
             }
-            self.exceptions.insert((exception.ordinal, seq), Some(exception.clone()));
+            self.decide((exception.ordinal, seq), Some(exception.clone()));
         }
         for (ordinal, seq) in &change.clear {
-            self.exceptions.insert((*ordinal, *seq), None);
+            self.decide((*ordinal, *seq), None);
             if *seq < self.state.bounds.first {
                 self.released.insert(*seq);
             }
+        }
+        for exception in &change.marked {
+            self.mark(exception);
         }
         self.is_probe |= change.is_proof;
         self.failures.extend(change.failures.iter().cloned());
@@ -229,6 +236,21 @@ impl<'a> Batch<'a> {
         if let Some(checkpoint) = &change.checkpoint {
             self.bytes += checkpoint.state.len();
             self.checkpoints.insert(change.lease.partition, checkpoint.clone());
+        }
+    }
+
+    /// This is all that is stored of an exception, or that nothing is.
+    fn decide(&mut self, key: (Ordinal, Seq), exception: Option<Exception>) {
+        self.marked.remove(&key);
+        self.exceptions.insert(key, exception);
+    }
+
+    fn mark(&mut self, exception: &Exception) {
+        let key = (exception.ordinal, exception.seq);
+        match self.exceptions.get_mut(&key) {
+            Some(Some(put)) if put.state == ExceptionState::Dead => put.reason.clone_from(&exception.reason),
+            Some(_) => {}
+            None => drop(self.marked.insert(key, exception.reason.clone())),
         }
     }
 

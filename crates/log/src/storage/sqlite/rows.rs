@@ -18,6 +18,10 @@ pub(super) const EXCEPTION_INSERT: &str =
 pub(super) const EXCEPTION_UPSERT: &str = "ON CONFLICT (sub, seq) DO UPDATE SET state = excluded.state, \
      attempts = excluded.attempts, sent = excluded.sent, due_at = excluded.due_at, since = excluded.since, \
      reason = excluded.reason, batch_ids = excluded.batch_ids";
+/// What stands before the keys and reasons of dead letters that get another reason, and behind them; it makes no rows.
+pub(super) const MARK_HEAD: &str = "WITH marked (sub, seq, reason) AS (";
+pub(super) const MARK_TAIL: &str = ") UPDATE exceptions SET reason = marked.reason FROM marked \
+     WHERE exceptions.sub = marked.sub AND exceptions.seq = marked.seq AND exceptions.state = 1";
 /// Columns in the order that [`exception`] reads.
 macro_rules! exception_columns {
     () => {

@@ -49,6 +49,7 @@ impl Batch<'_> {
     /// About how many frames it adds to the WAL.
     pub(in crate::storage::sqlite) fn frames(&self) -> u64 {
         let rows = self.exceptions.len()
+            + self.marked.len()
             + self.failures.len()
             + self.history.len()
             + self.subscriptions.len()
@@ -104,6 +105,10 @@ impl Batch<'_> {
             script.statement("DELETE FROM exceptions WHERE sub = ? AND seq = ?");
             script.bind(signed(ordinal.0)).bind(signed(seq.0));
         }
+        let marked: Vec<_> = self.marked.iter().collect();
+        script.rows(rows::MARK_HEAD, 3, &marked, rows::MARK_TAIL, |script, ((ordinal, seq), reason)| {
+            script.bind(signed(ordinal.0)).bind(signed(seq.0)).bind((*reason).clone());
+        });
         let kept: Vec<_> = self.kept.iter().collect();
         script.rows("INSERT OR IGNORE INTO kept (seq, event)", 2, &kept, "", |script, (seq, event)| {
             script.bind(signed(seq.0)).bind(event.to_vec());
