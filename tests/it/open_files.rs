@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 use std::process::Stdio;
+use std::sync::{Arc, OnceLock};
 
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use serde_json::json;
@@ -121,18 +122,26 @@ async fn the_limit_of_open_files_is_raised_and_a_part_of_it_kept() {
 
 /// Sets the limit of open files of a relay; gives the one before.
 fn set_limit(relay: &Relay, limit: Rlimit) -> Rlimit {
-    let pid = Pid::from_raw(i32::try_from(relay.pid()).unwrap());
-    prlimit(pid, Resource::Nofile, limit).unwrap()
+    set_limit_of(relay.pid(), limit)
+}
+
+fn set_limit_of(pid: u32, limit: Rlimit) -> Rlimit {
+    prlimit(Pid::from_raw(i32::try_from(pid).unwrap()), Resource::Nofile, limit).unwrap()
 }
 
 /// Leaves a relay no descriptor; gives the limit before. The test's connection stays open all the time; no number below the limit
 /// is free for another.
 async fn starve(relay: &Relay) -> Rlimit {
+    set_limit(relay, starving(relay).await)
+}
+
+/// The limit of open files that leaves a relay no descriptor.
+async fn starving(relay: &Relay) -> Rlimit {
     relay.get("/v1/topics").await;
     let files = std::fs::read_dir(format!("/proc/{}/fd", relay.pid())).unwrap();
     let taken: Vec<u64> = files.map(|file| file.unwrap().file_name().to_str().unwrap().parse().unwrap()).collect();
     let lowest = (0..=taken.len() as u64).find(|number| !taken.contains(number));
-    set_limit(relay, Rlimit { current: lowest, maximum: getrlimit(Resource::Nofile).maximum })
+    Rlimit { current: lowest, maximum: getrlimit(Resource::Nofile).maximum }
 }
 
 /// Waits until so often a descriptor was missing.
@@ -209,6 +218,31 @@ async fn a_shortage_of_our_own_uses_up_no_question_and_fails_no_job() {
         relay.delivery_becomes(id, seqs[0], "delivered").await;
     }
     assert_eq!(receiver.count(), all);
+}
+
+/// The relay has a token, and then no descriptor to ask the endpoint with that it is for.
+#[tokio::test]
+async fn a_token_for_a_question_that_waits_for_the_end_of_a_shortage_is_fetched_once() {
+    let relay = Relay::start().await;
+    let (pid, limit, before) = (relay.pid(), starving(&relay).await, OnceLock::new());
+    let before = Arc::new(before);
+    let (is_short, receiver) = (Arc::clone(&before), Receiver::start().await);
+    receiver.change(move |request, _| {
+        if request.path == "/hook/token" {
+            is_short.get_or_init(|| set_limit_of(pid, limit));
+            return Answer::ok().body(json!({"access_token": "a", "token_type": "Bearer", "expires_in": 3600}).to_string());
+        }
+        let challenge = request.path.split(['?', '&']).find_map(|member| member.strip_prefix("challenge="));
+        Answer::ok().body(challenge.map(str::to_owned).unwrap_or_default())
+    });
+    let oauth2 = json!({"token_url": format!("{}/token", receiver.url()), "client_id": "relay", "client_secret": "secret"});
+    relay.subscribe("a", receiver.url(), "none", json!({"verify": "challenge", "auth": {"oauth2": oauth2}})).await;
+    faults_become(&relay, 3).await;
+    set_limit(&relay, *before.get().unwrap());
+    relay.status_becomes("a", json!({"state": "active"})).await;
+    let seen = receiver.seen();
+    let paths: Vec<&str> = seen.iter().map(|request| request.path.split('?').next().unwrap()).collect();
+    assert_eq!((paths, seen[1].header("authorization")), (vec!["/hook/token", "/hook"], "Bearer a"));
 }
 
 /// The relay is short of descriptors: deliveries wait for that to end, and the receiver has nothing to do with it.

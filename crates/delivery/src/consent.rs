@@ -22,7 +22,7 @@ pub mod ask;
 pub mod callback;
 pub mod plan;
 
-use ask::{Asked, Asker};
+use ask::{Asked, Asker, HeldToken};
 use plan::{Plan, Round};
 
 pub use plan::Verification;
@@ -99,7 +99,7 @@ impl Consents {
     /// does not answer well now.
     pub async fn ask(&self, record: &Arc<SubscriptionRecord>) -> Attempt {
         let _turn = self.0.turns.acquire().await;
-        let asked = self.0.ask(record).await;
+        let asked = self.0.ask(record, None).await;
         if let Some(error) = asked.attempt.error.as_ref().filter(|_| !asked.is_own_fault()) {
             self.0.plan().note(record.ordinal, error.clone(), asked.attempt.at);
         }
@@ -172,11 +172,11 @@ impl Inner {
 
     async fn make(&self, round: &Round) {
         let asked = tokio::select! {
-            asked = self.ask(&round.record) => asked,
+            asked = self.ask(&round.record, round.token.clone()) => asked,
             () = self.cancel.cancelled() => return,
         };
         if asked.is_own_fault() {
-            self.plan().postpone(round, self.clock.now(), fastrand::f64());
+            self.plan().postpone(round, asked.token, self.clock.now(), fastrand::f64());
         } else if let Some(error) = asked.attempt.error {
             tracing::info!(subscription.id = %round.record.spec.id, error, "the endpoint did not agree to deliveries");
             let times = (asked.attempt.at, self.clock.now());
@@ -185,18 +185,18 @@ impl Inner {
     }
 
     /// As [`Inner::ask_and_store`]; a question that panics failed as any other may.
-    async fn ask(&self, record: &Arc<SubscriptionRecord>) -> Asked {
+    async fn ask(&self, record: &Arc<SubscriptionRecord>, token: Option<HeldToken>) -> Asked {
         // In a box: questions are rare, and who asks need not be as large.
-        caught(Box::pin(self.ask_and_store(record))).await.unwrap_or_else(|panic| {
+        caught(Box::pin(self.ask_and_store(record, token))).await.unwrap_or_else(|panic| {
             panic.tell("verification/question", "it counts as one that failed");
             Asked::broken(self.clock.now())
         })
     }
 
     /// Asks, and stores what was agreed to; what cannot be stored was not agreed to.
-    async fn ask_and_store(&self, record: &Arc<SubscriptionRecord>) -> Asked {
+    async fn ask_and_store(&self, record: &Arc<SubscriptionRecord>, token: Option<HeldToken>) -> Asked {
         let now = self.clock.now();
-        let mut asked = self.asker.ask(record, now).await;
+        let mut asked = self.asker.ask(record, token, now).await;
         if let Ok(per_minute) = asked.verdict
             && let Err(error) = self.grant(record, per_minute, now).await
         {

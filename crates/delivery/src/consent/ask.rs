@@ -15,7 +15,7 @@ use subtle::ConstantTimeEq as _;
 use super::callback;
 use crate::attempt::{AGENT, own_tls};
 use hookcast_core::clock::Timestamp;
-use hookcast_core::model::subscription::{Auth, SubscriptionRecord, SubscriptionSpec, Verify};
+use hookcast_core::model::subscription::{SubscriptionRecord, SubscriptionSpec, Verify};
 use hookcast_core::model::{Attempt, ErrorKind, Seq};
 use hookcast_core::signature::{Message, Signer};
 use hookcast_net::dial::Gate;
@@ -23,7 +23,11 @@ use hookcast_net::fetch::{FetchError, FetchRequest, Fetcher, HeaderMap, HeaderNa
 use hookcast_net::shortage::Shortage;
 use hookcast_net::target::Target;
 use hookcast_net::tls::Tls;
-use hookcast_net::token::{TokenEndpoint, TokenError, basic, bearer};
+
+mod shown;
+
+pub use self::shown::HeldToken;
+use self::shown::Missing;
 
 /// Read of an answer; a longer one is no echo.
 pub const ANSWER_BYTES_MAX: usize = 4 * 1024;
@@ -101,6 +105,16 @@ impl Refusal {
     }
 }
 
+impl From<Missing> for Refusal {
+    fn from(missing: Missing) -> Self {
+        match missing {
+            Missing::Own(shortage) => Self::Own(shortage),
+            Missing::Token => Self::Wire("auth"),
+            Missing::Unusable => Self::Unusable,
+        }
+    }
+}
+
 /// What came of a question.
 #[derive(Debug)]
 pub struct Asked {
@@ -108,6 +122,8 @@ pub struct Asked {
     pub verdict: Result<Option<u32>, Refusal>,
     /// The attempt as it is shown.
     pub attempt: Attempt,
+    /// The token of a question that was not asked after all, so that who gave it is not asked again each time that it is tried.
+    pub token: Option<HeldToken>,
 }
 
 impl Asked {
@@ -124,7 +140,7 @@ impl Asked {
         let error = Some(refusal.word());
         let outcome = "failure".to_owned();
         let attempt = Attempt { seq: Seq::ZERO, n: 1, at, outcome, status: None, latency_ms: 0, response: None, error };
-        Self { verdict: Err(refusal), attempt }
+        Self { verdict: Err(refusal), attempt, token: None }
     }
 }
 
@@ -146,18 +162,19 @@ pub fn is_same(given: &[u8], wanted: &str) -> bool {
 }
 
 impl Asker {
-    /// Asks once, inside the subscription's `timeout`.
+    /// Asks once, inside the subscription's `timeout`. `token` is what is left of a question that was not asked.
     ///
     /// # Cancellation
     /// Dropping the future closes the connection in use.
-    pub async fn ask(&self, record: &SubscriptionRecord, now: Timestamp) -> Asked {
+    pub async fn ask(&self, record: &SubscriptionRecord, token: Option<HeldToken>, now: Timestamp) -> Asked {
         let spec = &record.spec;
+        let mut token = token.filter(|token| token.is_good(now));
         let began = Instant::now();
         let mut answer = Answer::default();
         let asking = async {
             match spec.verify {
-                Verify::Challenge => self.challenge(spec, now, &mut answer).await.map(|()| None),
-                Verify::Cloudevents => self.cloudevents(record, now, &mut answer).await,
+                Verify::Challenge => self.challenge(spec, now, &mut token, &mut answer).await.map(|()| None),
+                Verify::Cloudevents => self.cloudevents(record, now, &mut token, &mut answer).await,
                 Verify::None => Ok(None),
             }
         };
@@ -173,15 +190,22 @@ impl Asker {
             response: (error.is_some() && !answer.body.is_empty()).then(|| String::from_utf8_lossy(&answer.body).into_owned()),
             error,
         };
-        Asked { verdict, attempt }
+        let token = token.filter(|_| matches!(verdict, Err(Refusal::Own(_))));
+        Asked { verdict, attempt, token }
     }
 
-    async fn challenge(&self, spec: &SubscriptionSpec, now: Timestamp, answer: &mut Answer) -> Result<(), Refusal> {
+    async fn challenge(
+        &self,
+        spec: &SubscriptionSpec,
+        now: Timestamp,
+        token: &mut Option<HeldToken>,
+        answer: &mut Answer,
+    ) -> Result<(), Refusal> {
         let target = Target::parse(&spec.url).map_err(|_| Refusal::Unusable)?;
         let wanted = challenge();
         let with_challenge = target.with_query(&[("challenge", &wanted)]);
         let mut headers = headers(spec, &[], now)?;
-        self.authorize(spec, &mut headers).await?;
+        shown::authorize((&self.gate, &self.tls), spec, now, token, &mut headers).await?;
         let authorization = headers.get("authorization").cloned();
         let request = request(Method::GET, &with_challenge, headers, Bytes::new(), spec);
         self.send(spec, request, answer).await?;
@@ -203,12 +227,13 @@ impl Asker {
         &self,
         record: &SubscriptionRecord,
         now: Timestamp,
+        token: &mut Option<HeldToken>,
         answer: &mut Answer,
     ) -> Result<Option<u32>, Refusal> {
         let (spec, Identity { origin, public_url }) = (&record.spec, &self.identity);
         let target = Target::parse(&spec.url).map_err(|_| Refusal::Unusable)?;
         let mut headers = headers(spec, &[], now)?;
-        self.authorize(spec, &mut headers).await?;
+        shown::authorize((&self.gate, &self.tls), spec, now, token, &mut headers).await?;
         headers.insert(REQUEST_ORIGIN, HeaderValue::from_str(origin).map_err(|_| Refusal::Unusable)?);
         if let Some((base, path)) = public_url.as_deref().zip(callback::path(record)) {
             put(&mut headers, REQUEST_CALLBACK, &format!("{base}{path}"))?;
@@ -234,36 +259,6 @@ impl Asker {
         let gathered = response.body.gather(ANSWER_BYTES_MAX, &mut answer.body).await;
         answer.is_whole = matches!(gathered, Ok(true));
         Ok(())
-    }
-
-    /// What the relay shows the endpoint besides signatures, as in deliveries.
-    async fn authorize(&self, spec: &SubscriptionSpec, headers: &mut HeaderMap) -> Result<(), Refusal> {
-        let value = match spec.auth.as_deref() {
-            None | Some(Auth::Mtls { .. }) => return Ok(()),
-            Some(Auth::Basic { username, password }) => basic(username, password.expose()),
-            Some(Auth::Bearer { token }) => bearer(token.expose()),
-            Some(Auth::Oauth2 { token_url, client_id, client_secret, scopes }) => {
-                let tls = match spec.ca_pem.as_deref() {
-                    Some(ca) => self.tls.also(ca).map_err(|_| Refusal::Unusable)?,
-                    None => self.tls.clone(),
-                };
-                let client = (client_id.as_str(), client_secret.expose());
-                let endpoint = TokenEndpoint::new(token_url, tls, client, scopes).map_err(|_| Refusal::Unusable)?;
-                let token = endpoint.fetch(&self.gate, spec.timeout).await.map_err(|error| without_token(&error))?;
-                let mut value = HeaderValue::from_str(&format!("Bearer {}", token.text)).map_err(|_| Refusal::Wire("auth"))?;
-                value.set_sensitive(true);
-                value
-            }
-        };
-        headers.insert("authorization", value);
-        Ok(())
-    }
-}
-
-fn without_token(error: &TokenError) -> Refusal {
-    match error {
-        TokenError::Own(shortage) => Refusal::Own(*shortage),
-        _ => Refusal::Wire("auth"),
     }
 }
 

@@ -6,6 +6,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::ask::HeldToken;
 use crate::policy;
 use crate::steps::Steps;
 use hookcast_core::clock::Timestamp;
@@ -34,6 +35,8 @@ pub struct Verification {
 pub struct Round {
     /// Whom.
     pub record: Arc<SubscriptionRecord>,
+    /// What is left of a round before that was postponed.
+    pub token: Option<HeldToken>,
     number: u64,
 }
 
@@ -43,6 +46,8 @@ struct Row {
     /// The round that it is in, to tell a late answer to another question.
     number: u64,
     failures: u32,
+    /// Of a round that was postponed; good for the definition as it was then.
+    token: Option<HeldToken>,
     standing: Verification,
 }
 
@@ -75,11 +80,12 @@ impl Plan {
             && (row.record.spec.url == record.spec.url && row.record.spec.verify == record.spec.verify)
         {
             row.record = Arc::clone(record);
+            row.token = None;
             return;
         }
         self.forget(record.ordinal);
         let standing = Verification { next_attempt_at: Some(now), ..Verification::default() };
-        let row = Row { record: Arc::clone(record), number: 0, failures: 0, standing };
+        let row = Row { record: Arc::clone(record), number: 0, failures: 0, token: None, standing };
         self.rows.insert(record.ordinal, row);
         self.due.insert((now, record.ordinal));
     }
@@ -116,7 +122,7 @@ impl Plan {
         let row = self.rows.get_mut(&ordinal)?;
         row.number = self.rounds;
         row.standing.next_attempt_at = None;
-        Some(Round { record: Arc::clone(&row.record), number: row.number })
+        Some(Round { record: Arc::clone(&row.record), token: row.token.take(), number: row.number })
     }
 
     /// Takes in that a round, begun at `began`, brought no consent. `chance` is uniform in `0.0..1.0`.
@@ -130,11 +136,14 @@ impl Plan {
         self.due.insert((at, ordinal));
     }
 
-    /// Takes in that nothing was asked, because the relay lacked what it takes: that is no question, and is made up for soon.
-    pub fn postpone(&mut self, round: &Round, now: Timestamp, chance: f64) {
+    /// Takes in that nothing was asked, because the relay lacked what it takes: that is no question, and is made up for soon, with
+    /// the token that is there already.
+    pub fn postpone(&mut self, round: &Round, token: Option<HeldToken>, now: Timestamp, chance: f64) {
         let ordinal = round.record.ordinal;
         let Some(row) = self.rows.get_mut(&ordinal).filter(|row| row.number == round.number) else { return };
         let at = now.plus(policy::own_fault_delay(chance));
+        // A definition that changed meanwhile may name another token endpoint.
+        row.token = token.filter(|_| Arc::ptr_eq(&row.record, &round.record));
         row.standing.next_attempt_at = Some(at);
         self.due.insert((at, ordinal));
     }
@@ -195,13 +204,38 @@ mod tests {
         plan.see(&record(1, "https://a.example/"), Timestamp(0));
         for second in 0..100 {
             let round = plan.take(Timestamp(second * 1000)).unwrap();
-            plan.postpone(&round, Timestamp(second * 1000), 0.5);
+            plan.postpone(&round, None, Timestamp(second * 1000), 0.5);
             let next_attempt_at = Some(Timestamp((second + 1) * 1000));
             assert_eq!(plan.standing(Ordinal(1)), Some(Verification { next_attempt_at, ..Verification::default() }));
         }
         let round = plan.take(Timestamp(100_000)).unwrap();
         plan.settle(&round, "timeout".to_owned(), (Timestamp(100_000), Timestamp(100_000)), 0.5);
         assert_eq!(plan.next_due(), Some(Timestamp(110_000)), "the first distance");
+    }
+
+    #[test]
+    fn a_token_is_kept_for_a_question_that_was_not_asked_and_for_no_other() {
+        let token = || Some(HeldToken::of("Bearer a", Timestamp(900_000)));
+        let mut plan = Plan::default();
+        let first = record(1, "https://a.example/");
+        plan.see(&first, Timestamp(0));
+        let round = plan.take(Timestamp(0)).unwrap();
+        assert_eq!(round.token, None);
+        plan.postpone(&round, token(), Timestamp(0), 0.5);
+        let round = plan.take(Timestamp(1000)).unwrap();
+        assert_eq!(round.token, token());
+        plan.postpone(&round, token(), Timestamp(1000), 0.5);
+        // Whoever changes the definition may change what the token is for.
+        let changed = Arc::new(SubscriptionRecord { revision: 2, ..SubscriptionRecord::clone(&first) });
+        plan.see(&changed, Timestamp(1500));
+        let round = plan.take(Timestamp(2000)).unwrap();
+        assert_eq!(round.token, None);
+        plan.see(&first, Timestamp(2000));
+        plan.postpone(&round, token(), Timestamp(2000), 0.5);
+        let round = plan.take(Timestamp(3000)).unwrap();
+        assert_eq!(round.token, None);
+        plan.settle(&round, "timeout".to_owned(), (Timestamp(3000), Timestamp(3000)), 0.5);
+        assert_eq!(plan.take(Timestamp(13_000)).unwrap().token, None);
     }
 
     #[test]
