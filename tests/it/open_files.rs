@@ -245,6 +245,30 @@ async fn a_token_for_a_question_that_waits_for_the_end_of_a_shortage_is_fetched_
     assert_eq!((paths, seen[1].header("authorization")), (vec!["/hook/token", "/hook"], "Bearer a"));
 }
 
+/// A subscriber of the hub asks twice while the relay cannot ask it back.
+#[tokio::test]
+async fn a_subscriber_that_was_not_asked_is_not_said_to_have_kept_silent() {
+    let relay = Relay::start_with("[websub]\ntopics = [\"orders.**\"]\n").await;
+    let asked = Receiver::with(|request, _| {
+        let challenge = request.path.split(['?', '&']).find_map(|member| member.strip_prefix("hub.challenge="));
+        Answer::ok().body(challenge.map(str::to_owned).unwrap_or_default())
+    })
+    .await;
+    let before = starve(&relay).await;
+    let topic = format!("{}/v1/topics/orders.x", relay.url);
+    let form = [("hub.mode", "subscribe"), ("hub.topic", &topic), ("hub.callback", asked.url())];
+    for _ in 0..2 {
+        let answer = relay.client.post(format!("{}/websub", relay.url)).form(&form).send().await.unwrap();
+        assert_eq!(answer.status().as_u16(), 202);
+    }
+    let was_overtaken = "a WebSub callback was not asked; something newer was asked for";
+    eventually("a word on the first", async || relay.log().contains(was_overtaken).then_some(())).await;
+    set_limit(&relay, before);
+    eventually("a subscriber of the hub", async || relay.log().contains("a WebSub callback confirmed").then_some(())).await;
+    assert_eq!(asked.count(), 1);
+    assert!(!relay.log().contains("did not confirm"), "{}", relay.log());
+}
+
 /// The relay is short of descriptors: deliveries wait for that to end, and the receiver has nothing to do with it.
 #[tokio::test]
 async fn a_shortage_of_our_own_is_not_the_receivers_fault() {

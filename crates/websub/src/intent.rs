@@ -46,23 +46,41 @@ fn hex_digit(half: u8) -> char {
     char::from_digit(u32::from(half), 16).unwrap_or('0')
 }
 
+/// What came of a question to a callback.
+enum Asked {
+    /// It answered 2xx with this.
+    Echo(Vec<u8>),
+    /// It gave no such answer.
+    Unanswered,
+    /// It was not asked: before the relay could, something newer was to be asked.
+    Superseded,
+}
+
 impl Hub {
     /// Asks the callback whether it meant this, and does it if so.
     pub(super) async fn settle(self: Arc<Self>, intent: Intent, id: SubscriptionId, place: Place) {
         let context = &self.context;
-        let meant = tokio::select! {
-            meant = self.is_meant(&intent, &place) => meant,
+        let mode = intent.mode.word();
+        let challenge = challenge();
+        let asked = tokio::select! {
+            asked = self.ask_intent(&intent, &challenge, &place) => asked,
             () = context.cancel.cancelled() => return,
         };
-        if !meant {
-            tracing::info!(subscription.id = %id, mode = intent.mode.word(), "a WebSub callback did not confirm; nothing is changed");
-            return;
+        match asked {
+            Asked::Echo(echo) if is_same(&echo, &challenge) => {}
+            Asked::Echo(_) | Asked::Unanswered => {
+                tracing::info!(subscription.id = %id, mode, "a WebSub callback did not confirm; nothing is changed");
+                return;
+            }
+            Asked::Superseded => {
+                tracing::info!(subscription.id = %id, mode, "a WebSub callback was not asked; something newer was asked for");
+                return;
+            }
         }
         let _turn = self.turn.lock().await;
         if !place.is_newest() {
             return;
         }
-        let mode = intent.mode.word();
         let done = match intent.mode {
             Mode::Subscribe => self.subscribe(intent, &id).await,
             Mode::Unsubscribe => self.unsubscribe(&id).await,
@@ -82,31 +100,33 @@ impl Hub {
         }
     }
 
-    async fn is_meant(&self, intent: &Intent, place: &Place) -> bool {
-        let challenge = challenge();
+    async fn ask_intent(&self, intent: &Intent, challenge: &str, place: &Place) -> Asked {
         let lease = intent.lease.as_secs().to_string();
         let members = [
             ("hub.mode", intent.mode.word()),
             ("hub.topic", intent.topic.as_str()),
-            ("hub.challenge", challenge.as_str()),
+            ("hub.challenge", challenge),
             ("hub.lease_seconds", lease.as_str()),
         ];
         let members = if intent.mode == Mode::Subscribe { &members[..] } else { &members[..3] };
-        self.ask(&intent.callback, members, place).await.is_some_and(|echo| is_same(&echo, &challenge))
+        self.ask(&intent.callback, members, place).await
     }
 
-    /// A GET to the callback; the whole body of a 2xx answer. While the relay lacks what it takes to ask, nothing goes out, and it
-    /// waits, as long as nothing newer is asked for.
-    async fn ask(&self, callback: &str, members: &[(&str, &str)], place: &Place) -> Option<Vec<u8>> {
-        let target = Target::parse(callback).ok()?.with_query(members);
+    /// A GET to the callback. While the relay lacks what it takes to ask, nothing goes out, and it waits, as long as nothing newer
+    /// is asked for.
+    async fn ask(&self, callback: &str, members: &[(&str, &str)], place: &Place) -> Asked {
+        let Ok(target) = Target::parse(callback) else { return Asked::Unanswered };
+        let target = target.with_query(members);
         loop {
-            let asked = tokio::time::timeout(VERIFY_TIMEOUT, self.ask_once(&target)).await.ok()?;
-            match asked {
-                Ok(echo) => return echo,
-                Err(error) if error.own().is_some() && place.is_newest() => {
+            match tokio::time::timeout(VERIFY_TIMEOUT, self.ask_once(&target)).await {
+                Ok(Ok(Some(echo))) => return Asked::Echo(echo),
+                Ok(Err(error)) if error.own().is_some() => {
+                    if !place.is_newest() {
+                        return Asked::Superseded;
+                    }
                     tokio::time::sleep(own_fault_delay(fastrand::f64())).await;
                 }
-                Err(_) => return None,
+                Ok(Ok(None) | Err(_)) | Err(_) => return Asked::Unanswered,
             }
         }
     }
