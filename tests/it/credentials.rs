@@ -80,15 +80,24 @@ async fn different_credentials_have_different_connections() {
 #[tokio::test]
 async fn one_token_is_fetched_for_all_and_kept() {
     let relay = Relay::start_with("[delivery]\nlanes = 1\n").await;
-    let tokens = token_endpoint(|n| {
-        // Long enough for everybody to come and wait.
-        std::thread::sleep(std::time::Duration::from_millis(300));
+    let (go_on, told) = std::sync::mpsc::channel::<()>();
+    let told = std::sync::Mutex::new(told);
+    let tokens = token_endpoint(move |n| {
+        let _ = told.lock().unwrap().recv();
         grant(&format!("token-{n}"), 3600)
     });
     let receiver = Receiver::start().await;
     relay.subscribe("a", receiver.url(), "t", oauth2(&tokens)).await;
     relay.subscribe("b", receiver.url(), "t", oauth2(&tokens)).await;
     relay.publish_numbers("t", 0..20).await;
+    for id in ["a", "b"] {
+        eventually("somebody who waits for a token", async || {
+            let status = relay.get(&format!("/v1/subscriptions/{id}/status")).await;
+            (status["in_flight"].as_u64() > Some(1)).then_some(())
+        })
+        .await;
+    }
+    drop(go_on);
     let seen = receiver.sees(40).await;
     assert!(seen.iter().all(|delivery| delivery.header("authorization") == "Bearer token-0"));
     assert_eq!(tokens.requests().len(), 1);

@@ -132,7 +132,7 @@ async fn a_source_that_is_lost_is_down_once_and_up_again_with_its_gap() {
     let relay = Relay::start().await;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let serve = |listener: tokio::net::TcpListener, stays: bool| {
+    let serve = |listener: tokio::net::TcpListener| {
         tokio::spawn(async move {
             let mut open = Vec::new();
             while let Ok((mut stream, _)) = listener.accept().await {
@@ -140,22 +140,19 @@ async fn a_source_that_is_lost_is_down_once_and_up_again_with_its_gap() {
                 let _ = stream.read(&mut head).await;
                 let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-type: application/x-ndjson\r\n\r\n{\"n\":1}\n").await;
                 open.push(stream);
-                if !stays {
-                    // Gone with the listener and everything.
-                    tokio::time::sleep(Duration::from_millis(300)).await;
-                    return;
-                }
             }
         })
     };
-    let first = serve(listener, false);
+    let first = serve(listener);
     let source = json!({"name": "up", "protocol": "ndjson", "url": format!("http://{address}/"), "topic": "s"});
     relay.must("POST", "/v1/sources", source).await;
-    first.await.unwrap();
+    eventually("its first event", async || (relay.ask("GET", "/v1/events/1", None).await.0 == 200).then_some(())).await;
+    // Gone with the listener and everything.
+    first.abort();
     let down = notice(&relay, "source.down", "up").await;
     assert_eq!((&down["data"]["source"], &down["data"]["reason"]), (&json!("up"), &json!("connect")));
     assert!(said(&relay).await.iter().all(|event| event["type"] != "source.up"));
-    serve(tokio::net::TcpListener::bind(address).await.unwrap(), true);
+    serve(tokio::net::TcpListener::bind(address).await.unwrap());
     let up = notice(&relay, "source.up", "up").await;
     eventually("a line of the log", async || relay.log().contains("source up: its upstream is read again").then_some(())).await;
     assert_eq!(up["data"]["down_since"], down["data"]["since"]);

@@ -30,7 +30,12 @@ pub(crate) fn edits(count: usize) -> Vec<String> {
 }
 
 /// Waits until `check` gives something; fails after [`PATIENCE`].
-pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut check: impl FnMut() -> F) -> T {
+pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, check: impl FnMut() -> F) -> T {
+    within(PATIENCE, what, check).await
+}
+
+/// Waits until `check` gives something; fails after `time`.
+pub(crate) async fn within<T, F: Future<Output = Option<T>>>(time: Duration, what: &str, mut check: impl FnMut() -> F) -> T {
     let waiting = async {
         loop {
             if let Some(value) = check().await {
@@ -39,7 +44,7 @@ pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("never: {what}"))
+    tokio::time::timeout(time, waiting).await.unwrap_or_else(|_| panic!("never: {what}"))
 }
 
 /// Watches for a while that something stays as it is: the only wait that cannot end early when all is well.

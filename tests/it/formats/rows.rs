@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 
 use super::crowd::{metric, open, until_open};
 use crate::streams::relay as memory;
-use crate::support::{PATIENCE, Relay, eventually};
+use crate::support::{PATIENCE, Relay, eventually, within};
 
 const ROWS: &str = include_str!("../../data/formats/bad-inputs.csv");
 
@@ -172,12 +172,8 @@ async fn who_never_reads_is_cut_and_who_vanished_is_found() {
     .await;
     assert!(queue <= 2 * 2 * 128 * 1024, "{queue} bytes lie in the kernel");
     // A client that takes nothing and one whose machine is gone look the same from here: bytes wait and none is taken.
-    let cut = async {
-        while metric(&relay, "hookcast_streams_open").await > 1 {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(45), cut).await.expect("it is cut in time");
+    let is_cut = async || (metric(&relay, "hookcast_streams_open").await <= 1).then_some(());
+    within(Duration::from_secs(45), "the end of who never reads", is_cut).await;
     assert_eq!(kernel_side(&relay, &silent).expect("a client that has nothing to take stays").1, KEEPALIVE);
 }
 

@@ -19,7 +19,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_util::sync::CancellationToken;
 
 use super::support::*;
-use crate::support::Relay;
+use crate::support::{Relay, for_a_while};
 
 const ROWS: &str = include_str!("../../data/upstreams/bad-inputs.csv");
 
@@ -475,7 +475,7 @@ fn while_the_relay_is_busy_nothing_is_read() {
         let sources = Arc::new(Sources::new(context(&recorder, quick())));
         sources.reconcile(vec![record("websocket", &server.url, SourceSettings::default())]).await;
         eventually("bytes", || (sources.status("up").unwrap().bytes > 0).then_some(())).await;
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        for_a_while(Duration::from_millis(200)).await;
         let read = sources.status("up").unwrap().bytes;
         assert!(read < 4 << 20, "{read} bytes of 128 MiB were taken in");
         recorder.intake.add_permits(100_000);

@@ -10,6 +10,7 @@ use hookcast_log::storage::{Append, Checkpoint, FingerprintChunk, LedgerChange, 
 
 use super::make::{append, attempt, change, exception, page, page_of, position, positions, put, seqs, source, subscription};
 use super::{open, try_open};
+use crate::support::eventually;
 
 /// Puts something into every table.
 async fn fill(store: &Store) {
@@ -58,16 +59,16 @@ fn copy_as_killed(from: &Path, to: &Path) {
     }
 }
 
-/// Opens as soon as whoever held the place has let it go, within ten seconds.
+/// Opens as soon as whoever held the place has let it go.
 async fn open_soon(path: &Path) -> Store {
-    for _ in 0..2000 {
-        match try_open("sqlite", path).await {
-            Ok(store) => return store,
-            Err(error) => assert_eq!(error.kind, StorageErrorKind::InUse),
+    eventually("a place that was let go", async || match try_open("sqlite", path).await {
+        Ok(store) => Some(store),
+        Err(error) => {
+            assert_eq!(error.kind, StorageErrorKind::InUse);
+            None
         }
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    }
-    panic!("the place was never let go");
+    })
+    .await
 }
 
 #[tokio::test]
