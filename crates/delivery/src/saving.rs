@@ -118,10 +118,7 @@ async fn write(lane: &Rc<Lane>) -> Written {
             // One may have ended, and the next wants events.
             lane.replays.notify_one();
         }
-        let mut journal = std::mem::take(&mut floor.journal);
-        let changes = journal.take(|partition| floor.progress(partition));
-        floor.journal = journal;
-        changes
+        floor.take_unsaved()
     };
     if changes.is_empty() {
         return Written::Stored;

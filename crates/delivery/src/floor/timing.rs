@@ -7,7 +7,7 @@ use crate::checkpoint::PartitionProgress;
 use crate::matcher::Place;
 use crate::window::Position;
 use hookcast_core::clock::Timestamp;
-use hookcast_log::storage::{Checkpoint, Lease};
+use hookcast_log::storage::{Checkpoint, Lease, LedgerChange};
 
 impl Floor {
     /// Puts a desk into the ready queue.
@@ -87,8 +87,16 @@ impl Floor {
         self.leases.get(&partition).map(|(lease, _)| *lease)
     }
 
+    /// Takes everything that is to be saved, a change a partition.
+    pub fn take_unsaved(&mut self) -> Vec<LedgerChange> {
+        let mut journal = std::mem::take(&mut self.journal);
+        let changes = journal.take(|partition| self.progress(partition));
+        self.journal = journal;
+        changes
+    }
+
     /// The progress of one partition, to be saved; desks that are at the frontier again are no longer listed.
-    pub fn progress(&mut self, partition: u16) -> Option<(Lease, Checkpoint)> {
+    pub(super) fn progress(&mut self, partition: u16) -> Option<(Lease, Checkpoint)> {
         let (lease, taken_in) = *self.leases.get(&partition)?;
         let mut progress = PartitionProgress { frontier: self.scanned, taken_in, ..PartitionProgress::default() };
         if let Some(places) = self.busy.get_mut(&partition) {
