@@ -35,7 +35,8 @@ impl Turns {
     /// A measurement has done so much of its work: hands over when a slice is done, and waits for its turn.
     pub(crate) async fn take(&self, seat: usize, done: u64, work: u64) {
         let slices = 1 + done * SLICES / work.max(1);
-        if slices > self.slices[seat].get() {
+        // Fewer than before: whoever has the seat has begun another measurement.
+        if slices != self.slices[seat].get() {
             self.slices[seat].set(slices);
             self.hand_over(seat);
         }
@@ -80,6 +81,22 @@ mod tests {
             let wanted: Vec<usize> = (0..SLICES).flat_map(|_| [first, first, 1 - first, 1 - first]).collect();
             assert_eq!(steps.into_inner(), wanted);
         }
+    }
+
+    #[tokio::test]
+    async fn another_measurement_on_a_seat_takes_turns_as_the_first_did() {
+        let (turns, steps) = (Turns::beginning_with(0), RefCell::<Vec<usize>>::default());
+        let twice = async |seat: usize| {
+            turns.wait(seat).await;
+            for done in (0..SLICES).chain(0..SLICES) {
+                turns.take(seat, done, SLICES).await;
+                steps.borrow_mut().push(seat);
+            }
+            turns.leave(seat);
+        };
+        tokio::join!(twice(0), twice(1));
+        let wanted: Vec<usize> = (0..2 * SLICES).flat_map(|_| [0, 1]).collect();
+        assert_eq!(steps.into_inner(), wanted);
     }
 
     #[tokio::test]
