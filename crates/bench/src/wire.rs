@@ -1,5 +1,6 @@
 //! The least HTTP that a load loop can do with: whole requests out, answers in, one keep-alive connection.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 
 use anyhow::{Context as _, bail};
@@ -13,6 +14,7 @@ const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// One connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
+    address: SocketAddr,
     stream: TcpStream,
     buffer: BytesMut,
 }
@@ -29,7 +31,7 @@ impl Connection {
     pub(crate) async fn open(address: SocketAddr) -> anyhow::Result<Self> {
         let stream = TcpStream::connect(address).await.with_context(|| format!("connect to {address}"))?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, buffer: BytesMut::with_capacity(16 * 1024) })
+        Ok(Self { address, stream, buffer: BytesMut::with_capacity(16 * 1024) })
     }
 
     /// Sends bytes and expects nothing.
@@ -52,8 +54,22 @@ impl Connection {
         }
     }
 
+    /// Connects anew when the other side has closed the connection while it rested: whoever waits for a turn may rest longer than a
+    /// server keeps it.
+    async fn wake(&mut self) -> anyhow::Result<()> {
+        let is_closed = match self.stream.try_read_buf(&mut self.buffer) {
+            Ok(bytes) => bytes == 0,
+            Err(error) => error.kind() != ErrorKind::WouldBlock,
+        };
+        if is_closed {
+            *self = Self::open(self.address).await?;
+        }
+        Ok(())
+    }
+
     /// Sends a whole request and reads the whole answer.
     pub(crate) async fn exchange(&mut self, request: &[u8]) -> anyhow::Result<Answer> {
+        self.wake().await?;
         self.stream.write_all(request).await?;
         loop {
             if let Some((head_bytes, body_bytes)) = message_length(&self.buffer) {
@@ -96,7 +112,7 @@ impl Connection {
         )
         .into_bytes();
         request.extend_from_slice(body);
-        let answer = self.exchange(&request).await?;
+        let answer = self.exchange(&request).await.with_context(|| format!("{method} {path}"))?;
         if !(200..300).contains(&answer.status) {
             bail!("{method} {path} answered {}: {}", answer.status, String::from_utf8_lossy(&answer.body));
         }
@@ -120,4 +136,29 @@ pub(crate) fn message_length(bytes: &[u8]) -> Option<(usize, usize)> {
 /// Where `needle` begins in `haystack`.
 pub(crate) fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
     memchr::memmem::find(haystack, needle)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_that_was_closed_while_it_rested_is_opened_anew() {
+        let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = server.local_addr().unwrap();
+        let serving = tokio::spawn(async move {
+            for _ in 0..2 {
+                let (mut stream, _) = server.accept().await.unwrap();
+                stream.read_exact(&mut [0; 16]).await.unwrap();
+                stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+            }
+        });
+        let mut connection = Connection::open(address).await.unwrap();
+        for _ in 0..2 {
+            let answer = connection.exchange(b"GET / HTTP/1.1\r\n").await.unwrap();
+            assert_eq!(answer.status, 200);
+            assert_eq!(connection.stream.peek(&mut [0]).await.unwrap(), 0, "it is closed");
+        }
+        serving.await.unwrap();
+    }
 }
