@@ -11,69 +11,66 @@ use crate::peer;
 use crate::receiver::now_us;
 use crate::wire::Connection;
 
-/// What the peer's rows are held against.
-const PEER: &str = "nginx + nchan";
+/// A row beside the peer, at full speed; its words are to be added.
+const BESIDE_PEER: Row = Row { what: "", against: "nginx + nchan", unit: "/s", target: Target::Processor(10.0) };
+
+/// A row about the memory of a client, the second one.
+const RESIDENT: Row = Row { what: "the same after a burst", against: "", unit: "KiB", target: Target::AtMost(13.0) };
 
 /// The next event once every client has the last one.
 pub(crate) const SINGLE: Experiment = Experiment {
     name: "stream-single",
     subject: Subject::Stream,
-    rows: &[Row { what: "1,000 SSE clients, one event at a time", against: PEER, unit: "/s", target: Target::Processor(1.0) }],
+    rows: &[Row { what: "1,000 SSE clients, one event at a time", target: Target::Processor(1.0), ..BESIDE_PEER }],
     run: |terms| Box::pin(beside_peer(terms, "sse", single)),
 };
 
 /// Time from send to receipt at [`RATE`] events a second.
 pub(crate) const DELAY: Experiment = Experiment {
     name: "stream-delay",
-    subject: Subject::Stream,
-    rows: &[Row { what: "1,000 SSE clients, 50 events/s, p99", against: PEER, unit: "ms", target: Target::AtMost(1.3) }],
+    rows: &[Row { what: "1,000 SSE clients, 50 events/s, p99", unit: "ms", target: Target::AtMost(1.3), ..BESIDE_PEER }],
     run: |terms| Box::pin(beside_peer(terms, "sse", delay)),
+    ..SINGLE
 };
 
 /// A producer that sends as much as the clients take.
 pub(crate) const FULL: Experiment = Experiment {
     name: "stream-full",
-    subject: Subject::Stream,
-    rows: &[Row { what: "1,000 SSE clients, full speed", against: PEER, unit: "/s", target: Target::Processor(10.0) }],
+    rows: &[Row { what: "1,000 SSE clients, full speed", ..BESIDE_PEER }],
     run: |terms| Box::pin(beside_peer(terms, "sse", full)),
+    ..SINGLE
 };
 
 /// The same as lines of JSON; the peer goes on with server-sent events.
 pub(crate) const FULL_NDJSON: Experiment = Experiment {
     name: "stream-full-ndjson",
-    subject: Subject::Stream,
-    rows: &[Row { what: "1,000 NDJSON clients, full speed", against: PEER, unit: "/s", target: Target::Processor(10.0) }],
+    rows: &[Row { what: "1,000 NDJSON clients, full speed", ..BESIDE_PEER }],
     run: |terms| Box::pin(beside_peer(terms, "ndjson", full)),
+    ..SINGLE
 };
 
 /// The same over `WebSockets`; the peer goes on with server-sent events.
 pub(crate) const FULL_WS: Experiment = Experiment {
     name: "stream-full-ws",
-    subject: Subject::Stream,
-    rows: &[Row { what: "1,000 WebSocket clients, full speed", against: PEER, unit: "/s", target: Target::Processor(10.0) }],
+    rows: &[Row { what: "1,000 WebSocket clients, full speed", ..BESIDE_PEER }],
     run: |terms| Box::pin(beside_peer(terms, "ws", full)),
+    ..SINGLE
 };
 
 /// Memory.
 pub(crate) const IDLE: Experiment = Experiment {
     name: "stream-idle",
-    subject: Subject::Stream,
-    rows: &[
-        Row { what: "resident a further idle SSE client", against: "", unit: "KiB", target: Target::AtMost(13.0) },
-        Row { what: "the same after a burst", against: "", unit: "KiB", target: Target::AtMost(13.0) },
-    ],
+    rows: &[Row { what: "resident a further idle SSE client", ..RESIDENT }, RESIDENT],
     run: |terms| Box::pin(idle(terms, "sse")),
+    ..SINGLE
 };
 
 /// Memory of `WebSockets`.
 pub(crate) const IDLE_WS: Experiment = Experiment {
     name: "stream-idle-ws",
-    subject: Subject::Stream,
-    rows: &[
-        Row { what: "resident a further idle WebSocket client", against: "", unit: "KiB", target: Target::AtMost(13.0) },
-        Row { what: "the same after a burst", against: "", unit: "KiB", target: Target::AtMost(13.0) },
-    ],
+    rows: &[Row { what: "resident a further idle WebSocket client", ..RESIDENT }, RESIDENT],
     run: |terms| Box::pin(idle(terms, "ws")),
+    ..SINGLE
 };
 
 /// Clients of every row but the last.
