@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::experiment::Terms;
+use crate::folder::Folder;
 use crate::load;
 use crate::peer::Peer;
 use crate::process::{Role, proportional_bytes};
@@ -12,7 +13,6 @@ use crate::receiver::ReceiverStats;
 use crate::stage::config;
 use crate::usage::Usage;
 use crate::wire::Connection;
-use tempfile::TempDir;
 
 /// Time for the clients to see the beginning of their streams.
 const OPENING: Duration = Duration::from_millis(300);
@@ -21,7 +21,7 @@ const OPENING: Duration = Duration::from_millis(300);
 #[derive(Debug)]
 pub(crate) struct Server {
     kind: Kind,
-    directory: TempDir,
+    directory: Folder,
 }
 
 #[derive(Debug)]
@@ -33,7 +33,7 @@ enum Kind {
 impl Server {
     /// A relay, as it is measured everywhere.
     pub(crate) async fn relay(terms: Terms) -> anyhow::Result<Self> {
-        let directory = tempfile::Builder::new().prefix("hookcast-bench-").tempdir()?;
+        let directory = Folder::make()?;
         std::fs::write(directory.path().join("config.toml"), config("failures"))?;
         let kind = Kind::Relay(terms.serve(directory.path()).await?);
         Ok(Self { kind, directory })
@@ -41,7 +41,7 @@ impl Server {
 
     /// The peer with its module, as many workers as the relay has.
     pub(crate) async fn peer(module: &Path) -> anyhow::Result<Self> {
-        let directory = tempfile::Builder::new().prefix("hookcast-bench-").tempdir()?;
+        let directory = Folder::make()?;
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
         let kind = Kind::Peer(Peer::start(module, directory.path(), workers).await?);
         Ok(Self { kind, directory })

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use tempfile::TempDir;
-
 use crate::bare;
 use crate::experiment::{Experiment, Findings, Reading, Row, Run, Subject, Target, Terms};
+use crate::folder::Folder;
 use crate::load::{self, Delivered};
 use crate::stage::{Scene, Stage};
 
@@ -45,7 +44,7 @@ fn run(terms: Terms) -> Run {
 }
 
 /// Deliveries of a relay that remembers these attempts, and the directory that it leaves once everything is saved.
-async fn delivered(terms: Terms, attempts: &'static str) -> anyhow::Result<(Delivered, TempDir)> {
+async fn delivered(terms: Terms, attempts: &'static str) -> anyhow::Result<(Delivered, Folder)> {
     let stage = Stage::set(&Scene { attempts, ..terms.scene(SUBSCRIPTIONS) }).await?;
     let delivered = load::deliver(&stage, SUBSCRIPTIONS, terms).await?;
     if terms.want_limit() {

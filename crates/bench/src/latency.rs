@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::experiment::{Cost, Experiment, Findings, Reading, Row, Run, Subject, Target, Terms};
 use crate::floor::Floor;
+use crate::folder::Folder;
 use crate::load;
 use crate::receiver::now_us;
 use crate::slow_disk::{self, SlowDisk};
@@ -73,7 +74,7 @@ fn run(rate: u32, terms: Terms) -> Run {
 
 async fn slow_disk(terms: Terms) -> anyhow::Result<Findings> {
     let config = "[retention]\nmax_bytes = \"16MiB\"\n";
-    let directory = tempfile::tempdir()?;
+    let directory = Folder::make()?;
     let library = match slow_disk::make(directory.path(), FLUSH_LONGER).await? {
         SlowDisk::Made(library) => library,
         SlowDisk::Missing(reason) => return Ok(Findings::Skipped(reason)),

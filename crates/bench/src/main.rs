@@ -27,6 +27,7 @@ mod failures;
 mod fanout;
 mod filter;
 mod floor;
+mod folder;
 mod framing;
 mod gathering;
 mod hanging;

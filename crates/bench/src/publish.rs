@@ -12,6 +12,7 @@ use bytes::Bytes;
 
 use crate::bare::{BareRows, Committed, commit_over_and_over};
 use crate::experiment::{Cost, Experiment, Findings, Reading, Row, Run, Subject, Target, Terms};
+use crate::folder::Folder;
 use crate::load::{self, BATCH_EVENTS};
 use crate::process;
 use crate::receiver::now_us;
@@ -72,7 +73,7 @@ async fn batches(terms: Terms) -> anyhow::Result<Findings> {
     let request = request("application/x-ndjson", &body);
     let relay = relay(terms, &request, BATCH_CONNECTIONS).await?;
     let (rate, cost) = (relay.rate * BATCH_EVENTS as f64, relay.cost(BATCH_EVENTS as f64));
-    let directory = tempfile::Builder::new().prefix("hookcast-bench-").tempdir()?;
+    let directory = Folder::make()?;
     let mut readings = Vec::new();
     for form in ["pages", "events"] {
         let mut limit = None;
@@ -90,7 +91,7 @@ fn singles(terms: Terms) -> Run {
         let relay = relay(terms, &request, SINGLE_CONNECTIONS).await?;
         let mut limit = None;
         if terms.want_limit() {
-            let directory = tempfile::Builder::new().prefix("hookcast-bench-").tempdir()?;
+            let directory = Folder::make()?;
             let bare = process::Role::own(&["bare-handler"], directory.path()).await?;
             let answered = answer(&bare, &request, SINGLE_CONNECTIONS, Terms { work: None, ..terms }).await?;
             bare.stop().await;

@@ -2,8 +2,7 @@
 
 use std::path::Path;
 
-use tempfile::TempDir;
-
+use crate::folder::Folder;
 use crate::process::Role;
 use crate::wire::Connection;
 
@@ -45,7 +44,7 @@ pub(crate) struct Stage {
     /// The relay that is measured.
     pub(crate) relay: Role,
     /// Where both run; removed with the stage.
-    pub(crate) directory: TempDir,
+    pub(crate) directory: Folder,
 }
 
 impl Stage {
@@ -54,7 +53,7 @@ impl Stage {
     /// # Errors
     /// When a process does not start or the relay refuses a subscription.
     pub(crate) async fn set(scene: &Scene) -> anyhow::Result<Self> {
-        let directory = tempfile::Builder::new().prefix("hookcast-bench-").tempdir()?;
+        let directory = Folder::make()?;
         let receiver = Role::own(&[&["receiver"], scene.receiver].concat(), directory.path()).await?;
         std::fs::write(directory.path().join("config.toml"), format!("{}{}", config(scene.attempts), scene.config))?;
         let environment: Vec<_> = scene.environment.iter().map(|(name, value)| (*name, value.as_path())).collect();
