@@ -10,8 +10,9 @@ use std::time::Duration;
 use clap::Args;
 use serde::Serialize;
 
+use crate::ending::{self, Ending};
 use crate::experiment::{Cost, Experiment, Findings, Part, Terms};
-use crate::say::say;
+use crate::say::{note, say};
 use crate::statistics::{self, Change, Spread};
 use crate::turns::Turns;
 use crate::{experiments, programs, table};
@@ -27,7 +28,7 @@ pub(crate) struct CompareArgs {
     /// Experiments, by the names in the first column of the tables; `guard` = the twelve hot paths.
     #[arg(long, value_delimiter = ',', default_value = experiments::GUARD_NAME)]
     rows: Vec<String>,
-    /// How often each build is measured; what looks dearer or cheaper then is measured as often again, and all pairs decide.
+    /// How often each build is measured; what does not look the same then is measured as often again, and all pairs decide.
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=50))]
     pairs: u32,
     /// Length of each measurement, about.
@@ -36,6 +37,9 @@ pub(crate) struct CompareArgs {
     /// Print one JSON object instead of a table.
     #[arg(long)]
     json: bool,
+    /// End with 3 when a row is undecided.
+    #[arg(long)]
+    strict: bool,
 }
 
 /// What was found of one experiment.
@@ -56,8 +60,8 @@ struct Comparison {
 /// Compares and prints.
 ///
 /// # Errors
-/// When a process does not start, events do not arrive, or a row has become dearer.
-pub(crate) async fn run(relay: Option<PathBuf>, arguments: CompareArgs) -> anyhow::Result<()> {
+/// When a process does not start, or events do not arrive.
+pub(crate) async fn run(relay: Option<PathBuf>, arguments: CompareArgs) -> anyhow::Result<Ending> {
     let experiments = experiments::chosen(&arguments.rows)?;
     let known = |path: PathBuf| -> &'static Path { Box::leak(path.into_boxed_path()) };
     let old = known(programs::relay(Some(arguments.old))?);
@@ -79,9 +83,18 @@ pub(crate) async fn run(relay: Option<PathBuf>, arguments: CompareArgs) -> anyho
             "seconds": arguments.seconds, "pairs": arguments.pairs, "rows": comparisons,
         }))?);
     }
-    let dearer: Vec<_> = comparisons.iter().filter(|row| row.change == Change::Dearer).map(|row| row.experiment).collect();
-    anyhow::ensure!(dearer.is_empty(), "dearer: {}", dearer.join(", "));
-    Ok(())
+    let of = |change| -> Vec<&str> {
+        comparisons.iter().filter(|row: &&Comparison| row.change == change).map(|row| row.experiment).collect()
+    };
+    let [dearer, cheaper, undecided, same] = [Change::Dearer, Change::Cheaper, Change::Undecided, Change::Same].map(of);
+    let ending = Ending::of(!dearer.is_empty(), !undecided.is_empty(), arguments.strict);
+    let line = ending::last_line(&[("dearer", dearer), ("cheaper", cheaper), ("undecided", undecided), ("same", same)]);
+    if arguments.json {
+        note(&line);
+    } else {
+        say(&line);
+    }
+    Ok(ending)
 }
 
 async fn compare(
@@ -126,15 +139,18 @@ async fn cost(experiment: &Experiment, terms: Terms) -> anyhow::Result<Cost> {
 }
 
 fn print(comparison: &Comparison) {
-    let Comparison { experiment, old_cpu_us, new_cpu_us, spread, change, .. } = comparison;
+    let Comparison { experiment, old_cpu_us, new_cpu_us, ratios, spread, change } = comparison;
     let ratio = format!("{:.3}", spread.median);
     let range = format!("{:.3}..{:.3}", spread.min, spread.max);
     let verdict = match change {
-        Change::Dearer => "DEARER",
-        Change::Cheaper => "cheaper",
-        Change::Same => "same",
+        Change::Dearer => String::from("DEARER"),
+        Change::Cheaper => String::from("cheaper"),
+        Change::Same => String::from("same"),
+        Change::Undecided => {
+            format!("UNDECIDED: the middle half of {} pairs spreads by {:.0} %", ratios.len(), spread.middle_half() * 100.0)
+        }
     };
-    say(&line([experiment, &table::short(*old_cpu_us), &table::short(*new_cpu_us), &ratio, &range], verdict));
+    say(&line([experiment, &table::short(*old_cpu_us), &table::short(*new_cpu_us), &ratio, &range], &verdict));
 }
 
 fn line(columns: [&str; 5], last: &str) -> String {

@@ -1,4 +1,4 @@
-//! What an experiment is: rows with targets, one run that gives a reading for each row beside its limit, and what several runs say.
+//! What an experiment is: rows with targets, and one run that gives a reading for each row beside its limit.
 //!
 //! Knows no experiment in particular.
 
@@ -10,7 +10,6 @@ use serde::Serialize;
 
 use crate::process::Role;
 use crate::stage::{SERVE, Scene};
-use crate::statistics::{LIMIT_MOVED_MAX, Spread};
 use crate::turns::Turns;
 
 /// The subcommand that an experiment belongs to.
@@ -109,7 +108,8 @@ pub(crate) enum Target {
 }
 
 impl Target {
-    fn holds(self, value: f64) -> bool {
+    /// Whether a value is as it has to be.
+    pub(crate) fn holds(self, value: f64) -> bool {
         match self {
             Self::AtLeast(least) | Self::Processor(least) => value >= least,
             Self::AtMost(most) => value <= most,
@@ -117,7 +117,7 @@ impl Target {
     }
 
     /// What of a reading it is about; nothing if that was not measured.
-    fn value(self, reading: &Reading) -> Option<f64> {
+    pub(crate) fn value(self, reading: &Reading) -> Option<f64> {
         match self {
             Self::AtLeast(_) | Self::AtMost(_) => Some(reading.ratio_of_figures().unwrap_or(reading.measured)),
             Self::Processor(_) => Some(reading.limit_cpu_us? / reading.cost?.cpu_us),
@@ -125,7 +125,7 @@ impl Target {
     }
 
     /// What of a reading it is held against.
-    fn limit(self, reading: &Reading) -> Option<f64> {
+    pub(crate) fn limit(self, reading: &Reading) -> Option<f64> {
         match self {
             Self::AtLeast(_) | Self::AtMost(_) => reading.limit,
             Self::Processor(_) => reading.limit_cpu_us,
@@ -233,138 +233,9 @@ pub(crate) struct Experiment {
     pub(crate) run: fn(Terms) -> Run,
 }
 
-/// What the runs say of a row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Verdict {
-    /// The target is held.
-    Held,
-    /// It is not.
-    Missed,
-    /// The limit moved too much meanwhile to say.
-    Undecided,
-    /// Nothing was measured.
-    Skipped,
-}
-
-/// A row with what its readings say.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Outcome {
-    /// The experiment.
-    pub(crate) experiment: &'static str,
-    /// The row.
-    #[serde(flatten)]
-    pub(crate) row: Row,
-    /// The reading whose value is the median.
-    pub(crate) median: Option<Reading>,
-    /// What the target is about, of all runs in their order.
-    pub(crate) values: Vec<f64>,
-    /// How these spread.
-    pub(crate) spread: Option<Spread>,
-    /// How far the limit moved: the middle half of its measurements beside their median.
-    pub(crate) limit_moved: Option<f64>,
-    /// Whether the median holds the target.
-    pub(crate) verdict: Verdict,
-    /// Why there is no reading.
-    pub(crate) skipped: Option<String>,
-}
-
-impl Outcome {
-    fn of(experiment: &Experiment, row: Row, readings: Vec<Reading>, skipped: Option<String>) -> Self {
-        let all = |of: fn(Target, &Reading) -> Option<f64>| -> Vec<f64> {
-            readings.iter().filter_map(|reading| of(row.target, reading)).collect()
-        };
-        let (values, limits) = (all(Target::value), all(Target::limit));
-        let (spread, limit_moved) = (Spread::of(&values), Spread::of(&limits).map(|limits| limits.middle_half()));
-        let verdict = match spread {
-            None => Verdict::Skipped,
-            Some(_) if limit_moved.is_some_and(|moved| moved > LIMIT_MOVED_MAX) => Verdict::Undecided,
-            Some(spread) if row.target.holds(spread.median) => Verdict::Held,
-            Some(_) => Verdict::Missed,
-        };
-        let median = median(row.target, readings);
-        Self { experiment: experiment.name, row, median, values, spread, limit_moved, verdict, skipped }
-    }
-}
-
-/// Runs `experiment` so many times; each run measures the limit and the figure, one after the other.
-///
-/// # Errors
-/// As a run fails.
-pub(crate) async fn repeat(experiment: &Experiment, terms: Terms, runs: u32) -> anyhow::Result<Vec<Outcome>> {
-    let mut readings: Vec<Vec<Reading>> = vec![Vec::new(); experiment.rows.len()];
-    let mut skipped = None;
-    for _ in 0..runs {
-        match (experiment.run)(terms).await? {
-            Findings::Measured(found) => {
-                anyhow::ensure!(found.len() == readings.len(), "{}: a reading for each row", experiment.name);
-                for (kept, reading) in readings.iter_mut().zip(found) {
-                    kept.push(reading);
-                }
-            }
-            Findings::Skipped(reason) => {
-                skipped = Some(reason);
-                break;
-            }
-        }
-    }
-    let outcome = |(row, readings): (&Row, Vec<Reading>)| Outcome::of(experiment, *row, readings, skipped.clone());
-    Ok(experiment.rows.iter().zip(readings).map(outcome).collect())
-}
-
-/// The reading with the median value; the lower one of the two in the middle.
-fn median(target: Target, mut readings: Vec<Reading>) -> Option<Reading> {
-    let value = |reading: &Reading| target.value(reading).unwrap_or(f64::NAN);
-    readings.sort_by(|a, b| value(a).total_cmp(&value(b)));
-    let middle = readings.len().checked_sub(1)? / 2;
-    Some(readings.swap_remove(middle))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const ROWS: &[Row] = &[Row { what: "a rate", against: "a limit", unit: "/s", target: Target::AtLeast(0.5) }];
-
-    fn fixed(_: Terms) -> Run {
-        Box::pin(async { Ok(Findings::Measured(vec![Reading::ratio(40.0, 100.0)])) })
-    }
-
-    fn not_here(_: Terms) -> Run {
-        Box::pin(async { Ok(Findings::Skipped(String::from("install it"))) })
-    }
-
-    fn experiment(run: fn(Terms) -> Run) -> Experiment {
-        Experiment { name: "of a test", subject: Subject::Deliver, rows: ROWS, run }
-    }
-
-    fn terms() -> Terms {
-        Terms::lasting(Path::new("hookcast"), Duration::ZERO)
-    }
-
-    fn verdict(target: Target, readings: Vec<Reading>) -> Verdict {
-        let row = Row { target, ..ROWS[0] };
-        Outcome::of(&experiment(fixed), row, readings, None).verdict
-    }
-
-    #[tokio::test]
-    async fn a_row_below_its_target_does_not_hold() {
-        let outcomes = repeat(&experiment(fixed), terms(), 3).await.unwrap();
-        assert_eq!((outcomes[0].verdict, &outcomes[0].values[..]), (Verdict::Missed, &[0.4, 0.4, 0.4][..]));
-    }
-
-    #[tokio::test]
-    async fn a_skipped_row_neither_holds_nor_misses() {
-        let outcomes = repeat(&experiment(not_here), terms(), 3).await.unwrap();
-        assert_eq!((outcomes[0].verdict, outcomes[0].skipped.as_deref()), (Verdict::Skipped, Some("install it")));
-    }
-
-    #[test]
-    fn the_median_is_by_value_and_not_by_order() {
-        let readings = [30.0, 10.0, 20.0].map(Reading::absolute).to_vec();
-        assert_eq!(median(Target::AtLeast(0.0), readings).map(|reading| reading.measured), Some(20.0));
-        assert!(median(Target::AtLeast(0.0), Vec::new()).is_none());
-    }
 
     #[test]
     fn a_target_holds_at_its_very_figure() {
@@ -373,26 +244,9 @@ mod tests {
         assert!(Target::Processor(0.5).holds(0.5) && !Target::Processor(0.5).holds(0.499));
     }
 
-    #[test]
-    fn processor_time_decides_and_rates_do_not() {
-        let reading = |rate: f64, cpu_us: f64| Reading::costing(rate, Cost { cpu_us, work: 1 }, Some((100.0, 6.0)));
-        assert_eq!(verdict(Target::Processor(0.5), vec![reading(10.0, 12.0); 3]), Verdict::Held);
-        assert_eq!(verdict(Target::Processor(0.5), vec![reading(90.0, 12.1); 3]), Verdict::Missed);
-    }
-
-    #[test]
-    fn nothing_is_held_against_a_limit_that_moves() {
-        let beside = |limits: [f64; 7]| limits.map(|limit| Reading::ratio(limit * 0.9, limit)).to_vec();
-        let (calm, moving) = ([100.0, 101.0, 99.0, 102.0, 98.0, 100.0, 60.0], [100.0, 95.0, 90.0, 85.0, 80.0, 75.0, 70.0]);
-        for (target, decided) in [(Target::AtLeast(0.5), Verdict::Held), (Target::AtLeast(0.95), Verdict::Missed)] {
-            assert_eq!(verdict(target, beside(calm)), decided);
-            assert_eq!(verdict(target, beside(moving)), Verdict::Undecided);
-        }
-    }
-
     #[tokio::test]
     async fn work_is_done_to_its_end_and_time_to_its_own() {
-        let (began, timed) = (Instant::now(), terms());
+        let (began, timed) = (Instant::now(), Terms::lasting(Path::new("hookcast"), Duration::ZERO));
         let counted = Terms { work: Some(10), ..timed };
         assert!(!timed.go_on(began, 0).await, "no time is no time");
         assert!(counted.go_on(began, 9).await && !counted.go_on(began, 10).await);

@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-use crate::experiment::{Outcome, Reading, Verdict};
+use crate::experiment::Reading;
+use crate::outcome::{Outcome, Verdict};
 use crate::say::say;
 
 /// Widths of the columns; the last one takes what it needs.
@@ -29,7 +30,7 @@ pub(crate) fn row(outcome: &Outcome) {
     let verdict = match (outcome.verdict, outcome.limit_moved) {
         (Verdict::Held, _) => String::from("held"),
         (Verdict::Missed, _) => String::from("MISSED"),
-        (Verdict::Undecided, moved) => format!("undecided: the limit moved by {:.0} %", moved.unwrap_or(0.0) * 100.0),
+        (Verdict::Undecided, moved) => format!("UNDECIDED: the limit moved by {:.0} %", moved.unwrap_or(0.0) * 100.0),
         (Verdict::Skipped, _) => format!("skipped: {}", outcome.skipped.as_deref().unwrap_or("nothing was measured")),
     };
     let target = outcome.row.target.to_string();

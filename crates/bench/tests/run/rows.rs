@@ -27,6 +27,8 @@ fn a_row_tells_figure_limit_spread_and_verdict() {
     let verdict = row["verdict"].as_str().expect("there is a verdict");
     assert!(["held", "missed"].contains(&verdict), "a limit that was measured once did not move: {row}");
     assert_eq!(output.status.code(), Some(i32::from(verdict == "missed")));
+    let beside = String::from_utf8(output.stderr).expect("it prints UTF-8");
+    assert!(beside.contains("1 row: ") && beside.contains(&format!("1 {verdict}")), "the last line counts: {beside}");
 }
 
 #[test]
@@ -39,6 +41,8 @@ fn a_comparison_tells_both_builds_their_ratio_and_the_change() {
     let (old_us, new_us, ratio) = (number(&row["old_cpu_us"]), number(&row["new_cpu_us"]), number(&row["spread"]["median"]));
     assert!(old_us > 0.0 && new_us > 0.0 && (ratio - new_us / old_us).abs() < 1e-9, "{row}");
     let change = row["change"].as_str().expect("there is a change");
-    assert!(["dearer", "cheaper", "same"].contains(&change), "{row}");
+    assert!(["dearer", "cheaper", "same", "undecided"].contains(&change), "{row}");
     assert_eq!(output.status.code(), Some(i32::from(change == "dearer")));
+    let beside = String::from_utf8(output.stderr).expect("it prints UTF-8");
+    assert!(beside.trim_end().ends_with("same") && beside.contains(&format!("1 {change}")), "the last line counts: {beside}");
 }
