@@ -79,7 +79,7 @@ async fn make(path: PathBuf) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The settings of the relay's writer, as `src/storage/sqlite/connect.rs` has them; but the plain program copies its WAL itself.
+/// The settings of the relay's writer, as `crates/log/src/storage/sqlite/connect.rs` has them; but the plain program copies its WAL itself.
 async fn writer(path: &Path) -> Result<SqliteConnection, sqlx::Error> {
     SqliteConnectOptions::new()
         .filename(path)

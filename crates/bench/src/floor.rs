@@ -1,4 +1,4 @@
-//! The floor under a delay: what the same machine needs at the same time to have the bytes on the disk and a POST answered.
+//! The floor under a delay: what the same machine needs at the same time to have so many bytes on the disk and a POST answered.
 
 use std::io::{Seek as _, SeekFrom, Write as _};
 use std::path::Path;

@@ -13,7 +13,7 @@ use crate::stage::{Scene, Stage};
 use crate::wire::Connection;
 
 /// What delays are held against.
-const FLOOR: &str = "flush of the same bytes + bare POST";
+const FLOOR: &str = "flush of an event's bytes + bare POST";
 
 /// 200 events a second.
 pub(crate) const CALM: Experiment = Experiment {
@@ -112,8 +112,9 @@ async fn slow_disk(terms: Terms) -> anyhow::Result<Findings> {
     Ok(Findings::Measured(vec![p99]))
 }
 
-/// Delays beside the floor of the same minutes: half of its steps are taken before and half after. A flush takes `longer_ms` more
-/// than the floor knows.
+/// Delays beside the floor of the same minutes: half of its steps are taken before and half after. A step writes an event's share of
+/// everything that the relay writes meanwhile: its commits, the copying of the WAL, the progress of deliveries. A flush takes
+/// `longer_ms` more than the floor knows.
 async fn beside_floor(stage: &Stage, rate: u32, duration: Duration, longer_ms: f64) -> anyhow::Result<[Reading; 2]> {
     let before = stage.relay.written_bytes();
     let events = load::produce_paced(stage.relay.address, rate, WARM_UP).await?;
