@@ -4,9 +4,13 @@
 
 use crate::net_fault::{FaultServer, Peer};
 use crate::net_wire::gate;
+use futures_util::FutureExt as _;
 use hookcast_net::Target;
 use hookcast_net::fetch::{BodyEnd, FetchRequest, FetchResponse, Fetcher, HeaderMap, HeaderValue, Method};
 use hookcast_net::tls::Tls;
+use std::io::{Read as _, Write as _};
+use std::pin::pin;
+use std::sync::mpsc;
 use std::time::Duration;
 
 const PATIENT: Duration = Duration::from_secs(20);
@@ -145,6 +149,49 @@ async fn interim_responses_are_skipped_and_redirects_are_not_followed() {
     assert_eq!(fetch(&hints, PATIENT).await.unwrap().status, 200);
     let redirect = once(&["HTTP/1.1 302 x\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n"]);
     assert_eq!(fetch(&redirect, PATIENT).await.unwrap().status, 302);
+}
+
+/// Answers with `bytes` whoever connects, before anything was said; tells when they are out. Gives its URL.
+fn answering_at_accept(bytes: &'static str) -> (String, mpsc::Receiver<()>) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/hook", listener.local_addr().unwrap());
+    let (answered, on_answered) = mpsc::channel();
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.write_all(bytes.as_bytes()).unwrap();
+        answered.send(()).unwrap();
+        let _ = stream.read_to_end(&mut Vec::new());
+    });
+    (url, on_answered)
+}
+
+const TOO_MANY: &str = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 4\r\n\r\nfull";
+
+#[tokio::test]
+async fn an_answer_that_was_there_before_the_request_is_an_answer() {
+    let fetcher = Fetcher::new(gate(), Tls::new(&[]).unwrap());
+    for is_upgrade in [false, true] {
+        let (url, on_answered) = answering_at_accept(TOO_MANY);
+        let target = Target::parse(&url).unwrap();
+        let headers = HeaderMap::new();
+        let request = FetchRequest { method: Method::GET, target: &target, headers, body: "".into(), head_timeout: PATIENT };
+        let (status, headers) = if is_upgrade {
+            let mut upgrade = pin!(fetcher.upgrade(request));
+            assert!(upgrade.as_mut().now_or_never().is_none());
+            // Nothing turns the runtime meanwhile: what was asked for next finds connection and answer at once.
+            on_answered.recv().unwrap();
+            let upgrade = upgrade.await.map_err(|error| error.to_string()).unwrap();
+            (upgrade.status, upgrade.headers)
+        } else {
+            let mut fetch = pin!(fetcher.fetch(request));
+            assert!(fetch.as_mut().now_or_never().is_none());
+            on_answered.recv().unwrap();
+            let mut response = fetch.await.map_err(|error| error.to_string()).unwrap();
+            assert_eq!(&response.body.next_chunk().await.unwrap().unwrap()[..], b"full");
+            (response.status, response.headers)
+        };
+        assert_eq!((status, headers["retry-after"].as_bytes()), (503, &b"5"[..]));
+    }
 }
 
 #[tokio::test]

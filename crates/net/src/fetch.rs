@@ -10,6 +10,7 @@ use super::socket::Socket;
 use super::target::Target;
 use super::tls::{Tls, TlsError};
 use super::token::{TokenEndpoint, TokenError};
+use asking::Asking;
 use bytes::Bytes;
 use futures_core::future::BoxFuture;
 use http_body_util::Full;
@@ -26,6 +27,7 @@ use std::time::Duration;
 pub use hyper::http::{HeaderMap, HeaderName, HeaderValue, Method};
 pub use upgrade::{Pipe, Upgrade};
 
+mod asking;
 mod upgrade;
 
 /// Largest response head, and the size of the read buffer.
@@ -231,8 +233,8 @@ impl Fetcher {
 }
 
 /// The two ends of HTTP on a connection: what asks, and what must be driven.
-async fn handshake(socket: Socket) -> Result<(Sender, http1::Connection<TokioIo<Socket>, Full<Bytes>>), FetchError> {
-    let builder = http1::Builder::new().max_buf_size(HEAD_BYTES_MAX).handshake(TokioIo::new(socket));
+async fn handshake(socket: Socket) -> Result<(Sender, http1::Connection<TokioIo<Asking>, Full<Bytes>>), FetchError> {
+    let builder = http1::Builder::new().max_buf_size(HEAD_BYTES_MAX).handshake(TokioIo::new(Asking::new(socket)));
     builder.await.map_err(|error| translate(&error))
 }
 

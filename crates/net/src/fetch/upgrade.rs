@@ -78,7 +78,7 @@ impl Fetcher {
             poll_fn(|cx| connection.poll_without_shutdown(cx)).await.map_err(|error| translate(&error))?;
         }
         let parts = connection.into_parts();
-        let pipe = Pipe { socket: parts.io.into_inner(), early: parts.read_buf, buffer: BytesMut::new() };
+        let pipe = Pipe { socket: parts.io.into_inner().into_socket(), early: parts.read_buf, buffer: BytesMut::new() };
         Ok(Upgrade { status, headers: head.headers, pipe: Some(pipe) })
     }
 }
