@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, Command};
 
+use crate::support::upstream::read_head;
 use crate::support::{Answer, PATIENCE, Receiver, Relay, eventually};
 
 const PROTOCOLS: [&str; 6] = ["ndjson", "sse", "json-seq", "length", "raw", "multipart"];
@@ -98,6 +99,7 @@ async fn tweets(first: &'static str, second: &'static str) -> (String, tokio::sy
     let (go_on, told) = tokio::sync::oneshot::channel();
     tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
+        read_head(&mut stream).await.unwrap();
         let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n";
         stream.write_all(format!("{head}{first}").as_bytes()).await.unwrap();
         let _ = told.await;

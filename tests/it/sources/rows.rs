@@ -13,6 +13,7 @@ use hookcast_core::model::source::SourceSettings;
 use hookcast_source::{ReconnectSettings, SourceState};
 
 use super::support::*;
+use crate::support::upstream::read_head;
 
 const ROWS: &str = include_str!("../../data/sources/bad-inputs.csv");
 
@@ -280,6 +281,7 @@ fn silence_is_an_ending_and_a_comment_is_none() {
         let sources = hookcast_source::Sources::new(context(&recorder, quick()));
         sources.reconcile(vec![record]).await;
         let (mut stream, _) = listener.accept().await.unwrap();
+        read_head(&mut stream).await.unwrap();
         tokio::io::AsyncWriteExt::write_all(&mut stream, sse_head().as_bytes()).await.unwrap();
         let mut beat = tokio::time::interval(Duration::from_millis(50));
         for _ in 0..60 {

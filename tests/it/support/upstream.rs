@@ -97,6 +97,15 @@ impl CountingUpstream {
     }
 }
 
+/// The head of a request, in lower case; `None` when the other side goes before its end.
+pub(crate) async fn read_head(stream: &mut TcpStream) -> Option<String> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.ok()?);
+    }
+    Some(String::from_utf8(head).unwrap().to_ascii_lowercase())
+}
+
 async fn count(
     mut stream: TcpStream,
     pace: Duration,
@@ -104,11 +113,7 @@ async fn count(
     overlap: u64,
     asked: Arc<Mutex<Vec<Option<u64>>>>,
 ) -> Option<()> {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        head.push(stream.read_u8().await.ok()?);
-    }
-    let head = String::from_utf8(head).unwrap().to_ascii_lowercase();
+    let head = read_head(&mut stream).await?;
     let token = head.lines().find_map(|line| line.strip_prefix("last-event-id: ")).map(|token| token.trim().parse().unwrap());
     asked.lock().unwrap().push(token);
     let answer = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\nretry: 10\n\n";
