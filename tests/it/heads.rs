@@ -21,7 +21,7 @@ const POST: &str = "POST /v1/topics/t/events HTTP/1.1\r\nHost: localhost\r\nCont
 
 /// An edge whose idle connections stay for longer than any test.
 async fn edge() -> Edge {
-    // actix counts from a clock that it reads twice a second, so shorter times would be over at once.
+    // Long enough for what a test sends at once to be there, on a busy machine too.
     let head_timeout = Duration::from_millis(1200);
     let server = ServerSettings { head_timeout, keep_alive: Duration::from_mins(10), ..Options::default().server };
     Edge::start(Options { server, ..Options::default() }).await
