@@ -81,6 +81,7 @@ mod shutdown;
 mod signatures;
 mod silence;
 mod sources;
+mod standstill;
 mod storage;
 mod streams;
 mod support;

@@ -15,6 +15,7 @@ use hookcast_core::clock::Timestamp;
 use hookcast_net::client::AuthKey;
 use hookcast_net::dial::Gate;
 use hookcast_net::token::{TokenEndpoint, TokenError};
+use hookcast_supervise::deadline::within;
 
 /// Credentials whose tokens a lane keeps; those beyond are asked for by each subscription on its own.
 pub const TOKEN_SOURCES_MAX: usize = 4096;
@@ -76,7 +77,7 @@ impl TokenSource {
             *self.held.borrow_mut() = Some(Held { text: Rc::clone(&text), until });
             Ok(text)
         };
-        tokio::time::timeout(limit, fetching).await.unwrap_or(Err(TokenError::Timeout))
+        within(limit, fetching).await.unwrap_or(Err(TokenError::Timeout))
     }
 
     /// Forgets a token that was refused, unless another has taken its place.

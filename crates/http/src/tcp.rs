@@ -21,6 +21,7 @@ use super::problem::{self, Problem};
 use hookcast_streams::plain::{self, Plain};
 use hookcast_streams::{Allowance, Worker, socket};
 use hookcast_supervise::caught;
+use hookcast_supervise::deadline::within;
 
 mod lines;
 
@@ -66,10 +67,10 @@ async fn greet(mut socket: TcpStream, state: Arc<HttpState>, worker: Worker) -> 
     let _ = socket::harden(&socket);
     let peer = socket.peer_addr().ok().map(|address| address.ip());
     let mut said = Vec::new();
-    let heard = match tokio::time::timeout(LINES_TIMEOUT, listen(&mut socket, &mut said)).await {
-        Ok(None) => return None,
-        Ok(Some(lines)) => lines,
-        Err(_) => {
+    let heard = match within(LINES_TIMEOUT, listen(&mut socket, &mut said)).await {
+        Some(None) => return None,
+        Some(Some(lines)) => lines,
+        None => {
             let detail = format!("the two lines did not come within {} s", LINES_TIMEOUT.as_secs());
             Err(Problem::of_slug("lines_timeout", 408, detail))
         }

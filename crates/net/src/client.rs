@@ -22,6 +22,7 @@ use super::target::Target;
 use super::tls::Tls;
 use actix_http::Uri;
 use alarm::Alarm;
+use hookcast_supervise::deadline::within;
 use link::{Exchange, Link};
 use origin::{Origin, OriginKey, Origins};
 use std::cell::RefCell;
@@ -199,7 +200,7 @@ impl WireClient {
                 // Nearly always the whole body came with the head: no timer is set up for that.
                 if exchange.is_reading() {
                     // A slow body is no failure: the status has decided.
-                    let _ = tokio::time::timeout(BODY_READ_TIMEOUT, poll_fn(|cx| exchange.poll_body(cx))).await;
+                    let _ = within(BODY_READ_TIMEOUT, poll_fn(|cx| exchange.poll_body(cx))).await;
                 }
                 Ok(exchange)
             }
@@ -240,7 +241,7 @@ struct Failed {
     is_stale: bool,
 }
 
-/// What `poll` gives, or `None` once the deadline has passed.
+/// What `poll` gives, or `None` once the deadline has passed and nothing was left to look at.
 fn before<T>(alarm: &mut Alarm, cx: &mut Context<'_>, poll: impl FnOnce(&mut Context<'_>) -> Poll<T>) -> Poll<Option<T>> {
     match poll(cx) {
         Poll::Ready(done) => Poll::Ready(Some(done)),

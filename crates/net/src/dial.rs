@@ -10,6 +10,7 @@ use super::shortage::Shortage;
 use super::target::{Host, Target, TargetError, is_localhost};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use hookcast_supervise::deadline::within;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -146,7 +147,7 @@ impl Gate {
 
     async fn dial(&self, target: &Target) -> Result<TcpStream, DialError> {
         let addresses = self.vet(target).await?;
-        tokio::time::timeout(CONNECT_TIMEOUT, connect_any(&addresses)).await.unwrap_or(Err(DialError::ConnectTimeout))
+        within(CONNECT_TIMEOUT, connect_any(&addresses)).await.unwrap_or(Err(DialError::ConnectTimeout))
     }
 }
 

@@ -13,6 +13,7 @@ use super::token::{TokenEndpoint, TokenError};
 use asking::Asking;
 use bytes::Bytes;
 use futures_core::future::BoxFuture;
+use hookcast_supervise::deadline::within;
 use http_body_util::Full;
 use hyper::body::{Body as _, Incoming};
 use hyper::client::conn::http1;
@@ -197,7 +198,7 @@ impl Fetcher {
     /// Dropping the future closes the connection.
     pub async fn fetch(&self, request: FetchRequest<'_>) -> Result<FetchResponse, FetchError> {
         let limit = request.head_timeout;
-        tokio::time::timeout(limit, self.exchanging(request)).await.unwrap_or(Err(FetchError::Timeout))
+        within(limit, self.exchanging(request)).await.unwrap_or(Err(FetchError::Timeout))
     }
 
     /// One object for what stands below: the crates that fetch need not compile dialling, TLS and HTTP again, each for itself.

@@ -15,6 +15,7 @@ use hickory_resolver::net::{DnsError as HickoryDnsError, DnsHandle as _, NetErro
 use hickory_resolver::proto::op::{DnsRequestOptions, Query, ResponseCode};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use hickory_resolver::{Hosts, NameServerPool, PoolContext, TlsConfig, system_conf};
+use hookcast_supervise::deadline::within;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::pin::pin;
 use std::sync::Arc;
@@ -124,7 +125,7 @@ impl Resolver {
     /// # Errors
     /// See [`DnsError`]; an error of one family is only reported if the other has no address.
     pub async fn lookup(&self, name: &str) -> Result<Vec<IpAddr>, DnsError> {
-        tokio::time::timeout(LOOKUP_TIMEOUT, self.both_families(name)).await.unwrap_or(Err(DnsError::Timeout))
+        within(LOOKUP_TIMEOUT, self.both_families(name)).await.unwrap_or(Err(DnsError::Timeout))
     }
 
     async fn both_families(&self, name: &str) -> Result<Vec<IpAddr>, DnsError> {
@@ -195,11 +196,7 @@ async fn with_grace<F>(first: &Result<Vec<IpAddr>, DnsError>, second: F) -> Resu
 where
     F: Future<Output = Result<Vec<IpAddr>, DnsError>>,
 {
-    if first.is_ok() {
-        tokio::time::timeout(SECOND_FAMILY_GRACE, second).await.unwrap_or(Err(DnsError::Timeout))
-    } else {
-        second.await
-    }
+    if first.is_ok() { within(SECOND_FAMILY_GRACE, second).await.unwrap_or(Err(DnsError::Timeout)) } else { second.await }
 }
 
 fn weight(error: &DnsError) -> u8 {

@@ -5,6 +5,7 @@
 
 use super::dial::DialError;
 use super::target::{Host, Target};
+use hookcast_supervise::deadline::within;
 use rustls::client::Resumption;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -138,11 +139,11 @@ impl Tls {
     pub async fn handshake(&self, target: &Target, stream: TcpStream) -> Result<TlsStream<TcpStream>, DialError> {
         let name = server_name(target)?;
         let handshake = TlsConnector::from(Arc::clone(&self.party.config)).connect(name, stream);
-        match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
-            Err(_) => Err(DialError::TlsTimeout),
-            Ok(Ok(stream)) => Ok(stream),
-            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => Err(DialError::Reset(error)),
-            Ok(Err(error)) => Err(DialError::Tls(error.to_string())),
+        match within(HANDSHAKE_TIMEOUT, handshake).await {
+            None => Err(DialError::TlsTimeout),
+            Some(Ok(stream)) => Ok(stream),
+            Some(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => Err(DialError::Reset(error)),
+            Some(Err(error)) => Err(DialError::Tls(error.to_string())),
         }
     }
 }

@@ -13,6 +13,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use futures_core::future::BoxFuture;
 use hookcast_core::clock::Timestamp;
+use hookcast_supervise::deadline::within;
 use serde::Deserialize;
 use std::fmt;
 use std::time::Duration;
@@ -115,7 +116,7 @@ impl TokenEndpoint {
     /// # Cancellation
     /// Dropping the future closes the connection.
     pub async fn fetch(&self, gate: &Gate, limit: Duration) -> Result<Token, TokenError> {
-        tokio::time::timeout(limit, self.asking(gate, limit)).await.unwrap_or(Err(TokenError::Timeout))
+        within(limit, self.asking(gate, limit)).await.unwrap_or(Err(TokenError::Timeout))
     }
 
     /// One object for what stands below, so that no crate that asks compiles it again.

@@ -23,6 +23,7 @@ use hookcast_core::clock::Timestamp;
 use hookcast_core::codec::SkipReason;
 use hookcast_core::model::source::{SourceGap, SourceSpec};
 use hookcast_core::model::{ResumeToken, Seq};
+use hookcast_supervise::deadline::by;
 
 mod asking;
 
@@ -154,9 +155,9 @@ impl Session {
         body: &mut dyn UpstreamBody,
         deadline: Instant,
     ) -> Result<Option<Bytes>, Ending> {
-        let next = tokio::time::timeout_at(deadline, body.next_chunk());
+        let next = by(deadline, body.next_chunk());
         let next = self.stop.run_until_cancelled(next).await.ok_or_else(Ending::cancelled)?;
-        let next = next.map_err(|_| Ending::new(EndingClass::Lost, "idle", "nothing came within the idle timeout"))?;
+        let next = next.ok_or_else(|| Ending::new(EndingClass::Lost, "idle", "nothing came within the idle timeout"))?;
         self.came(next)
     }
 

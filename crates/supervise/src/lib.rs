@@ -2,7 +2,7 @@
 //!
 //! A task is given out as one of three kinds: *essential* (its panic ends the process, once everything is saved), *restarted*
 //! (it begins anew, later and later), *single* (a short errand: its panic is told and counted, nothing more). What a task does
-//! is its own business; this file knows names only.
+//! is its own business; this file knows names only. `deadline` is how tasks wait for others with a limit.
 
 use std::borrow::Cow;
 use std::future::Future;
@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::readiness::Readiness;
 
+pub mod deadline;
 pub mod readiness;
 
 pub use hookcast_core::panics::{Caught, Panic, catch, caught, tell_panics_by_log};

@@ -25,6 +25,7 @@ use hookcast_delivery::policy::own_fault_delay;
 use hookcast_log::storage::StorageError;
 use hookcast_net::fetch::{FetchError, FetchRequest, HeaderMap, HeaderValue, Method};
 use hookcast_net::target::Target;
+use hookcast_supervise::deadline::within;
 
 /// Time for a callback to answer.
 pub const VERIFY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -118,15 +119,15 @@ impl Hub {
         let Ok(target) = Target::parse(callback) else { return Asked::Unanswered };
         let target = target.with_query(members);
         loop {
-            match tokio::time::timeout(VERIFY_TIMEOUT, self.ask_once(&target)).await {
-                Ok(Ok(Some(echo))) => return Asked::Echo(echo),
-                Ok(Err(error)) if error.own().is_some() => {
+            match within(VERIFY_TIMEOUT, self.ask_once(&target)).await {
+                Some(Ok(Some(echo))) => return Asked::Echo(echo),
+                Some(Err(error)) if error.own().is_some() => {
                     if !place.is_newest() {
                         return Asked::Superseded;
                     }
                     tokio::time::sleep(own_fault_delay(fastrand::f64())).await;
                 }
-                Ok(Ok(None) | Err(_)) | Err(_) => return Asked::Unanswered,
+                Some(Ok(None) | Err(_)) | None => return Asked::Unanswered,
             }
         }
     }

@@ -32,8 +32,9 @@ pub(super) const LAYERS: &[Layer] = &[
     layer("core::json", &["core::model"]),
     layer("core::signature", &["core::clock", "core::model"]),
     layer("core::template", &["core::model", "core::panics"]),
-    layer("net", &["core::clock"]),
+    layer("supervise::deadline", &[]),
     layer("supervise::readiness", &[]),
+    layer("net", &["core::clock", "supervise::deadline"]),
     layer("supervise", &["core::panics", "supervise::readiness"]),
     layer("log::seal", &[]),
     layer("log::storage", &["core::clock", "core::model", "supervise", "supervise::readiness", "log::seal"]),
@@ -42,7 +43,7 @@ pub(super) const LAYERS: &[Layer] = &[
     layer("log::retention", &["core::clock", "core::model", "log::storage", "log::tail"]),
     layer("log::ingest", &["core::clock", "core::model", "supervise", "log::storage", "log::tail"]),
     layer("registry", &["core::clock", "core::model", "core::filter", "core::template", "net", "supervise", "log::storage"]),
-    layer("source", &["core::clock", "core::model", "core::codec", "core::signature", "net", "supervise"]),
+    layer("source", &["core::clock", "core::model", "core::codec", "core::signature", "net", "supervise", "supervise::deadline"]),
     layer(
         "delivery",
         &[
@@ -54,13 +55,27 @@ pub(super) const LAYERS: &[Layer] = &[
             "core::template",
             "net",
             "supervise",
+            "supervise::deadline",
             "log::storage",
             "log::follow",
             "registry",
         ],
     ),
     layer("streams", &["core::clock", "core::units", "core::model", "core::codec", "core::filter", "supervise", "log::follow"]),
-    layer("websub", &["core::clock", "core::model", "net", "supervise", "log::storage", "log::follow", "registry", "delivery"]),
+    layer(
+        "websub",
+        &[
+            "core::clock",
+            "core::model",
+            "net",
+            "supervise",
+            "supervise::deadline",
+            "log::storage",
+            "log::follow",
+            "registry",
+            "delivery",
+        ],
+    ),
     layer(
         "http",
         &[
@@ -71,6 +86,7 @@ pub(super) const LAYERS: &[Layer] = &[
             "core::filter",
             "core::json",
             "supervise",
+            "supervise::deadline",
             "supervise::readiness",
             "log::storage",
             "log::follow",
@@ -113,7 +129,7 @@ fn layer_of(package: &str, below: &[String]) -> Option<String> {
     match (package.strip_prefix("hookcast_"), first) {
         (None, first) => first.map(str::to_owned),
         (Some(short @ ("core" | "log")), first) => first.map(|module| format!("{short}::{module}")),
-        (Some("supervise"), Some("readiness")) => Some("supervise::readiness".to_owned()),
+        (Some(short @ "supervise"), Some(module @ ("deadline" | "readiness"))) => Some(format!("{short}::{module}")),
         (Some(short), _) => Some(short.to_owned()),
     }
 }

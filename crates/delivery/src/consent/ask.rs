@@ -23,6 +23,7 @@ use hookcast_net::fetch::{FetchError, FetchRequest, Fetcher, HeaderMap, HeaderNa
 use hookcast_net::shortage::Shortage;
 use hookcast_net::target::Target;
 use hookcast_net::tls::Tls;
+use hookcast_supervise::deadline::within;
 
 mod shown;
 
@@ -178,7 +179,7 @@ impl Asker {
                 Verify::None => Ok(None),
             }
         };
-        let verdict = tokio::time::timeout(spec.timeout, asking).await.unwrap_or(Err(Refusal::Wire("timeout")));
+        let verdict = within(spec.timeout, asking).await.unwrap_or(Err(Refusal::Wire("timeout")));
         let error = verdict.as_ref().err().map(Refusal::word);
         let attempt = Attempt {
             seq: Seq::ZERO,

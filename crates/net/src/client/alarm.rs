@@ -3,8 +3,9 @@
 //! A timer of the runtime is set and taken back under a lock. Most attempts end long before their deadline, so a timer is kept
 //! from attempt to attempt and only moved when it goes off early, which is once a timeout and not once an attempt.
 
+use hookcast_supervise::deadline::LastLook;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 /// One deadline at a time, for one attempt after the other.
@@ -12,23 +13,31 @@ use tokio::time::{Instant, Sleep, sleep_until};
 pub(super) struct Alarm {
     sleep: Pin<Box<Sleep>>,
     until: Instant,
+    look: LastLook,
 }
 
 impl Alarm {
     pub(super) fn new(until: Instant) -> Self {
-        Self { sleep: Box::pin(sleep_until(until)), until }
+        Self { sleep: Box::pin(sleep_until(until)), until, look: LastLook::default() }
     }
 
     /// Sets the deadline.
     pub(super) fn set(&mut self, until: Instant) {
         self.until = until;
+        self.look.rest();
         if until < self.sleep.deadline() {
             self.sleep.as_mut().reset(until);
         }
     }
 
-    /// Ready when the deadline has passed; else the task is woken then, or earlier.
+    /// Ready when the deadline has passed and a last look found nothing; to be polled behind what is waited for.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        ready!(self.poll_time(cx));
+        self.look.poll(self.until, cx)
+    }
+
+    /// Ready when the deadline has passed; else the task is woken then, or earlier.
+    fn poll_time(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while self.sleep.as_mut().poll(cx).is_ready() {
             if self.sleep.deadline() >= self.until {
                 return Poll::Ready(());

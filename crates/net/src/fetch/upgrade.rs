@@ -9,6 +9,7 @@ use std::pin::pin;
 
 use bytes::{Bytes, BytesMut};
 use futures_core::future::BoxFuture;
+use hookcast_supervise::deadline::within;
 use hyper::StatusCode;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -48,7 +49,7 @@ impl Fetcher {
     /// Dropping the future closes the connection.
     pub async fn upgrade(&self, request: FetchRequest<'_>) -> Result<Upgrade, FetchError> {
         let limit = request.head_timeout;
-        tokio::time::timeout(limit, self.exchanging_upgrade(request)).await.unwrap_or(Err(FetchError::Timeout))
+        within(limit, self.exchanging_upgrade(request)).await.unwrap_or(Err(FetchError::Timeout))
     }
 
     /// As one object, see [`Fetcher::fetch`].

@@ -10,6 +10,7 @@ use crate::connection::{self, ConnectFault, UpstreamPipe, UpstreamRequest, Upstr
 use crate::credentials::Shown;
 use crate::reconnect::{Ending, EndingClass};
 use crate::request::request;
+use hookcast_supervise::deadline::within;
 
 impl Session {
     /// Sends the source's request and waits for a 200 or 204.
@@ -67,9 +68,9 @@ impl Session {
             let now = self.context.clock.now();
             let shown = stop.run_until_cancelled(self.credentials.show(&self.upstream.spec, &mut request.headers, now));
             let shown = shown.await.ok_or_else(Ending::cancelled)??;
-            let answer = tokio::time::timeout(self.idle_timeout(), asking(request.clone()));
+            let answer = within(self.idle_timeout(), asking(request.clone()));
             let answer = stop.run_until_cancelled(answer).await.ok_or_else(Ending::cancelled)?;
-            let answer = answer.map_err(|_| Ending::new(EndingClass::Failed, "timeout", "the upstream does not answer"))?;
+            let answer = answer.ok_or_else(|| Ending::new(EndingClass::Failed, "timeout", "the upstream does not answer"))?;
             let answer = answer.map_err(|fault| {
                 let class = if fault.forbidden { EndingClass::Denied } else { EndingClass::Failed };
                 Ending::new(class, fault.slug, fault.detail)
@@ -89,9 +90,9 @@ impl Session {
     /// # Errors
     /// The [`Ending`] when it broke, takes nothing for the idle timeout, or the source is stopped.
     pub(crate) async fn write(&self, pipe: &mut dyn UpstreamPipe, bytes: &[u8]) -> Result<(), Ending> {
-        let written = tokio::time::timeout(self.idle_timeout(), pipe.write(bytes));
+        let written = within(self.idle_timeout(), pipe.write(bytes));
         let written = self.stop.run_until_cancelled(written).await.ok_or_else(Ending::cancelled)?;
-        let written = written.map_err(|_| Ending::new(EndingClass::Lost, "idle", "the upstream takes nothing"))?;
+        let written = written.ok_or_else(|| Ending::new(EndingClass::Lost, "idle", "the upstream takes nothing"))?;
         written.map_err(|fault| Ending::new(EndingClass::Lost, fault.slug, fault.detail))
     }
 }
