@@ -4,7 +4,7 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::task::Poll;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use actix_web::HttpRequest;
@@ -13,6 +13,7 @@ use actix_web::http::header;
 use actix_web::web::Payload;
 use bytes::{Bytes, BytesMut};
 use futures_core::Stream;
+use hookcast_supervise::deadline::LastLook;
 use tokio::time::{Instant, Sleep};
 
 use super::problem::{self, Problem};
@@ -57,18 +58,23 @@ pub async fn read_body(request: &HttpRequest, payload: Payload, limits: BodyLimi
     let started = Instant::now();
     // Most bodies come with their head: only one that is waited for needs a timer.
     let mut deadline: Option<Pin<Box<Sleep>>> = None;
+    let mut look = LastLook::default();
     let mut body = Gathered { announced, ..Gathered::default() };
     loop {
         let next = poll_fn(|cx| match Pin::new(&mut payload).poll_next(cx) {
             Poll::Ready(item) => Poll::Ready(Some(item)),
             Poll::Pending => {
                 let deadline = deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(started + limits.timeout)));
-                deadline.as_mut().poll(cx).map(|()| None)
+                ready!(deadline.as_mut().poll(cx));
+                look.poll(deadline.deadline(), cx).map(|()| None)
             }
         });
         match next.await {
             Some(Some(Ok(chunk))) if body.len() + chunk.len() > limits.bytes_max => return Err(too_large(limits.bytes_max)),
-            Some(Some(Ok(chunk))) => body.push(chunk),
+            Some(Some(Ok(chunk))) => {
+                body.push(chunk);
+                look.again();
+            }
             Some(Some(Err(error))) => return Err(unreadable(&error)),
             Some(None) => return Ok(body.finish()),
             None => {
@@ -78,6 +84,7 @@ pub async fn read_body(request: &HttpRequest, payload: Payload, limits: BodyLimi
                     return Err(Problem::new(problem::BODY_TIMEOUT, "send the whole body without long pauses"));
                 }
                 deadline = Some(Box::pin(tokio::time::sleep_until(end)));
+                look.rest();
             }
         }
     }
@@ -132,4 +139,73 @@ fn unreadable(error: &PayloadError) -> Problem {
         _ => "the connection broke while the body was read",
     };
     Problem::new(problem::INVALID_BODY, detail).ending_connection()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use actix_web::test::TestRequest;
+    use actix_web::{FromRequest as _, dev};
+    use std::io::{self, Write as _};
+    use std::os::unix::net::UnixStream as Far;
+    use std::task::Context;
+    use tokio::io::{AsyncRead as _, ReadBuf};
+    use tokio::net::UnixStream;
+
+    const TIMEOUT: Duration = Duration::from_millis(50);
+    /// An alarm rings so much too late at most when the thread is free.
+    const TICK: Duration = Duration::from_millis(2);
+
+    /// The bytes of a body as they come out of a socket.
+    struct Bytewise(UnixStream);
+
+    impl Stream for Bytewise {
+        type Item = Result<Bytes, PayloadError>;
+
+        fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+            let mut byte = [0];
+            let mut buf = ReadBuf::new(&mut byte);
+            let read = ready!(Pin::new(&mut self.0).poll_read(cx, &mut buf));
+            let read = read.map(|()| Bytes::copy_from_slice(buf.filled())).map_err(PayloadError::Io);
+            Poll::Ready(read.map(|bytes| (!bytes.is_empty()).then_some(bytes)).transpose())
+        }
+    }
+
+    fn pair() -> io::Result<(UnixStream, Far)> {
+        let (near, far) = Far::pair()?;
+        near.set_nonblocking(true)?;
+        Ok((UnixStream::from_std(near)?, far))
+    }
+
+    async fn payload(stream: Bytewise) -> Payload {
+        let mut payload = dev::Payload::Stream { payload: Box::pin(stream) as _ };
+        Payload::from_request(&TestRequest::default().to_http_request(), &mut payload).await.unwrap()
+    }
+
+    #[test]
+    fn a_body_that_came_while_the_thread_stood_still_is_taken() {
+        // It takes one event from the system at a time, as every runtime takes only so many.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_io_events_per_tick(1).build().unwrap();
+        let body = runtime.block_on(async {
+            let (near, mut far) = pair().unwrap();
+            let request = TestRequest::default().to_http_request();
+            let limits = BodyLimits { bytes_max: 100, timeout: TIMEOUT };
+            far.write_all(b"hello ").unwrap();
+            let started = Instant::now();
+            let mut read = Box::pin(read_body(&request, payload(Bytewise(near)).await, limits));
+            for _ in 0..5 {
+                // The system tells of the first bytes, the runtime itself of the alarm.
+                assert!(poll_fn(|cx| Poll::Ready(read.as_mut().poll(cx))).await.is_pending());
+                tokio::task::yield_now().await;
+            }
+            let _other = pair().unwrap();
+            far.write_all(b"world").unwrap();
+            drop(far);
+            while started.elapsed() <= TIMEOUT + TICK {
+                std::thread::yield_now();
+            }
+            read.await
+        });
+        assert_eq!(body.map_err(|problem| problem.detail().to_owned()).unwrap(), "hello world");
+    }
 }
