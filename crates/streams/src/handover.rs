@@ -18,7 +18,6 @@ use std::task::{Context, Poll};
 use actix_web::body::{BodySize, MessageBody};
 use bytes::Bytes;
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::chunk::Wrapping;
@@ -28,9 +27,11 @@ use super::websocket::Session;
 use super::writer::Writer;
 
 mod heads;
+mod wire;
 
 use heads::Heads;
 pub use heads::{BodyEnd, Wait};
+pub use wire::Wire;
 
 /// What is said to whoever does not end the head of a request in time.
 const LATE_HEAD: &[u8] = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
@@ -84,7 +85,7 @@ impl Connection {
     /// What the server reads and writes.
     #[must_use]
     pub fn wire(&self) -> Wire {
-        Wire(self.clone())
+        Wire::new(self.clone())
     }
 
     /// A request begins; dropping what is returned says that its answer is written.
@@ -227,59 +228,5 @@ impl Drop for Handover {
             let unused = self.0.0.next.take();
             drop(unused);
         }
-    }
-}
-
-/// The server's side of a [`Connection`]: the socket, until a stream has taken it.
-#[derive(Debug)]
-pub struct Wire(Connection);
-
-impl Wire {
-    /// The connection that this is a side of.
-    #[must_use]
-    pub fn connection(&self) -> Connection {
-        self.0.clone()
-    }
-}
-
-impl AsyncRead for Wire {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, space: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = space.filled().len();
-        let read = self.0.on_socket(|socket| socket.poll_read(cx, space), Ok(()));
-        self.0.0.heads.borrow_mut().read(&space.filled()[before..]);
-        read
-    }
-}
-
-impl AsyncWrite for Wire {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        // To be told is a courtesy here, too: what does not fit at once is cut.
-        if let Some(refusal) = self.0.own_refusal(bytes)
-            && self.0.0.socket.borrow().as_ref().is_some_and(|socket| socket.try_write(&refusal).is_ok())
-        {
-            return Poll::Ready(Ok(bytes.len()));
-        }
-        let shared = &self.0.0;
-        shared.is_writing.set(true);
-        let written = self.0.on_socket(|socket| socket.poll_write(cx, bytes), Err(io::ErrorKind::BrokenPipe.into()));
-        if written.is_ready() {
-            shared.writes.set(shared.writes.get().wrapping_add(1));
-        }
-        written
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let shared = &self.0.0;
-        // The server flushes when its write buffer is empty, so everything is out now.
-        shared.is_writing.set(false);
-        shared.has_answered.set(false);
-        if shared.head_written.get() && !shared.taken.replace(true) {
-            cx.waker().wake_by_ref();
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.on_socket(|socket| socket.poll_shutdown(cx), Ok(()))
     }
 }
