@@ -61,6 +61,7 @@ mod open_files;
 mod ordering;
 mod pace;
 mod panics;
+mod pipelines;
 mod polls;
 mod promises;
 mod proxies;

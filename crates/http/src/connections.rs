@@ -178,6 +178,9 @@ where
         if let Poll::Ready(ended) = this.served.as_mut().poll(cx) {
             return Poll::Ready(ended);
         }
+        if this.connection.reads_on() {
+            cx.waker().wake_by_ref();
+        }
         while let Some(wait) = this.connection.waits_for() {
             let until = this.until(wait);
             std::task::ready!(this.alarm.as_mut().poll(cx));

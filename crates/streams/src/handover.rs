@@ -56,6 +56,8 @@ struct Shared {
     writes: Cell<u32>,
     /// Whether an answer of the handlers ended and may stand in the server's write buffer.
     has_answered: Cell<bool>,
+    /// Whether the server wanted to read and was not let.
+    is_held: Cell<bool>,
 }
 
 /// What is spoken on the connection.
@@ -79,6 +81,7 @@ impl Connection {
             is_writing: Cell::new(false),
             writes: Cell::new(0),
             has_answered: Cell::new(false),
+            is_held: Cell::new(false),
         }))
     }
 
@@ -93,6 +96,13 @@ impl Connection {
     pub fn begin(&self, body: BodyEnd) -> UnderWay {
         self.0.heads.borrow_mut().begin(body);
         UnderWay(self.clone())
+    }
+
+    /// Whether the server is to be asked again at once, because it may read now what it was not let before. To be asked after each
+    /// turn of the server: nothing else changes it, and the socket wakes nobody for what was not read.
+    #[must_use]
+    pub fn reads_on(&self) -> bool {
+        !self.0.is_writing.get() && self.0.is_held.take()
     }
 
     /// What is waited for; `None` while a request is under way and all of its answer that is there is out.

@@ -26,6 +26,12 @@ impl Wire {
 
 impl AsyncRead for Wire {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, space: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        // The server bounds no answers that have no body: who takes none is heard no further. That a peer is gone is then seen by
+        // the write that waits.
+        if self.0.0.is_writing.get() {
+            self.0.0.is_held.set(true);
+            return Poll::Pending;
+        }
         let before = space.filled().len();
         let read = self.0.on_socket(|socket| socket.poll_read(cx, space), Ok(()));
         self.0.0.heads.borrow_mut().read(&space.filled()[before..]);
