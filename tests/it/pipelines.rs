@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
-#[cfg(target_os = "linux")]
 use std::time::Duration;
 
 use hookcast_http::HttpLimits;
@@ -11,12 +10,17 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use crate::edge::{Edge, Options};
-use crate::support::PATIENCE;
+use crate::support::{PATIENCE, for_a_while};
 
 const GET: &str = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
+const POLL: &str = "GET /v1/topics/quiet/events?wait=60 HTTP/1.1\r\nHost: localhost\r\n\r\n";
+const CHUNKED_POLL: &str =
+    "GET /v1/topics/quiet/events?wait=60 HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
 const PREFLIGHT: &str = "OPTIONS /v1/topics HTTP/1.1\r\nHost: localhost\r\nOrigin: https://pages.example\r\n\
                          Access-Control-Request-Method: GET\r\n\r\n";
 const POST: &str = "POST /v1/topics/t/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n";
+/// What the relay may read ahead of its answers, with some room for what it answers at once.
+const AHEAD: u64 = 80 * 1024;
 
 /// An edge that takes events of several megabytes.
 async fn edge() -> Edge {
@@ -109,6 +113,35 @@ async fn all_that_is_sent_ahead_is_answered_in_order() {
     }
 }
 
+/// What too much waits for is not forgotten when the wait is over.
+#[tokio::test]
+async fn what_came_during_a_long_poll_is_answered_behind_it() {
+    let edge = edge().await;
+    let body = "b".repeat(3_000_000);
+    for poll in [POLL, CHUNKED_POLL] {
+        for (name, rest, expected) in [
+            ("few", GET.repeat(100), vec!["200"; 100]),
+            ("many", GET.repeat(4000), vec!["200"; 4000]),
+            ("a body", format!("{}{GET}", with_length(&body)), vec!["202", "200"]),
+            ("chunks", format!("{}{GET}", chunked(&body)), vec!["202", "200"]),
+        ] {
+            let mut stream = connect(&edge).await;
+            let first = format!("{poll}{}", GET.repeat(20));
+            stream.write_all(first.as_bytes()).await.unwrap();
+            // The relay has these before the others come.
+            for_a_while(Duration::from_millis(100)).await;
+            let all = [vec!["200"; 21], expected].concat();
+            let publish = async {
+                for_a_while(Duration::from_millis(200)).await;
+                let url = edge.url("/v1/topics/quiet/events");
+                assert_eq!(edge.client.post(url).body("ping").send().await.unwrap().status(), 202);
+            };
+            let ((statuses, _), ()) = tokio::join!(exchange(&mut stream, rest.as_bytes(), all.len()), publish);
+            assert_eq!(statuses, all, "{name}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_large_body_that_is_refused_early_is_told_so() {
     let edge = Edge::start(Options::default()).await;
@@ -157,6 +190,20 @@ async fn taken(edge: &Edge, stream: &TcpStream, piece: &str, most: u64) -> (u64,
         }
     }
     (sent - in_sockets(edge, stream), sent)
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn behind_a_long_poll_little_is_read() {
+    let edge = edge().await;
+    for poll in [POLL, CHUNKED_POLL] {
+        let mut stream = connect(&edge).await;
+        // What was uploaded before leaves large buffers.
+        exchange(&mut stream, chunked(&"b".repeat(3_000_000)).as_bytes(), 1).await;
+        stream.write_all(format!("{poll}{}", GET.repeat(20)).as_bytes()).await.unwrap();
+        let (read, sent) = taken(&edge, &stream, GET, 64 << 20).await;
+        assert!(read <= AHEAD && sent < 64 << 20, "{read} of {sent} bytes were read");
+    }
 }
 
 /// Answers without a body stand in no bound of the server: only what is not read makes none.

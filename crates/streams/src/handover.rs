@@ -26,9 +26,11 @@ use super::socket;
 use super::websocket::Session;
 use super::writer::Writer;
 
+mod allowance;
 mod heads;
 mod wire;
 
+use allowance::Allowance;
 use heads::Heads;
 pub use heads::{BodyEnd, Wait};
 pub use wire::Wire;
@@ -56,8 +58,7 @@ struct Shared {
     writes: Cell<u32>,
     /// Whether an answer of the handlers ended and may stand in the server's write buffer.
     has_answered: Cell<bool>,
-    /// Whether the server wanted to read and was not let.
-    is_held: Cell<bool>,
+    allowance: Allowance,
 }
 
 /// What is spoken on the connection.
@@ -81,7 +82,7 @@ impl Connection {
             is_writing: Cell::new(false),
             writes: Cell::new(0),
             has_answered: Cell::new(false),
-            is_held: Cell::new(false),
+            allowance: Allowance::default(),
         }))
     }
 
@@ -91,10 +92,11 @@ impl Connection {
         Wire::new(self.clone())
     }
 
-    /// A request begins; dropping what is returned says that its answer is written.
+    /// A request begins, whose head has at least so many bytes; dropping what is returned says that its answer is written.
     #[must_use]
-    pub fn begin(&self, body: BodyEnd) -> UnderWay {
+    pub fn begin(&self, body: BodyEnd, head_bytes: impl FnOnce() -> u64) -> UnderWay {
         self.0.heads.borrow_mut().begin(body);
+        self.0.allowance.begin(body, head_bytes);
         UnderWay(self.clone())
     }
 
@@ -102,7 +104,12 @@ impl Connection {
     /// turn of the server: nothing else changes it, and the socket wakes nobody for what was not read.
     #[must_use]
     pub fn reads_on(&self) -> bool {
-        !self.0.is_writing.get() && self.0.is_held.take()
+        !self.0.is_writing.get() && self.0.allowance.goes_on()
+    }
+
+    /// Says whether a handler waits for more of the body under way, one of unknown length.
+    pub fn want_body(&self, wants: bool) {
+        self.0.allowance.want_body(wants);
     }
 
     /// What is waited for; `None` while a request is under way and all of its answer that is there is out.
@@ -211,6 +218,7 @@ pub struct UnderWay(Connection);
 impl Drop for UnderWay {
     fn drop(&mut self) {
         self.0.0.heads.borrow_mut().end();
+        self.0.0.allowance.end();
         self.0.0.has_answered.set(true);
     }
 }

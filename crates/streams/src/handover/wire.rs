@@ -1,12 +1,17 @@
 //! The server's side of a [`Connection`]: what it reads and writes in place of the socket. Knows no timers.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 
 use super::Connection;
+
+/// Most bytes of one read into a buffer that has space for more than may be read.
+const PIECE_BYTES: usize = 16 * 1024;
 
 /// The server's side of a [`Connection`]: the socket, until a stream has taken it.
 #[derive(Debug)]
@@ -26,17 +31,34 @@ impl Wire {
 
 impl AsyncRead for Wire {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, space: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let shared = &self.0.0;
+        let most = shared.allowance.left();
         // The server bounds no answers that have no body: who takes none is heard no further. That a peer is gone is then seen by
         // the write that waits.
-        if self.0.0.is_writing.get() {
-            self.0.0.is_held.set(true);
+        if shared.is_writing.get() || (most == 0 && !shared.taken.get()) {
+            shared.allowance.hold();
             return Poll::Pending;
         }
         let before = space.filled().len();
-        let read = self.0.on_socket(|socket| socket.poll_read(cx, space), Ok(()));
-        self.0.0.heads.borrow_mut().read(&space.filled()[before..]);
+        let read = self.0.on_socket(
+            |socket| if space.remaining() > most { read_some(socket, cx, space, most) } else { socket.poll_read(cx, space) },
+            Ok(()),
+        );
+        let bytes = &space.filled()[before..];
+        shared.allowance.read(bytes.len());
+        shared.heads.borrow_mut().read(bytes);
         read
     }
+}
+
+/// Reads less than there is space for: only into a buffer that grew with a body, or when little may be read.
+#[inline(never)]
+fn read_some(socket: Pin<&mut TcpStream>, cx: &mut Context<'_>, space: &mut ReadBuf<'_>, most: usize) -> Poll<io::Result<()>> {
+    let mut bytes = [MaybeUninit::uninit(); PIECE_BYTES];
+    let mut some = ReadBuf::uninit(&mut bytes[..most.min(PIECE_BYTES)]);
+    let read = socket.poll_read(cx, &mut some);
+    space.put_slice(some.filled());
+    read
 }
 
 impl AsyncWrite for Wire {
