@@ -188,6 +188,10 @@ where
                 this.alarm.as_mut().reset(until);
                 continue;
             }
+            if this.connection.asks(wait) {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             if this.connection.give_up(wait) {
                 match wait {
                     Wait::Head(_) => counter!("hookcast_late_heads_total").increment(1),

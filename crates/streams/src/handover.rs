@@ -56,6 +56,9 @@ struct Shared {
     is_writing: Cell<bool>,
     /// Counts how often the socket took bytes.
     writes: Cell<u32>,
+    /// The count of those at which the system was last asked whether the socket takes more, and whether that is still to be done.
+    asked_at: Cell<Option<u32>>,
+    asks: Cell<bool>,
     /// Whether an answer of the handlers ended and may stand in the server's write buffer.
     has_answered: Cell<bool>,
     allowance: Allowance,
@@ -81,6 +84,8 @@ impl Connection {
             heads: RefCell::default(),
             is_writing: Cell::new(false),
             writes: Cell::new(0),
+            asked_at: Cell::default(),
+            asks: Cell::new(false),
             has_answered: Cell::new(false),
             allowance: Allowance::default(),
         }))
@@ -120,6 +125,16 @@ impl Connection {
             return Some(Wait::Taking(self.0.writes.get()));
         }
         self.0.heads.borrow().waiting()
+    }
+
+    /// Whether to wait for one more turn of the server, in which the system is asked whether the socket takes more of an answer. The
+    /// runtime is told so only when a third of a full socket is free, and not at all while the process stands still.
+    #[must_use]
+    pub fn asks(&self, wait: Wait) -> bool {
+        let Wait::Taking(writes) = wait else { return false };
+        let is_new = self.0.asked_at.replace(Some(writes)) != Some(writes);
+        self.0.asks.set(is_new);
+        is_new
     }
 
     /// Gives up what was waited for, unless something came meanwhile that nobody had the time to read; whether it did. A head that

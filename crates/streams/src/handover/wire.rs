@@ -5,6 +5,7 @@ use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -61,6 +62,17 @@ fn read_some(socket: Pin<&mut TcpStream>, cx: &mut Context<'_>, space: &mut Read
     read
 }
 
+/// Writes when the runtime knows that the socket takes something, or asks the system first.
+fn write(socket: Pin<&mut TcpStream>, cx: &mut Context<'_>, bytes: &[u8], asks: bool) -> Poll<io::Result<usize>> {
+    if asks {
+        match SockRef::from(&*socket).send(bytes) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            sent => return Poll::Ready(sent),
+        }
+    }
+    socket.poll_write(cx, bytes)
+}
+
 impl AsyncWrite for Wire {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         // To be told is a courtesy here, too: what does not fit at once is cut.
@@ -71,7 +83,8 @@ impl AsyncWrite for Wire {
         }
         let shared = &self.0.0;
         shared.is_writing.set(true);
-        let written = self.0.on_socket(|socket| socket.poll_write(cx, bytes), Err(io::ErrorKind::BrokenPipe.into()));
+        let written =
+            self.0.on_socket(|socket| write(socket, cx, bytes, shared.asks.take()), Err(io::ErrorKind::BrokenPipe.into()));
         if written.is_ready() {
             shared.writes.set(shared.writes.get().wrapping_add(1));
         }
@@ -91,5 +104,48 @@ impl AsyncWrite for Wire {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.0.on_socket(|socket| socket.poll_shutdown(cx), Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+
+    use super::super::Wait;
+    use super::*;
+
+    /// Writes until the runtime knows of no more room; how much.
+    fn fill(wire: &mut Wire, cx: &mut Context<'_>) -> usize {
+        let mut written = 0;
+        while let Poll::Ready(bytes) = Pin::new(&mut *wire).poll_write(cx, &[b'x'; 4096]) {
+            written += bytes.unwrap();
+        }
+        written
+    }
+
+    /// Nothing here gives the runtime the time to look, as when the process stood still.
+    #[tokio::test]
+    async fn the_system_is_asked_whether_an_answer_is_taken_before_it_is_given_up() {
+        for taken in [usize::MAX, 64 * 1024] {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let mut peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (socket, _) = listener.accept().unwrap();
+            socket.set_nonblocking(true).unwrap();
+            SockRef::from(&socket).set_send_buffer_size(128 * 1024).unwrap();
+            let connection = Connection::new(TcpStream::from_std(socket).unwrap());
+            let mut wire = connection.wire();
+            let cx = &mut Context::from_waker(std::task::Waker::noop());
+            std::future::poll_fn(|cx| Pin::new(&mut wire).poll_write(cx, b"x")).await.unwrap();
+            let written = fill(&mut wire, cx) + 1;
+            let wait = connection.waits_for().unwrap();
+            assert!(matches!(wait, Wait::Taking(_)));
+            peer.read_exact(&mut vec![0; written.min(taken)]).unwrap();
+            assert_eq!(connection.waits_for(), Some(wait));
+            assert!(connection.asks(wait), "before it is given up");
+            assert!(fill(&mut wire, cx) > 0, "the socket takes more");
+            let wait = connection.waits_for().unwrap();
+            assert!(connection.asks(wait), "it took some");
+            assert!(!connection.asks(wait), "once, as long as nothing is taken");
+        }
     }
 }
