@@ -80,6 +80,7 @@ impl Hub {
         }
         let _turn = self.turn.lock().await;
         if !place.is_newest() {
+            tracing::info!(subscription.id = %id, mode, "what a WebSub callback confirmed is not done; something newer was asked for");
             return;
         }
         let done = match intent.mode {
@@ -126,6 +127,10 @@ impl Hub {
                         return Asked::Superseded;
                     }
                     tokio::time::sleep(own_fault_delay(fastrand::f64())).await;
+                    // What was newer may have come meanwhile, and the shortage be over.
+                    if !place.is_newest() {
+                        return Asked::Superseded;
+                    }
                 }
                 Some(Ok(None) | Err(_)) | None => return Asked::Unanswered,
             }
