@@ -105,6 +105,8 @@ impl Plan {
         self.due = std::mem::take(&mut self.due).into_iter().map(|(at, ordinal)| (moved(at), ordinal)).collect();
         for row in self.rows.values_mut() {
             row.standing.next_attempt_at = row.standing.next_attempt_at.map(moved);
+            // Until when it is good was said in the time of before.
+            row.token = None;
         }
     }
 
@@ -235,7 +237,11 @@ mod tests {
         let round = plan.take(Timestamp(3000)).unwrap();
         assert_eq!(round.token, None);
         plan.settle(&round, "timeout".to_owned(), (Timestamp(3000), Timestamp(3000)), 0.5);
-        assert_eq!(plan.take(Timestamp(13_000)).unwrap().token, None);
+        let round = plan.take(Timestamp(13_000)).unwrap();
+        assert_eq!(round.token, None);
+        plan.postpone(&round, token(), Timestamp(13_000), 0.5);
+        plan.shift(-3_600_000);
+        assert_eq!(plan.take(Timestamp(14_000)).unwrap().token, None, "good for too long by the clock that was moved");
     }
 
     #[test]
