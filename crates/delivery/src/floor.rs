@@ -26,6 +26,7 @@ mod changing;
 mod effects;
 mod feeding;
 mod health;
+mod letters;
 mod recovery;
 mod timing;
 
@@ -75,6 +76,8 @@ pub struct Floor {
     recovered: BTreeSet<(Ordinal, Seq)>,
     /// Dead letters that are counted unless they were some before, and retries that are not if they were none.
     doubtful: BTreeMap<(Ordinal, Seq), ExceptionState>,
+    /// Subscriptions whose dead letters are to be counted anew.
+    miscounted: BTreeSet<Ordinal>,
     /// What desks want by the content of events.
     pub sieve: Sieve,
     /// Unsaved changes.
@@ -91,6 +94,10 @@ pub struct Floor {
     pub settled: u64,
     /// Deliveries for which there was no room among those that may be dead letters, since this was taken.
     pub left_listed: u64,
+    /// Whether storage does not answer what is looked up of dead letters, which was said.
+    pub is_unreadable: bool,
+    /// Whether what storage has of dead letters was found damaged, which was said.
+    pub is_damaged: bool,
     book: Arc<LimitBook>,
     bell: Arc<Bell>,
     /// Where there are no events, and never were.
@@ -117,6 +124,7 @@ impl Floor {
             replaying: Vec::new(),
             recovered: BTreeSet::new(),
             doubtful: BTreeMap::new(),
+            miscounted: BTreeSet::new(),
             sieve: Sieve::default(),
             journal: Journal::default(),
             notices: Vec::new(),
@@ -125,6 +133,8 @@ impl Floor {
             scanned,
             settled: 0,
             left_listed: 0,
+            is_unreadable: false,
+            is_damaged: false,
             book: Arc::default(),
             bell: Arc::default(),
             jumps: Jumps::NONE,
@@ -223,6 +233,7 @@ impl Floor {
         self.hungry.retain(|other| *other != place);
         self.replaying.retain(|other| *other != ordinal);
         self.recovered.retain(|(other, _)| *other != ordinal);
+        self.miscounted.remove(&ordinal);
         self.free.push(place);
         self.journal.forget(ordinal);
     }

@@ -13,14 +13,14 @@ use super::sieve::Choice;
 use hookcast_core::model::job::Selection;
 use hookcast_core::model::subscription::{OnDead, Ordering, Ordinal, SubscriptionRecord};
 use hookcast_core::model::{Exception, ExceptionState, Seq};
-use hookcast_log::storage::{PageRequest, StorageError};
+use hookcast_log::storage::{PageRequest, StorageError, StorageErrorKind};
+
+mod doubts;
 
 /// Bytes of the log read at once.
 const READ_BYTES: usize = 256 * 1024;
 /// Dead letters read at once.
 const DEAD_READ: u32 = 1000;
-/// Rounds of looking up dead letters before one save; more come only while they die faster than they are looked up.
-const DOUBT_ROUNDS_MAX: usize = 16;
 /// Rounds of looking up what was delivered before one save.
 const ROUNDS_MAX: usize = 4;
 /// Distance of tries when what is needed cannot be read.
@@ -76,10 +76,10 @@ async fn find_events(lane: &Lane, ordinal: Ordinal, want: &Want) -> Result<Found
     }
     let batch = lane.context.follow.read_shared(want.after, READ_BYTES).await?;
     let Some(last) = batch.end() else { return Ok((Vec::new(), want.to, true)) };
-    let (record, has_dead) = {
+    let (record, may_have_dead) = {
         let floor = lane.floor.borrow();
         let Some(desk) = floor.desk(ordinal) else { return Ok((Vec::new(), want.to, true)) };
-        (std::sync::Arc::clone(&desk.record), desk.totals.dead > 0)
+        (std::sync::Arc::clone(&desk.record), want.after < desk.dead_to)
     };
     let choice = Choice::of(&record.spec);
     let (mut items, mut bytes, mut scanned): (Vec<ReplayItem>, _, _) = (Vec::new(), 0, last.min(want.to));
@@ -99,7 +99,7 @@ async fn find_events(lane: &Lane, ordinal: Ordinal, want: &Want) -> Result<Found
             }
         }
     }
-    if has_dead && !items.is_empty() {
+    if may_have_dead && !items.is_empty() {
         for dead in dead_letters(lane, &lane.saving.lock().await, ordinal, want.after, DEAD_READ).await?.0 {
             if let Ok(index) = items.binary_search_by_key(&dead.seq, |item| item.seq) {
                 items[index].dead_after = Some(dead.sent);
@@ -224,55 +224,32 @@ pub(super) async fn settle(lane: &Lane, unsaved: &Unsaved<'_>) -> bool {
     let mut is_readable = true;
     for _ in 0..ROUNDS_MAX {
         // What is counted by now can be counted down.
-        settle_doubts(lane).await;
-        is_readable = settle_recovered(lane, unsaved).await;
+        let is_counted = doubts::settle(lane, unsaved).await;
+        is_readable = settle_recovered(lane, unsaved).await && is_counted;
         if !is_readable || !lane.floor.borrow().is_unsettled() {
             break;
         }
     }
     // What died meanwhile is counted before it is saved.
-    settle_doubts(lane).await;
+    is_readable &= doubts::settle(lane, unsaved).await;
+    lane.floor.borrow_mut().is_unreadable &= !is_readable;
     is_readable
 }
 
-/// Looks up which deliveries that are about to be saved as dead letters or retries were dead letters before, and counts: what is
-/// saved cannot be told apart any more. They are read as they stand side by side, for a save waits for it.
-async fn settle_doubts(lane: &Lane) {
-    for _ in 0..DOUBT_ROUNDS_MAX {
-        let doubtful = lane.floor.borrow_mut().take_doubtful();
-        if doubtful.is_empty() {
-            return;
-        }
-        for (ordinal, seqs) in by_subscription(doubtful.keys().copied()) {
-            if let Err(error) = settle_doubts_of(lane, ordinal, &seqs, &doubtful).await {
-                tracing::error!(%error, "dead letters are not counted until the next start");
-            }
-        }
+/// Says that something could not be looked up, once until everything could be again.
+fn tell_unreadable(lane: &Lane, error: &StorageError) {
+    if std::mem::replace(&mut lane.floor.borrow_mut().is_unreadable, true) {
+        tracing::debug!(%error, "dead letters still cannot be looked up; trying again");
+    } else {
+        tracing::error!(%error, "dead letters cannot be looked up; trying again");
     }
 }
 
-async fn settle_doubts_of(
-    lane: &Lane,
-    ordinal: Ordinal,
-    mut rest: &[Seq],
-    states: &BTreeMap<(Ordinal, Seq), ExceptionState>,
-) -> Result<(), StorageError> {
-    while let Some(first) = rest.first() {
-        let limit = u32::try_from(rest.len()).unwrap_or(u32::MAX).min(DEAD_READ);
-        let page = PageRequest { after: first.prev(), limit };
-        let dead = lane.context.ledger.list(ordinal, ExceptionState::Dead, page).await?;
-        let read_to = dead.last().filter(|_| dead.len() >= limit as usize).map_or(Seq(u64::MAX), |last| last.seq);
-        let (read, behind) = rest.split_at(rest.partition_point(|seq| *seq <= read_to));
-        let was_dead = |seq: &Seq| dead.binary_search_by_key(seq, |dead| dead.seq).is_ok();
-        let mut floor = lane.floor.borrow_mut();
-        for seq in read {
-            if let Some(state) = states.get(&(ordinal, *seq)) {
-                floor.settle_doubt(ordinal, *seq, was_dead(seq), *state);
-            }
-        }
-        rest = behind;
+/// Says that what storage has of dead letters is damaged, once.
+fn tell_damaged(lane: &Lane, error: &StorageError) {
+    if !std::mem::replace(&mut lane.floor.borrow_mut().is_damaged, true) {
+        tracing::error!(%error, "dead letters cannot be looked up; those that are delivered stay listed, others may be miscounted");
     }
-    Ok(())
 }
 
 /// Deliveries, which rise, by whose they are.
@@ -285,13 +262,18 @@ fn by_subscription(deliveries: impl IntoIterator<Item = (Ordinal, Seq)>) -> BTre
 }
 
 /// Looks up which deliveries that succeeded are dead letters, and ends those, so that the same save says both. Those that could not
-/// be looked up wait for another time; `false` then.
+/// be looked up wait for another time, `false` then, unless they never can be.
 async fn settle_recovered(lane: &Lane, unsaved: &Unsaved<'_>) -> bool {
     let recovered = by_subscription(lane.floor.borrow().recovered());
     let mut is_readable = true;
     for (ordinal, seqs) in recovered {
-        if let Err(error) = settle_recovered_of(lane, unsaved, ordinal, &seqs).await {
-            tracing::error!(%error, "dead letters that were delivered could not be looked up; trying again");
+        let Err(error) = settle_recovered_of(lane, unsaved, ordinal, &seqs).await else { continue };
+        if error.kind == StorageErrorKind::Corrupt {
+            // What is damaged stays so, and others have to be looked up.
+            lane.floor.borrow_mut().leave_listed(Some(ordinal));
+            tell_damaged(lane, &error);
+        } else {
+            tell_unreadable(lane, &error);
             is_readable = false;
         }
     }

@@ -157,6 +157,15 @@ impl Replays {
         }
     }
 
+    /// This dead letter died again, after so many attempts: whoever has it as one goes on counting from there.
+    pub fn die_again(&mut self, seq: Seq, sent: u32) {
+        let waiting = self.jobs.iter_mut().flat_map(|running| &mut running.queue);
+        let items = waiting.chain(self.in_flight.iter_mut().map(|(.., item)| item));
+        for item in items.filter(|item| item.seq == seq && item.dead_after.is_some()) {
+            item.dead_after = Some(sent);
+        }
+    }
+
     /// The event that waits for the next attempt.
     #[must_use]
     pub fn next(&self) -> Option<&ReplayItem> {

@@ -73,7 +73,7 @@ fn distance_of(took: Duration, attempts: u64) -> Duration {
 }
 
 /// What there was no room for while storage took nothing, or did not answer.
-fn tell_left_out(lane: &Lane) {
+pub(super) fn tell_left_out(lane: &Lane) {
     let (left_out, left_listed) = {
         let mut floor = lane.floor.borrow_mut();
         (floor.journal.take_left_out(), std::mem::take(&mut floor.left_listed))

@@ -251,6 +251,8 @@ fn forget(context: &LaneContext, name: &str, ordinal: Ordinal) {
 async fn finish(lane: &Rc<Lane>, grace: Duration) {
     const LOOK_EVERY: Duration = Duration::from_millis(5);
     const SAVE_AGAIN: Duration = Duration::from_millis(200);
+    /// Tries of what is only to be looked up: a stop does not wait for that for as long as for what is to be saved.
+    const LOOKUPS_MAX: u32 = 10;
     if lane.floor.is_torn() {
         tracing::warn!(lane = lane.name, "what happened since the last save is not saved: it may be half done; it is repeated");
         return;
@@ -260,12 +262,17 @@ async fn finish(lane: &Rc<Lane>, grace: Duration) {
         tokio::time::sleep(LOOK_EVERY).await;
     }
     lane.floor.borrow_mut().touch_all();
+    let mut lookups = 0;
     loop {
         let is_fenced = matches!(saving::save(lane).await.stored(), Err(error) if error.kind == StorageErrorKind::Fenced);
-        if is_fenced || !lane.floor.borrow().wants_save() || tokio::time::Instant::now() >= end {
+        lookups += u32::from(!lane.floor.borrow().journal.is_dirty());
+        let is_over = lookups >= LOOKUPS_MAX || tokio::time::Instant::now() >= end;
+        if is_fenced || is_over || !lane.floor.borrow().wants_save() {
             break;
         }
         tokio::time::sleep(SAVE_AGAIN).await;
     }
+    lane.floor.borrow_mut().leave_listed(None);
+    saving::tell_left_out(lane);
     lane.counts.flush();
 }

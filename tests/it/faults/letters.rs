@@ -28,7 +28,7 @@ pub(crate) fn dying(id: &str, receiver: &Receiver) -> SubscriptionRecord {
 }
 
 /// What redrives one dead letter.
-fn redrive(seq: u64) -> Recovery {
+pub(super) fn redrive(seq: u64) -> Recovery {
     let seqs = Selection::Seqs([Seq(seq)].into());
     Recovery { kind: JobKind::Redrive, selection: seqs, from: Seq(seq), to: Seq(seq) }
 }

@@ -9,9 +9,10 @@ use hookcast_core::clock::Timestamp;
 use hookcast_core::model::Seq;
 use hookcast_core::model::subscription::{OnDead, Ordering};
 use hookcast_log::storage::LedgerTrim;
+use hookcast_log::storage::StorageErrorKind::{Corrupt, Unavailable};
 
 use super::lanes;
-use super::letters::{all_dead, dying, listed};
+use super::letters::{all_dead, dying, listed, redrive};
 use crate::storage::{make, open};
 use crate::support::faults::{Point, Script};
 use crate::support::{Answer, Receiver, eventually};
@@ -44,14 +45,14 @@ async fn letters_that_are_delivered_faster_than_they_are_looked_up_end_although_
 #[actix_web::test]
 async fn letters_that_cannot_be_looked_up_end_once_they_can_and_are_not_asked_for_without_a_pause() {
     let (store, script, receiver, lanes, record) = all_dead(2).await;
-    script.fail_lists(true);
+    script.fail_lists(Some(Unavailable));
     lanes.seek(&record, Seq::ZERO).await.unwrap();
     receiver.sees(4).await;
     receiver.release(2);
     let tries = eventually("a second try", async || Some(script.failed_lists()).filter(|tries| tries.len() > 1)).await;
     assert!(tries[1] - tries[0] >= Duration::from_secs(1), "{tries:?}");
     assert_eq!(listed(&store, &record).await, [1, 2]);
-    script.fail_lists(false);
+    script.fail_lists(None);
     eventually("no letter", async || listed(&store, &record).await.is_empty().then_some(())).await;
     assert_eq!(lanes.status(&record).await.unwrap().dead, 0);
     lanes.stop(Duration::from_secs(5)).await;
@@ -61,7 +62,7 @@ async fn letters_that_cannot_be_looked_up_end_once_they_can_and_are_not_asked_fo
 #[actix_web::test]
 async fn letters_that_cannot_be_looked_up_end_while_the_relay_stops() {
     let (store, script, receiver, lanes, record) = all_dead(1).await;
-    script.fail_lists(true);
+    script.fail_lists(Some(Unavailable));
     lanes.seek(&record, Seq::ZERO).await.unwrap();
     receiver.sees(2).await;
     receiver.release(1);
@@ -70,10 +71,46 @@ async fn letters_that_cannot_be_looked_up_end_while_the_relay_stops() {
     let healed = async {
         lanes.cancelled().cancelled().await;
         eventually("another try", async || (script.failed_lists().len() > before).then_some(())).await;
-        script.fail_lists(false);
+        script.fail_lists(None);
     };
     tokio::join!(lanes.stop(Duration::from_secs(20)), healed);
     assert_eq!(listed(&store, &record).await, [0; 0]);
+}
+
+/// Of two letters one was delivered. Both events die after a seek back while storage does not say which there are.
+#[actix_web::test]
+async fn letters_that_could_not_be_looked_up_are_counted_once_they_can_be() {
+    let (store, script, receiver, lanes, record) = all_dead(2).await;
+    let dead = async || lanes.status(&record).await.map(|status| status.dead);
+    lanes.recover(&record, redrive(1)).await.unwrap();
+    receiver.sees(3).await;
+    receiver.release(1);
+    eventually("one letter", async || (listed(&store, &record).await == [2]).then_some(())).await;
+    receiver.change(|_, _| Answer::status(400));
+    script.fail_lists(Some(Unavailable));
+    lanes.seek(&record, Seq::ZERO).await.unwrap();
+    eventually("both dead", async || (listed(&store, &record).await == [1, 2]).then_some(())).await;
+    assert_eq!(dead().await, Some(1), "what could not be looked up is not counted yet");
+    script.fail_lists(None);
+    eventually("both counted", async || (dead().await == Some(2)).then_some(())).await;
+    lanes.stop(Duration::from_secs(5)).await;
+}
+
+/// A letter is delivered after a seek back, and which letters there are is damaged, or cannot be read until the end.
+#[actix_web::test]
+async fn letters_that_can_never_be_looked_up_do_not_hold_up_the_end() {
+    for (kind, tries_max) in [(Corrupt, 1), (Unavailable, 30)] {
+        let (store, script, receiver, lanes, record) = all_dead(1).await;
+        script.fail_lists(Some(kind));
+        lanes.seek(&record, Seq::ZERO).await.unwrap();
+        receiver.sees(2).await;
+        receiver.release(1);
+        eventually("a try", async || (!script.failed_lists().is_empty()).then_some(())).await;
+        lanes.stop(Duration::from_secs(25)).await;
+        let tries = script.failed_lists().len();
+        assert!(tries <= tries_max, "{kind:?}: {tries} tries");
+        assert_eq!(listed(&store, &record).await, [1]);
+    }
 }
 
 /// Retention takes a letter while a skip that is to mark it asks storage whether it takes changes.

@@ -23,8 +23,8 @@ pub(crate) struct Script {
     /// Exceptions that were looked up one by one.
     looked_up: Arc<AtomicUsize>,
     holds: Arc<Mutex<Vec<Hold>>>,
-    /// Whether lists of exceptions cannot be read.
-    lists_fail: Arc<AtomicBool>,
+    /// Why exceptions cannot be listed and counted, if so.
+    lists_fail: Arc<Mutex<Option<StorageErrorKind>>>,
     /// When lists of exceptions were asked for in vain.
     failed_lists: Arc<Mutex<Vec<Instant>>>,
 }
@@ -73,9 +73,14 @@ impl Script {
         self.looked_up.load(Ordering::Relaxed)
     }
 
-    /// Lets lists of exceptions fail from now on, or no longer.
-    pub(crate) fn fail_lists(&self, fail: bool) {
-        self.lists_fail.store(fail, Ordering::Relaxed);
+    /// Lets lists and counts of exceptions fail like this from now on, or no longer.
+    pub(crate) fn fail_lists(&self, kind: Option<StorageErrorKind>) {
+        *self.lists_fail.lock().unwrap() = kind;
+    }
+
+    fn list(&self) -> Result<()> {
+        let kind = *self.lists_fail.lock().unwrap();
+        kind.map_or(Ok(()), |kind| Err(StorageError::new(kind, "the test says so")))
     }
 
     /// When lists of exceptions were asked for in vain.
@@ -200,9 +205,9 @@ impl Ledger for FaultyLedger {
     }
 
     async fn list(&self, ordinal: Ordinal, state: ExceptionState, page: PageRequest) -> Result<Vec<Exception>> {
-        if self.script.lists_fail.load(Ordering::Relaxed) {
+        if let Err(error) = self.script.list() {
             self.script.failed_lists.lock().unwrap().push(Instant::now());
-            return Err(StorageError::new(StorageErrorKind::Unavailable, "the test says so"));
+            return Err(error);
         }
         let listed = self.inner.list(ordinal, state, page).await;
         self.script.pass(Point::Listed).await;
@@ -222,6 +227,7 @@ impl Ledger for FaultyLedger {
     }
 
     async fn count_dead(&self, ordinal: Ordinal, from: Seq, to: Seq) -> Result<u64> {
+        self.script.list()?;
         self.inner.count_dead(ordinal, from, to).await
     }
 

@@ -187,6 +187,13 @@ impl Desk {
         }
     }
 
+    /// A letter that jobs have as one died again after so many attempts.
+    pub fn die_again(&mut self, seq: Seq, sent: u32) {
+        if let Some(replays) = &mut self.replays {
+            replays.die_again(seq, sent);
+        }
+    }
+
     /// Dead letters are dead no longer; what they held up goes on.
     pub fn exhume(&mut self, seqs: &[Seq]) {
         for seq in seqs {

@@ -1,7 +1,5 @@
 //! Recovery on a lane's floor: which desks have jobs, what of them is saved, what skipping settles.
 
-use std::collections::BTreeMap;
-
 use super::{Assignment, Floor, Place};
 use crate::batch::Sent;
 use crate::job::{Errand, success_of};
@@ -11,7 +9,7 @@ use crate::window::Position;
 use hookcast_core::clock::Timestamp;
 use hookcast_core::model::delivery::ExpiredRange;
 use hookcast_core::model::subscription::Ordinal;
-use hookcast_core::model::{ExceptionState, JobId, Outcome, RecoveryJob, Seq};
+use hookcast_core::model::{JobId, Outcome, RecoveryJob, Seq};
 
 /// Bytes of events that may wait for the jobs of one lane.
 const LANE_REPLAY_BYTES_MAX: usize = 32 * 1024 * 1024;
@@ -186,85 +184,6 @@ impl Floor {
         self.notices.push(Notice::skipped(&desk.record, (first.from, last.to), count));
         for range in ranges {
             self.journal.skipped(range);
-        }
-    }
-
-    /// Counts what memory knows of dead letters that are new and of those that wait as retries now; what it does not know is
-    /// looked up before it is saved.
-    pub(super) fn doubt(&mut self, ordinal: Ordinal, seqs: Vec<(Seq, ExceptionState)>) {
-        for (seq, state) in seqs {
-            match self.journal.last_word(ordinal, seq) {
-                None => {
-                    self.doubtful.insert((ordinal, seq), state);
-                }
-                Some(before) => {
-                    let was_dead = before.is_some_and(|before| before.state == ExceptionState::Dead);
-                    self.count_dead(ordinal, seq, was_dead, state);
-                }
-            }
-        }
-    }
-
-    /// Counts a dead letter that was none before, or one that became a retry.
-    fn count_dead(&mut self, ordinal: Ordinal, seq: Seq, was_dead: bool, state: ExceptionState) {
-        let Some(desk) = self.desk_mut(ordinal) else { return };
-        match state {
-            ExceptionState::Dead if !was_dead => desk.totals.dead += 1,
-            ExceptionState::Retry if was_dead => desk.uncount_dead(seq),
-            _ => {}
-        }
-    }
-
-    /// As [`Floor::count_dead`], some time after it became that. A retry that died meanwhile was counted when it did, and jobs
-    /// still want it.
-    pub fn settle_doubt(&mut self, ordinal: Ordinal, seq: Seq, was_dead: bool, state: ExceptionState) {
-        let is_dead = self.journal.last_word(ordinal, seq).flatten().is_some_and(|word| word.state == ExceptionState::Dead);
-        if state == ExceptionState::Retry && was_dead && is_dead {
-            if let Some(desk) = self.desk_mut(ordinal) {
-                desk.totals.dead = desk.totals.dead.saturating_sub(1);
-            }
-        } else {
-            self.count_dead(ordinal, seq, was_dead, state);
-        }
-    }
-
-    /// Takes what became of deliveries of which it has to be looked up whether they were dead letters before.
-    pub fn take_doubtful(&mut self) -> BTreeMap<(Ordinal, Seq), ExceptionState> {
-        std::mem::take(&mut self.doubtful)
-    }
-
-    /// Whether a save is due: something is not saved, or is to be looked up, which a save does.
-    #[must_use]
-    pub fn wants_save(&self) -> bool {
-        self.journal.is_dirty() || self.is_unsettled()
-    }
-
-    /// Whether something is to be looked up before a save.
-    #[must_use]
-    pub fn is_unsettled(&self) -> bool {
-        !self.doubtful.is_empty() || !self.recovered.is_empty()
-    }
-
-    /// Deliveries that may be dead letters, rising.
-    #[must_use]
-    pub fn recovered(&self) -> Vec<(Ordinal, Seq)> {
-        self.recovered.iter().copied().collect()
-    }
-
-    /// Ends those of these deliveries that are dead letters and were delivered all the same. One that died once more since it was
-    /// listed is left alone; so is, until it is counted, one that did that and was delivered again.
-    pub fn revive(&mut self, ordinal: Ordinal, listed: &[Seq], is_dead: impl Fn(&Seq) -> bool) {
-        let doubtful = &self.doubtful;
-        let is_counted = |seq: &Seq| !doubtful.contains_key(&(ordinal, *seq));
-        let recovered = &mut self.recovered;
-        let settled = listed.iter().copied().filter(|seq| is_counted(seq) && recovered.remove(&(ordinal, *seq)));
-        let revived: Vec<Seq> = settled.filter(is_dead).collect();
-        if revived.is_empty() {
-            return;
-        }
-        self.change(ordinal, |desk| desk.exhume(&revived));
-        for seq in revived {
-            self.journal.clear(ordinal, seq);
         }
     }
 }

@@ -100,11 +100,44 @@ fn a_letter_that_died_again_before_it_was_counted_is_still_redriven() {
     save(&mut floor);
     seek_back(&mut floor, place, &page(1, 1));
     let second = retry(&mut floor);
-    fill(&mut floor, redrive(Seq(1), Seq(1)), 1, Some(2));
+    fill(&mut floor, redrive(Seq(1), Seq(1)), 1, Some(7));
     fail(&mut floor, &second);
     let doubtful = floor.take_doubtful();
     assert_eq!(doubtful, BTreeMap::from([((Ordinal(1), Seq(1)), ExceptionState::Retry)]));
     floor.settle_doubt(Ordinal(1), Seq(1), true, ExceptionState::Retry);
     assert_eq!(dead(&floor), 1);
-    assert_eq!(floor.next(NOW).map(|flight| flight.job.seq), Some(Seq(1)), "the job posts it");
+    let posted = floor.next(NOW).map(|flight| (flight.job.seq, flight.job.attempt));
+    assert_eq!(posted, Some((Seq(1), 3)), "the job posts it, after the attempts of its last life");
+}
+
+/// Storage does not say what it has, before what became of letters after a seek back is saved; then it does.
+#[test]
+fn letters_that_could_not_be_looked_up_are_counted_anew() {
+    let (mut floor, _) = offered(3, 1);
+    floor.change(Ordinal(1), |desk| (desk.dead_to, desk.again_to) = (Seq(3), Seq(3)));
+    let first = floor.next(NOW).unwrap();
+    fail(&mut floor, &first);
+    assert_eq!((floor.take_doubtful().len(), dead(&floor)), (1, 0), "it may have been counted");
+    floor.miscount(Ordinal(1));
+    save(&mut floor);
+    assert!(floor.wants_save(), "to count");
+    let second = floor.next(NOW).unwrap();
+    fail(&mut floor, &second);
+    assert_eq!(floor.recount(Ordinal(1), 1, &BTreeMap::new()), [Seq(2)]);
+    assert_eq!(floor.recount(Ordinal(1), 1, &BTreeMap::from([(Seq(2), false)])), [Seq(0); 0]);
+    assert_eq!((dead(&floor), floor.is_unsettled()), (2, false));
+}
+
+/// What storage has is damaged, or the lane ends before it could be asked.
+#[test]
+fn deliveries_that_are_never_looked_up_are_counted() {
+    let (mut floor, _) = offered(2, 1);
+    floor.change(Ordinal(1), |desk| desk.dead_to = Seq(9));
+    while let Some(flight) = floor.next(NOW) {
+        succeed(&mut floor, &flight);
+    }
+    floor.leave_listed(Some(Ordinal(2)));
+    assert_eq!((floor.recovered().len(), floor.left_listed), (2, 0));
+    floor.leave_listed(Some(Ordinal(1)));
+    assert_eq!((floor.recovered().len(), floor.left_listed, floor.is_unsettled()), (0, 2, false));
 }

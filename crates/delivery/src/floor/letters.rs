@@ -1,0 +1,139 @@
+//! Dead letters on a lane's floor: which are counted, and which end because they were delivered, before storage was asked.
+
+use std::collections::BTreeMap;
+
+use super::Floor;
+use hookcast_core::model::subscription::Ordinal;
+use hookcast_core::model::{Exception, ExceptionState, Seq};
+
+impl Floor {
+    /// Counts what memory knows of dead letters that are new and of those that wait as retries now; what it does not know is
+    /// looked up before it is saved.
+    pub(super) fn doubt(&mut self, ordinal: Ordinal, seqs: Vec<(Seq, ExceptionState)>) {
+        for (seq, state) in seqs {
+            match self.journal.last_word(ordinal, seq) {
+                None => {
+                    self.doubtful.insert((ordinal, seq), state);
+                }
+                Some(before) => {
+                    let was_dead = before.is_some_and(|before| before.state == ExceptionState::Dead);
+                    self.count_dead(ordinal, seq, was_dead, state);
+                }
+            }
+        }
+    }
+
+    /// Counts a dead letter that was none before, or one that became a retry.
+    fn count_dead(&mut self, ordinal: Ordinal, seq: Seq, was_dead: bool, state: ExceptionState) {
+        let Some(desk) = self.desk_mut(ordinal) else { return };
+        match state {
+            ExceptionState::Dead if !was_dead => desk.totals.dead += 1,
+            ExceptionState::Retry if was_dead => desk.uncount_dead(seq),
+            _ => {}
+        }
+    }
+
+    /// As [`Floor::count_dead`], some time after it became that. A retry that died meanwhile was counted when it did, and jobs
+    /// still want it.
+    pub fn settle_doubt(&mut self, ordinal: Ordinal, seq: Seq, was_dead: bool, state: ExceptionState) {
+        let dead = self.journal.last_word(ordinal, seq).flatten().filter(|word| word.state == ExceptionState::Dead);
+        match dead {
+            Some(dead) if state == ExceptionState::Retry && was_dead => {
+                if let Some(desk) = self.desk_mut(ordinal) {
+                    desk.totals.dead = desk.totals.dead.saturating_sub(1);
+                    desk.die_again(seq, dead.sent);
+                }
+            }
+            _ => self.count_dead(ordinal, seq, was_dead, state),
+        }
+    }
+
+    /// The dead letters of this subscription are to be counted anew: what became of some could not be looked up before it was
+    /// saved.
+    pub fn miscount(&mut self, ordinal: Ordinal) {
+        self.miscounted.insert(ordinal);
+    }
+
+    /// Subscriptions whose dead letters are to be counted anew.
+    #[must_use]
+    pub fn miscounted(&self) -> Vec<Ordinal> {
+        self.miscounted.iter().copied().collect()
+    }
+
+    /// The count stays as it is until the next start.
+    pub fn leave_miscounted(&mut self, ordinal: Ordinal) {
+        self.miscounted.remove(&ordinal);
+    }
+
+    /// Counts the dead letters of a subscription anew: storage has so many, and says of each delivery of which it may not have the
+    /// last word whether that is one of them. Gives those of which it was not asked; nothing is counted then.
+    pub fn recount(&mut self, ordinal: Ordinal, stored: u64, says: &BTreeMap<Seq, bool>) -> Vec<Seq> {
+        let words = self.journal.words(ordinal, Seq::ZERO);
+        let unknown: Vec<Seq> = words.keys().copied().filter(|seq| !says.contains_key(seq)).collect();
+        if !unknown.is_empty() {
+            return unknown;
+        }
+        let is_dead = |word: &Option<Exception>| word.as_ref().is_some_and(|word| word.state == ExceptionState::Dead);
+        let was_dead = |seq: &Seq| says.get(seq).copied().unwrap_or_default();
+        let before = words.keys().filter(|seq| was_dead(seq)).count() as u64;
+        let now = words.values().filter(|word| is_dead(word)).count() as u64;
+        let ended: Vec<Seq> = words.iter().filter(|(seq, word)| was_dead(seq) && !is_dead(word)).map(|(seq, _)| *seq).collect();
+        self.doubtful.retain(|(other, _), _| *other != ordinal);
+        self.miscounted.remove(&ordinal);
+        self.change(ordinal, |desk| {
+            for seq in ended {
+                desk.uncount_dead(seq);
+            }
+            desk.totals.dead = (stored + now).saturating_sub(before);
+        });
+        Vec::new()
+    }
+
+    /// Takes what became of deliveries of which it has to be looked up whether they were dead letters before.
+    pub fn take_doubtful(&mut self) -> BTreeMap<(Ordinal, Seq), ExceptionState> {
+        std::mem::take(&mut self.doubtful)
+    }
+
+    /// Whether a save is due: something is not saved, or is to be looked up, which a save does.
+    #[must_use]
+    pub fn wants_save(&self) -> bool {
+        self.journal.is_dirty() || self.is_unsettled()
+    }
+
+    /// Whether something is to be looked up before a save.
+    #[must_use]
+    pub fn is_unsettled(&self) -> bool {
+        !self.doubtful.is_empty() || !self.recovered.is_empty() || !self.miscounted.is_empty()
+    }
+
+    /// Deliveries that may be dead letters, rising.
+    #[must_use]
+    pub fn recovered(&self) -> Vec<(Ordinal, Seq)> {
+        self.recovered.iter().copied().collect()
+    }
+
+    /// Nobody looks up any more which deliveries of a subscription, or of all, were dead letters: those of theirs stay listed, which
+    /// is counted.
+    pub fn leave_listed(&mut self, of: Option<Ordinal>) {
+        let before = self.recovered.len();
+        self.recovered.retain(|(ordinal, _)| of.is_some_and(|of| *ordinal != of));
+        self.left_listed += (before - self.recovered.len()) as u64;
+    }
+
+    /// Ends those of these deliveries that are dead letters and were delivered all the same. One that died once more since it was
+    /// listed is left alone; so is, until it is counted, one that did that and was delivered again.
+    pub fn revive(&mut self, ordinal: Ordinal, listed: &[Seq], is_dead: impl Fn(&Seq) -> bool) {
+        let doubtful = &self.doubtful;
+        let is_counted = |seq: &Seq| !doubtful.contains_key(&(ordinal, *seq));
+        let recovered = &mut self.recovered;
+        let settled = listed.iter().copied().filter(|seq| is_counted(seq) && recovered.remove(&(ordinal, *seq)));
+        let revived: Vec<Seq> = settled.filter(is_dead).collect();
+        if revived.is_empty() {
+            return;
+        }
+        self.change(ordinal, |desk| desk.exhume(&revived));
+        for seq in revived {
+            self.journal.clear(ordinal, seq);
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! Counts dead letters that died after they may have been dead letters before: storage is asked before it is saved, or all of a
+//! subscription are counted anew once storage answers again.
+
+use std::collections::BTreeMap;
+
+use super::{DEAD_READ, Lane, Unsaved, by_subscription, tell_damaged, tell_unreadable};
+use hookcast_core::model::subscription::Ordinal;
+use hookcast_core::model::{ExceptionState, Seq};
+use hookcast_log::storage::{PageRequest, StorageError, StorageErrorKind};
+
+/// Rounds of looking up dead letters before one save; more come only while they die faster than they are looked up.
+const ROUNDS_MAX: usize = 16;
+
+/// Counts the dead letters that are about to be saved, and those that are to be counted anew; `false` when storage does not say
+/// what that takes.
+pub(super) async fn settle(lane: &Lane, unsaved: &Unsaved<'_>) -> bool {
+    settle_doubts(lane).await;
+    let miscounted = lane.floor.borrow().miscounted();
+    let mut is_readable = true;
+    for ordinal in miscounted {
+        let Err(error) = recount(lane, unsaved, ordinal).await else { continue };
+        if error.kind == StorageErrorKind::Corrupt {
+            lane.floor.borrow_mut().leave_miscounted(ordinal);
+            tell_damaged(lane, &error);
+        } else {
+            tell_unreadable(lane, &error);
+            is_readable = false;
+        }
+    }
+    is_readable
+}
+
+/// Looks up which deliveries that are about to be saved as dead letters or retries were dead letters before, and counts: what is
+/// saved cannot be told apart any more. Where that cannot be looked up, all of the subscription are counted anew when it can.
+/// They are read as they stand side by side, for a save waits for it.
+async fn settle_doubts(lane: &Lane) {
+    for _ in 0..ROUNDS_MAX {
+        let doubtful = lane.floor.borrow_mut().take_doubtful();
+        if doubtful.is_empty() {
+            return;
+        }
+        for (ordinal, seqs) in by_subscription(doubtful.keys().copied()) {
+            let asked = ask(lane, ordinal, &seqs).await;
+            let mut floor = lane.floor.borrow_mut();
+            let Ok(says) = asked else {
+                // Counting anew meets the same failure, and says so.
+                floor.miscount(ordinal);
+                continue;
+            };
+            for (seq, was_dead) in says {
+                if let Some(state) = doubtful.get(&(ordinal, seq)) {
+                    floor.settle_doubt(ordinal, seq, was_dead, *state);
+                }
+            }
+        }
+    }
+}
+
+/// Whether storage has these deliveries, which rise, as dead letters.
+async fn ask(lane: &Lane, ordinal: Ordinal, mut rest: &[Seq]) -> Result<BTreeMap<Seq, bool>, StorageError> {
+    let mut says = BTreeMap::new();
+    while let Some(first) = rest.first() {
+        let limit = u32::try_from(rest.len()).unwrap_or(u32::MAX).min(DEAD_READ);
+        let page = PageRequest { after: first.prev(), limit };
+        let dead = lane.context.ledger.list(ordinal, ExceptionState::Dead, page).await?;
+        let read_to = dead.last().filter(|_| dead.len() >= limit as usize).map_or(Seq(u64::MAX), |last| last.seq);
+        let (read, behind) = rest.split_at(rest.partition_point(|seq| *seq <= read_to));
+        says.extend(read.iter().map(|seq| (*seq, dead.binary_search_by_key(seq, |dead| dead.seq).is_ok())));
+        rest = behind;
+    }
+    Ok(says)
+}
+
+/// Counts the dead letters of a subscription anew, unless more become of them than can be looked up; the next save does then.
+async fn recount(lane: &Lane, _nothing_is_saved: &Unsaved<'_>, ordinal: Ordinal) -> Result<(), StorageError> {
+    let stored = lane.context.ledger.count_dead(ordinal, Seq(1), lane.context.follow.head()).await?;
+    let mut says = BTreeMap::new();
+    for _ in 0..ROUNDS_MAX {
+        let unknown = lane.floor.borrow_mut().recount(ordinal, stored, &says);
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        says.extend(ask(lane, ordinal, &unknown).await?);
+    }
+    Ok(())
+}
