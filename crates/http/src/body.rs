@@ -13,7 +13,7 @@ use actix_web::http::header;
 use actix_web::web::Payload;
 use bytes::{Bytes, BytesMut};
 use futures_core::Stream;
-use hookcast_supervise::deadline::LastLook;
+use hookcast_supervise::deadline::{LastLook, rings};
 use tokio::time::{Instant, Sleep};
 
 use super::problem::{self, Problem};
@@ -65,7 +65,7 @@ pub async fn read_body(request: &HttpRequest, payload: Payload, limits: BodyLimi
             Poll::Ready(item) => Poll::Ready(Some(item)),
             Poll::Pending => {
                 let deadline = deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(started + limits.timeout)));
-                ready!(deadline.as_mut().poll(cx));
+                ready!(rings(deadline.as_mut(), cx));
                 look.poll(deadline.deadline(), cx).map(|()| None)
             }
         });

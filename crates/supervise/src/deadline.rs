@@ -6,17 +6,21 @@
 //! last look; must not know what is waited for.
 
 use std::future::{Future, poll_fn};
-use std::pin::pin;
-use std::sync::Arc;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker, ready};
 use std::time::Duration;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::task::unconstrained;
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 /// An alarm that rings later than this means that the process stood still, or nearly.
 const LATE: Duration = Duration::from_millis(100);
 /// Looks after such a time: one asks about 1024 sockets, which is what tokio takes at once, and no thread has more than 65,536.
 const LOOKS_WHEN_LATE: u32 = 64;
+/// Looks that [`LastLook::again`] adds to one deadline at most: more than a socket holds, taken in pieces of 64 KiB, and not so many
+/// that a byte at a time keeps a deadline away.
+const LOOKS_AGAIN_MAX: u32 = 128;
 
 /// What `future` gives, or `None` when `limit` has passed and nothing is there that would move it on.
 ///
@@ -37,11 +41,17 @@ pub async fn by<F: Future>(until: Instant, future: F) -> Option<F::Output> {
     poll_fn(|cx| match future.as_mut().poll(cx) {
         Poll::Ready(done) => Poll::Ready(Some(done)),
         Poll::Pending => {
-            ready!(alarm.as_mut().poll(cx));
+            ready!(rings(alarm.as_mut(), cx));
             look.poll(until, cx).map(|()| None)
         }
     })
     .await
+}
+
+/// Ready when an alarm rings, also for a task that has used its budget up: who is always given more to do never leaves any of it,
+/// and would never hear the alarm.
+pub fn rings(alarm: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<()> {
+    pin!(unconstrained(alarm)).poll(cx)
 }
 
 /// The look at what came that stands between an alarm and giving up, for those who keep an alarm of their own.
@@ -50,6 +60,8 @@ pub struct LastLook {
     turn: Option<Arc<Turn>>,
     /// Looks that remain; `None` = there was none yet.
     left: Option<u32>,
+    /// Looks that were added.
+    added: u32,
 }
 
 impl LastLook {
@@ -59,9 +71,7 @@ impl LastLook {
         if let Some(turn) = &self.turn
             && !turn.is_over.load(Ordering::Acquire)
         {
-            if !turn.task.will_wake(cx.waker()) {
-                self.turn = Some(Turn::begin(cx));
-            }
+            turn.task().clone_from(cx.waker());
             return Poll::Pending;
         }
         let left = self.left.get_or_insert_with(|| if until.elapsed() > LATE { LOOKS_WHEN_LATE } else { 1 });
@@ -73,9 +83,12 @@ impl LastLook {
         Poll::Pending
     }
 
-    /// What is waited for has moved on, so there may be more of it: one more look, should none remain.
+    /// What is waited for has moved on, so there may be more of it: one more look, should none remain, 128 times.
     pub fn again(&mut self) {
-        self.left = self.left.map(|left| left.max(1));
+        if self.left == Some(0) && self.added < LOOKS_AGAIN_MAX {
+            self.added += 1;
+            self.left = Some(1);
+        }
     }
 
     /// There is another deadline.
@@ -87,25 +100,31 @@ impl LastLook {
 /// A turn of the runtime: over when it has asked the system once what came, and told whoever waits for it.
 #[derive(Debug)]
 struct Turn {
-    task: Waker,
+    /// Whom it wakes.
+    task: Mutex<Waker>,
     is_over: AtomicBool,
 }
 
 impl Turn {
     fn begin(cx: &Context<'_>) -> Arc<Self> {
-        let turn = Arc::new(Self { task: cx.waker().clone(), is_over: AtomicBool::new(false) });
+        let turn = Arc::new(Self { task: Mutex::new(cx.waker().clone()), is_over: AtomicBool::new(false) });
         let waker = Waker::from(Arc::clone(&turn));
         // It is polled once only, to leave the waker where tokio wakes what yields: behind its look at the system. Its own word
         // would not do, because any other waking of this task makes it ready.
         let _ = pin!(tokio::task::yield_now()).poll(&mut Context::from_waker(&waker));
         turn
     }
+
+    fn task(&self) -> std::sync::MutexGuard<'_, Waker> {
+        self.task.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Wake for Turn {
     fn wake(self: Arc<Self>) {
         self.is_over.store(true, Ordering::Release);
-        self.task.wake_by_ref();
+        let task = self.task().clone();
+        task.wake();
     }
 }
 
@@ -168,6 +187,32 @@ mod tests {
             assert!(began.elapsed() >= LIMIT);
             assert_eq!(within(LIMIT, std::future::ready(1)).await, Some(1));
         });
+    }
+
+    #[tokio::test]
+    async fn who_is_never_done_hears_the_alarm_too() {
+        // It gives way only because the budget of its task is used up, at every poll.
+        let busy = poll_fn(|cx| -> Poll<()> {
+            loop {
+                ready!(tokio::task::coop::poll_proceed(cx)).made_progress();
+            }
+        });
+        let heard = tokio::spawn(within(LIMIT, busy));
+        assert_eq!(tokio::time::timeout(Duration::from_secs(30), heard).await.expect("the alarm is heard").unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn a_look_is_added_only_so_often() {
+        let (mut look, until, mut looks) = (LastLook::default(), Instant::now(), 0);
+        while looks < 1_000 {
+            poll_fn(|cx| look.poll(until, cx)).await;
+            look.again();
+            looks += 1;
+            if look.left == Some(0) {
+                break;
+            }
+        }
+        assert_eq!(looks, LOOKS_AGAIN_MAX + 1);
     }
 
     #[test]

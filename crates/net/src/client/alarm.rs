@@ -3,7 +3,7 @@
 //! A timer of the runtime is set and taken back under a lock. Most attempts end long before their deadline, so a timer is kept
 //! from attempt to attempt and only moved when it goes off early, which is once a timeout and not once an attempt.
 
-use hookcast_supervise::deadline::LastLook;
+use hookcast_supervise::deadline::{LastLook, rings};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -38,7 +38,7 @@ impl Alarm {
 
     /// Ready when the deadline has passed; else the task is woken then, or earlier.
     fn poll_time(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        while self.sleep.as_mut().poll(cx).is_ready() {
+        while rings(self.sleep.as_mut(), cx).is_ready() {
             if self.sleep.deadline() >= self.until {
                 return Poll::Ready(());
             }

@@ -35,7 +35,7 @@ impl AsyncRead for Wire {
         let shared = &self.0.0;
         let most = shared.allowance.left();
         // The server bounds no answers that have no body: who takes none is heard no further. That a peer is gone is then seen by
-        // the write that waits.
+        // the write that waits; behind a request that is still answered, only when its answer is written.
         if shared.is_writing.get() || (most == 0 && !shared.taken.get()) {
             shared.allowance.hold();
             return Poll::Pending;
