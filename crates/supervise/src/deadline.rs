@@ -68,11 +68,12 @@ impl LastLook {
     /// Ready when it is time to give up. To be called after the alarm has rung, each time that what is waited for was polled just
     /// before, and was not ready.
     pub fn poll(&mut self, until: Instant, cx: &mut Context<'_>) -> Poll<()> {
-        if let Some(turn) = &self.turn
-            && !turn.is_over.load(Ordering::Acquire)
-        {
+        if let Some(turn) = &self.turn {
+            // First whom to wake, then whether it is over: the other way round, its end could wake the one before only.
             turn.task().clone_from(cx.waker());
-            return Poll::Pending;
+            if !turn.is_over.load(Ordering::Acquire) {
+                return Poll::Pending;
+            }
         }
         let left = self.left.get_or_insert_with(|| if until.elapsed() > LATE { LOOKS_WHEN_LATE } else { 1 });
         if *left == 0 {
