@@ -45,16 +45,12 @@ impl Relay {
             .kill_on_drop(true);
         let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(10)).build().unwrap();
         let mut relay = Self { directory, child: command.spawn().unwrap(), url: format!("http://127.0.0.1:{port}"), client };
-        for _ in 0..2_000 {
-            if let Some(status) = relay.child.try_wait().unwrap() {
-                panic!("it ended at its start: {status}");
-            }
-            if relay.client.get(format!("{}/healthz", relay.url)).send().await.is_ok() {
-                return relay;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
+        let health = relay.client.get(format!("{}/healthz", relay.url));
+        tokio::select! {
+            () = eventually("its health", async || health.try_clone().unwrap().send().await.ok().map(|_| ())) => {}
+            status = relay.child.wait() => panic!("it ended at its start: {status:?}"),
         }
-        panic!("it did not come up");
+        relay
     }
 
     async fn ask(&self, method: &str, path: &str, body: serde_json::Value) -> u16 {

@@ -27,6 +27,13 @@ pub(crate) fn dying(id: &str, receiver: &Receiver) -> SubscriptionRecord {
     dying
 }
 
+/// A subscription whose dead letter holds up what follows it.
+pub(super) fn blocking(id: &str, receiver: &Receiver) -> SubscriptionRecord {
+    let mut blocking = dying(id, receiver);
+    (blocking.spec.ordering, blocking.spec.on_dead) = (Ordering::Strict, OnDead::Block);
+    blocking
+}
+
 /// What redrives one dead letter.
 pub(super) fn redrive(seq: u64) -> Recovery {
     let seqs = Selection::Seqs([Seq(seq)].into());
@@ -47,9 +54,7 @@ async fn a_letter_that_is_redriven_in_the_moment_of_a_skip_is_not_dead_again() {
         let store = open("memory", Path::new("unused")).await;
         make::append(&store, vec![make::page(1, 1, 1)]).await;
         let receiver = Receiver::with(|_, _| Answer::status(400)).await;
-        let mut blocking = dying("s", &receiver);
-        (blocking.spec.ordering, blocking.spec.on_dead) = (Ordering::Strict, OnDead::Block);
-        store.catalog.put_subscription(blocking, 0).await.unwrap();
+        store.catalog.put_subscription(blocking("s", &receiver), 0).await.unwrap();
         let script = Script::default();
         let (lanes, record) = lanes(&store, &script).await;
         let dead = async || lanes.status(&record).await.map(|status| status.dead);

@@ -7,12 +7,11 @@ use std::time::Duration;
 
 use hookcast_core::clock::Timestamp;
 use hookcast_core::model::Seq;
-use hookcast_core::model::subscription::{OnDead, Ordering};
 use hookcast_log::storage::LedgerTrim;
 use hookcast_log::storage::StorageErrorKind::{Corrupt, Unavailable};
 
 use super::lanes;
-use super::letters::{all_dead, dying, listed, redrive};
+use super::letters::{all_dead, blocking, listed, redrive};
 use crate::storage::{make, open};
 use crate::support::faults::{Point, Script};
 use crate::support::{Answer, Receiver, eventually};
@@ -119,9 +118,7 @@ async fn a_letter_that_retention_takes_in_the_moment_of_a_skip_does_not_come_bac
     let store = open("memory", Path::new("unused")).await;
     make::append(&store, vec![make::page(1, 2, 1)]).await;
     let receiver = Receiver::with(|_, _| Answer::status(400)).await;
-    let mut blocking = dying("s", &receiver);
-    (blocking.spec.ordering, blocking.spec.on_dead) = (Ordering::Strict, OnDead::Block);
-    store.catalog.put_subscription(blocking, 0).await.unwrap();
+    store.catalog.put_subscription(blocking("s", &receiver), 0).await.unwrap();
     let script = Script::default();
     let (lanes, record) = lanes(&store, &script).await;
     eventually("a dead letter", async || (listed(&store, &record).await == [1]).then_some(())).await;
