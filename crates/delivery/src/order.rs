@@ -13,9 +13,12 @@ use hookcast_core::model::{Event, Seq};
 
 mod line;
 mod rule;
+mod unsorted;
 
 use line::State;
 use rule::{Rule, THE_LINE};
+pub use unsorted::Found;
+use unsorted::Unsorted;
 
 /// Dead letters that may hold lines up at once; then nothing new begins.
 pub const BLOCKING_DEAD_MAX: usize = 4_096;
@@ -36,15 +39,6 @@ pub enum Fate {
     Back,
 }
 
-/// What is known of an event whose key is not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Found {
-    /// It stands aside.
-    Aside,
-    /// A retry that waits.
-    Retry,
-}
-
 /// The order of one subscription.
 #[derive(Debug)]
 pub struct Order {
@@ -55,11 +49,7 @@ pub struct Order {
     known: HashMap<Seq, Line>,
     /// Firsts of their lines that stand aside and may go; without a line, what has no key.
     ready: BTreeMap<Seq, Option<Line>>,
-    unsorted: BTreeMap<Seq, Found>,
-    /// Whether dead letters have to be looked up.
-    dead_unknown: bool,
-    /// Whether somebody is at it.
-    is_attended: bool,
+    unsorted: Unsorted,
     dead: usize,
     hasher: RandomState,
 }
@@ -84,9 +74,7 @@ impl Order {
             lines: HashMap::default(),
             known: HashMap::default(),
             ready: BTreeMap::new(),
-            unsorted: BTreeMap::new(),
-            dead_unknown: on_dead == OnDead::Block,
-            is_attended: false,
+            unsorted: Unsorted::new(on_dead == OnDead::Block),
             dead: 0,
             hasher: RandomState::default(),
         })
@@ -107,7 +95,7 @@ impl Order {
     /// Whether keys have to be read before anything begins.
     #[must_use]
     pub fn is_unsorted(&self) -> bool {
-        self.dead_unknown || !self.unsorted.is_empty()
+        self.unsorted.has_any()
     }
 
     /// Whether so many dead letters hold lines up that nothing new begins.
@@ -210,13 +198,15 @@ impl Order {
 
     /// An attempt ended; gives the retry that may go now, if one waits in its line.
     pub fn settle(&mut self, seq: Seq, fate: Fate) -> Option<Seq> {
-        if self.unsorted.contains_key(&seq) {
-            self.dead_unknown |= fate == Fate::Dead && self.on_dead == OnDead::Block;
+        if self.unsorted.has(seq) {
+            if fate == Fate::Dead && self.on_dead == OnDead::Block {
+                self.unsorted.doubt_dead();
+            }
             match fate {
-                Fate::Done | Fate::Dead => self.unsorted.remove(&seq),
-                Fate::Waits => self.unsorted.insert(seq, Found::Retry),
-                Fate::Back => self.unsorted.insert(seq, Found::Aside),
-            };
+                Fate::Done | Fate::Dead => self.unsorted.lose(seq, Found::Retry),
+                Fate::Waits => self.unsorted.note(seq, Found::Retry),
+                Fate::Back => self.unsorted.note(seq, Found::Aside),
+            }
             return None;
         }
         let Some(line) = self.known.remove(&seq) else {
@@ -238,15 +228,19 @@ impl Order {
                 self.dead += usize::from(state.dead.insert(seq));
             }
             Fate::Dead => {}
-            Fate::Back => {
-                // Whoever stood first of the line does so no longer.
-                if let Some(first) = state.behind.front() {
-                    self.ready.remove(first);
-                }
-                state.behind.push_front(seq);
-            }
+            Fate::Back => self.join(seq, line),
         }
         self.refresh(line)
+    }
+
+    /// `seq` stands in its line among those that stand aside; whoever stood first may do so no longer.
+    fn join(&mut self, seq: Seq, line: Line) {
+        let state = self.lines.entry(line).or_default();
+        if let Some(first) = state.behind.front().filter(|first| **first > seq) {
+            self.ready.remove(first);
+        }
+        let at = state.behind.partition_point(|other| *other < seq);
+        state.behind.insert(at, seq);
     }
 
     /// Keeps `ready` right for a line; gives its first retry if that may go.
@@ -268,7 +262,7 @@ impl Order {
 
     /// An event of which only the position is known, and what it does.
     pub fn find(&mut self, seq: Seq, found: Found) {
-        self.unsorted.insert(seq, found);
+        self.unsorted.note(seq, found);
         if let Some(line) = self.known.get(&seq).copied() {
             self.sort(seq, Some(line));
         } else if matches!(self.rule, Rule::Strict) {
@@ -278,31 +272,35 @@ impl Order {
         }
     }
 
-    /// The line of an event that was unsorted; those that stand aside in rising order. Gives the retry that may go now.
+    /// The line of an event that was unsorted. Gives the retry that may go now.
     pub fn sort(&mut self, seq: Seq, line: Option<Line>) -> Option<Seq> {
-        let found = self.unsorted.remove(&seq)?;
+        let found = self.unsorted.take(seq)?;
         let Some(line) = line else {
-            if found == Found::Aside {
+            if found.stands_aside {
                 self.ready.insert(seq, None);
             }
             return None;
         };
-        let state = self.lines.entry(line).or_default();
-        match found {
-            Found::Aside => state.behind.push_back(seq),
-            Found::Retry => {
-                self.dead -= usize::from(state.dead.remove(&seq));
-                state.retries.insert(seq);
-                self.known.insert(seq, line);
-            }
+        if found.stands_aside {
+            self.join(seq, line);
+        }
+        if found.is_retry {
+            let state = self.lines.entry(line).or_default();
+            self.dead -= usize::from(state.dead.remove(&seq));
+            state.retries.insert(seq);
+            self.known.insert(seq, line);
         }
         self.refresh(line)
     }
 
-    /// An event that does not stand aside any more, or a retry that is given up: nothing waits for it. Gives the retry that
-    /// may go now.
+    /// An unsorted event that stood aside does so no longer.
+    pub fn leave(&mut self, seq: Seq) {
+        self.unsorted.lose(seq, Found::Aside);
+    }
+
+    /// A retry, or a dead letter, is none any more: nothing waits for it. Gives the retry that may go now.
     pub fn forget(&mut self, seq: Seq) -> Option<Seq> {
-        self.unsorted.remove(&seq);
+        self.unsorted.lose(seq, Found::Retry);
         let line = self.known.remove(&seq)?;
         if let Some(state) = self.lines.get_mut(&line) {
             state.retries.remove(&seq);
@@ -350,29 +348,29 @@ impl Order {
     pub fn doubt_dead(&mut self) {
         if self.on_dead == OnDead::Block {
             self.release(Seq(u64::MAX));
-            self.dead_unknown = true;
+            self.unsorted.doubt_dead();
         }
     }
 
     /// What has to be read, when nobody is at it: whoever takes this sees it through to [`Order::rest`].
     pub fn attend(&mut self) -> bool {
-        self.is_unsorted() && !std::mem::replace(&mut self.is_attended, true)
+        self.unsorted.attend()
     }
 
     /// The next positions to be read, at most `count`, rising; then whether dead letters are to be listed.
     #[must_use]
     pub fn unread(&self, count: usize) -> (Vec<Seq>, bool) {
-        (self.unsorted.keys().copied().take(count).collect(), self.dead_unknown)
+        self.unsorted.unread(count)
     }
 
     /// All dead letters were looked up.
     pub fn dead_known(&mut self) {
-        self.dead_unknown = false;
+        self.unsorted.dead_known();
     }
 
     /// Whoever attended is done.
     pub fn rest(&mut self) {
-        self.is_attended = false;
+        self.unsorted.rest();
     }
 
     /// Lines that something is in flight of, waits in or holds up.

@@ -83,19 +83,19 @@ impl Desk {
         true
     }
 
-    /// Takes in what was read of an unsorted event; `None` when it is gone: `true` when that was its end.
+    /// Takes in what was read of an unsorted event; `None` when it is gone: `true` when that was its end. A retry of it says so
+    /// itself.
     pub fn sort(&mut self, seq: Seq, event: Option<&Event>) -> bool {
         let Some(order) = &mut self.order else { return false };
-        let stands_aside = self.window.aside().any(|aside| aside == seq);
-        if event.is_none() && stands_aside {
-            order.forget(seq);
+        let is_left = event.is_none() && self.window.aside().any(|aside| aside == seq);
+        if is_left {
+            order.leave(seq);
             self.window.leave_aside(seq);
-            return true;
         }
         let line = event.and_then(|event| order.line_of(event));
         let next = order.sort(seq, line);
         self.arm(next);
-        false
+        is_left && !self.retries.contains_key(&seq)
     }
 
     /// Dead letters up to `to` hold nothing up any more; gives which did.

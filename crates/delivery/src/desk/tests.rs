@@ -293,7 +293,7 @@ fn gathers() -> impl Strategy<Value = Option<Batch>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases.max(2_000)))]
 
     /// Whatever fails and whenever the process dies: every event is delivered, and those of a key in the order of the log.
     #[test]

@@ -26,6 +26,43 @@ fn a_stuck_key_stops_only_itself_far_beyond_what_waits_in_memory() {
 }
 
 #[test]
+fn what_stands_aside_is_found_again_although_a_job_posted_it_in_vain() {
+    let mut world = World::new(record(by_key(), OnDead::Skip, None, 1_000), vec![Some(0); 3]);
+    (0..3).for_each(|_| world.offer());
+    world.take();
+    world.settle(0, 500, 0);
+    assert!(world.take().is_none(), "1 is a retry, 2 and 3 stand aside");
+    let in_vain = Exception { seq: Seq(2), ..world.rows[&Seq(1)].clone() };
+    world.rows.insert(Seq(2), in_vain.clone());
+    world.desk.resume_retry(&in_vain);
+    world.record = record(by_key(), OnDead::Block, None, 1_000);
+    world.desk.redefine(Arc::clone(&world.record));
+    world.run_down();
+    assert_eq!((world.desk.window.standing_aside(), world.desk.retrying()), (0, 0));
+    assert_eq!(world.desk.window.cursor(Seq(3)), Seq(3), "nothing is left behind");
+    assert_eq!(world.order[&Some(0)], [1, 2, 3]);
+}
+
+#[test]
+fn a_retry_keeps_its_place_after_a_restart_although_its_event_stands_aside_too() {
+    let mut world = World::new(record(by_key(), OnDead::Skip, None, 1_000), vec![Some(0); 3]);
+    (0..3).for_each(|_| world.offer());
+    world.take();
+    world.settle(0, 500, 0);
+    assert!(world.take().is_none(), "1 is a retry, 2 and 3 stand aside");
+    let in_vain = Exception { seq: Seq(2), ..world.rows[&Seq(1)].clone() };
+    world.rows.insert(Seq(2), in_vain);
+    world.restart();
+    world.later();
+    assert_eq!(world.take().map(World::seqs), Some(vec![1]));
+    assert!(world.take().is_none(), "2 waits for 1");
+    world.settle(0, 200, 0);
+    world.run_down();
+    assert_eq!((world.desk.window.standing_aside(), world.desk.retrying()), (0, 0));
+    assert_eq!(world.order[&Some(0)], [1, 2, 3]);
+}
+
+#[test]
 fn the_cursor_stands_still_when_too_many_stand_aside() {
     use crate::window::OPEN_MAX;
     let mut world = World::new(record(Ordering::Strict, OnDead::Skip, None, 1_000), vec![Some(0); OPEN_MAX + 500]);

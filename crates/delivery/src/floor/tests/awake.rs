@@ -1,8 +1,6 @@
 //! Whatever happens to a desk: what could go out has a wake-up armed, no more is on the wire than may be, and in the end
 //! everything was delivered.
 
-use std::collections::BTreeSet;
-
 use proptest::prelude::*;
 
 use super::*;
@@ -305,7 +303,7 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(500))]
+    #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases.max(4_000)))]
 
     #[test]
     fn whoever_could_go_out_is_woken_and_no_more_are_open_than_may_be(steps in prop::collection::vec(step(), 1..120)) {

@@ -1,8 +1,6 @@
 //! Definitions that change and cursors that are moved while events come, are fed and taken, and while the process dies: each event
 //! goes out exactly when the definition in force at its position wants it, and what was passed over by hand stays passed over.
 
-use std::collections::BTreeSet;
-
 use proptest::prelude::*;
 
 use super::*;
@@ -240,7 +238,7 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases.max(2_000)))]
 
     #[test]
     fn each_event_is_judged_by_the_definition_in_force_at_its_position(

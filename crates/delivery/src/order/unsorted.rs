@@ -1,0 +1,96 @@
+//! What an order does not know yet: events of which only the position is known, and whether dead letters have to be looked up.
+//! Pure; lines and keys are not known here.
+
+use std::collections::BTreeMap;
+
+use hookcast_core::model::Seq;
+
+/// What is known of an event whose key is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// It stands aside.
+    Aside,
+    /// A retry that waits.
+    Retry,
+}
+
+/// All that is known of one event. Both facts may hold: a recovery job posts in vain what stands aside, and it is a retry, too.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Facts {
+    pub(super) stands_aside: bool,
+    pub(super) is_retry: bool,
+}
+
+impl Facts {
+    fn get_mut(&mut self, found: Found) -> &mut bool {
+        match found {
+            Found::Aside => &mut self.stands_aside,
+            Found::Retry => &mut self.is_retry,
+        }
+    }
+}
+
+/// What has to be read before anything of a subscription begins.
+#[derive(Debug)]
+pub(super) struct Unsorted {
+    events: BTreeMap<Seq, Facts>,
+    /// Whether dead letters have to be looked up.
+    dead_unknown: bool,
+    /// Whether somebody is at it.
+    is_attended: bool,
+}
+
+impl Unsorted {
+    pub(super) fn new(dead_unknown: bool) -> Self {
+        Self { events: BTreeMap::new(), dead_unknown, is_attended: false }
+    }
+
+    pub(super) fn has_any(&self) -> bool {
+        self.dead_unknown || !self.events.is_empty()
+    }
+
+    pub(super) fn has(&self, seq: Seq) -> bool {
+        self.events.contains_key(&seq)
+    }
+
+    /// One more fact of an event.
+    pub(super) fn note(&mut self, seq: Seq, found: Found) {
+        *self.events.entry(seq).or_default().get_mut(found) = true;
+    }
+
+    /// A fact holds no longer; the other one stays.
+    pub(super) fn lose(&mut self, seq: Seq, found: Found) {
+        let Some(facts) = self.events.get_mut(&seq) else { return };
+        *facts.get_mut(found) = false;
+        if !facts.stands_aside && !facts.is_retry {
+            self.events.remove(&seq);
+        }
+    }
+
+    /// The event was read.
+    pub(super) fn take(&mut self, seq: Seq) -> Option<Facts> {
+        self.events.remove(&seq)
+    }
+
+    pub(super) fn doubt_dead(&mut self) {
+        self.dead_unknown = true;
+    }
+
+    pub(super) fn dead_known(&mut self) {
+        self.dead_unknown = false;
+    }
+
+    /// Whether there is something to read and nobody was at it.
+    pub(super) fn attend(&mut self) -> bool {
+        self.has_any() && !std::mem::replace(&mut self.is_attended, true)
+    }
+
+    pub(super) fn rest(&mut self) {
+        self.is_attended = false;
+    }
+
+    /// The next positions, at most `count`, rising; and whether dead letters are to be listed.
+    pub(super) fn unread(&self, count: usize) -> (Vec<Seq>, bool) {
+        (self.events.keys().copied().take(count).collect(), self.dead_unknown)
+    }
+}
