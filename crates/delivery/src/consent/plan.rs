@@ -38,6 +38,8 @@ pub struct Round {
     /// What is left of a round before that was postponed.
     pub token: Option<HeldToken>,
     number: u64,
+    /// How often the clock had been moved when it began.
+    moves: u64,
 }
 
 #[derive(Debug)]
@@ -57,6 +59,8 @@ pub struct Plan {
     rows: HashMap<Ordinal, Row>,
     due: BTreeSet<(Timestamp, Ordinal)>,
     rounds: u64,
+    /// How often the clock was moved.
+    moves: u64,
     steps: Steps,
 }
 
@@ -101,6 +105,7 @@ impl Plan {
 
     /// Moves every time that is waited for by as much as the wall clock was moved.
     fn shift(&mut self, by_ms: i64) {
+        self.moves += 1;
         let moved = |at: Timestamp| Timestamp(at.0.saturating_add(by_ms));
         self.due = std::mem::take(&mut self.due).into_iter().map(|(at, ordinal)| (moved(at), ordinal)).collect();
         for row in self.rows.values_mut() {
@@ -124,7 +129,7 @@ impl Plan {
         let row = self.rows.get_mut(&ordinal)?;
         row.number = self.rounds;
         row.standing.next_attempt_at = None;
-        Some(Round { record: Arc::clone(&row.record), token: row.token.take(), number: row.number })
+        Some(Round { record: Arc::clone(&row.record), token: row.token.take(), number: row.number, moves: self.moves })
     }
 
     /// Takes in that a round, begun at `began`, brought no consent. `chance` is uniform in `0.0..1.0`.
@@ -144,8 +149,9 @@ impl Plan {
         let ordinal = round.record.ordinal;
         let Some(row) = self.rows.get_mut(&ordinal).filter(|row| row.number == round.number) else { return };
         let at = now.plus(policy::own_fault_delay(chance));
-        // A definition that changed meanwhile may name another token endpoint.
-        row.token = token.filter(|_| Arc::ptr_eq(&row.record, &round.record));
+        // A definition that changed meanwhile may name another token endpoint, and the time until when a token is good may have
+        // been said in that of a clock that was moved since.
+        row.token = token.filter(|_| Arc::ptr_eq(&row.record, &round.record) && self.moves == round.moves);
         row.standing.next_attempt_at = Some(at);
         self.due.insert((at, ordinal));
     }
@@ -213,6 +219,20 @@ mod tests {
         let round = plan.take(Timestamp(100_000)).unwrap();
         plan.settle(&round, "timeout".to_owned(), (Timestamp(100_000), Timestamp(100_000)), 0.5);
         assert_eq!(plan.next_due(), Some(Timestamp(110_000)), "the first distance");
+    }
+
+    #[test]
+    fn a_token_is_not_kept_over_a_step_of_the_clock_during_its_round() {
+        let token = || Some(HeldToken::of("Bearer a", Timestamp(900_000)));
+        let mut plan = Plan::default();
+        plan.see(&record(1, "https://a.example/"), Timestamp(0));
+        let round = plan.take(Timestamp(0)).unwrap();
+        plan.shift(-86_400_000);
+        plan.postpone(&round, token(), Timestamp(-86_400_000), 0.5);
+        let round = plan.take(Timestamp(0)).unwrap();
+        assert_eq!(round.token, None, "its end was said in the time of before");
+        plan.postpone(&round, token(), Timestamp(0), 0.5);
+        assert_eq!(plan.take(Timestamp(2000)).unwrap().token, token());
     }
 
     #[test]
