@@ -6,13 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hookcast_http::ServerSettings;
-use metrics_exporter_prometheus::PrometheusBuilder;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::edge::{Edge, Options};
-use crate::support::{PATIENCE, eventually};
+use crate::support::{PATIENCE, counted, eventually};
 
 /// Longer than all that the sockets of both sides hold.
 const LARGE: usize = 4 * 1024 * 1024;
@@ -31,7 +30,7 @@ async fn send_narrow(edge: &Edge, bytes: &str) -> TcpStream {
 
 #[tokio::test]
 async fn an_answer_that_nobody_takes_ends_and_a_slow_reader_gets_all_of_it() {
-    let counted = PrometheusBuilder::new().install_recorder().unwrap();
+    counted();
     let time = Duration::from_secs(3);
     let server = ServerSettings { keep_alive: time, ..Options::default().server };
     let metrics = Arc::new(|| "#".repeat(LARGE));
@@ -50,7 +49,7 @@ async fn an_answer_that_nobody_takes_ends_and_a_slow_reader_gets_all_of_it() {
     }
     let mut all = Vec::new();
     let all_are_cut = eventually("all answers that nobody takes are cut", async || {
-        counted.render().contains(&format!("hookcast_untaken_answers_total {}\n", rows.len())).then_some(())
+        counted().render().contains(&format!("hookcast_untaken_answers_total {}\n", rows.len())).then_some(())
     });
     let reading_slowly = async {
         let mut beat = interval(time / 12);

@@ -30,6 +30,8 @@ mod letters;
 mod recovery;
 mod timing;
 
+use letters::Recounts;
+
 /// Bytes of events that may wait in one lane; more stay in the log.
 pub const LANE_QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Part of the slots, as a divisor, that endpoints which fail may hold together.
@@ -76,8 +78,7 @@ pub struct Floor {
     recovered: BTreeSet<(Ordinal, Seq)>,
     /// Dead letters that are counted unless they were some before, and retries that are not if they were none.
     doubtful: BTreeMap<(Ordinal, Seq), ExceptionState>,
-    /// Subscriptions whose dead letters are to be counted anew.
-    miscounted: BTreeSet<Ordinal>,
+    recounts: Recounts,
     /// What desks want by the content of events.
     pub sieve: Sieve,
     /// Unsaved changes.
@@ -124,7 +125,7 @@ impl Floor {
             replaying: Vec::new(),
             recovered: BTreeSet::new(),
             doubtful: BTreeMap::new(),
-            miscounted: BTreeSet::new(),
+            recounts: Recounts::default(),
             sieve: Sieve::default(),
             journal: Journal::default(),
             notices: Vec::new(),
@@ -233,7 +234,7 @@ impl Floor {
         self.hungry.retain(|other| *other != place);
         self.replaying.retain(|other| *other != ordinal);
         self.recovered.retain(|(other, _)| *other != ordinal);
-        self.miscounted.remove(&ordinal);
+        self.recounts.forget(ordinal);
         self.free.push(place);
         self.journal.forget(ordinal);
     }

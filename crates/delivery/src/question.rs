@@ -195,11 +195,9 @@ pub struct Told {
 fn buried(lane: &Rc<Lane>, record: &SubscriptionRecord, count: u64, told: Option<Told>) {
     let mut floor = lane.floor.borrow_mut();
     floor.notices.extend(told.map(|told| Notice::buried(record, (told.from, told.to), told.count)));
-    floor.change(record.ordinal, |desk| {
-        desk.totals.dead = desk.totals.dead.saturating_sub(count);
-        // A letter that nobody can redrive any more holds nothing up.
-        desk.order().map(Order::doubt_dead)
-    });
+    floor.dead_went(record.ordinal, count);
+    // A letter that nobody can redrive any more holds nothing up.
+    floor.change(record.ordinal, |desk| desk.order().map(Order::doubt_dead));
     drop(floor);
     lane.stir();
 }
@@ -292,7 +290,7 @@ fn status(lane: &Rc<Lane>, record: &SubscriptionRecord) -> Option<SubscriptionSt
         oldest_undelivered,
         in_flight: desk.in_flight(),
         retrying: desk.retrying(),
-        dead: desk.totals.dead,
+        dead: desk.totals.dead(),
         expired: desk.totals.expired,
         skipped: desk.totals.skipped,
         circuit: desk.circuit().word(),

@@ -51,6 +51,7 @@ pub struct Want {
     pub to: Seq,
     /// Events that fit.
     pub room: usize,
+    looks: u64,
 }
 
 /// The jobs of one subscription.
@@ -75,6 +76,8 @@ struct Running {
     is_changed: bool,
     /// Dead letters that ended since somebody began to look for events, while somebody does.
     ended: Option<Vec<Seq>>,
+    /// How often it began to look anew.
+    looks: u64,
 }
 
 impl Replays {
@@ -92,6 +95,7 @@ impl Replays {
             is_exhausted: false,
             is_changed: true,
             ended: None,
+            looks: 0,
         });
         true
     }
@@ -128,14 +132,15 @@ impl Replays {
         let room = REPLAY_QUEUE_MAX.saturating_sub(running.queue.len());
         let has_room = room >= REPLAY_QUEUE_MAX / 2 && running.queue_bytes < REPLAY_BYTES_MAX / 2;
         running.ended = has_room.then(Vec::new);
-        let (job, after) = (&running.job, running.scanned);
-        has_room.then(|| Want { id: job.id, selection: job.selection.clone(), after, to: job.to, room })
+        let (job, after, looks) = (&running.job, running.scanned, running.looks);
+        has_room.then(|| Want { id: job.id, selection: job.selection.clone(), after, to: job.to, room, looks })
     }
 
-    /// Brings events of a job that has looked at everything up to `after`; now it has up to `scanned`, and that was all when
-    /// `is_exhausted`. Without effect when the job is another by now.
-    pub fn fill(&mut self, id: JobId, after: Seq, items: Vec<ReplayItem>, scanned: Seq, is_exhausted: bool) {
-        let front = self.jobs.front_mut().filter(|running| running.job.id == id && running.scanned == after);
+    /// Brings what a job wanted: now it has looked at everything up to `scanned`, and that was all when `is_exhausted`. Without
+    /// effect when the job is another by now, or looks anew.
+    pub fn fill(&mut self, want: &Want, items: Vec<ReplayItem>, scanned: Seq, is_exhausted: bool) {
+        let is_wanted = |running: &Running| (running.job.id, running.scanned, running.looks) == (want.id, want.after, want.looks);
+        let front = self.jobs.front_mut().filter(|running| is_wanted(running));
         let Some(running) = front else { return };
         running.queue_bytes += items.iter().map(ReplayItem::bytes).sum::<usize>();
         running.queue.extend(items);
@@ -163,6 +168,20 @@ impl Replays {
         let items = waiting.chain(self.in_flight.iter_mut().map(|(.., item)| item));
         for item in items.filter(|item| item.seq == seq && item.dead_after.is_some()) {
             item.dead_after = Some(sent);
+        }
+    }
+
+    /// What became of dead letters is not known one by one: whoever has some waiting looks for them once more. What is in flight
+    /// goes on.
+    pub fn look_anew(&mut self) {
+        for running in &mut self.jobs {
+            running.looks += 1;
+            if let Some(first) = running.queue.front() {
+                running.scanned = running.scanned.min(first.seq.prev());
+                running.is_exhausted = false;
+            }
+            running.queue.clear();
+            running.queue_bytes = 0;
         }
     }
 

@@ -90,7 +90,10 @@ async fn run(start: LaneStart) {
         }
         for (ordinal, count) in partition.dead {
             let head = context.follow.head();
-            let known = |desk: &mut Desk| (desk.totals.dead, desk.dead_to, desk.again_to) = (count, head, head);
+            let known = |desk: &mut Desk| {
+                desk.totals.set_dead(count);
+                (desk.dead_to, desk.again_to) = (head, head);
+            };
             if floor.change(ordinal, known).is_none() {
                 forget(&context, &name, ordinal);
             }

@@ -14,7 +14,7 @@ use super::lanes;
 use super::letters::{all_dead, blocking, listed, redrive};
 use crate::storage::{make, open};
 use crate::support::faults::{Point, Script};
-use crate::support::{Answer, Receiver, eventually};
+use crate::support::{Answer, Receiver, counted, eventually};
 
 /// Letters are delivered after a seek back, each while it is looked up what the one before was: more often than one save looks.
 #[actix_web::test]
@@ -98,7 +98,8 @@ async fn letters_that_could_not_be_looked_up_are_counted_once_they_can_be() {
 /// A letter is delivered after a seek back, and which letters there are is damaged, or cannot be read until the end.
 #[actix_web::test]
 async fn letters_that_can_never_be_looked_up_do_not_hold_up_the_end() {
-    for (kind, tries_max) in [(Corrupt, 1), (Unavailable, 30)] {
+    counted();
+    for (left, kind, tries_max) in [(1, Corrupt, 1), (2, Unavailable, 30)] {
         let (store, script, receiver, lanes, record) = all_dead(1).await;
         script.fail_lists(Some(kind));
         lanes.seek(&record, Seq::ZERO).await.unwrap();
@@ -109,6 +110,8 @@ async fn letters_that_can_never_be_looked_up_do_not_hold_up_the_end() {
         let tries = script.failed_lists().len();
         assert!(tries <= tries_max, "{kind:?}: {tries} tries");
         assert_eq!(listed(&store, &record).await, [1]);
+        let line = format!("hookcast_dead_letters_left_listed_total {left}\n");
+        assert!(counted().render().contains(&line), "{kind:?}: no {line}");
     }
 }
 

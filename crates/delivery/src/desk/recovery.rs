@@ -170,7 +170,7 @@ impl Desk {
 
     /// Counts a dead letter.
     pub(super) fn bury(&mut self, seq: Seq) {
-        self.totals.dead += 1;
+        self.totals.bury();
         self.dead_to = self.dead_to.max(seq);
     }
 
@@ -181,7 +181,7 @@ impl Desk {
 
     /// A dead letter is none any more, for the counts and for jobs.
     pub fn uncount_dead(&mut self, seq: Seq) {
-        self.totals.dead = self.totals.dead.saturating_sub(1);
+        self.totals.exhume(1);
         if let Some(replays) = &mut self.replays {
             replays.revive(seq);
         }
@@ -191,6 +191,14 @@ impl Desk {
     pub fn die_again(&mut self, seq: Seq, sent: u32) {
         if let Some(replays) = &mut self.replays {
             replays.die_again(seq, sent);
+        }
+    }
+
+    /// So many dead letters there are, whatever was counted before; what jobs have of them is not known to be true.
+    pub fn recount_dead(&mut self, dead: u64) {
+        self.totals.set_dead(dead);
+        if let Some(replays) = &mut self.replays {
+            replays.look_anew();
         }
     }
 

@@ -1,10 +1,25 @@
 //! Dead letters on a lane's floor: which are counted, and which end because they were delivered, before storage was asked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Floor;
 use hookcast_core::model::subscription::Ordinal;
 use hookcast_core::model::{Exception, ExceptionState, Seq};
+
+/// Subscriptions whose dead letters are counted anew from what storage has.
+#[derive(Debug, Default)]
+pub(super) struct Recounts {
+    due: BTreeSet<Ordinal>,
+    /// Those that were, or are about to be: what retention says of theirs may be counted already.
+    begun: BTreeSet<Ordinal>,
+}
+
+impl Recounts {
+    pub(super) fn forget(&mut self, ordinal: Ordinal) {
+        self.due.remove(&ordinal);
+        self.begun.remove(&ordinal);
+    }
+}
 
 impl Floor {
     /// Counts what memory knows of dead letters that are new and of those that wait as retries now; what it does not know is
@@ -27,7 +42,7 @@ impl Floor {
     fn count_dead(&mut self, ordinal: Ordinal, seq: Seq, was_dead: bool, state: ExceptionState) {
         let Some(desk) = self.desk_mut(ordinal) else { return };
         match state {
-            ExceptionState::Dead if !was_dead => desk.totals.dead += 1,
+            ExceptionState::Dead if !was_dead => desk.totals.bury(),
             ExceptionState::Retry if was_dead => desk.uncount_dead(seq),
             _ => {}
         }
@@ -40,7 +55,7 @@ impl Floor {
         match dead {
             Some(dead) if state == ExceptionState::Retry && was_dead => {
                 if let Some(desk) = self.desk_mut(ordinal) {
-                    desk.totals.dead = desk.totals.dead.saturating_sub(1);
+                    desk.totals.exhume(1);
                     desk.die_again(seq, dead.sent);
                 }
             }
@@ -51,18 +66,24 @@ impl Floor {
     /// The dead letters of this subscription are to be counted anew: what became of some could not be looked up before it was
     /// saved.
     pub fn miscount(&mut self, ordinal: Ordinal) {
-        self.miscounted.insert(ordinal);
+        self.recounts.due.insert(ordinal);
     }
 
-    /// Subscriptions whose dead letters are to be counted anew.
-    #[must_use]
-    pub fn miscounted(&self) -> Vec<Ordinal> {
-        self.miscounted.iter().copied().collect()
+    /// Takes the subscriptions whose dead letters are to be counted anew; whoever cannot says [`Floor::miscount`] again.
+    pub fn take_miscounted(&mut self) -> BTreeSet<Ordinal> {
+        let due = std::mem::take(&mut self.recounts.due);
+        self.recounts.begun.extend(&due);
+        due
     }
 
-    /// The count stays as it is until the next start.
-    pub fn leave_miscounted(&mut self, ordinal: Ordinal) {
-        self.miscounted.remove(&ordinal);
+    /// So many dead letters of a subscription went from storage. Where they are counted anew they may be missing there already:
+    /// they are counted once more.
+    pub fn dead_went(&mut self, ordinal: Ordinal, count: u64) {
+        if self.recounts.begun.contains(&ordinal) {
+            self.miscount(ordinal);
+        } else if let Some(desk) = self.desk_mut(ordinal) {
+            desk.totals.exhume(count);
+        }
     }
 
     /// Counts the dead letters of a subscription anew: storage has so many, and says of each delivery of which it may not have the
@@ -77,15 +98,8 @@ impl Floor {
         let was_dead = |seq: &Seq| says.get(seq).copied().unwrap_or_default();
         let before = words.keys().filter(|seq| was_dead(seq)).count() as u64;
         let now = words.values().filter(|word| is_dead(word)).count() as u64;
-        let ended: Vec<Seq> = words.iter().filter(|(seq, word)| was_dead(seq) && !is_dead(word)).map(|(seq, _)| *seq).collect();
         self.doubtful.retain(|(other, _), _| *other != ordinal);
-        self.miscounted.remove(&ordinal);
-        self.change(ordinal, |desk| {
-            for seq in ended {
-                desk.uncount_dead(seq);
-            }
-            desk.totals.dead = (stored + now).saturating_sub(before);
-        });
+        self.change(ordinal, |desk| desk.recount_dead((stored + now).saturating_sub(before)));
         Vec::new()
     }
 
@@ -103,7 +117,7 @@ impl Floor {
     /// Whether something is to be looked up before a save.
     #[must_use]
     pub fn is_unsettled(&self) -> bool {
-        !self.doubtful.is_empty() || !self.recovered.is_empty() || !self.miscounted.is_empty()
+        !self.doubtful.is_empty() || !self.recovered.is_empty() || !self.recounts.due.is_empty()
     }
 
     /// Deliveries that may be dead letters, rising.

@@ -89,7 +89,7 @@ impl Floor {
     /// Brings events to a job; see [`crate::replays::Replays::fill`].
     pub fn fill_replay(&mut self, ordinal: Ordinal, want: &Want, items: Vec<ReplayItem>, scanned: Seq, is_exhausted: bool) {
         self.change(ordinal, |desk| {
-            desk.replays_mut().fill(want.id, want.after, items, scanned, is_exhausted);
+            desk.replays_mut().fill(want, items, scanned, is_exhausted);
             desk.keep_replays();
         });
         self.journal.touch(ordinal);

@@ -1,6 +1,6 @@
 //! Desks that are moved, stopped and fed: nothing is lost, nothing is called expired that is still in the log.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::*;
@@ -273,7 +273,7 @@ fn a_dead_letter_that_dies_again_when_it_is_redriven_holds_up_what_is_behind_it(
     assert_eq!(floor.next(NOW).map(|flight| flight.job.seq), None, "it is dead once more");
     let order = floor.desk(Ordinal(1)).unwrap().order_in_force().unwrap();
     assert!(order.is_blocking(Seq(1)) && !order.is_unsorted(), "nothing has to be looked up for it");
-    assert_eq!(floor.desk(Ordinal(1)).unwrap().totals.dead, 1);
+    assert_eq!(floor.desk(Ordinal(1)).unwrap().totals.dead(), 1);
 }
 
 fn redrive(from: Seq, to: Seq) -> RecoveryJob {

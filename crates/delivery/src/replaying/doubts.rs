@@ -15,14 +15,15 @@ const ROUNDS_MAX: usize = 16;
 /// what that takes.
 pub(super) async fn settle(lane: &Lane, unsaved: &Unsaved<'_>) -> bool {
     settle_doubts(lane).await;
-    let miscounted = lane.floor.borrow().miscounted();
+    let miscounted = lane.floor.borrow_mut().take_miscounted();
     let mut is_readable = true;
     for ordinal in miscounted {
         let Err(error) = recount(lane, unsaved, ordinal).await else { continue };
+        // What is damaged stays so: the count stays as it is until the next start.
         if error.kind == StorageErrorKind::Corrupt {
-            lane.floor.borrow_mut().leave_miscounted(ordinal);
             tell_damaged(lane, &error);
         } else {
+            lane.floor.borrow_mut().miscount(ordinal);
             tell_unreadable(lane, &error);
             is_readable = false;
         }
@@ -82,5 +83,6 @@ async fn recount(lane: &Lane, _nothing_is_saved: &Unsaved<'_>, ordinal: Ordinal)
         }
         says.extend(ask(lane, ordinal, &unknown).await?);
     }
+    lane.floor.borrow_mut().miscount(ordinal);
     Ok(())
 }

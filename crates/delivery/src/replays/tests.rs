@@ -25,12 +25,18 @@ fn items(seqs: std::ops::RangeInclusive<u64>) -> Vec<ReplayItem> {
     seqs.map(|seq| ReplayItem { seq: Seq(seq), parcel: None, dead_after: None, line: None }).collect()
 }
 
+/// Brings what job `id` wanted when it had looked at everything up to `after`.
+fn fill(replays: &mut Replays, (id, after): (u64, u64), items: Vec<ReplayItem>, scanned: Seq, is_exhausted: bool) {
+    let want = Want { id: JobId(id), selection: Selection::All, after: Seq(after), to: Seq::ZERO, room: 0, looks: 0 };
+    replays.fill(&want, items, scanned, is_exhausted);
+}
+
 #[test]
 fn a_position_stands_before_the_oldest_that_is_not_posted() {
     let mut replays = Replays::default();
     assert!(replays.add(job(1, 10)));
     assert_eq!(replays.want().unwrap().after, Seq(0));
-    replays.fill(JobId(1), Seq(0), items(1..=10), Seq(10), true);
+    fill(&mut replays, (1, 0), items(1..=10), Seq(10), true);
     let taken: Vec<u64> = (0..3).filter_map(|_| replays.take(|_| None)).map(|(_, item)| item.seq.0).collect();
     assert_eq!(taken, [1, 2, 3]);
     replays.end(JobId(1), Seq(1), true);
@@ -56,9 +62,9 @@ fn jobs_wait_for_their_turn_and_there_are_only_so_many() {
     assert!(!replays.add(job(99, 1)));
     assert_eq!(replays.want().unwrap().id, JobId(0));
     // What comes for a job whose turn it is not is not taken.
-    replays.fill(JobId(1), Seq(0), items(1..=1), Seq(1), true);
+    fill(&mut replays, (1, 0), items(1..=1), Seq(1), true);
     assert!(!replays.has_next());
-    replays.fill(JobId(0), Seq(0), Vec::new(), Seq(1), true);
+    fill(&mut replays, (0, 0), Vec::new(), Seq(1), true);
     assert_eq!(replays.take_changed(Timestamp(1))[0].state, JobState::Done);
     assert_eq!(replays.want().unwrap().id, JobId(1));
 }
@@ -67,9 +73,9 @@ fn jobs_wait_for_their_turn_and_there_are_only_so_many() {
 fn what_comes_back_on_top_of_a_full_queue_asks_for_nothing_more() {
     let mut replays = Replays::default();
     replays.add(job(1, 1000));
-    replays.fill(JobId(1), Seq(0), items(1..=100), Seq(100), false);
+    fill(&mut replays, (1, 0), items(1..=100), Seq(100), false);
     let taken: Vec<Seq> = (0..100).filter_map(|_| replays.take(|_| None)).map(|(_, item)| item.seq).collect();
-    replays.fill(JobId(1), Seq(100), items(101..=228), Seq(228), false);
+    fill(&mut replays, (1, 100), items(101..=228), Seq(228), false);
     for seq in taken.into_iter().rev() {
         replays.put_back(JobId(1), seq, None);
     }
@@ -81,7 +87,7 @@ fn what_comes_back_on_top_of_a_full_queue_asks_for_nothing_more() {
 fn what_comes_back_in_any_order_is_posted_in_its_own_and_none_is_passed_over() {
     let mut replays = Replays::default();
     replays.add(job(1, 9));
-    replays.fill(JobId(1), Seq(0), items(1..=9), Seq(9), true);
+    fill(&mut replays, (1, 0), items(1..=9), Seq(9), true);
     for _ in 0..4 {
         replays.take(|_| None);
     }
@@ -100,7 +106,7 @@ fn a_letter_that_ended_on_its_way_does_not_come_back() {
         let mut replays = Replays::default();
         replays.add(RecoveryJob { selection, ..job(1, 1) });
         let dead = items(1..=1).into_iter().map(|item| ReplayItem { dead_after: Some(1), ..item }).collect();
-        replays.fill(JobId(1), Seq(0), dead, Seq(1), true);
+        fill(&mut replays, (1, 0), dead, Seq(1), true);
         replays.take(|_| None);
         replays.revive(Seq(1));
         replays.put_back(JobId(1), Seq(1), None);
@@ -115,11 +121,11 @@ fn a_letter_that_ended_waits_for_no_job_whether_it_was_brought_or_is_looked_for(
         replays.add(RecoveryJob { selection, ..job(1, 6) });
         let dead = |seqs| items(seqs).into_iter().map(|item| ReplayItem { dead_after: Some(1), ..item }).collect();
         assert_eq!(replays.want().unwrap().after, Seq(0));
-        replays.fill(JobId(1), Seq(0), dead(1..=3), Seq(3), false);
+        fill(&mut replays, (1, 0), dead(1..=3), Seq(3), false);
         replays.revive(Seq(2));
         assert_eq!(replays.want().unwrap().after, Seq(3));
         replays.revive(Seq(5));
-        replays.fill(JobId(1), Seq(3), dead(4..=6), Seq(6), true);
+        fill(&mut replays, (1, 3), dead(4..=6), Seq(6), true);
         let taken: Vec<_> = std::iter::from_fn(|| replays.take(|_| None)).map(|(_, item)| item).collect();
         assert_eq!(taken.iter().map(|item| item.seq.0).collect::<Vec<_>>(), wanted);
         assert!(taken.iter().all(|item| item.dead_after.is_none() == matches!(item.seq.0, 2 | 5)));
@@ -131,7 +137,7 @@ fn a_letter_that_ended_waits_for_no_job_whether_it_was_brought_or_is_looked_for(
 fn what_is_in_flight_when_a_job_is_cancelled_still_ends() {
     let mut replays = Replays::default();
     replays.add(job(1, 5));
-    replays.fill(JobId(1), Seq(0), items(1..=5), Seq(5), true);
+    fill(&mut replays, (1, 0), items(1..=5), Seq(5), true);
     replays.take(|_| None);
     let cancelled = replays.cancel(JobId(1), Timestamp(3)).unwrap();
     assert_eq!((cancelled.state, cancelled.position), (JobState::Cancelled, Seq(0)));

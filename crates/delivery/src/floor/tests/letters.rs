@@ -41,7 +41,7 @@ fn fill(floor: &mut Floor, job: RecoveryJob, seq: u64, dead_after: Option<u32>) 
 }
 
 fn dead(floor: &Floor) -> u64 {
-    floor.desk(Ordinal(1)).unwrap().totals.dead
+    floor.desk(Ordinal(1)).unwrap().totals.dead()
 }
 
 /// More deliveries than there is room for may have been dead letters.
@@ -49,7 +49,7 @@ fn dead(floor: &Floor) -> u64 {
 fn deliveries_that_there_is_no_room_to_look_up_are_counted() {
     const ROOM: u64 = 65_536;
     let (mut floor, _) = offered(1, 1);
-    floor.change(Ordinal(1), |desk| (desk.totals.dead, desk.dead_to) = (1, Seq(u64::MAX)));
+    floor.change(Ordinal(1), |desk| desk.dead_to = Seq(u64::MAX));
     for first in (2..=ROOM + 100).step_by(100) {
         floor.scan(&page(first, 100));
         while let Some(flight) = floor.next(NOW) {
@@ -121,11 +121,84 @@ fn letters_that_could_not_be_looked_up_are_counted_anew() {
     floor.miscount(Ordinal(1));
     save(&mut floor);
     assert!(floor.wants_save(), "to count");
+    assert_eq!(floor.take_miscounted(), BTreeSet::from([Ordinal(1)]));
     let second = floor.next(NOW).unwrap();
     fail(&mut floor, &second);
     assert_eq!(floor.recount(Ordinal(1), 1, &BTreeMap::new()), [Seq(2)]);
     assert_eq!(floor.recount(Ordinal(1), 1, &BTreeMap::from([(Seq(2), false)])), [Seq(0); 0]);
     assert_eq!((dead(&floor), floor.is_unsettled()), (2, false));
+}
+
+/// All letters that were counted ended. One that died after a seek back is redriven before storage was asked about it.
+#[test]
+fn a_letter_that_ends_before_it_is_counted_is_not_counted_after_it() {
+    let (mut floor, place) = offered(1, 1);
+    let first = floor.next(NOW).unwrap();
+    succeed(&mut floor, &first);
+    floor.change(Ordinal(1), |desk| desk.dead_to = Seq(1));
+    seek_back(&mut floor, place, &page(1, 1));
+    let again = floor.next(NOW).unwrap();
+    fail(&mut floor, &again);
+    fill(&mut floor, redrive(Seq(1), Seq(1)), 1, Some(1));
+    let redriven = floor.next(NOW).unwrap();
+    succeed(&mut floor, &redriven);
+    assert_eq!((floor.take_doubtful().len(), dead(&floor)), (1, 0));
+    floor.settle_doubt(Ordinal(1), Seq(1), false, ExceptionState::Dead);
+    assert_eq!(dead(&floor), 0);
+}
+
+/// A job waits to post letters, one of which became a retry while storage did not say what it has.
+#[test]
+fn a_job_looks_anew_for_letters_that_were_counted_anew() {
+    let (mut floor, _) = offered(2, 1);
+    while let Some(flight) = floor.next(NOW) {
+        fail(&mut floor, &flight);
+    }
+    save(&mut floor);
+    let item = |seq: u64| ReplayItem { seq: Seq(seq), parcel: None, dead_after: Some(1), line: None };
+    let mut paused = SubscriptionRecord::clone(&floor.desk(Ordinal(1)).unwrap().record);
+    paused.activity = Activity::Paused;
+    floor.redefine(&Arc::new(paused));
+    let both = RecoveryJob { selection: Selection::Failed, ..redrive(Seq(1), Seq(2)) };
+    floor.recover(both);
+    let want = floor.replay_wants().remove(0).1;
+    floor.fill_replay(Ordinal(1), &want, vec![item(1), item(2)], Seq(2), true);
+    assert_eq!(floor.replay_wants().len(), 0, "it has all");
+    floor.miscount(Ordinal(1));
+    assert_eq!(floor.take_miscounted().len(), 1);
+    assert_eq!(floor.recount(Ordinal(1), 1, &BTreeMap::new()), [Seq(0); 0]);
+    assert_eq!(dead(&floor), 1);
+    let want = floor.replay_wants().remove(0).1;
+    assert_eq!((want.after, want.to), (Seq(0), Seq(2)), "it looks for both once more");
+    floor.miscount(Ordinal(1));
+    assert_eq!(floor.recount(Ordinal(1), 1, &BTreeMap::new()), [Seq(0); 0]);
+    floor.fill_replay(Ordinal(1), &want, vec![item(1)], Seq(2), true);
+    assert_eq!(floor.replay_wants().len(), 1, "what was found before that is not taken");
+}
+
+/// Retention takes letters while those of the subscription are counted anew, and before.
+#[test]
+fn letters_that_went_while_they_were_counted_anew_are_counted_once_more() {
+    let (mut floor, _) = offered(4, 1);
+    while let Some(flight) = floor.next(NOW) {
+        fail(&mut floor, &flight);
+    }
+    save(&mut floor);
+    floor.dead_went(Ordinal(1), 1);
+    assert_eq!((dead(&floor), floor.wants_save()), (3, false), "counted down");
+    floor.miscount(Ordinal(1));
+    floor.take_miscounted();
+    // Storage said 3 before one more went.
+    floor.dead_went(Ordinal(1), 1);
+    floor.recount(Ordinal(1), 3, &BTreeMap::new());
+    assert!(floor.wants_save(), "to count once more");
+    floor.take_miscounted();
+    floor.recount(Ordinal(1), 2, &BTreeMap::new());
+    assert_eq!((dead(&floor), floor.wants_save()), (2, false));
+    // Storage said 1 after another had gone, of which retention says so only now.
+    floor.recount(Ordinal(1), 1, &BTreeMap::new());
+    floor.dead_went(Ordinal(1), 1);
+    assert_eq!((dead(&floor), floor.wants_save()), (1, true), "not counted down twice");
 }
 
 /// What storage has is damaged, or the lane ends before it could be asked.
