@@ -27,10 +27,11 @@ mod effects;
 mod feeding;
 mod health;
 mod letters;
+mod recounts;
 mod recovery;
 mod timing;
 
-use letters::Recounts;
+use recounts::Recounts;
 
 /// Bytes of events that may wait in one lane; more stay in the log.
 pub const LANE_QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;

@@ -6,21 +6,6 @@ use super::Floor;
 use hookcast_core::model::subscription::Ordinal;
 use hookcast_core::model::{Exception, ExceptionState, Seq};
 
-/// Subscriptions whose dead letters are counted anew from what storage has.
-#[derive(Debug, Default)]
-pub(super) struct Recounts {
-    due: BTreeSet<Ordinal>,
-    /// Those that were, or are about to be: what retention says of theirs may be counted already.
-    begun: BTreeSet<Ordinal>,
-}
-
-impl Recounts {
-    pub(super) fn forget(&mut self, ordinal: Ordinal) {
-        self.due.remove(&ordinal);
-        self.begun.remove(&ordinal);
-    }
-}
-
 impl Floor {
     /// Counts what memory knows of dead letters that are new and of those that wait as retries now; what it does not know is
     /// looked up before it is saved.
@@ -66,20 +51,18 @@ impl Floor {
     /// The dead letters of this subscription are to be counted anew: what became of some could not be looked up before it was
     /// saved.
     pub fn miscount(&mut self, ordinal: Ordinal) {
-        self.recounts.due.insert(ordinal);
+        self.recounts.ask_for(ordinal);
     }
 
     /// Takes the subscriptions whose dead letters are to be counted anew; whoever cannot says [`Floor::miscount`] again.
     pub fn take_miscounted(&mut self) -> BTreeSet<Ordinal> {
-        let due = std::mem::take(&mut self.recounts.due);
-        self.recounts.begun.extend(&due);
-        due
+        self.recounts.take_due()
     }
 
     /// So many dead letters of a subscription went from storage. Where they are counted anew they may be missing there already:
     /// they are counted once more.
     pub fn dead_went(&mut self, ordinal: Ordinal, count: u64) {
-        if self.recounts.begun.contains(&ordinal) {
+        if self.recounts.has_begun(ordinal) {
             self.miscount(ordinal);
         } else if let Some(desk) = self.desk_mut(ordinal) {
             desk.totals.exhume(count);
@@ -117,7 +100,7 @@ impl Floor {
     /// Whether something is to be looked up before a save.
     #[must_use]
     pub fn is_unsettled(&self) -> bool {
-        !self.doubtful.is_empty() || !self.recovered.is_empty() || !self.recounts.due.is_empty()
+        !self.doubtful.is_empty() || !self.recovered.is_empty() || self.recounts.are_due()
     }
 
     /// Deliveries that may be dead letters, rising.
