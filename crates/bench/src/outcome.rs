@@ -57,17 +57,24 @@ impl Outcome {
         let median = median(row.target, readings);
         Self { experiment: experiment.name, row, median, values, spread, limit_moved, verdict, skipped }
     }
+
+    fn is_decided(&self) -> bool {
+        self.verdict != Verdict::Undecided
+    }
 }
 
-/// Runs `experiment` so many times; each run measures the limit and the figure, one after the other. What is undecided then is
-/// run anew, if that is wanted, and the first runs are forgotten.
+/// Runs `experiment` so many times; each run measures the limit and the figure, one after the other. When a row is undecided then,
+/// it is run anew, if that is wanted. The new runs count for such rows only: a row that was decided stays what it was.
 ///
 /// # Errors
 /// As a run fails.
 pub(crate) async fn repeat(experiment: &Experiment, terms: Terms, runs: u32, again: bool) -> anyhow::Result<Vec<Outcome>> {
-    let outcomes = run_all(experiment, terms, runs).await?;
-    let is_undecided = outcomes.iter().any(|outcome| outcome.verdict == Verdict::Undecided);
-    if is_undecided && again { run_all(experiment, terms, runs).await } else { Ok(outcomes) }
+    let first = run_all(experiment, terms, runs).await?;
+    if !again || first.iter().all(Outcome::is_decided) {
+        return Ok(first);
+    }
+    let anew = run_all(experiment, terms, runs).await?;
+    Ok(first.into_iter().zip(anew).map(|(first, anew)| if first.is_decided() { first } else { anew }).collect())
 }
 
 async fn run_all(experiment: &Experiment, terms: Terms, runs: u32) -> anyhow::Result<Vec<Outcome>> {
@@ -166,6 +173,7 @@ mod tests {
             assert_eq!(verdict(target, beside(moving)), Verdict::Undecided);
         }
     }
+
     /// One whose limit moves in its first three runs and stands still from then on.
     fn calming(_: Terms) -> Run {
         static RUNS: AtomicU32 = AtomicU32::new(0);
@@ -178,5 +186,22 @@ mod tests {
         assert_eq!(repeat(&experiment(calming), terms(), 3, false).await.unwrap()[0].verdict, Verdict::Undecided);
         let outcome = &repeat(&experiment(calming), terms(), 3, true).await.unwrap()[0];
         assert_eq!((outcome.verdict, &outcome.values[..]), (Verdict::Held, &[0.6, 0.6, 0.6][..]));
+    }
+
+    /// Its first row misses in the first three runs and holds from then on; the limit of its second moves at first.
+    fn missing_once(_: Terms) -> Run {
+        static RUNS: AtomicU32 = AtomicU32::new(0);
+        let run = RUNS.fetch_add(1, Ordering::Relaxed) as usize;
+        let (measured, limit) = [(40.0, 100.0), (40.0, 80.0), (40.0, 60.0)].get(run).copied().unwrap_or((60.0, 50.0));
+        Box::pin(async move { Ok(Findings::Measured(vec![Reading::ratio(measured, 100.0), Reading::ratio(30.0, limit)])) })
+    }
+
+    #[tokio::test]
+    async fn a_row_that_missed_is_not_forgotten_when_another_is_measured_anew() {
+        const TWO_ROWS: &[Row] = &[ROWS[0], ROWS[0]];
+        let two_rows = Experiment { rows: TWO_ROWS, ..experiment(missing_once) };
+        let [first, second] = &repeat(&two_rows, terms(), 3, true).await.unwrap()[..] else { panic!("two rows") };
+        assert_eq!((first.verdict, &first.values[..]), (Verdict::Missed, &[0.4, 0.4, 0.4][..]));
+        assert_eq!((second.verdict, &second.values[..]), (Verdict::Held, &[0.6, 0.6, 0.6][..]));
     }
 }
