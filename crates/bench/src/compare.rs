@@ -29,6 +29,7 @@ pub(crate) struct CompareArgs {
     #[arg(long, value_delimiter = ',', default_value = experiments::GUARD_NAME)]
     rows: Vec<String>,
     /// How often each build is measured; what does not look the same then is measured as often again, and all pairs decide.
+    /// Fewer than five pairs decide nothing.
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=50))]
     pairs: u32,
     /// Length of each measurement, about.
@@ -146,6 +147,9 @@ fn print(comparison: &Comparison) {
         Change::Dearer => String::from("DEARER"),
         Change::Cheaper => String::from("cheaper"),
         Change::Same => String::from("same"),
+        Change::Undecided if ratios.len() < statistics::PAIRS_MIN => {
+            format!("UNDECIDED: fewer than {} pairs", statistics::PAIRS_MIN)
+        }
         Change::Undecided => {
             format!("UNDECIDED: the middle half of {} pairs spreads by {:.0} %", ratios.len(), spread.middle_half() * 100.0)
         }
