@@ -8,12 +8,13 @@ use std::process::Command;
 use clap::Args;
 
 use super::Exit;
-use super::client::failed;
 
 /// What measures.
 const PROGRAM: &str = "hookcast-bench";
 /// What tells it which relay to measure.
 const RELAY: &str = "--relay";
+/// Exit code: nothing could be measured, as that program says it, too; its 1 is about rows.
+const EXIT_UNMEASURED: u8 = 2;
 
 /// Arguments of `bench`: whatever that program takes.
 #[derive(Debug, Args)]
@@ -29,7 +30,8 @@ pub(super) struct BenchArgs {
 /// # Errors
 /// When there is none, or it does not start.
 pub(super) fn run(args: BenchArgs) -> Result<(), Exit> {
-    let own = std::env::current_exe().map_err(|error| failed(format!("find this program: {error}")))?;
+    let unmeasured = |message: String| Exit::new(EXIT_UNMEASURED, message);
+    let own = std::env::current_exe().map_err(|error| unmeasured(format!("find this program: {error}")))?;
     let beside = own.with_file_name(PROGRAM);
     let is_beside = beside.is_file();
     let mut command = Command::new(if is_beside { beside } else { PathBuf::from(PROGRAM) });
@@ -39,11 +41,11 @@ pub(super) fn run(args: BenchArgs) -> Result<(), Exit> {
     }
     let error = command.args(args.arguments).exec();
     Err(if error.kind() == std::io::ErrorKind::NotFound {
-        failed(format!(
+        unmeasured(format!(
             "there is no {PROGRAM} beside {} or on the path; it comes with the sources: cargo build --release -p {PROGRAM}",
             own.display()
         ))
     } else {
-        failed(format!("start {PROGRAM}: {error}"))
+        unmeasured(format!("start {PROGRAM}: {error}"))
     })
 }
