@@ -60,6 +60,14 @@ impl Terms {
         Self { relay, duration, work: None, part: Part::Both, seat: None }
     }
 
+    /// Waits until another measurement that takes turns is ready, too. What is accounted for begins after it: a relay that waits for
+    /// the other's set-up does not rest altogether, and only whoever begins has to wait for it.
+    pub(crate) async fn both_ready(&self) {
+        if let (Some(work), Some((seat, turns))) = (self.work, self.seat) {
+            turns.take(seat, 0, work).await;
+        }
+    }
+
     /// Whether there is more to do; where another measurement takes turns, once it is this one's again.
     pub(crate) async fn go_on(&self, began: Instant, done: u64) -> bool {
         let Some(work) = self.work else { return began.elapsed() < self.duration };
@@ -242,6 +250,30 @@ mod tests {
         assert!(Target::AtLeast(0.5).holds(0.5) && !Target::AtLeast(0.5).holds(0.499));
         assert!(Target::AtMost(1.5).holds(1.5) && !Target::AtMost(1.5).holds(1.501));
         assert!(Target::Processor(0.5).holds(0.5) && !Target::Processor(0.5).holds(0.499));
+    }
+
+    #[tokio::test]
+    async fn what_is_accounted_for_begins_once_both_are_ready() {
+        let turns: &'static Turns = Box::leak(Box::new(Turns::beginning_with(1)));
+        let said = std::cell::RefCell::<Vec<String>>::default();
+        let measure = async |seat: usize| {
+            let terms =
+                Terms { seat: Some((seat, turns)), work: Some(2), ..Terms::lasting(Path::new("hookcast"), Duration::ZERO) };
+            let say = |what: &str| said.borrow_mut().push(format!("{what} {seat}"));
+            turns.wait(seat).await;
+            say("set up");
+            terms.both_ready().await;
+            say("account");
+            let mut done = 0;
+            while terms.go_on(Instant::now(), done).await {
+                say("work");
+                done += 1;
+            }
+            turns.leave(seat);
+        };
+        tokio::join!(measure(0), measure(1));
+        let wanted = ["set up 1", "set up 0", "account 1", "work 1", "account 0", "work 0", "work 1", "work 0"];
+        assert_eq!(said.into_inner(), wanted);
     }
 
     #[tokio::test]

@@ -90,6 +90,7 @@ pub(crate) async fn deliver(stage: &Stage, subscriptions: u64, terms: Terms) -> 
         flow.step().await?;
     }
     flow.drain().await?;
+    terms.both_ready().await;
     let (before, first, arrived) = (stage.relay.usage(), flow.published, flow.arrived().await?);
     let began = Instant::now();
     while terms.go_on(began, flow.published - first).await {

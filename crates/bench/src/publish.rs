@@ -130,6 +130,7 @@ async fn relay(terms: Terms, request: &Bytes, connections: usize) -> anyhow::Res
 async fn answer(server: &process::Role, request: &Bytes, connections: usize, terms: Terms) -> anyhow::Result<Answered> {
     let warm_up = Terms { duration: WARM_UP, work: None, ..terms };
     post(server.address, request, connections, warm_up).await?;
+    terms.both_ready().await;
     let (before, began) = (server.usage(), Instant::now());
     let requests = post(server.address, request, connections, terms).await?;
     let (took, cpu_us) = (began.elapsed(), server.usage().since(&before));

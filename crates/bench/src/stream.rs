@@ -134,6 +134,7 @@ where
         crowd.publish(&event(number)).await?;
     }
     crowd.wait(WARM_UP_EVENTS).await?;
+    terms.both_ready().await;
     let before = crowd.server.usage();
     let got = measure(&mut crowd, terms).await?;
     let cost = Cost { cpu_us: crowd.server.usage().since(&before) / got.received as f64, work: got.sent };

@@ -1,7 +1,7 @@
 //! Two measurements that take turns in small slices, so that whatever else the machine does hits both.
 //!
-//! Each has a seat. A measurement begins when it is its turn, hands over before its first slice, so that the other is ready, too,
-//! and from then on whenever a slice of its work is done. One that is over leaves the rest to the other.
+//! Each has a seat. A measurement begins when it is its turn, hands over once it is ready, so that the other sets up, too, before
+//! either is accounted for, and from then on whenever a slice of its work is done. One that is over leaves the rest to the other.
 
 use std::cell::Cell;
 
