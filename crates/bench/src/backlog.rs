@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
+use crate::arrivals::Arrivals;
 use crate::experiment::{Cost, Experiment, Findings, Reading, Row, Subject, Target, Terms};
 use crate::load::{self, BATCH_EVENTS};
-use crate::many;
 use crate::process::Role;
 use crate::receiver::now_us;
 use crate::stage::{Stage, config};
@@ -58,7 +58,7 @@ async fn backlog_run(terms: Terms) -> anyhow::Result<Findings> {
     publish(relay, "bench", BACKLOG_EVENTS).await?;
     let (before, began) = (stage.relay.usage(), Instant::now());
     rest.call("POST", "/v1/subscriptions/bench-0/resume", "application/json", b"").await?;
-    many::received(&mut control, BACKLOG_EVENTS).await?;
+    Arrivals::deliveries(BACKLOG_EVENTS).all(&mut control).await?;
     let drained = BACKLOG_EVENTS as f64 / began.elapsed().as_secs_f64();
     let cost = Cost { cpu_us: stage.relay.usage().since(&before) / BACKLOG_EVENTS as f64, work: BACKLOG_EVENTS };
     let (_, highest) = stage.relay.resident_bytes();
@@ -104,7 +104,7 @@ async fn catch_up(
     std::fs::write(directory.join("config.toml"), format!("{}{}", config("failures"), declared.collect::<String>()))?;
     control.call("POST", "/reset", "text/plain", b"").await?;
     let relay = terms.serve(directory).await?;
-    many::received(control, count).await?;
+    Arrivals::deliveries(count).all(control).await?;
     let reads = log_reads(&mut Connection::open(relay.address).await?).await?;
     Ok((reads, relay))
 }

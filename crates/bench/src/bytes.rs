@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use crate::arrivals::Arrivals;
 use crate::experiment::{Cost, Experiment, Findings, Reading, Row, Subject, Target, Terms};
 use crate::load;
-use crate::many;
 use crate::receiver::now_us;
 use crate::stage::Stage;
 use crate::wire::Connection;
@@ -45,12 +45,12 @@ async fn write(terms: Terms, subscriptions: u64, duration: Duration) -> anyhow::
     let mut control = Connection::open(stage.receiver.address).await?;
     let mut intake = Connection::open(stage.relay.address).await?;
     let warm_up = publish(&mut intake, Duration::from_millis(500)).await?;
-    many::received(&mut control, warm_up * subscriptions).await?;
+    Arrivals::deliveries(warm_up * subscriptions).all(&mut control).await?;
     tokio::time::sleep(CALM).await;
     control.call("POST", "/reset", "text/plain", b"").await?;
     let (written, usage) = (stage.relay.written_bytes(), stage.relay.usage());
     let events = publish(&mut intake, duration).await?;
-    many::received(&mut control, events * subscriptions).await?;
+    Arrivals::deliveries(events * subscriptions).all(&mut control).await?;
     tokio::time::sleep(CALM).await;
     let written = stage.relay.written_bytes().saturating_sub(written);
     let cost = Cost { cpu_us: stage.relay.usage().since(&usage) / events as f64, work: events };

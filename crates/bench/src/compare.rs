@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use anyhow::Context as _;
 use clap::Args;
 use serde::Serialize;
 
@@ -61,7 +62,7 @@ struct Comparison {
 /// Compares and prints.
 ///
 /// # Errors
-/// When a process does not start, or events do not arrive.
+/// When a process does not start, or events do not arrive; what was found before it has been printed.
 pub(crate) async fn run(relay: Option<PathBuf>, arguments: CompareArgs) -> anyhow::Result<Ending> {
     let experiments = experiments::chosen(&arguments.rows)?;
     let known = |path: PathBuf| -> &'static Path { Box::leak(path.into_boxed_path()) };
@@ -71,17 +72,24 @@ pub(crate) async fn run(relay: Option<PathBuf>, arguments: CompareArgs) -> anyho
     if !arguments.json {
         say(&line(["experiment", "old us", "new us", "ratio", "spread"], "verdict"));
     }
-    let mut comparisons = Vec::new();
+    let (mut comparisons, mut broke) = (Vec::new(), None);
     for experiment in experiments {
-        let comparison = compare(experiment, [old, new], duration, usize::try_from(arguments.pairs)?).await?;
-        if !arguments.json {
-            print(&comparison);
+        match compare(experiment, [old, new], duration, usize::try_from(arguments.pairs)?).await {
+            Ok(comparison) if arguments.json => comparisons.push(comparison),
+            Ok(comparison) => {
+                print(&comparison);
+                comparisons.push(comparison);
+            }
+            Err(error) => {
+                broke = Some(error.context(experiment.name));
+                break;
+            }
         }
-        comparisons.push(comparison);
     }
     if arguments.json {
+        let broke = broke.as_ref().map(|error| format!("{error:#}"));
         say(&serde_json::to_string(&serde_json::json!({
-            "seconds": arguments.seconds, "pairs": arguments.pairs, "rows": comparisons,
+            "seconds": arguments.seconds, "pairs": arguments.pairs, "rows": comparisons, "broke": broke,
         }))?);
     }
     let of = |change| -> Vec<&str> {
@@ -95,7 +103,7 @@ pub(crate) async fn run(relay: Option<PathBuf>, arguments: CompareArgs) -> anyho
     } else {
         say(&line);
     }
-    Ok(ending)
+    broke.map_or(Ok(ending), Err)
 }
 
 async fn compare(
@@ -105,7 +113,8 @@ async fn compare(
     pairs: usize,
 ) -> anyhow::Result<Comparison> {
     let terms = |relay, work| Terms { work, part: Part::Figure, ..Terms::lasting(relay, duration) };
-    let work = cost(experiment, terms(builds[0], None)).await?.work;
+    let named = |seat: usize| format!("the {} build ({})", ["old", "new"][seat], builds[seat].display());
+    let work = cost(experiment, terms(builds[0], None)).await.with_context(|| named(0))?.work;
     let (mut costs, mut ratios) = ([Vec::new(), Vec::new()], Vec::new());
     while !statistics::is_settled(&ratios, pairs) {
         // A few words for each pair, and every measurement may have them for nothing.
@@ -114,7 +123,7 @@ async fn compare(
             turns.wait(seat).await;
             let found = cost(experiment, Terms { seat: Some((seat, turns)), ..terms(builds[seat], Some(work)) }).await;
             turns.leave(seat);
-            found
+            found.with_context(|| named(seat))
         };
         let (old, new) = tokio::try_join!(in_turn(0), in_turn(1))?;
         costs[0].push(old.cpu_us);

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::arrivals;
 use crate::experiment::Terms;
 use crate::folder::Folder;
 use crate::load;
@@ -149,7 +150,7 @@ impl Crowd {
 
     /// What all clients together have seen.
     pub(crate) async fn stats(&mut self) -> anyhow::Result<ReceiverStats> {
-        load::stats(&mut self.control).await
+        arrivals::stats(&mut self.control).await
     }
 
     /// Waits until every client has so many events.
@@ -160,7 +161,11 @@ impl Crowd {
         let wanted = events * self.clients;
         let answer = self.control.call("GET", &format!("/wait?{wanted}"), "text/plain", b"").await?;
         let stats: ReceiverStats = serde_json::from_slice(&answer)?;
-        anyhow::ensure!(stats.received == wanted, "{} of {wanted} events reached the clients", stats.received);
+        anyhow::ensure!(
+            stats.received == wanted,
+            "the server lost events, sent some twice or held them back: {} of {wanted} reached the clients",
+            stats.received
+        );
         Ok(stats)
     }
 

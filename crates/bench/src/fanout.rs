@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::arrivals::Arrivals;
 use crate::experiment::{Experiment, Findings, Reading, Row, Run, Subject, Target, Terms};
 use crate::receiver::now_us;
 use crate::stage::Stage;
@@ -21,7 +22,8 @@ pub(crate) const FANOUT: Experiment = Experiment {
 };
 
 const SUBSCRIPTIONS: u64 = 10_000;
-const PATIENCE: Duration = Duration::from_mins(1);
+/// How often the receiver is asked.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 fn run(terms: Terms) -> Run {
     Box::pin(async move {
@@ -37,8 +39,8 @@ fn run(terms: Terms) -> Run {
         let event = load::event(0, now_us());
         intake.call("POST", "/v1/topics/bench/events", "application/json", event.as_bytes()).await?;
         let answered_ms = began.elapsed().as_secs_f64() * 1000.0;
-        load::until(PATIENCE, async || Ok(load::stats(&mut receiver).await?.received >= SUBSCRIPTIONS)).await?;
-        let posted = load::stats(&mut receiver).await?.received;
+        let arrivals = Arrivals { look_every: LOOK_EVERY, ..Arrivals::deliveries(SUBSCRIPTIONS) };
+        let posted = arrivals.wait(&mut receiver).await?.received;
         let (_, highest) = stage.relay.resident_bytes();
         stage.relay.stop().await;
         stage.receiver.stop().await;

@@ -3,6 +3,7 @@
 //! Two relays, with and without them, are measured one after the other. The backlog is a fifth of what the contract names, which makes no difference:
 //! a backlog is a distance, and ten time-outs open a circuit.
 
+use crate::arrivals;
 use crate::experiment::{Experiment, Findings, Reading, Row, Run, Subject, Target, Terms};
 use crate::load;
 use crate::receiver::now_us;
@@ -54,7 +55,7 @@ fn run(terms: Terms) -> Run {
             let mut seen = Connection::open(receiver).await?;
             seen.call("POST", "/reset?timed", "text/plain", b"").await?;
             load::produce_paced(relay, CALM_RATE, terms.duration).await?;
-            let p99_ms = load::stats(&mut seen).await?.p99_us as f64 / 1000.0;
+            let p99_ms = arrivals::stats(&mut seen).await?.p99_us as f64 / 1000.0;
             found.push((load::deliver(stage, HEALTHY, terms).await?, p99_ms));
         }
         for stage in bare.into_iter().chain([beside]) {

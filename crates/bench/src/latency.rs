@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use crate::arrivals::Arrivals;
 use crate::experiment::{Cost, Experiment, Findings, Reading, Row, Run, Subject, Target, Terms};
 use crate::floor::Floor;
 use crate::folder::Folder;
@@ -147,12 +148,7 @@ pub(crate) async fn measure(stage: &Stage, rate: u32, duration: Duration) -> any
     let before = stage.relay.usage();
     let events = load::produce_paced(stage.relay.address, rate, duration).await?;
     let cost = Cost { cpu_us: stage.relay.usage().since(&before) / events as f64, work: events };
-    let began = std::time::Instant::now();
-    let mut stats = load::stats(&mut control).await?;
-    while stats.timed < events {
-        anyhow::ensure!(began.elapsed() < PATIENCE, "{} of {events} events arrived within {PATIENCE:?}", stats.timed);
-        tokio::time::sleep(LOOK_EVERY).await;
-        stats = load::stats(&mut control).await?;
-    }
+    let arrivals = Arrivals { wanted: events, of: |stats| stats.timed, patience: PATIENCE, look_every: LOOK_EVERY };
+    let stats = arrivals.all(&mut control).await?;
     Ok(Delays { p50_ms: stats.p50_us as f64 / 1000.0, p99_ms: stats.p99_us as f64 / 1000.0, cost })
 }

@@ -3,6 +3,9 @@
 //! The receiver refuses every event (400, which says nothing against an endpoint), so that the relay remembers each attempt with
 //! the time at which it sent it; those times are what is measured.
 
+use std::time::Duration;
+
+use crate::arrivals::Arrivals;
 use crate::experiment::{Experiment, Findings, Reading, Row, Run, Subject, Target, Terms};
 use crate::load;
 use crate::stage::{Scene, Stage};
@@ -26,6 +29,8 @@ pub(crate) const LIMITS: Experiment = Experiment {
 
 const RATE: u64 = 500;
 const BURST: u64 = 50;
+/// How often the receiver is asked.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 fn run(terms: Terms) -> Run {
     Box::pin(async move {
@@ -59,7 +64,8 @@ async fn sent(subscriptions: u64, fields: serde_json::Value, config: &'static st
     while published < wanted {
         published = load::publish_batch(&mut intake, &mut batch, published).await?;
     }
-    load::until(terms.duration * 3, async || Ok(load::stats(&mut receiver).await?.failed >= wanted * subscriptions)).await?;
+    let (wanted_in_all, patience) = (wanted * subscriptions, terms.duration * 3);
+    Arrivals { wanted: wanted_in_all, of: |stats| stats.failed, patience, look_every: LOOK_EVERY }.all(&mut receiver).await?;
     let (mut sent_at, mut all_have_backlog_until) = (Vec::new(), i64::MAX);
     for number in 0..subscriptions {
         let from = sent_at.len();

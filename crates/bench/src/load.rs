@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use crate::arrivals::{self, Arrivals};
 use crate::experiment::{Cost, Terms};
-use crate::receiver::{OK, ReceiverStats, now_us};
+use crate::receiver::{OK, now_us};
 use crate::stage::Stage;
 use crate::usage::Usage;
 use crate::wire::Connection;
@@ -64,11 +65,6 @@ pub(crate) fn event(number: u64, sent_us: u64) -> String {
     )
 }
 
-/// What the receiver has seen.
-pub(crate) async fn stats(control: &mut Connection) -> anyhow::Result<ReceiverStats> {
-    Ok(serde_json::from_slice(&control.call("GET", "/stats", "text/plain", b"").await?)?)
-}
-
 /// What came of deliveries.
 #[derive(Debug)]
 pub(crate) struct Delivered {
@@ -100,7 +96,7 @@ pub(crate) async fn deliver(stage: &Stage, subscriptions: u64, terms: Terms) -> 
     flow.drain().await?;
     let cpu_us = stage.relay.usage().since(&before);
     let work = flow.published - first;
-    let request = stats(&mut flow.control).await?.newest_request.into_bytes();
+    let request = arrivals::stats(&mut flow.control).await?.newest_request.into_bytes();
     Ok(Delivered { rate, cost: Cost { cpu_us: cpu_us / (work * subscriptions) as f64, work }, request })
 }
 
@@ -124,20 +120,11 @@ impl Flow {
 
     /// Waits until everything that was published has been received.
     async fn drain(&mut self) -> anyhow::Result<()> {
-        const PATIENCE: Duration = Duration::from_mins(1);
-        let began = Instant::now();
-        loop {
-            let (arrived, wanted) = (self.arrived().await?, self.published * self.subscriptions);
-            if arrived >= wanted {
-                return Ok(());
-            }
-            anyhow::ensure!(began.elapsed() < PATIENCE, "{arrived} of {wanted} deliveries arrived within {PATIENCE:?}");
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
+        Arrivals::deliveries(self.published * self.subscriptions).all(&mut self.control).await.map(drop)
     }
 
     async fn arrived(&mut self) -> anyhow::Result<u64> {
-        Ok(stats(&mut self.control).await?.received)
+        Ok(arrivals::stats(&mut self.control).await?.received)
     }
 
     /// Publishes a batch, or waits a little when too much is on its way.
@@ -160,19 +147,6 @@ pub(crate) async fn publish_batch(intake: &mut Connection, batch: &mut String, p
     }
     intake.call("POST", "/v1/topics/bench/events", "application/x-ndjson", batch.as_bytes()).await?;
     Ok(published + BATCH_EVENTS as u64)
-}
-
-/// Waits until `check` says yes.
-///
-/// # Errors
-/// When it does not in time, or fails.
-pub(crate) async fn until(patience: Duration, mut check: impl AsyncFnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
-    let began = Instant::now();
-    while !check().await? {
-        anyhow::ensure!(began.elapsed() < patience, "it did not come about within {patience:?}");
-        tokio::time::sleep(LOOK_EVERY * 20).await;
-    }
-    Ok(())
 }
 
 /// Publishes single events at `rate` a second for `duration`, spread over as many connections as that takes when an answer

@@ -2,7 +2,7 @@
 //!
 //! Producer, relay, receiver and clients are processes of their own on loopback, the relay stores on disk with full
 //! durability. Times mean nothing on a shared machine; the processor time beside that of the limits does. To add a row: one file
-//! with an [`Experiment`] and its line in [`EXPERIMENTS`].
+//! with an [`experiment::Experiment`] and its line in [`EXPERIMENTS`].
 
 #![allow(clippy::cast_precision_loss, reason = "counts become rates for people")]
 
@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
+mod arrivals;
 mod backlog;
 mod bare;
 mod bytes;
@@ -38,6 +39,7 @@ mod latency;
 mod limits;
 mod load;
 mod many;
+mod measure;
 mod outage;
 mod outcome;
 mod peer;
@@ -62,10 +64,10 @@ mod usage;
 mod wire;
 
 use ending::Ending;
-use experiment::{Experiment, Subject, Terms};
-use experiments::{EXPERIMENTS, GUARD, SELDOM, SELDOM_RUNS_MAX, about};
-use outcome::{Outcome, Verdict};
-use say::{note, say};
+use experiment::{Subject, Terms};
+use experiments::{EXPERIMENTS, GUARD, about};
+use measure::RunArgs;
+use say::note;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -135,28 +137,6 @@ enum Bench {
     Held(held::HeldArgs),
 }
 
-#[derive(Debug, Args)]
-struct RunArgs {
-    /// Length of each measurement.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=120))]
-    seconds: u64,
-    /// How often each limit and figure are measured, one after the other; the median counts.
-    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=20))]
-    pairs: u32,
-    /// Only this experiment, by the name in the first column.
-    #[arg(long)]
-    only: Option<String>,
-    /// Print one JSON object instead of a table.
-    #[arg(long)]
-    json: bool,
-    /// Measure a row anew, once, when its limit moved too much to decide.
-    #[arg(long)]
-    again: bool,
-    /// End with 3 when a row is undecided or skipped.
-    #[arg(long)]
-    strict: bool,
-}
-
 fn main() -> ExitCode {
     let Cli { relay, bench } = Cli::parse();
     if let Bench::Held(arguments) = bench {
@@ -202,15 +182,15 @@ async fn run(named: Option<PathBuf>, bench: Bench) -> anyhow::Result<Ending> {
     // Known to the end of the process, so that every measurement can have it for nothing.
     let relay = || programs::relay(named.clone()).map(|path| -> &'static Path { Box::leak(path.into_boxed_path()) });
     match bench {
-        Bench::Deliver(arguments) => return measure(about(Subject::Deliver), relay()?, &arguments).await,
-        Bench::Latency(arguments) => return measure(about(Subject::Latency), relay()?, &arguments).await,
-        Bench::Publish(arguments) => return measure(about(Subject::Publish), relay()?, &arguments).await,
-        Bench::Stream(arguments) => return measure(about(Subject::Stream), relay()?, &arguments).await,
-        Bench::Backlog(arguments) => return measure(about(Subject::Backlog), relay()?, &arguments).await,
-        Bench::Subscriptions(arguments) => return measure(about(Subject::Subscriptions), relay()?, &arguments).await,
-        Bench::All(arguments) => return measure(EXPERIMENTS.iter().collect(), relay()?, &arguments).await,
+        Bench::Deliver(arguments) => return measure::run(about(Subject::Deliver), relay()?, &arguments).await,
+        Bench::Latency(arguments) => return measure::run(about(Subject::Latency), relay()?, &arguments).await,
+        Bench::Publish(arguments) => return measure::run(about(Subject::Publish), relay()?, &arguments).await,
+        Bench::Stream(arguments) => return measure::run(about(Subject::Stream), relay()?, &arguments).await,
+        Bench::Backlog(arguments) => return measure::run(about(Subject::Backlog), relay()?, &arguments).await,
+        Bench::Subscriptions(arguments) => return measure::run(about(Subject::Subscriptions), relay()?, &arguments).await,
+        Bench::All(arguments) => return measure::run(EXPERIMENTS.iter().collect(), relay()?, &arguments).await,
         Bench::Guard(arguments) => {
-            return measure(experiments::chosen(&GUARD.map(String::from))?, relay()?, &arguments).await;
+            return measure::run(experiments::chosen(&GUARD.map(String::from))?, relay()?, &arguments).await;
         }
         Bench::Compare(arguments) => return compare::run(named, arguments).await,
         Bench::Scaling { json } => scaling::run(Terms::lasting(relay()?, Duration::ZERO), json).await?,
@@ -223,40 +203,4 @@ async fn run(named: Option<PathBuf>, bench: Bench) -> anyhow::Result<Ending> {
         Bench::Held(arguments) => return Err(held::become_program(&arguments)),
     }
     Ok(Ending::Well)
-}
-
-/// Measures experiments (one, if only that is asked for) and prints what they say.
-async fn measure(mut experiments: Vec<&Experiment>, relay: &'static Path, arguments: &RunArgs) -> anyhow::Result<Ending> {
-    let terms = Terms::lasting(relay, Duration::from_secs(arguments.seconds));
-    if let Some(only) = &arguments.only {
-        experiments.retain(|experiment| experiment.name == only);
-        anyhow::ensure!(!experiments.is_empty(), experiments::no_such_experiment());
-    }
-    if !arguments.json {
-        table::head();
-    }
-    let mut outcomes = Vec::new();
-    for experiment in experiments {
-        let runs = if SELDOM.contains(&experiment.name) { arguments.pairs.min(SELDOM_RUNS_MAX) } else { arguments.pairs };
-        let found = outcome::repeat(experiment, terms, runs, arguments.again).await?;
-        if !arguments.json {
-            found.iter().for_each(table::row);
-        }
-        outcomes.extend(found);
-    }
-    if arguments.json {
-        table::json(&outcomes, arguments.seconds, arguments.pairs)?;
-    }
-    let of = |verdict| -> Vec<&str> {
-        outcomes.iter().filter(|outcome: &&Outcome| outcome.verdict == verdict).map(|outcome| outcome.experiment).collect()
-    };
-    let [missed, undecided, skipped, held] = [Verdict::Missed, Verdict::Undecided, Verdict::Skipped, Verdict::Held].map(of);
-    let ending = Ending::of(!missed.is_empty(), !(undecided.is_empty() && skipped.is_empty()), arguments.strict);
-    let line = ending::last_line(&[("missed", missed), ("undecided", undecided), ("skipped", skipped), ("held", held)]);
-    if arguments.json {
-        note(&line);
-    } else {
-        say(&line);
-    }
-    Ok(ending)
 }

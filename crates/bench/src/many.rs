@@ -4,8 +4,7 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use anyhow::bail;
-
+use crate::arrivals;
 use crate::load;
 use crate::receiver::now_us;
 use crate::wire::Connection;
@@ -83,7 +82,7 @@ pub(crate) struct Rounds {
 pub(crate) async fn publish(relay: SocketAddr, receiver: SocketAddr, rounds: Rounds) -> anyhow::Result<(u64, Duration)> {
     let began = Instant::now();
     let mut control = Connection::open(receiver).await?;
-    let earlier = load::stats(&mut control).await?.received;
+    let earlier = arrivals::stats(&mut control).await?.received;
     let (arrived, sent) = (std::cell::Cell::new(0), std::cell::Cell::new(0));
     let (arrived, sent) = (&arrived, &sent);
     let producers = (0..PRODUCERS).map(|_| async move {
@@ -108,35 +107,17 @@ pub(crate) async fn publish(relay: SocketAddr, receiver: SocketAddr, rounds: Rou
     });
     let looking = async {
         loop {
-            arrived.set(load::stats(&mut control).await?.received - earlier);
+            arrived.set(arrivals::stats(&mut control).await?.received - earlier);
             let is_over = began.elapsed() >= rounds.duration || sent.get() >= rounds.events_max;
             if is_over && arrived.get() >= sent.get() * SHARING {
                 return anyhow::Ok(());
             }
             if began.elapsed() > rounds.duration + PATIENCE {
-                bail!("{} of {} deliveries arrived within {PATIENCE:?}", arrived.get(), sent.get() * SHARING);
+                return Err(arrivals::lost(arrived.get(), sent.get() * SHARING, rounds.duration + PATIENCE));
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
     };
     tokio::try_join!(futures_util::future::try_join_all(producers), looking)?;
     Ok((sent.get(), began.elapsed()))
-}
-
-/// Waits until the receiver has seen `count` deliveries since its last reset.
-///
-/// # Errors
-/// When they do not arrive in time.
-pub(crate) async fn received(control: &mut Connection, count: u64) -> anyhow::Result<()> {
-    let began = Instant::now();
-    loop {
-        let received = load::stats(control).await?.received;
-        if received >= count {
-            return Ok(());
-        }
-        if began.elapsed() > PATIENCE {
-            bail!("{received} of {count} deliveries arrived within {PATIENCE:?}");
-        }
-        tokio::time::sleep(LOOK_EVERY).await;
-    }
 }

@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use crate::arrivals::Arrivals;
 use crate::experiment::{Experiment, Findings, Reading, Row, Run, Subject, Target, Terms};
 use crate::load;
 use crate::stage::{Scene, Stage};
@@ -27,6 +28,8 @@ const RATE: u64 = 1_000;
 const BURST: u64 = 100;
 /// The first probes are due after 36 s at the latest.
 const PATIENCE: Duration = Duration::from_mins(3);
+/// How often the receiver is asked.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 fn run(terms: Terms) -> Run {
     Box::pin(async move {
@@ -42,8 +45,8 @@ fn run(terms: Terms) -> Run {
         }
         receiver.call("POST", "/reset?timed", "text/plain", b"").await?;
         let wanted = published * SUBSCRIPTIONS;
-        load::until(PATIENCE, async || Ok(load::stats(&mut receiver).await?.received >= wanted)).await?;
-        let seen = load::stats(&mut receiver).await?;
+        let arrivals = Arrivals { patience: PATIENCE, look_every: LOOK_EVERY, ..Arrivals::deliveries(wanted) };
+        let seen = arrivals.wait(&mut receiver).await?;
         stage.relay.stop().await;
         stage.receiver.stop().await;
         Ok(Findings::Measured(vec![

@@ -64,17 +64,28 @@ impl Outcome {
 }
 
 /// Runs `experiment` so many times; each run measures the limit and the figure, one after the other. When a row is undecided then,
-/// it is run anew, if that is wanted. The new runs count for such rows only: a row that was decided stays what it was.
-///
-/// # Errors
-/// As a run fails.
-pub(crate) async fn repeat(experiment: &Experiment, terms: Terms, runs: u32, again: bool) -> anyhow::Result<Vec<Outcome>> {
-    let first = run_all(experiment, terms, runs).await?;
+/// it is run anew, if that is wanted. The new runs count for such rows only: a row that was decided stays what it was. Where a run
+/// breaks, its error stands beside what was found before.
+pub(crate) async fn repeat(
+    experiment: &Experiment,
+    terms: Terms,
+    runs: u32,
+    again: bool,
+) -> (Vec<Outcome>, Option<anyhow::Error>) {
+    let first = match run_all(experiment, terms, runs).await {
+        Ok(first) => first,
+        Err(error) => return (Vec::new(), Some(error)),
+    };
     if !again || first.iter().all(Outcome::is_decided) {
-        return Ok(first);
+        return (first, None);
     }
-    let anew = run_all(experiment, terms, runs).await?;
-    Ok(first.into_iter().zip(anew).map(|(first, anew)| if first.is_decided() { first } else { anew }).collect())
+    match run_all(experiment, terms, runs).await {
+        Ok(anew) => {
+            let newest = first.into_iter().zip(anew).map(|(first, anew)| if first.is_decided() { first } else { anew });
+            (newest.collect(), None)
+        }
+        Err(error) => (first, Some(error)),
+    }
 }
 
 async fn run_all(experiment: &Experiment, terms: Terms, runs: u32) -> anyhow::Result<Vec<Outcome>> {
@@ -140,13 +151,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_row_below_its_target_does_not_hold() {
-        let outcomes = repeat(&experiment(fixed), terms(), 3, true).await.unwrap();
+        let outcomes = repeat(&experiment(fixed), terms(), 3, true).await.0;
         assert_eq!((outcomes[0].verdict, &outcomes[0].values[..]), (Verdict::Missed, &[0.4, 0.4, 0.4][..]));
     }
 
     #[tokio::test]
     async fn a_skipped_row_neither_holds_nor_misses() {
-        let outcomes = repeat(&experiment(not_here), terms(), 3, true).await.unwrap();
+        let outcomes = repeat(&experiment(not_here), terms(), 3, true).await.0;
         assert_eq!((outcomes[0].verdict, outcomes[0].skipped.as_deref()), (Verdict::Skipped, Some("install it")));
     }
 
@@ -183,8 +194,8 @@ mod tests {
 
     #[tokio::test]
     async fn an_undecided_row_is_measured_anew_where_that_is_wanted() {
-        assert_eq!(repeat(&experiment(calming), terms(), 3, false).await.unwrap()[0].verdict, Verdict::Undecided);
-        let outcome = &repeat(&experiment(calming), terms(), 3, true).await.unwrap()[0];
+        assert_eq!(repeat(&experiment(calming), terms(), 3, false).await.0[0].verdict, Verdict::Undecided);
+        let outcome = &repeat(&experiment(calming), terms(), 3, true).await.0[0];
         assert_eq!((outcome.verdict, &outcome.values[..]), (Verdict::Held, &[0.6, 0.6, 0.6][..]));
     }
 
@@ -200,8 +211,24 @@ mod tests {
     async fn a_row_that_missed_is_not_forgotten_when_another_is_measured_anew() {
         const TWO_ROWS: &[Row] = &[ROWS[0], ROWS[0]];
         let two_rows = Experiment { rows: TWO_ROWS, ..experiment(missing_once) };
-        let [first, second] = &repeat(&two_rows, terms(), 3, true).await.unwrap()[..] else { panic!("two rows") };
+        let [first, second] = &repeat(&two_rows, terms(), 3, true).await.0[..] else { panic!("two rows") };
         assert_eq!((first.verdict, &first.values[..]), (Verdict::Missed, &[0.4, 0.4, 0.4][..]));
         assert_eq!((second.verdict, &second.values[..]), (Verdict::Held, &[0.6, 0.6, 0.6][..]));
+    }
+
+    /// One whose limit moves in its first three runs, and that breaks in its fourth.
+    fn breaking(_: Terms) -> Run {
+        static RUNS: AtomicU32 = AtomicU32::new(0);
+        let limit = [100.0, 80.0, 60.0].get(RUNS.fetch_add(1, Ordering::Relaxed) as usize).copied();
+        Box::pin(async move {
+            let limit = limit.ok_or_else(|| anyhow::anyhow!("the relay ended"))?;
+            Ok(Findings::Measured(vec![Reading::ratio(30.0, limit)]))
+        })
+    }
+
+    #[tokio::test]
+    async fn what_was_found_stays_when_measuring_anew_breaks() {
+        let (outcomes, broke) = repeat(&experiment(breaking), terms(), 3, true).await;
+        assert_eq!((outcomes[0].verdict, broke.unwrap().to_string()), (Verdict::Undecided, String::from("the relay ended")));
     }
 }

@@ -3,12 +3,14 @@
 //! Processor time, not the clock: it changes little with what else the machine does.
 
 use std::fmt::Write as _;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use anyhow::Context as _;
 use serde::Serialize;
 
+use crate::arrivals::Arrivals;
 use crate::experiment::Terms;
-use crate::load::{self, BATCH_EVENTS};
+use crate::load::BATCH_EVENTS;
 use crate::receiver::now_us;
 use crate::say::say;
 use crate::stage::Stage;
@@ -94,16 +96,24 @@ struct Growth {
 /// Measures every dimension and prints the costs with their slopes.
 ///
 /// # Errors
-/// When a process does not start, or events do not arrive.
+/// When a process does not start, or events do not arrive; what was found before it has been printed.
 pub(crate) async fn run(terms: Terms, json: bool) -> anyhow::Result<()> {
     let mut found = Vec::new();
+    let done = find(terms, json, &mut found).await;
+    if json {
+        say(&serde_json::to_string(&found)?);
+    }
+    done
+}
+
+async fn find(terms: Terms, json: bool, found: &mut Vec<Growth>) -> anyhow::Result<()> {
     if !json {
         say("what grows               sizes                        relay CPU us / event            log-log slope");
     }
     for dimension in DIMENSIONS {
         let mut costs = [0.0; 3];
         for (cost, size) in costs.iter_mut().zip(dimension.sizes) {
-            *cost = measure(terms, (dimension.load)(size)).await?;
+            *cost = measure(terms, (dimension.load)(size)).await.with_context(|| format!("{} {size}", dimension.name))?;
         }
         let slope = slope(dimension.sizes.map(|size| size as f64), costs);
         if !json {
@@ -112,9 +122,6 @@ pub(crate) async fn run(terms: Terms, json: bool) -> anyhow::Result<()> {
             say(&format!("{:<24} {sizes:<28} {costs:<31} {slope:.2}", dimension.name));
         }
         found.push(Growth { what: dimension.name, sizes: dimension.sizes, relay_cpu_us: costs, per: dimension.per, slope });
-    }
-    if json {
-        say(&serde_json::to_string(&found)?);
     }
     Ok(())
 }
@@ -204,15 +211,8 @@ async fn publish(stage: &Stage, load: Load, first: u64) -> anyhow::Result<()> {
 }
 
 async fn received(control: &mut Connection, wanted: u64) -> anyhow::Result<()> {
-    let began = Instant::now();
-    loop {
-        let arrived = load::stats(control).await?.received;
-        if arrived >= wanted {
-            return Ok(());
-        }
-        anyhow::ensure!(began.elapsed() < PATIENCE, "{arrived} of {wanted} deliveries arrived within {PATIENCE:?}");
-        tokio::time::sleep(LOOK_EVERY).await;
-    }
+    let arrivals = Arrivals { patience: PATIENCE, look_every: LOOK_EVERY, ..Arrivals::deliveries(wanted) };
+    arrivals.all(control).await.map(drop)
 }
 
 /// Slope of the straight line closest to the logarithms.

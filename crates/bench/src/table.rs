@@ -38,11 +38,11 @@ pub(crate) fn row(outcome: &Outcome) {
     say(&line([name, what, &measured, &limit, &ratio, &cpu, &limit_cpu, &value, &spread, &target], &verdict));
 }
 
-/// Prints everything as one JSON object.
+/// Everything as one JSON object.
 ///
 /// # Errors
 /// When a figure is no number.
-pub(crate) fn json(outcomes: &[Outcome], seconds: u64, pairs: u32) -> anyhow::Result<()> {
+pub(crate) fn json(outcomes: &[Outcome], broke: Option<&anyhow::Error>, seconds: u64, pairs: u32) -> anyhow::Result<String> {
     #[derive(Serialize)]
     struct Report<'a> {
         version: &'static str,
@@ -50,11 +50,19 @@ pub(crate) fn json(outcomes: &[Outcome], seconds: u64, pairs: u32) -> anyhow::Re
         seconds: u64,
         pairs: u32,
         rows: &'a [Outcome],
+        /// What ended it before everything was measured.
+        broke: Option<String>,
     }
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let report = Report { version: env!("CARGO_PKG_VERSION"), processors, seconds, pairs, rows: outcomes };
-    say(&serde_json::to_string(&report)?);
-    Ok(())
+    let report = Report {
+        version: env!("CARGO_PKG_VERSION"),
+        processors,
+        seconds,
+        pairs,
+        rows: outcomes,
+        broke: broke.map(|error| format!("{error:#}")),
+    };
+    Ok(serde_json::to_string(&report)?)
 }
 
 fn line(columns: [&str; 10], last: &str) -> String {

@@ -59,6 +59,17 @@ fn a_comparison_says_what_it_cannot_compare() {
 }
 
 #[test]
+fn a_build_that_breaks_is_named() {
+    let relay = crate::relay();
+    let relay = relay.to_str().expect("a path that is text");
+    let (is_well, text) = says(&["compare", "/bin/true", "--new", relay, "--rows", "deliver-1"]);
+    assert!(!is_well && text.contains("the old build (/bin/true)"), "{text}");
+    let (is_well, text) =
+        says(&["compare", relay, "--new", "/bin/true", "--rows", "deliver-1", "--seconds", "1", "--pairs", "1"]);
+    assert!(!is_well && text.contains("the new build (/bin/true)"), "{text}");
+}
+
+#[test]
 fn a_held_program_does_not_start_when_its_parent_is_gone() {
     // Somebody else's parent, and so not the one that started it.
     let (is_well, text) = says(&["held", "--parent", "1", "--", "/bin/echo", "started"]);

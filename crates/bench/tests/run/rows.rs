@@ -32,6 +32,17 @@ fn a_row_tells_figure_limit_spread_and_verdict() {
 }
 
 #[test]
+fn rows_are_printed_although_a_later_one_breaks() {
+    let relay = relay();
+    let old = relay.to_str().expect("a path that is text");
+    // The second is not about processor time, so that nothing can be compared.
+    let (output, report) = run(&["compare", old, "--rows", "deliver-1,filter", "--pairs", "1", "--seconds", "1", "--json"]);
+    assert_eq!((&report["rows"][0]["experiment"], output.status.code()), (&Value::from("deliver-1"), Some(2)), "{report}");
+    let (broke, beside) = (report["broke"].as_str().expect("it broke"), String::from_utf8_lossy(&output.stderr));
+    assert!(broke.starts_with("filter: the old build") && beside.trim_end().ends_with(broke), "{broke}: {beside}");
+}
+
+#[test]
 fn a_comparison_tells_both_builds_their_ratio_and_the_change() {
     let relay = relay();
     let old = relay.to_str().expect("a path that is text");
