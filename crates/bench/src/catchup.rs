@@ -34,10 +34,11 @@ async fn run(terms: Terms) -> anyhow::Result<Findings> {
     let Stage { relay, receiver, directory } = Stage::set(&terms.scene(0)).await?;
     receiver.stop().await;
     let address = relay.address;
-    publish(address, "bench", EVENTS).await?;
+    let events = terms.work.unwrap_or(EVENTS);
+    publish(address, "bench", events).await?;
     let before = relay.usage();
-    let (bytes, took) = tokio::task::spawn_blocking(move || read_all(address)).await??;
-    let cost = Cost { cpu_us: relay.usage().since(&before) / EVENTS as f64, work: EVENTS };
+    let (bytes, took) = tokio::task::spawn_blocking(move || read_all(address, events)).await??;
+    let cost = Cost { cpu_us: relay.usage().since(&before) / events as f64, work: events };
     let (_, highest) = relay.resident_bytes();
     relay.stop().await;
     let mut limit = None;
@@ -45,7 +46,7 @@ async fn run(terms: Terms) -> anyhow::Result<Findings> {
         let bare = Role::own(&["bare-log", "hookcast.db"], directory.path()).await?;
         let (address, before) = (bare.address, bare.usage());
         let (bytes, took) = tokio::task::spawn_blocking(move || read_to_end(address)).await??;
-        limit = Some((megabytes_a_second(bytes, took), bare.usage().since(&before) / EVENTS as f64));
+        limit = Some((megabytes_a_second(bytes, took), bare.usage().since(&before) / events as f64));
         bare.stop().await;
     }
     let reading = Reading::costing(megabytes_a_second(bytes, took), cost, limit);
@@ -72,8 +73,8 @@ fn read_to_end(server: SocketAddr) -> anyhow::Result<(u64, Duration)> {
     }
 }
 
-/// Reads until the last event came; gives how many bytes that were, and how long it took.
-fn read_all(relay: SocketAddr) -> anyhow::Result<(u64, Duration)> {
+/// Reads until so many events came; gives how many bytes that were, and how long it took.
+fn read_all(relay: SocketAddr, wanted: u64) -> anyhow::Result<(u64, Duration)> {
     let mut socket = TcpStream::connect(relay)?;
     socket.set_read_timeout(Some(PATIENCE))?;
     let began = Instant::now();
@@ -81,7 +82,7 @@ fn read_all(relay: SocketAddr) -> anyhow::Result<(u64, Duration)> {
     let (mut buffer, mut bytes, mut events) = (vec![0; BUFFER_BYTES], 0, 0);
     // Every event is one line that ends with the end of its form; the lines of chunks do not.
     let mut last = 0;
-    while events < EVENTS {
+    while events < wanted {
         let read = socket.read(&mut buffer).context("the stream stopped")?;
         anyhow::ensure!(read > 0, "the stream ended after {events} events");
         let part = &buffer[..read];

@@ -19,6 +19,9 @@ pub(crate) struct RunArgs {
     /// Length of each measurement.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=120))]
     seconds: u64,
+    /// Do so much instead, in the experiment's own unit; for tests.
+    #[arg(long, hide = true)]
+    work: Option<u64>,
     /// How often each limit and figure are measured, one after the other; the median counts.
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=20))]
     pairs: u32,
@@ -48,7 +51,7 @@ struct Found {
 /// # Errors
 /// When one breaks; what was found before it has been printed.
 pub(crate) async fn run(mut experiments: Vec<&Experiment>, relay: &'static Path, arguments: &RunArgs) -> anyhow::Result<Ending> {
-    let terms = Terms::lasting(relay, Duration::from_secs(arguments.seconds));
+    let terms = Terms { work: arguments.work, ..Terms::lasting(relay, Duration::from_secs(arguments.seconds)) };
     if let Some(only) = &arguments.only {
         experiments.retain(|experiment| experiment.name == only);
         anyhow::ensure!(!experiments.is_empty(), experiments::no_such_experiment());
@@ -110,7 +113,7 @@ mod tests {
     async fn what_was_found_before_one_breaks_is_kept_and_what_broke_is_told() {
         let experiment = |name, run| Experiment { name, subject: Subject::Deliver, rows: ROWS, run };
         let experiments = [experiment("first", held), experiment("second", breaking), experiment("third", held)];
-        let arguments = RunArgs { seconds: 1, pairs: 1, only: None, json: true, again: false, strict: false };
+        let arguments = RunArgs { seconds: 1, work: None, pairs: 1, only: None, json: true, again: false, strict: false };
         let terms = Terms::lasting(Path::new("hookcast"), Duration::ZERO);
         let Found { outcomes, broke } = find(experiments.iter().collect(), terms, &arguments).await;
         let report = table::json(&outcomes, broke.as_ref(), 1, 1).unwrap();
