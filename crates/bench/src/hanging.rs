@@ -3,9 +3,10 @@
 //! Two relays, with and without them, are measured one after the other. The backlog is a fifth of what the contract names, which makes no difference:
 //! a backlog is a distance, and ten time-outs open a circuit.
 
-use crate::arrivals;
+use crate::arrivals::Arrivals;
 use crate::experiment::{Experiment, Findings, Reading, Row, Run, Subject, Target, Terms};
 use crate::load;
+use crate::pace;
 use crate::receiver::now_us;
 use crate::stage::Stage;
 use crate::wire::Connection;
@@ -54,8 +55,8 @@ fn run(terms: Terms) -> Run {
             let (relay, receiver) = (stage.relay.address, stage.receiver.address);
             let mut seen = Connection::open(receiver).await?;
             seen.call("POST", "/reset?timed", "text/plain", b"").await?;
-            load::produce_paced(relay, CALM_RATE, terms.duration).await?;
-            let p99_ms = arrivals::stats(&mut seen).await?.p99_us as f64 / 1000.0;
+            let events = pace::publish(relay, CALM_RATE, terms.duration).await?;
+            let p99_ms = Arrivals::deliveries(events * HEALTHY).all(&mut seen).await?.p99_us as f64 / 1000.0;
             found.push((load::deliver(stage, HEALTHY, terms).await?, p99_ms));
         }
         for stage in bare.into_iter().chain([beside]) {

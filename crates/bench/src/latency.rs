@@ -8,6 +8,7 @@ use crate::experiment::{Cost, Experiment, Findings, Reading, Row, Run, Subject, 
 use crate::floor::Floor;
 use crate::folder::Folder;
 use crate::load;
+use crate::pace;
 use crate::receiver::now_us;
 use crate::slow_disk::{self, SlowDisk};
 use crate::stage::{Scene, Stage};
@@ -118,7 +119,7 @@ async fn slow_disk(terms: Terms) -> anyhow::Result<Findings> {
 /// `longer_ms` more than the floor knows.
 async fn beside_floor(stage: &Stage, rate: u32, duration: Duration, longer_ms: f64) -> anyhow::Result<[Reading; 2]> {
     let before = stage.relay.written_bytes();
-    let events = load::produce_paced(stage.relay.address, rate, WARM_UP).await?;
+    let events = pace::publish(stage.relay.address, rate, WARM_UP).await?;
     let bytes = (stage.relay.written_bytes() - before) / events.max(1);
     let mut floor = Floor::lay(stage.directory.path(), bytes).await?;
     floor.walk(duration / 2).await?;
@@ -143,10 +144,10 @@ pub(crate) struct Delays {
 /// Delays at `rate` events a second.
 pub(crate) async fn measure(stage: &Stage, rate: u32, duration: Duration) -> anyhow::Result<Delays> {
     let mut control = Connection::open(stage.receiver.address).await?;
-    load::produce_paced(stage.relay.address, rate, WARM_UP).await?;
+    pace::publish(stage.relay.address, rate, WARM_UP).await?;
     control.call("POST", "/reset?timed", "text/plain", b"").await?;
     let before = stage.relay.usage();
-    let events = load::produce_paced(stage.relay.address, rate, duration).await?;
+    let events = pace::publish(stage.relay.address, rate, duration).await?;
     let cost = Cost { cpu_us: stage.relay.usage().since(&before) / events as f64, work: events };
     let arrivals = Arrivals { wanted: events, of: |stats| stats.timed, patience: PATIENCE, look_every: LOOK_EVERY };
     let stats = arrivals.all(&mut control).await?;

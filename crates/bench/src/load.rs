@@ -148,36 +148,3 @@ pub(crate) async fn publish_batch(intake: &mut Connection, batch: &mut String, p
     intake.call("POST", "/v1/topics/bench/events", "application/x-ndjson", batch.as_bytes()).await?;
     Ok(published + BATCH_EVENTS as u64)
 }
-
-/// Publishes single events at `rate` a second for `duration`, spread over as many connections as that takes when an answer
-/// may need a few milliseconds; gives how many.
-pub(crate) async fn produce_paced(relay: SocketAddr, rate: u32, duration: Duration) -> anyhow::Result<u64> {
-    const RATE_OF_ONE: u32 = 200;
-    let connections = rate.div_ceil(RATE_OF_ONE);
-    let began = Instant::now();
-    let mut tasks = Vec::new();
-    for first in 0..connections {
-        tasks.push(tokio::task::spawn_local(async move {
-            let mut intake = Connection::open(relay).await?;
-            let mut published = 0u64;
-            loop {
-                let number = u64::from(first) + published * u64::from(connections);
-                let due = Duration::from_secs_f64(number as f64 / f64::from(rate));
-                if due >= duration || began.elapsed() >= duration {
-                    return anyhow::Ok(published);
-                }
-                if let Some(wait) = due.checked_sub(began.elapsed()) {
-                    tokio::time::sleep(wait).await;
-                }
-                let body = event(number, now_us());
-                intake.call("POST", "/v1/topics/bench/events", "application/json", body.as_bytes()).await?;
-                published += 1;
-            }
-        }));
-    }
-    let mut published = 0;
-    for task in tasks {
-        published += task.await??;
-    }
-    Ok(published)
-}

@@ -42,6 +42,7 @@ mod many;
 mod measure;
 mod outage;
 mod outcome;
+mod pace;
 mod peer;
 mod process;
 mod programs;

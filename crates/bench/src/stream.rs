@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::crowd::{Crowd, Server};
 use crate::experiment::{Cost, Experiment, Findings, Reading, Row, Subject, Target, Terms};
+use crate::pace::Pace;
 use crate::peer;
 use crate::receiver::now_us;
 use crate::wire::Connection;
@@ -88,12 +89,15 @@ const SETTLE: Duration = Duration::from_secs(1);
 /// What warms connections and clients up.
 const WARM_UP_EVENTS: u64 = 20;
 
-/// One event of about 140 bytes, a tick of a market.
+/// One event of about 140 bytes, a tick of a market, sent now.
 fn event(number: u64) -> String {
+    event_sent(number, now_us())
+}
+
+fn event_sent(number: u64, sent_us: u64) -> String {
     format!(
-        "{{\"number\":{number},\"sent_us\":{:016},\"symbol\":\"HOOK\",\"price\":102.44,\"size\":1200,\"venue\":\"XLON\",\
-         \"side\":\"buy\",\"conditions\":[\"regular\"]}}",
-        now_us()
+        "{{\"number\":{number},\"sent_us\":{sent_us:016},\"symbol\":\"HOOK\",\"price\":102.44,\"size\":1200,\"venue\":\"XLON\",\
+         \"side\":\"buy\",\"conditions\":[\"regular\"]}}"
     )
 }
 
@@ -159,17 +163,15 @@ async fn single(crowd: &mut Crowd, terms: Terms) -> anyhow::Result<Got> {
 /// 99th percentile of the time from send to receipt in milliseconds.
 async fn delay(crowd: &mut Crowd, terms: Terms) -> anyhow::Result<Got> {
     crowd.reset("/reset?timed").await?;
-    let (began, mut sent) = (Instant::now(), 0u32);
-    while terms.go_on(began, u64::from(sent)).await {
-        let due = f64::from(sent) / f64::from(RATE);
-        if let Some(wait) = Duration::from_secs_f64(due).checked_sub(began.elapsed()) {
-            tokio::time::sleep(wait).await;
-        }
-        crowd.publish(&event(u64::from(sent))).await?;
-        sent += 1;
+    let pace = Pace::from_now(RATE);
+    // What is due does not wait for another measurement's turn.
+    let events = terms.work.unwrap_or_else(|| pace.events(terms.duration));
+    for number in 0..events {
+        let sent_us = pace.wait(number).await;
+        crowd.publish(&event_sent(number, sent_us)).await?;
     }
-    let stats = crowd.wait(u64::from(sent)).await?;
-    Ok(Got { figure: stats.p99_us as f64 / 1000.0, received: stats.received, sent: u64::from(sent) })
+    let stats = crowd.wait(events).await?;
+    Ok(Got { figure: stats.p99_us as f64 / 1000.0, received: stats.received, sent: events })
 }
 
 /// Events received a second, all clients together.
