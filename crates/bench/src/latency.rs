@@ -144,12 +144,15 @@ pub(crate) struct Delays {
 /// Delays at `rate` events a second.
 pub(crate) async fn measure(stage: &Stage, rate: u32, duration: Duration) -> anyhow::Result<Delays> {
     let mut control = Connection::open(stage.receiver.address).await?;
-    pace::publish(stage.relay.address, rate, WARM_UP).await?;
+    let timed = |wanted| Arrivals { wanted, of: |stats| stats.timed, patience: PATIENCE, look_every: LOOK_EVERY };
+    control.call("POST", "/reset?timed", "text/plain", b"").await?;
+    let events = pace::publish(stage.relay.address, rate, WARM_UP).await?;
+    // What of the run-up comes late is not taken for what follows.
+    timed(events).all(&mut control).await?;
     control.call("POST", "/reset?timed", "text/plain", b"").await?;
     let before = stage.relay.usage();
     let events = pace::publish(stage.relay.address, rate, duration).await?;
     let cost = Cost { cpu_us: stage.relay.usage().since(&before) / events as f64, work: events };
-    let arrivals = Arrivals { wanted: events, of: |stats| stats.timed, patience: PATIENCE, look_every: LOOK_EVERY };
-    let stats = arrivals.all(&mut control).await?;
+    let stats = timed(events).all(&mut control).await?;
     Ok(Delays { p50_ms: stats.p50_us as f64 / 1000.0, p99_ms: stats.p99_us as f64 / 1000.0, cost })
 }
