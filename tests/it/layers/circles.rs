@@ -1,57 +1,58 @@
-//! Circles among the files of one crate, and the list of those that there are. A head counts like any other file: `a.rs` and
+//! Circles among the files of one crate, and the list of the arrows in them. A head counts like any other file: `a.rs` and
 //! `a/b.rs` that name each other are a circle.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::names::{Crate, Module};
 
-/// Every file that stands in a circle, with the shortest that it closes, itself first and last.
-pub(super) fn circles(files: &Crate) -> BTreeMap<&str, Vec<&str>> {
+/// Every arrow that lies in a circle, from the file that names to the one that is named, with the shortest circle that it closes:
+/// the one that names first and last.
+pub(super) fn circles(files: &Crate) -> BTreeMap<(&str, &str), Vec<&str>> {
     let named: BTreeMap<&Module, BTreeSet<Module>> = files.files().map(|(file, _)| (file, files.named_by(file))).collect();
-    let closed = named.keys().filter_map(|file| shortest(file, &named));
-    closed
-        .map(|circle| circle.into_iter().map(|file| files.path(file)).collect())
-        .map(|circle: Vec<_>| (circle[0], circle))
-        .collect()
-}
-
-fn shortest<'a>(start: &'a Module, named: &'a BTreeMap<&Module, BTreeSet<Module>>) -> Option<Vec<&'a Module>> {
-    let mut from: BTreeMap<&Module, &Module> = BTreeMap::new();
-    let mut next = VecDeque::from([start]);
-    while let Some(file) = next.pop_front() {
-        for other in &named[file] {
-            if from.contains_key(other) {
-                continue;
+    let mut found = BTreeMap::new();
+    for (file, others) in &named {
+        let ways = ways_to(file, &named);
+        for other in others {
+            let Some(mut next) = ways.get_key_value(other).map(|(other, _)| *other) else { continue };
+            let mut circle = vec![files.path(file), files.path(other)];
+            while next != *file {
+                next = ways[next];
+                circle.push(files.path(next));
             }
-            from.insert(other, file);
-            if other == start {
-                let mut circle = vec![start, file];
-                while let Some(before) = circle.last().filter(|last| **last != start).map(|last| from[*last]) {
-                    circle.push(before);
-                }
-                circle.reverse();
-                return Some(circle);
-            }
-            next.push_back(other);
+            found.insert((circle[0], circle[1]), circle);
         }
     }
-    None
+    found
 }
 
-/// What stands in circles of crates (each with the folder of its files) against the list of what may.
+/// Every file from which arrows lead to `end`, with the next one on the shortest way there.
+fn ways_to<'a>(end: &'a Module, named: &'a BTreeMap<&Module, BTreeSet<Module>>) -> BTreeMap<&'a Module, &'a Module> {
+    let (mut ways, mut open) = (BTreeMap::new(), VecDeque::from([end]));
+    while let Some(reached) = open.pop_front() {
+        for (file, _) in named.iter().filter(|(_, others)| others.contains(reached)) {
+            if *file != end && !ways.contains_key(file) {
+                ways.insert(*file, reached);
+                open.push_back(*file);
+            }
+        }
+    }
+    ways
+}
+
+/// The arrows that lie in circles of crates (each with the folder of its files) against the list of those that may.
 pub(super) fn judge_circles(crates: &BTreeMap<String, &Crate>, listed: &[&str]) -> Vec<String> {
     let (mut broken, mut standing) = (Vec::new(), BTreeSet::new());
     for (folder, files) in crates {
-        for (path, circle) in circles(files) {
-            let path = format!("{folder}/{path}");
-            if !listed.contains(&path.as_str()) {
-                broken.push(format!("{path} closes a circle: {}", circle.join(" -> ")));
+        for ((from, to), circle) in circles(files) {
+            let arrow = format!("{folder}/{from} -> {to}");
+            if !listed.contains(&arrow.as_str()) {
+                broken.push(format!("{arrow} closes a circle: {}", circle.join(" -> ")));
             }
-            standing.insert(path);
+            standing.insert(arrow);
         }
     }
-    let gone = listed.iter().filter(|path| !standing.contains(**path));
-    broken.extend(gone.map(|path| format!("{path} stands in no circle: take it out of the list")));
+    let gone = listed.iter().filter(|arrow| !standing.contains(**arrow));
+    broken.extend(gone.map(|arrow| format!("{arrow} lies in no circle: take it out of the list")));
     if !listed.is_sorted_by(|a, b| a < b) {
         broken.push("the list is not sorted".to_owned());
     }
@@ -68,8 +69,11 @@ mod tests {
         Crate::new(files.iter().map(|(path, text)| (*path, text.as_str())))
     }
 
+    /// The files that stand in circles.
     fn in_circles(files: &[(&str, &str)]) -> Vec<String> {
-        circles(&read(files)).into_keys().map(str::to_owned).collect()
+        let files = read(files);
+        let from: BTreeSet<&str> = circles(&files).into_keys().map(|(from, _)| from).collect();
+        from.into_iter().map(str::to_owned).collect()
     }
 
     #[test]
@@ -110,7 +114,7 @@ mod tests {
             ("a/b.rs", "use super::A; struct B;"),
             ("c.rs", "use crate::a::b::B; struct C;"),
         ];
-        assert_eq!(circles(&read(&past_the_head))["a.rs"], ["a.rs", "c.rs", "a/b.rs", "a.rs"]);
+        assert_eq!(circles(&read(&past_the_head))[&("a.rs", "c.rs")], ["a.rs", "c.rs", "a/b.rs", "a.rs"]);
         for root in ["lib.rs", "main.rs"] {
             let at_the_root = [(root, "mod a; use a::A; struct Root;"), ("a.rs", "use crate::Root; struct A;")];
             assert_eq!(in_circles(&at_the_root), ["a.rs", root], "a root that defines something");
@@ -166,18 +170,42 @@ mod tests {
         assert!(files.hidden(&others).is_empty(), "{:?}", files.hidden(&others));
     }
 
+    fn judge(files: &[(&str, &str)], listed: &[&str]) -> Vec<String> {
+        judge_circles(&BTreeMap::from([("x/src".to_owned(), &read(files))]), listed)
+    }
+
     #[test]
     fn the_list_and_the_circles_must_agree() {
-        let files = read(&[("a.rs", "use crate::b::B; struct A;"), ("b.rs", "use crate::a::A; struct B;"), ("c.rs", "")]);
-        let judge = |listed: &[&str]| judge_circles(&BTreeMap::from([("x/src".to_owned(), &files)]), listed);
-        assert!(judge(&["x/src/a.rs", "x/src/b.rs"]).is_empty());
-        assert_eq!(judge(&["x/src/b.rs"]), ["x/src/a.rs closes a circle: a.rs -> b.rs -> a.rs"]);
-        assert_eq!(
-            judge(&["x/src/a.rs", "x/src/b.rs", "x/src/c.rs"]),
-            ["x/src/c.rs stands in no circle: take it out of the list"]
-        );
-        assert_eq!(judge(&["x/src/a.rs", "x/src/b.rs", "x/src/gone.rs"]).len(), 1, "a file that is gone");
-        assert_eq!(judge(&["a.rs", "x/src/a.rs", "x/src/b.rs"]).len(), 1, "a folder that is none");
-        assert_eq!(judge(&["x/src/b.rs", "x/src/a.rs"]), ["the list is not sorted"]);
+        let files =
+            [("a.rs", "use crate::b::B; struct A;"), ("b.rs", "use crate::a::A; struct B;"), ("c.rs", "use crate::a::A;")];
+        let (there, back) = ("x/src/a.rs -> b.rs", "x/src/b.rs -> a.rs");
+        assert!(judge(&files, &[there, back]).is_empty());
+        assert_eq!(judge(&files, &[back]), ["x/src/a.rs -> b.rs closes a circle: a.rs -> b.rs -> a.rs"]);
+        let away = "x/src/c.rs -> a.rs";
+        assert_eq!(judge(&files, &[there, back, away]), ["x/src/c.rs -> a.rs lies in no circle: take it out of the list"]);
+        assert_eq!(judge(&files, &[there, back, "x/src/b.rs -> gone.rs"]).len(), 1, "a file that is gone");
+        assert_eq!(judge(&files, &["a.rs -> b.rs", there, back]).len(), 1, "a folder that is none");
+        assert_eq!(judge(&files, &[back, there]), ["the list is not sorted"]);
+    }
+
+    #[test]
+    fn a_new_arrow_between_files_that_stand_in_circles_is_seen() {
+        let (a, b) = (("a.rs", "use crate::b::B; struct A;"), ("b.rs", "use crate::a::A; struct B;"));
+        let (c, d) = (("c.rs", "use crate::d::D; struct C;"), ("d.rs", "use crate::c::C; struct D;"));
+        let two = ["x/src/a.rs -> b.rs", "x/src/b.rs -> a.rs", "x/src/c.rs -> d.rs", "x/src/d.rs -> c.rs"];
+        assert!(judge(&[a, b, c, d], &two).is_empty());
+        let down = ("b.rs", "use crate::a::A; use crate::c::C; struct B;");
+        assert!(judge(&[a, down, c, d], &two).is_empty(), "one that only leads away closes nothing");
+        let up = ("d.rs", "use crate::c::C; use crate::a::A; struct D;");
+        let wanted = [
+            "x/src/b.rs -> c.rs closes a circle: b.rs -> c.rs -> d.rs -> a.rs -> b.rs",
+            "x/src/d.rs -> a.rs closes a circle: d.rs -> a.rs -> b.rs -> c.rs -> d.rs",
+        ];
+        assert_eq!(judge(&[a, down, c, up], &two), wanted, "two circles that join");
+        let round = [("a.rs", "use crate::b::B;"), ("b.rs", "use crate::c::C;"), ("c.rs", "use crate::a::A;")];
+        let one = ["x/src/a.rs -> b.rs", "x/src/b.rs -> c.rs", "x/src/c.rs -> a.rs"];
+        assert!(judge(&round, &one).is_empty());
+        let across = [round[0], ("b.rs", "use crate::c::C; use crate::a::A;"), round[2]];
+        assert_eq!(judge(&across, &one), ["x/src/b.rs -> a.rs closes a circle: b.rs -> a.rs -> b.rs"]);
     }
 }
