@@ -1,12 +1,14 @@
 //! Who may name whom, layer by layer. A layer is a module of `core` or `log`, another crate, or a module of the program.
 //!
 //! Whole crates stand in the manifests, too, and the compiler holds those; it cannot hold which modules of a crate another one
-//! names, nor which modules of one crate name each other. What a layer passes on (`pub use`), it answers for.
+//! names, nor which modules of one crate name each other. What a layer passes on (`pub use`), it answers for. The root of a crate that
+//! is cut into layers is none itself: it passes on what lies below it, and names nothing else.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::folder;
-use super::names::Crate;
+use super::names::{Crate, Module};
+use super::paths::Path;
 
 /// One layer, and those that it may name.
 pub(super) struct Layer {
@@ -139,13 +141,26 @@ fn may_name(layers: &[Layer], at: usize, other: &str) -> bool {
     row.may_name.contains(&other) || (row.may_name == ALL && layers[..at].iter().any(|above| above.name == other))
 }
 
+/// Whether a file passes on (`pub use`) something of its own crate by this path.
+fn passes_on(files: &Crate, file: &Module, path: &Path) -> bool {
+    let is_public = path.import.as_ref().is_some_and(|import| import.is_public && import.is_outermost);
+    is_public && files.spell(file, path).iter().all(|name| name[0] == "crate")
+}
+
 /// Every name of another layer outside tests, held against the rows; and the rows against the layers there are.
 pub(super) fn judge_layers(packages: &BTreeMap<String, Crate>, layers: &[Layer]) -> Vec<String> {
     let (mut broken, mut seen) = (BTreeSet::new(), BTreeSet::new());
     for (package, files) in packages {
         for (module, source) in files.files() {
             let file = format!("{}/{}", folder(package), source.path);
-            let Some(own) = layer_of(package, module) else { continue };
+            let Some(own) = layer_of(package, module) else {
+                let others = source.names.iter().filter(|path| !passes_on(files, module, path));
+                broken.extend(others.map(|path| {
+                    let written = path.segments.join("::");
+                    format!("{file}:{}: a root only passes on what lies below it ({written})", path.line)
+                }));
+                continue;
+            };
             let Some(at) = layers.iter().position(|row| row.name == own) else {
                 broken.insert(format!("{file}: `{own}` has no row"));
                 continue;
@@ -249,6 +264,29 @@ mod tests {
             let broken = judge(SAMPLE, "hookcast_streams", "ring.rs", text);
             assert!(broken.is_empty(), "{text}: {broken:?}");
         }
+    }
+
+    #[test]
+    fn a_root_without_a_row_names_nothing_but_what_it_passes_on() {
+        for text in [
+            "use hookcast_streams::ring::Ring;",
+            "pub use hookcast_streams::ring::Ring;",
+            "pub use hookcast_streams;",
+            "pub use std::fmt::Debug;",
+            "mod tail; fn f() { hookcast_streams::ring::start() }",
+            "mod tail; fn f() { tail::start() }",
+            "mod tail; use tail::Tail;",
+            "mod inner { pub use crate::tail::Tail; }",
+        ] {
+            for package in ["hookcast_log", "hookcast"] {
+                let broken = judge(SAMPLE, package, "lib.rs", text);
+                assert_eq!(broken.len(), 1, "{text}: {broken:?}");
+            }
+        }
+        let open = "mod ingest; pub mod tail; pub use ingest::Ingest; pub use crate::tail::{self as t, Tail}; pub use self::tail::Place;\n\
+                    #[cfg(test)] mod tests { use hookcast_streams::ring; }";
+        let broken = judge(SAMPLE, "hookcast_log", "lib.rs", open);
+        assert!(broken.is_empty(), "{broken:?}");
     }
 
     #[test]
