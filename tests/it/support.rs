@@ -26,7 +26,8 @@ pub(crate) const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 /// Longest wait for anything; generous, for a machine that does other things too.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What the relay counts in this process from now on, however many tests run in it.
+/// What the relay counts in this process from now on, however many tests run in it. Whoever starts an [`hookcast::App`] in a test asks
+/// for this before, for there is one recorder a process.
 pub(crate) fn counted() -> &'static PrometheusHandle {
     static COUNTED: OnceLock<PrometheusHandle> = OnceLock::new();
     COUNTED.get_or_init(|| PrometheusBuilder::new().install_recorder().unwrap())

@@ -74,10 +74,9 @@ impl Lanes {
 
     /// Tells the lane that retention forgot these dead letters.
     pub async fn buried(&self, record: &Arc<SubscriptionRecord>, seqs: &[Seq]) {
-        let (mut told, mut count) = (Vec::new(), 0);
+        let mut told = Vec::new();
         let hears_own = record.spec.topics.patterns().iter().any(TopicPattern::is_own);
         for seq in seqs {
-            count += 1;
             // A word about a notice would be one about itself, for ever. Where the event went with its letter nobody knows.
             let is_foreign =
                 !hears_own || matches!(self.context.follow.get(*seq).await, Ok(Some(event)) if !event.topic().is_own());
@@ -87,7 +86,7 @@ impl Lanes {
             (Some(from), Some(to)) => Some(Told { count: told.len() as u64, from: *from, to: *to }),
             _ => None,
         };
-        let command = super::LaneCommand::Ask(Arc::clone(record), Question::Buried(count, told));
+        let command = super::LaneCommand::Ask(Arc::clone(record), Question::Buried(seqs.into(), told));
         let _ = self.lane_of(record.ordinal).send(command).await;
     }
 }

@@ -17,8 +17,8 @@ mod unsorted;
 
 use line::State;
 use rule::{Rule, THE_LINE};
-pub use unsorted::Found;
 use unsorted::Unsorted;
+pub use unsorted::{Doubt, Found};
 
 /// Dead letters that may hold lines up at once; then nothing new begins.
 pub const BLOCKING_DEAD_MAX: usize = 4_096;
@@ -39,6 +39,13 @@ pub enum Fate {
     Back,
 }
 
+/// The line of an event, and whether an attempt of it is under way: that outlives whatever else it is known for.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    line: Line,
+    is_flying: bool,
+}
+
 /// The order of one subscription.
 #[derive(Debug)]
 pub struct Order {
@@ -46,7 +53,7 @@ pub struct Order {
     on_dead: OnDead,
     lines: HashMap<Line, State>,
     /// The lines of what is in flight, waits as a retry or holds its line up as a dead letter.
-    known: HashMap<Seq, Line>,
+    known: HashMap<Seq, Known>,
     /// Firsts of their lines that stand aside and may go; without a line, what has no key.
     ready: BTreeMap<Seq, Option<Line>>,
     unsorted: Unsorted,
@@ -101,7 +108,7 @@ impl Order {
     /// Whether so many dead letters hold lines up that nothing new begins.
     #[must_use]
     pub fn is_choked(&self) -> bool {
-        self.dead >= BLOCKING_DEAD_MAX
+        self.dead >= BLOCKING_DEAD_MAX || self.unsorted.are_in_part()
     }
 
     /// Whether the first attempt of `seq` may begin.
@@ -114,14 +121,14 @@ impl Order {
     /// Whether a retry that waits may go: it is the first of those in its line, and none is in flight.
     #[must_use]
     pub fn lets_retry(&self, seq: Seq) -> bool {
-        let state = self.known.get(&seq).and_then(|line| self.lines.get(line));
+        let state = self.known.get(&seq).and_then(|known| self.lines.get(&known.line));
         state.is_none_or(|state| !state.has_runner() && state.retries.first().is_none_or(|first| *first >= seq))
     }
 
     /// The first attempt of `seq` begins; `gathers` when it is part of a batch, which takes more of the same line.
     pub fn start(&mut self, seq: Seq, line: Option<Line>, gathers: bool) {
         if let Some(line) = line {
-            self.known.insert(seq, line);
+            self.known.insert(seq, Known { line, is_flying: true });
             let state = self.lines.entry(line).or_default();
             state.flying += 1;
             state.gathers = gathers;
@@ -130,7 +137,9 @@ impl Order {
 
     /// A retry begins.
     pub fn start_retry(&mut self, seq: Seq, gathers: bool) {
-        let Some(state) = self.known.get(&seq).and_then(|line| self.lines.get_mut(line)) else { return };
+        let Some(known) = self.known.get_mut(&seq) else { return };
+        let Some(state) = self.lines.get_mut(&known.line) else { return };
+        known.is_flying = true;
         state.retries.remove(&seq);
         state.flying += 1;
         state.gathers = gathers;
@@ -158,7 +167,7 @@ impl Order {
     /// The batch is whole: what is behind its events waits for it.
     pub fn close_batch(&mut self, members: impl Iterator<Item = Seq>) {
         for seq in members {
-            let Some(line) = self.known.get(&seq).copied() else { continue };
+            let Some(line) = self.known.get(&seq).map(|known| known.line) else { continue };
             if let Some(state) = self.lines.get_mut(&line) {
                 state.gathers = false;
             }
@@ -209,7 +218,7 @@ impl Order {
             }
             return None;
         }
-        let Some(line) = self.known.remove(&seq) else {
+        let Some(Known { line, .. }) = self.known.remove(&seq) else {
             if fate == Fate::Back {
                 self.ready.insert(seq, None);
             }
@@ -218,19 +227,36 @@ impl Order {
         let state = self.lines.entry(line).or_default();
         state.flying = state.flying.saturating_sub(1);
         match fate {
-            Fate::Done => self.dead -= usize::from(state.dead.remove(&seq)),
+            Fate::Done => self.unblock(seq, line),
             Fate::Waits => {
-                self.known.insert(seq, line);
                 state.retries.insert(seq);
+                self.unblock(seq, line);
+                self.keep(seq, line);
             }
             Fate::Dead if self.on_dead == OnDead::Block => {
-                self.known.insert(seq, line);
                 self.dead += usize::from(state.dead.insert(seq));
+                self.keep(seq, line);
             }
             Fate::Dead => {}
             Fate::Back => self.join(seq, line),
         }
         self.refresh(line)
+    }
+
+    /// Its line is known, besides whether it is in flight.
+    fn keep(&mut self, seq: Seq, line: Line) {
+        self.known.entry(seq).or_insert(Known { line, is_flying: false });
+    }
+
+    /// A dead letter holds its line up no longer. Where there were more than could be known, the next are looked up once there is
+    /// room for many.
+    fn unblock(&mut self, seq: Seq, line: Line) {
+        if self.lines.get_mut(&line).is_some_and(|state| state.dead.remove(&seq)) {
+            self.dead -= 1;
+            if self.unsorted.are_in_part() && self.dead <= BLOCKING_DEAD_MAX / 2 {
+                self.unsorted.doubt_dead();
+            }
+        }
     }
 
     /// `seq` stands in its line among those that stand aside; whoever stood first may do so no longer.
@@ -263,7 +289,7 @@ impl Order {
     /// An event of which only the position is known, and what it does.
     pub fn find(&mut self, seq: Seq, found: Found) {
         self.unsorted.note(seq, found);
-        if let Some(line) = self.known.get(&seq).copied() {
+        if let Some(line) = self.known.get(&seq).map(|known| known.line) {
             self.sort(seq, Some(line));
         } else if matches!(self.rule, Rule::Strict) {
             self.sort(seq, Some(THE_LINE));
@@ -285,10 +311,9 @@ impl Order {
             self.join(seq, line);
         }
         if found.is_retry {
-            let state = self.lines.entry(line).or_default();
-            self.dead -= usize::from(state.dead.remove(&seq));
-            state.retries.insert(seq);
-            self.known.insert(seq, line);
+            self.unblock(seq, line);
+            self.lines.entry(line).or_default().retries.insert(seq);
+            self.keep(seq, line);
         }
         self.refresh(line)
     }
@@ -301,11 +326,14 @@ impl Order {
     /// A retry, or a dead letter, is none any more: nothing waits for it. Gives the retry that may go now.
     pub fn forget(&mut self, seq: Seq) -> Option<Seq> {
         self.unsorted.lose(seq, Found::Retry);
-        let line = self.known.remove(&seq)?;
+        let Known { line, is_flying } = *self.known.get(&seq)?;
+        if !is_flying {
+            self.known.remove(&seq);
+        }
         if let Some(state) = self.lines.get_mut(&line) {
             state.retries.remove(&seq);
-            self.dead -= usize::from(state.dead.remove(&seq));
         }
+        self.unblock(seq, line);
         self.refresh(line)
     }
 
@@ -323,15 +351,15 @@ impl Order {
         if state.retries.contains(&seq) {
             return;
         }
-        self.known.insert(seq, line);
         self.dead += usize::from(state.dead.insert(seq));
+        self.keep(seq, line);
         self.refresh(line);
     }
 
     /// Whether `seq` is a dead letter that holds its line up.
     #[must_use]
     pub fn is_blocking(&self, seq: Seq) -> bool {
-        let state = self.known.get(&seq).and_then(|line| self.lines.get(line));
+        let state = self.known.get(&seq).and_then(|known| self.lines.get(&known.line));
         state.is_some_and(|state| state.dead.contains(&seq))
     }
 
@@ -344,10 +372,9 @@ impl Order {
         blocking
     }
 
-    /// Dead letters have to be looked up again: storage forgot some.
-    pub fn doubt_dead(&mut self) {
-        if self.on_dead == OnDead::Block {
-            self.release(Seq(u64::MAX));
+    /// Dead letters went from storage: they hold nothing up any more, and what is being looked up may have them still.
+    pub fn letters_went(&mut self) {
+        if self.unsorted.has_doubt() {
             self.unsorted.doubt_dead();
         }
     }
@@ -357,15 +384,21 @@ impl Order {
         self.unsorted.attend()
     }
 
-    /// The next positions to be read, at most `count`, rising; then whether dead letters are to be listed.
+    /// The next positions to be read, at most `count`, rising; then since when dead letters are to be listed, if they are.
     #[must_use]
-    pub fn unread(&self, count: usize) -> (Vec<Seq>, bool) {
+    pub fn unread(&self, count: usize) -> (Vec<Seq>, Option<Doubt>) {
         self.unsorted.unread(count)
     }
 
-    /// All dead letters were looked up.
-    pub fn dead_known(&mut self) {
-        self.unsorted.dead_known();
+    /// Whether what is looked up since then is true still.
+    #[must_use]
+    pub fn still_doubts(&self, doubt: &Doubt) -> bool {
+        self.unsorted.still_doubts(doubt)
+    }
+
+    /// Dead letters were looked up, all or as many as may be held: without effect when something came since that makes that untrue.
+    pub fn dead_known(&mut self, doubt: &Doubt) {
+        self.unsorted.dead_known(doubt, self.dead >= BLOCKING_DEAD_MAX);
     }
 
     /// Whoever attended is done.

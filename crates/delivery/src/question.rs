@@ -13,7 +13,6 @@ use super::attempt::{self, Mark};
 use super::job::{Errand, Job, attempt_of};
 use super::lane::Lane;
 use super::notice::Notice;
-use super::order::Order;
 use super::parcel::Content;
 use super::sieve::Filtering;
 use super::window::Ticket;
@@ -127,8 +126,8 @@ pub enum Question {
     Jobs(oneshot::Sender<Vec<RecoveryJob>>),
     /// End this job before its end.
     Cancel(JobId, oneshot::Sender<Result<Option<RecoveryJob>>>),
-    /// So many dead letters are gone, and so many are to be told, between these positions.
-    Buried(u64, Option<Told>),
+    /// These dead letters are gone, and so many are to be told, between these positions.
+    Buried(Box<[Seq]>, Option<Told>),
 }
 
 /// Answers a question. A subscription that the lane does not know is not answered.
@@ -175,7 +174,7 @@ pub fn answer(lane: &Rc<Lane>, record: &Arc<SubscriptionRecord>, question: Quest
                 let _ = reply.send(desk.jobs());
             }
         }
-        Question::Buried(count, told) => buried(lane, record, count, told),
+        Question::Buried(seqs, told) => buried(lane, record, &seqs, told),
         Question::Seek(..) | Question::Skip(..) | Question::Recover(..) | Question::Cancel(..) => change(lane, record, question),
     }
 }
@@ -192,12 +191,10 @@ pub struct Told {
 }
 
 /// Dead letters went.
-fn buried(lane: &Rc<Lane>, record: &SubscriptionRecord, count: u64, told: Option<Told>) {
+fn buried(lane: &Rc<Lane>, record: &SubscriptionRecord, seqs: &[Seq], told: Option<Told>) {
     let mut floor = lane.floor.borrow_mut();
     floor.notices.extend(told.map(|told| Notice::buried(record, (told.from, told.to), told.count)));
-    floor.dead_went(record.ordinal, count);
-    // A letter that nobody can redrive any more holds nothing up.
-    floor.change(record.ordinal, |desk| desk.order().map(Order::doubt_dead));
+    floor.letters_went(record.ordinal, seqs);
     drop(floor);
     lane.stir();
 }

@@ -142,8 +142,16 @@ impl Replays {
         let is_wanted = |running: &Running| (running.job.id, running.scanned, running.looks) == (want.id, want.after, want.looks);
         let front = self.jobs.front_mut().filter(|running| is_wanted(running));
         let Some(running) = front else { return };
-        running.queue_bytes += items.iter().map(ReplayItem::bytes).sum::<usize>();
-        running.queue.extend(items);
+        for item in items {
+            // What it has already, in flight or put back, was found once more because it looked anew.
+            let is_posted = self.in_flight.iter().any(|(job, _, posted)| *job == want.id && posted.seq == item.seq);
+            let place = running.queue.partition_point(|other| other.seq < item.seq);
+            if is_posted || running.queue.get(place).is_some_and(|other| other.seq == item.seq) {
+                continue;
+            }
+            running.queue_bytes += item.bytes();
+            running.queue.insert(place, item);
+        }
         for seq in running.ended.take().unwrap_or_default() {
             running.revive(seq);
         }
@@ -171,11 +179,23 @@ impl Replays {
         }
     }
 
-    /// What became of dead letters is not known one by one: whoever has some waiting looks for them once more. What is in flight
-    /// goes on.
+    /// Letters in flight.
+    #[must_use]
+    pub fn letters_in_flight(&self) -> Vec<Seq> {
+        self.in_flight.iter().filter(|(.., item)| item.dead_after.is_some()).map(|(.., item)| item.seq).collect()
+    }
+
+    /// What became of dead letters is not known one by one: whoever has some waiting looks for them once more, and whoever posts
+    /// events takes none for a letter. What is in flight goes on.
     pub fn look_anew(&mut self) {
         for running in &mut self.jobs {
             running.looks += 1;
+            if !running.wants_dead() {
+                for item in &mut running.queue {
+                    item.dead_after = None;
+                }
+                continue;
+            }
             if let Some(first) = running.queue.front() {
                 running.scanned = running.scanned.min(first.seq.prev());
                 running.is_exhausted = false;
@@ -273,7 +293,7 @@ impl Replays {
     fn position(&self, running: &Running) -> Seq {
         let flights = self.in_flight.iter().filter(|(job, ..)| *job == running.job.id).map(|(.., item)| item.seq);
         let open = flights.chain(running.queue.front().map(|item| item.seq)).min();
-        open.map_or(running.scanned, Seq::prev)
+        open.map_or(running.scanned, |open| open.prev().min(running.scanned))
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::desk::Desk;
 use super::lane::Lane;
-use super::order::Order;
+use super::order::{Doubt, Order};
 use super::replaying::dead_letters;
 use hookcast_core::model::subscription::Ordinal;
 use hookcast_core::model::{Event, ExceptionState, Seq};
@@ -41,8 +41,8 @@ async fn sort(lane: &Rc<Lane>, ordinal: Ordinal) {
         let unread = lane.floor.borrow().desk(ordinal).and_then(Desk::order_in_force).map(|order| order.unread(READ_MAX));
         let done = match unread {
             Some((seqs, _)) if !seqs.is_empty() => read(lane, ordinal, seqs).await,
-            Some((_, true)) => list_dead(lane, ordinal).await,
-            Some((_, false)) | None => return,
+            Some((_, Some(doubt))) => list_dead(lane, ordinal, &doubt).await,
+            Some((_, None)) | None => return,
         };
         if let Err(error) = done {
             tracing::error!(%error, "the order of a subscription could not be read; trying again");
@@ -66,8 +66,8 @@ async fn read(lane: &Rc<Lane>, ordinal: Ordinal, seqs: Vec<Seq>) -> Result<(), S
     Ok(())
 }
 
-/// Finds the dead letters that hold their keys up.
-async fn list_dead(lane: &Rc<Lane>, ordinal: Ordinal) -> Result<(), StorageError> {
+/// Finds the dead letters that hold their keys up; ends early when what was found is not true any more.
+async fn list_dead(lane: &Rc<Lane>, ordinal: Ordinal, doubt: &Doubt) -> Result<(), StorageError> {
     let mut after = Seq::ZERO;
     loop {
         let unsaved = lane.saving.lock().await;
@@ -81,9 +81,9 @@ async fn list_dead(lane: &Rc<Lane>, ordinal: Ordinal) -> Result<(), StorageError
                 continue;
             }
             let goes_on = floor.change(ordinal, |desk| {
-                let Some(order) = desk.order() else { return false };
+                let Some(order) = desk.order().filter(|order| order.still_doubts(doubt)) else { return false };
                 if order.is_choked() {
-                    order.dead_known();
+                    order.dead_known(doubt);
                     return false;
                 }
                 let key = event.and_then(|event| order.line_of(&event));
@@ -97,6 +97,6 @@ async fn list_dead(lane: &Rc<Lane>, ordinal: Ordinal) -> Result<(), StorageError
         let Some(read_to) = read_to else { break };
         after = read_to;
     }
-    lane.floor.borrow_mut().change(ordinal, |desk| desk.order().map(Order::dead_known));
+    lane.floor.borrow_mut().change(ordinal, |desk| desk.order().map(|order| order.dead_known(doubt)));
     Ok(())
 }

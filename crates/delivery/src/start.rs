@@ -160,9 +160,7 @@ async fn reopen_holes(lane: &Rc<Lane>, place: Place, ordinal: Ordinal, holes: Ve
             Err(error) => {
                 tracing::error!(%error, event.seq = %seq, "an event that was in flight cannot be read now; it waits as a retry");
                 let exception = unread(ordinal, seq, lane.now());
-                let mut floor = lane.floor.borrow_mut();
-                floor.change(ordinal, |desk| desk.resume_retry(&exception));
-                floor.journal.put(exception, None);
+                lane.floor.borrow_mut().retry_unread(exception);
             }
         }
     }

@@ -194,10 +194,20 @@ impl Desk {
         }
     }
 
-    /// So many dead letters there are, whatever was counted before; what jobs have of them is not known to be true.
-    pub fn recount_dead(&mut self, dead: u64) {
+    /// Letters that jobs post at the moment, as far as jobs know.
+    #[must_use]
+    pub fn letters_in_flight(&self) -> Vec<Seq> {
+        self.replays.as_ref().map_or_else(Vec::new, |replays| replays.letters_in_flight())
+    }
+
+    /// So many dead letters there are, whatever was counted before. What jobs have of them is not known to be true, but that these
+    /// in flight `ended`.
+    pub fn recount_dead(&mut self, dead: u64, ended: &[Seq]) {
         self.totals.set_dead(dead);
         if let Some(replays) = &mut self.replays {
+            for seq in ended {
+                replays.revive(*seq);
+            }
             replays.look_anew();
         }
     }

@@ -147,12 +147,12 @@ impl World {
         }
         let rows: Vec<Seq> = self.rows.iter().filter(|(_, row)| row.state == ExceptionState::Dead).map(|(seq, _)| *seq).collect();
         let order = self.desk.order().unwrap();
-        if dead {
+        if let Some(doubt) = dead {
             for seq in rows {
                 let line = order.line_of(&event(seq.0, self.keys[seq.0 as usize - 1]));
                 order.blocks(seq, line);
             }
-            order.dead_known();
+            order.dead_known(&doubt);
         }
         order.rest();
     }

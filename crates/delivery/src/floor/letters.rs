@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Floor;
+use crate::desk::Desk;
+use crate::order::Order;
 use hookcast_core::model::subscription::Ordinal;
 use hookcast_core::model::{Exception, ExceptionState, Seq};
 
@@ -21,6 +23,18 @@ impl Floor {
                 }
             }
         }
+    }
+
+    /// Lets a delivery that was in flight and cannot be read wait as this retry, unless a stored one of it waits already. It may be
+    /// a dead letter until then.
+    pub fn retry_unread(&mut self, exception: Exception) {
+        let (ordinal, seq) = (exception.ordinal, exception.seq);
+        if self.desk(ordinal).is_none_or(|desk| desk.retry(seq).is_some()) {
+            return;
+        }
+        self.doubt(ordinal, vec![(seq, ExceptionState::Retry)]);
+        self.change(ordinal, |desk| desk.resume_retry(&exception));
+        self.journal.put(exception, None);
     }
 
     /// Counts a dead letter that was none before, or one that became a retry.
@@ -59,30 +73,41 @@ impl Floor {
         self.recounts.take_due()
     }
 
-    /// So many dead letters of a subscription went from storage. Where they are counted anew they may be missing there already:
-    /// they are counted once more.
-    pub fn dead_went(&mut self, ordinal: Ordinal, count: u64) {
+    /// Retention took these dead letters of a subscription from storage: nobody can redrive them any more, and they hold nothing up.
+    /// One that is something else by a word that is not saved stays that. Where letters are counted anew these may be missing
+    /// already: they are counted once more.
+    pub fn letters_went(&mut self, ordinal: Ordinal, seqs: &[Seq]) {
+        let (has_word, doubtful) = (|seq: &Seq| self.journal.last_word(ordinal, *seq).is_some(), &self.doubtful);
+        let (changed, gone): (Vec<Seq>, Vec<Seq>) = seqs.iter().copied().partition(has_word);
+        // One that is looked up later is none by then.
+        let looked_up = changed.iter().filter(|seq| doubtful.contains_key(&(ordinal, **seq))).count() as u64;
+        self.change(ordinal, |desk| {
+            desk.exhume(&gone);
+            desk.totals.exhume(looked_up);
+            desk.order().map(Order::letters_went)
+        });
         if self.recounts.has_begun(ordinal) {
             self.miscount(ordinal);
-        } else if let Some(desk) = self.desk_mut(ordinal) {
-            desk.totals.exhume(count);
         }
     }
 
     /// Counts the dead letters of a subscription anew: storage has so many, and says of each delivery of which it may not have the
-    /// last word whether that is one of them. Gives those of which it was not asked; nothing is counted then.
+    /// last word, or that a job posts as a letter, whether that is one of them. Gives those of which it was not asked; nothing is counted then.
     pub fn recount(&mut self, ordinal: Ordinal, stored: u64, says: &BTreeMap<Seq, bool>) -> Vec<Seq> {
         let words = self.journal.words(ordinal, Seq::ZERO);
-        let unknown: Vec<Seq> = words.keys().copied().filter(|seq| !says.contains_key(seq)).collect();
+        let posted = self.desk(ordinal).map(Desk::letters_in_flight).unwrap_or_default();
+        let unknown: BTreeSet<Seq> = words.keys().chain(&posted).copied().filter(|seq| !says.contains_key(seq)).collect();
         if !unknown.is_empty() {
-            return unknown;
+            return unknown.into_iter().collect();
         }
         let is_dead = |word: &Option<Exception>| word.as_ref().is_some_and(|word| word.state == ExceptionState::Dead);
         let was_dead = |seq: &Seq| says.get(seq).copied().unwrap_or_default();
         let before = words.keys().filter(|seq| was_dead(seq)).count() as u64;
         let now = words.values().filter(|word| is_dead(word)).count() as u64;
         self.doubtful.retain(|(other, _), _| *other != ordinal);
-        self.change(ordinal, |desk| desk.recount_dead((stored + now).saturating_sub(before)));
+        let is_letter = |seq: &Seq| words.get(seq).map_or_else(|| was_dead(seq), is_dead);
+        let ended: Vec<Seq> = posted.iter().copied().filter(|seq| !is_letter(seq)).collect();
+        self.change(ordinal, |desk| desk.recount_dead((stored + now).saturating_sub(before), &ended));
         Vec::new()
     }
 

@@ -12,7 +12,7 @@ use hookcast_core::model::outcome::Answer;
 use hookcast_core::model::subscription::{
     Activity, OnDead, OnFull, Ordering, PayloadForm, RetryPolicy, Revision, Signature, SubscriptionSpec, Verify,
 };
-use hookcast_core::model::{ErrorKind, JobId, NewEvent, PageBuilder, RecoveryJob, SubscriptionId, Topic};
+use hookcast_core::model::{ErrorKind, Exception, JobId, NewEvent, PageBuilder, RecoveryJob, SubscriptionId, Topic};
 
 mod awake;
 mod changing;
@@ -257,7 +257,10 @@ fn a_dead_letter_that_dies_again_when_it_is_redriven_holds_up_what_is_behind_it(
     let fail = |floor: &mut Floor, flight: &Assignment| {
         floor.settle(flight, None, &outcome(Some(ErrorKind::Connect)), (NOW, NOW), 0.5);
     };
-    floor.change(Ordinal(1), |desk| desk.order().unwrap().dead_known());
+    floor.change(Ordinal(1), |desk| {
+        let order = desk.order().unwrap();
+        order.dead_known(&order.unread(0).1.unwrap());
+    });
     let first = floor.next(NOW).unwrap();
     assert_eq!(first.job.seq, Seq(1));
     fail(&mut floor, &first);

@@ -28,6 +28,8 @@ pub(super) async fn settle(lane: &Lane, unsaved: &Unsaved<'_>) -> bool {
             is_readable = false;
         }
     }
+    // What died while others were counted.
+    settle_doubts(lane).await;
     is_readable
 }
 

@@ -146,3 +146,26 @@ fn what_is_in_flight_when_a_job_is_cancelled_still_ends() {
     assert!(replays.end(JobId(1), Seq(1), true).is_none());
     assert!(replays.is_empty());
 }
+
+#[test]
+fn who_looks_anew_passes_over_nothing_and_posts_nothing_twice() {
+    let mut replays = Replays::default();
+    assert!(replays.add(RecoveryJob { kind: JobKind::Redrive, selection: Selection::Failed, ..job(1, 6) }));
+    let letters = |seqs: std::ops::RangeInclusive<u64>| -> Vec<ReplayItem> {
+        items(seqs).into_iter().map(|item| ReplayItem { dead_after: Some(1), ..item }).collect()
+    };
+    fill(&mut replays, (1, 0), letters(1..=4), Seq(6), true);
+    for _ in 0..3 {
+        replays.take(|_| None);
+    }
+    replays.put_back(JobId(1), Seq(1), None);
+    replays.look_anew();
+    assert_eq!(replays.jobs()[0].position, Seq(0), "1 was not posted");
+    let want = replays.want().unwrap();
+    assert_eq!((want.after, want.to), (Seq(0), Seq(6)));
+    replays.put_back(JobId(1), Seq(3), None);
+    replays.fill(&want, letters(1..=4), Seq(6), true);
+    replays.end(JobId(1), Seq(2), true);
+    let posted: Vec<u64> = std::iter::from_fn(|| replays.take(|_| None)).map(|(_, item)| item.seq.0).collect();
+    assert_eq!(posted, [1, 3, 4]);
+}

@@ -62,6 +62,72 @@ fn a_retry_keeps_its_place_after_a_restart_although_its_event_stands_aside_too()
     assert_eq!(world.order[&Some(0)], [1, 2, 3]);
 }
 
+/// A dead letter is posted again after a seek back, and ends meanwhile: retention takes it, or it was delivered before.
+#[test]
+fn a_letter_that_ends_while_it_is_posted_again_holds_nothing_up() {
+    let mut world = World::new(record(by_key(), OnDead::Block, None, 1), vec![Some(0); 2]);
+    (0..2).for_each(|_| world.offer());
+    world.take();
+    world.settle(0, 500, 0);
+    assert!(world.take().is_none(), "1 is dead");
+    world.desk.window.jump(Seq(0));
+    world.desk.forget_retries_after(Seq(0));
+    world.offered = 0;
+    (0..2).for_each(|_| world.offer());
+    assert_eq!(world.take().map(World::seqs), Some(vec![1]));
+    world.desk.exhume(&[Seq(1)]);
+    assert!(world.take().is_none(), "1 is in flight");
+    world.settle(0, 200, 0);
+    assert_eq!(world.take().map(World::seqs), Some(vec![2]));
+}
+
+#[test]
+fn letters_are_looked_up_again_when_some_went_or_the_order_changed_meanwhile() {
+    let block = |line| (record(by_key(), OnDead::Block, None, 1), vec![Some(line); 3]);
+    let (definition, keys) = block(0);
+    let mut world = World::new(Arc::clone(&definition), keys);
+    let line = world.desk.order_in_force().unwrap().line_of(&world.event(1));
+    let doubt = |world: &World| world.desk.order_in_force().unwrap().unread(0).1;
+    let first = doubt(&world).unwrap();
+    let order = world.desk.order().unwrap();
+    order.blocks(Seq(1), line);
+    world.desk.exhume(&[Seq(1)]);
+    let order = world.desk.order().unwrap();
+    order.letters_went();
+    assert!(!order.still_doubts(&first));
+    order.dead_known(&first);
+    let second = doubt(&world).expect("what was looked up may be one that went");
+    let other = SubscriptionRecord {
+        spec: SubscriptionSpec { ordering: Ordering::Strict, ..definition.spec.clone() },
+        ..(*definition).clone()
+    };
+    world.desk.redefine(Arc::new(other));
+    world.desk.order().unwrap().dead_known(&second);
+    let third = doubt(&world).expect("another order knows nothing of them");
+    world.desk.order().unwrap().dead_known(&third);
+    assert!(!world.desk.order_in_force().unwrap().is_unsorted());
+}
+
+#[test]
+fn more_letters_than_may_hold_lines_up_are_looked_up_once_there_is_room() {
+    use crate::order::BLOCKING_DEAD_MAX;
+    let most = BLOCKING_DEAD_MAX as u64;
+    let mut world = World::new(record(by_key(), OnDead::Block, None, 1), vec![Some(0), Some(1)]);
+    let order = world.desk.order().unwrap();
+    let doubt = order.unread(0).1.unwrap();
+    (1..=most).for_each(|seq| order.blocks(Seq(seq), Some(seq)));
+    assert!(order.is_choked());
+    order.dead_known(&doubt);
+    assert!(!order.is_unsorted());
+    let ended: Vec<Seq> = (1..=most / 2).map(Seq).collect();
+    let (last, some) = ended.split_last().unwrap();
+    world.desk.exhume(some);
+    let order = world.desk.order_in_force().unwrap();
+    assert!(order.is_choked() && !order.is_unsorted(), "others hold lines up that are not known");
+    world.desk.exhume(&[*last]);
+    assert!(world.desk.order_in_force().unwrap().is_unsorted(), "those are looked up now");
+}
+
 #[test]
 fn the_cursor_stands_still_when_too_many_stand_aside() {
     use crate::window::OPEN_MAX;

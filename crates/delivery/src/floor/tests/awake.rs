@@ -195,14 +195,16 @@ impl World {
         self.floor.has_moved = false;
         for ordinal in std::mem::take(&mut self.floor.unsorted) {
             let order = self.floor.desk(ordinal).unwrap().order_in_force();
-            let (unread, _) = order.map(|order| order.unread(usize::MAX)).unwrap_or_default();
+            let (unread, doubt) = order.map(|order| order.unread(usize::MAX)).unwrap_or_default();
             for seq in unread {
                 let event = self.events_after(seq.prev()).next();
                 self.floor.change(ordinal, |desk| desk.sort(seq, event.as_ref()));
             }
             self.floor.change(ordinal, |desk| {
                 if let Some(order) = desk.order() {
-                    order.dead_known();
+                    if let Some(doubt) = &doubt {
+                        order.dead_known(doubt);
+                    }
                     order.rest();
                 }
             });

@@ -176,6 +176,78 @@ fn a_job_looks_anew_for_letters_that_were_counted_anew() {
     assert_eq!(floor.replay_wants().len(), 1, "what was found before that is not taken");
 }
 
+/// A redrive posts a letter that became a retry, and was delivered, while storage did not say what it has.
+#[test]
+fn a_letter_that_ended_in_flight_while_lists_failed_does_not_end_twice() {
+    let (mut floor, _) = offered(3, 1);
+    while let Some(flight) = floor.next(NOW) {
+        fail(&mut floor, &flight);
+    }
+    save(&mut floor);
+    fill(&mut floor, redrive(Seq(1), Seq(1)), 1, Some(1));
+    let redriven = floor.next(NOW).unwrap();
+    floor.miscount(Ordinal(1));
+    assert_eq!(floor.take_miscounted().len(), 1);
+    assert_eq!(floor.recount(Ordinal(1), 2, &BTreeMap::new()), [Seq(1)], "the one in flight is asked for, too");
+    assert_eq!(floor.recount(Ordinal(1), 2, &BTreeMap::from([(Seq(1), false)])), [Seq(0); 0]);
+    succeed(&mut floor, &redriven);
+    assert_eq!(dead(&floor), 2, "2 and 3");
+}
+
+/// Retention takes a letter that a job is about to post, one that was redriven and is not saved, and one that died again and is
+/// not counted.
+#[test]
+fn letters_that_retention_takes_are_counted_down_once() {
+    let (mut floor, place) = offered(4, 1);
+    while let Some(flight) = floor.next(NOW) {
+        fail(&mut floor, &flight);
+    }
+    save(&mut floor);
+    fill(&mut floor, redrive(Seq(2), Seq(2)), 2, Some(1));
+    let redriven = floor.next(NOW).unwrap();
+    succeed(&mut floor, &redriven);
+    floor.note_jobs(NOW);
+    assert_eq!(dead(&floor), 3);
+    fill(&mut floor, redrive(Seq(1), Seq(1)), 1, Some(1));
+    floor.letters_went(Ordinal(1), &[Seq(1), Seq(2)]);
+    assert_eq!(dead(&floor), 2, "3 and 4");
+    assert_eq!(floor.next(NOW).map(|flight| flight.job.seq), None, "nobody can redrive 1 any more");
+    floor.seek(Ordinal(1), Seq(2));
+    floor.feed(&mut vec![place], &[page(1, 4)], Seq(2));
+    let third = floor.next(NOW).unwrap();
+    fail(&mut floor, &third);
+    assert_eq!((third.job.seq, floor.is_unsettled(), dead(&floor)), (Seq(3), true, 2));
+    floor.letters_went(Ordinal(1), &[Seq(3)]);
+    assert_eq!(floor.take_doubtful().len(), 1);
+    floor.settle_doubt(Ordinal(1), Seq(3), false, ExceptionState::Dead);
+    assert_eq!(dead(&floor), 2, "3, which died again, and 4");
+}
+
+/// A delivery that was in flight when the process ended cannot be read at the start.
+#[test]
+fn a_delivery_that_cannot_be_read_does_not_replace_the_retry_that_it_is() {
+    let (mut floor, _) = offered(2, 9);
+    let first = floor.next(NOW).unwrap();
+    fail(&mut floor, &first);
+    let unread = |seq| Exception {
+        ordinal: Ordinal(1),
+        seq: Seq(seq),
+        state: ExceptionState::Retry,
+        attempts: 0,
+        sent: 0,
+        due_at: NOW,
+        since: NOW,
+        reason: "storage".to_owned(),
+        has_old_batch_id: false,
+    };
+    floor.retry_unread(unread(1));
+    floor.retry_unread(unread(2));
+    let retries = floor.desk(Ordinal(1)).unwrap().retries_after(Seq::ZERO, 9);
+    let attempts: Vec<(Seq, u32)> = retries.iter().map(|retry| (retry.seq, retry.attempts)).collect();
+    assert_eq!(attempts, [(Seq(1), 1), (Seq(2), 0)]);
+    assert_eq!(floor.take_doubtful().len(), 1, "the second may be a dead letter");
+}
+
 /// Retention takes letters while those of the subscription are counted anew, and before.
 #[test]
 fn letters_that_went_while_they_were_counted_anew_are_counted_once_more() {
@@ -184,12 +256,12 @@ fn letters_that_went_while_they_were_counted_anew_are_counted_once_more() {
         fail(&mut floor, &flight);
     }
     save(&mut floor);
-    floor.dead_went(Ordinal(1), 1);
+    floor.letters_went(Ordinal(1), &[Seq(1)]);
     assert_eq!((dead(&floor), floor.wants_save()), (3, false), "counted down");
     floor.miscount(Ordinal(1));
     floor.take_miscounted();
     // Storage said 3 before one more went.
-    floor.dead_went(Ordinal(1), 1);
+    floor.letters_went(Ordinal(1), &[Seq(2)]);
     floor.recount(Ordinal(1), 3, &BTreeMap::new());
     assert!(floor.wants_save(), "to count once more");
     floor.take_miscounted();
@@ -197,8 +269,11 @@ fn letters_that_went_while_they_were_counted_anew_are_counted_once_more() {
     assert_eq!((dead(&floor), floor.wants_save()), (2, false));
     // Storage said 1 after another had gone, of which retention says so only now.
     floor.recount(Ordinal(1), 1, &BTreeMap::new());
-    floor.dead_went(Ordinal(1), 1);
-    assert_eq!((dead(&floor), floor.wants_save()), (1, true), "not counted down twice");
+    floor.letters_went(Ordinal(1), &[Seq(3)]);
+    assert!(floor.wants_save(), "to count once more, for it was counted down twice");
+    floor.take_miscounted();
+    floor.recount(Ordinal(1), 1, &BTreeMap::new());
+    assert_eq!((dead(&floor), floor.wants_save()), (1, false));
 }
 
 /// What storage has is damaged, or the lane ends before it could be asked.
