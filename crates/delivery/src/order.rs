@@ -11,17 +11,18 @@ use foldhash::{HashMap, fast::RandomState};
 use hookcast_core::model::subscription::{OnDead, SubscriptionSpec};
 use hookcast_core::model::{Event, Seq};
 
+mod letters;
 mod line;
 mod rule;
 mod unsorted;
 
+#[cfg(test)]
+pub(crate) use letters::BLOCKING_DEAD_MAX;
+pub use letters::{Doubt, Letters};
 use line::State;
 use rule::{Rule, THE_LINE};
+pub use unsorted::Found;
 use unsorted::Unsorted;
-pub use unsorted::{Doubt, Found};
-
-/// Dead letters that may hold lines up at once; then nothing new begins.
-pub const BLOCKING_DEAD_MAX: usize = 4_096;
 
 /// A line's name: the hash of its key, by a seed of this process. Keys that collide are ordered together.
 pub type Line = u64;
@@ -57,7 +58,8 @@ pub struct Order {
     /// Firsts of their lines that stand aside and may go; without a line, what has no key.
     ready: BTreeMap<Seq, Option<Line>>,
     unsorted: Unsorted,
-    dead: usize,
+    /// Dead letters that hold lines up.
+    pub letters: Letters,
     hasher: RandomState,
 }
 
@@ -81,8 +83,8 @@ impl Order {
             lines: HashMap::default(),
             known: HashMap::default(),
             ready: BTreeMap::new(),
-            unsorted: Unsorted::new(on_dead == OnDead::Block),
-            dead: 0,
+            unsorted: Unsorted::default(),
+            letters: Letters::new(on_dead == OnDead::Block),
             hasher: RandomState::default(),
         })
     }
@@ -102,13 +104,13 @@ impl Order {
     /// Whether keys have to be read before anything begins.
     #[must_use]
     pub fn is_unsorted(&self) -> bool {
-        self.unsorted.has_any()
+        self.letters.in_doubt().is_some() || !self.unsorted.is_empty()
     }
 
     /// Whether so many dead letters hold lines up that nothing new begins.
     #[must_use]
     pub fn is_choked(&self) -> bool {
-        self.dead >= BLOCKING_DEAD_MAX || self.unsorted.are_in_part()
+        self.letters.are_too_many()
     }
 
     /// Whether the first attempt of `seq` may begin.
@@ -209,7 +211,7 @@ impl Order {
     pub fn settle(&mut self, seq: Seq, fate: Fate) -> Option<Seq> {
         if self.unsorted.has(seq) {
             if fate == Fate::Dead && self.on_dead == OnDead::Block {
-                self.unsorted.doubt_dead();
+                self.letters.doubt();
             }
             match fate {
                 Fate::Done | Fate::Dead => self.unsorted.lose(seq, Found::Retry),
@@ -234,8 +236,7 @@ impl Order {
                 self.keep(seq, line);
             }
             Fate::Dead if self.on_dead == OnDead::Block => {
-                self.dead += usize::from(state.dead.insert(seq));
-                self.keep(seq, line);
+                self.block(seq, line);
             }
             Fate::Dead => {}
             Fate::Back => self.join(seq, line),
@@ -248,14 +249,18 @@ impl Order {
         self.known.entry(seq).or_insert(Known { line, is_flying: false });
     }
 
-    /// A dead letter holds its line up no longer. Where there were more than could be known, the next are looked up once there is
-    /// room for many.
+    /// A dead letter holds its line up.
+    fn block(&mut self, seq: Seq, line: Line) {
+        if self.lines.entry(line).or_default().dead.insert(seq) {
+            self.letters.add();
+        }
+        self.keep(seq, line);
+    }
+
+    /// A dead letter holds its line up no longer.
     fn unblock(&mut self, seq: Seq, line: Line) {
         if self.lines.get_mut(&line).is_some_and(|state| state.dead.remove(&seq)) {
-            self.dead -= 1;
-            if self.unsorted.are_in_part() && self.dead <= BLOCKING_DEAD_MAX / 2 {
-                self.unsorted.doubt_dead();
-            }
+            self.letters.remove();
         }
     }
 
@@ -351,8 +356,7 @@ impl Order {
         if state.retries.contains(&seq) {
             return;
         }
-        self.dead += usize::from(state.dead.insert(seq));
-        self.keep(seq, line);
+        self.block(seq, line);
         self.refresh(line);
     }
 
@@ -372,33 +376,15 @@ impl Order {
         blocking
     }
 
-    /// Dead letters went from storage: they hold nothing up any more, and what is being looked up may have them still.
-    pub fn letters_went(&mut self) {
-        if self.unsorted.has_doubt() {
-            self.unsorted.doubt_dead();
-        }
-    }
-
     /// What has to be read, when nobody is at it: whoever takes this sees it through to [`Order::rest`].
     pub fn attend(&mut self) -> bool {
-        self.unsorted.attend()
+        self.is_unsorted() && self.unsorted.attend()
     }
 
     /// The next positions to be read, at most `count`, rising; then since when dead letters are to be listed, if they are.
     #[must_use]
     pub fn unread(&self, count: usize) -> (Vec<Seq>, Option<Doubt>) {
-        self.unsorted.unread(count)
-    }
-
-    /// Whether what is looked up since then is true still.
-    #[must_use]
-    pub fn still_doubts(&self, doubt: &Doubt) -> bool {
-        self.unsorted.still_doubts(doubt)
-    }
-
-    /// Dead letters were looked up, all or as many as may be held: without effect when something came since that makes that untrue.
-    pub fn dead_known(&mut self, doubt: &Doubt) {
-        self.unsorted.dead_known(doubt, self.dead >= BLOCKING_DEAD_MAX);
+        (self.unsorted.next(count), self.letters.in_doubt().cloned())
     }
 
     /// Whoever attended is done.

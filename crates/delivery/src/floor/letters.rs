@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Floor;
 use crate::desk::Desk;
-use crate::order::Order;
 use hookcast_core::model::subscription::Ordinal;
 use hookcast_core::model::{Exception, ExceptionState, Seq};
 
@@ -84,7 +83,7 @@ impl Floor {
         self.change(ordinal, |desk| {
             desk.exhume(&gone);
             desk.totals.exhume(looked_up);
-            desk.order().map(Order::letters_went)
+            desk.order().map(|order| order.letters.went())
         });
         if self.recounts.has_begun(ordinal) {
             self.miscount(ordinal);

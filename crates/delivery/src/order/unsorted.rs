@@ -1,8 +1,6 @@
-//! What an order does not know yet: events of which only the position is known, and whether dead letters have to be looked up.
-//! Pure; lines and keys are not known here.
+//! What an order does not know yet: events of which only the position is known. Pure; lines and keys are not known here.
 
 use std::collections::BTreeMap;
-use std::rc::Rc;
 
 use hookcast_core::model::Seq;
 
@@ -31,43 +29,17 @@ impl Facts {
     }
 }
 
-/// Since when dead letters have to be looked up; no other moment is the same, also of another order.
-#[derive(Clone, Debug)]
-pub struct Doubt(Rc<()>);
-
-/// What is known of dead letters that hold lines up.
-#[derive(Clone, Debug)]
-enum Letters {
-    /// All of them.
-    Known,
-    /// As many as may be held in memory; there are more.
-    InPart,
-    /// They have to be looked up.
-    Unknown(Doubt),
-}
-
-/// What has to be read before anything of a subscription begins.
-#[derive(Debug)]
+/// Events that have to be read before anything of a subscription begins.
+#[derive(Debug, Default)]
 pub(super) struct Unsorted {
     events: BTreeMap<Seq, Facts>,
-    letters: Letters,
     /// Whether somebody is at it.
     is_attended: bool,
 }
 
 impl Unsorted {
-    pub(super) fn new(dead_unknown: bool) -> Self {
-        let letters = if dead_unknown { Letters::Unknown(Doubt(Rc::new(()))) } else { Letters::Known };
-        Self { events: BTreeMap::new(), letters, is_attended: false }
-    }
-
-    pub(super) fn has_any(&self) -> bool {
-        self.has_doubt() || !self.events.is_empty()
-    }
-
-    /// Whether more dead letters hold lines up than are known.
-    pub(super) fn are_in_part(&self) -> bool {
-        matches!(self.letters, Letters::InPart)
+    pub(super) fn is_empty(&self) -> bool {
+        self.events.is_empty()
     }
 
     pub(super) fn has(&self, seq: Seq) -> bool {
@@ -93,43 +65,17 @@ impl Unsorted {
         self.events.remove(&seq)
     }
 
-    /// Whether dead letters have to be looked up.
-    pub(super) fn has_doubt(&self) -> bool {
-        matches!(self.letters, Letters::Unknown(_))
-    }
-
-    /// Dead letters have to be looked up; whoever does it now begins again.
-    pub(super) fn doubt_dead(&mut self) {
-        self.letters = Letters::Unknown(Doubt(Rc::new(())));
-    }
-
-    /// Whether nothing came since that makes what is looked up untrue.
-    pub(super) fn still_doubts(&self, doubt: &Doubt) -> bool {
-        matches!(&self.letters, Letters::Unknown(now) if Rc::ptr_eq(&now.0, &doubt.0))
-    }
-
-    /// They were looked up, all or `in_part`.
-    pub(super) fn dead_known(&mut self, doubt: &Doubt, in_part: bool) {
-        if self.still_doubts(doubt) {
-            self.letters = if in_part { Letters::InPart } else { Letters::Known };
-        }
-    }
-
-    /// Whether there is something to read and nobody was at it.
+    /// Whether nobody was at it; somebody is from now on.
     pub(super) fn attend(&mut self) -> bool {
-        self.has_any() && !std::mem::replace(&mut self.is_attended, true)
+        !std::mem::replace(&mut self.is_attended, true)
     }
 
     pub(super) fn rest(&mut self) {
         self.is_attended = false;
     }
 
-    /// The next positions, at most `count`, rising; and since when dead letters are to be listed, if they are.
-    pub(super) fn unread(&self, count: usize) -> (Vec<Seq>, Option<Doubt>) {
-        let doubt = match &self.letters {
-            Letters::Unknown(doubt) => Some(doubt.clone()),
-            Letters::Known | Letters::InPart => None,
-        };
-        (self.events.keys().copied().take(count).collect(), doubt)
+    /// The next positions, at most `count`, rising.
+    pub(super) fn next(&self, count: usize) -> Vec<Seq> {
+        self.events.keys().copied().take(count).collect()
     }
 }

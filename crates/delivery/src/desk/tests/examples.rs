@@ -93,18 +93,18 @@ fn letters_are_looked_up_again_when_some_went_or_the_order_changed_meanwhile() {
     order.blocks(Seq(1), line);
     world.desk.exhume(&[Seq(1)]);
     let order = world.desk.order().unwrap();
-    order.letters_went();
-    assert!(!order.still_doubts(&first));
-    order.dead_known(&first);
+    order.letters.went();
+    assert!(!order.letters.still_doubts(&first));
+    order.letters.looked_up(&first);
     let second = doubt(&world).expect("what was looked up may be one that went");
     let other = SubscriptionRecord {
         spec: SubscriptionSpec { ordering: Ordering::Strict, ..definition.spec.clone() },
         ..(*definition).clone()
     };
     world.desk.redefine(Arc::new(other));
-    world.desk.order().unwrap().dead_known(&second);
+    world.desk.order().unwrap().letters.looked_up(&second);
     let third = doubt(&world).expect("another order knows nothing of them");
-    world.desk.order().unwrap().dead_known(&third);
+    world.desk.order().unwrap().letters.looked_up(&third);
     assert!(!world.desk.order_in_force().unwrap().is_unsorted());
 }
 
@@ -117,7 +117,7 @@ fn more_letters_than_may_hold_lines_up_are_looked_up_once_there_is_room() {
     let doubt = order.unread(0).1.unwrap();
     (1..=most).for_each(|seq| order.blocks(Seq(seq), Some(seq)));
     assert!(order.is_choked());
-    order.dead_known(&doubt);
+    order.letters.looked_up(&doubt);
     assert!(!order.is_unsorted());
     let ended: Vec<Seq> = (1..=most / 2).map(Seq).collect();
     let (last, some) = ended.split_last().unwrap();
