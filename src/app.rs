@@ -284,7 +284,7 @@ impl Ground {
         let closing = self.closing.clone();
         let run = move || {
             let (retention, registry, lanes) = (Arc::clone(&retention), registry.clone(), lanes.clone());
-            retention.run(closing.clone(), async move |buried| feeds::tell_buried(&registry, &lanes, &buried).await)
+            retention.run(closing.clone(), async move |buried| feeds::tell_buried(&registry, &lanes, buried).await)
         };
         self.supervisor.restarted("retention", run).spawn();
     }

@@ -1,4 +1,5 @@
-//! Logging: one line an event on standard error, filtered by `HOOKCAST_LOG`, and foreign text that cannot fake a line.
+//! Logging: one line an event on standard error, filtered by `HOOKCAST_LOG`, and foreign text that cannot fake a line; and the one
+//! recorder of metrics.
 //!
 //! A log that cannot be written, or that nobody reads, stops nothing: lines go through a queue (`lines`), and so does whatever
 //! else this program says on standard error.
@@ -10,6 +11,9 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
 mod lines;
+mod recorder;
+
+pub use recorder::recorder;
 
 /// Environment variable with the filter, such as `info,hookcast_delivery=debug`; `RUST_LOG` is read when it is not set.
 pub const LOG_VARIABLE: &str = "HOOKCAST_LOG";

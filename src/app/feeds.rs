@@ -23,6 +23,7 @@ use hookcast_delivery::notice::{NOTICES_MAX, Notice};
 use hookcast_http::ports::{SourceControl, SourceStatus};
 use hookcast_log::follow::Follow;
 use hookcast_log::ingest::{FromSource, Ingest, Offer, Placed};
+use hookcast_log::retention::Buried;
 use hookcast_log::storage::{Catalog, StorageError};
 use hookcast_registry::{Registry, SourceRegistry};
 use hookcast_source::Sources;
@@ -310,18 +311,23 @@ async fn publish_notices(ingest: &Ingest, clock: &dyn Clock, notices: &mut mpsc:
     }
 }
 
-/// Tells lanes how many dead letters of theirs went.
-pub(super) async fn tell_buried(registry: &Registry, lanes: &Lanes, buried: &[(Ordinal, Seq)]) {
+/// Tells lanes that dead letters of theirs went.
+pub(super) async fn tell_buried(registry: &Registry, lanes: &Lanes, buried: Buried) {
     let mut letters: HashMap<Ordinal, Vec<Seq>> = HashMap::new();
-    for (ordinal, seq) in buried {
-        letters.entry(*ordinal).or_default().push(*seq);
-    }
-    if letters.is_empty() {
-        return;
-    }
+    let anybody = match buried {
+        Buried::These(these) => {
+            for (ordinal, seq) in these {
+                letters.entry(ordinal).or_default().push(seq);
+            }
+            false
+        }
+        Buried::Unknown => true,
+    };
     for record in registry.all() {
-        if let Some(seqs) = letters.get(&record.ordinal) {
-            lanes.buried(&record, seqs).await;
+        match letters.get(&record.ordinal) {
+            Some(seqs) => lanes.buried(&record, seqs).await,
+            None if anybody => lanes.buried(&record, &[]).await,
+            None => {}
         }
     }
 }

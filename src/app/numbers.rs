@@ -1,23 +1,19 @@
 //! The metrics endpoint: the process-wide recorder, and numbers that are read when somebody asks.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use metrics::gauge;
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
 use hookcast_log::follow::Follow;
 use hookcast_registry::Registry;
 use hookcast_streams::Egress;
 
-/// The `metrics` facade has one recorder a process; a second relay in the same process (tests) shares it.
-static RECORDER: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
-
 /// What writes the metrics as Prometheus text.
 pub(super) type Render = Arc<dyn Fn() -> String + Send + Sync>;
 
-/// Installs the recorder, once, and gives what writes it.
+/// What writes what the recorder has; nothing where the process has another recorder.
 pub(super) fn recorder(egress: Egress, follow: Follow, registry: Registry) -> Option<Render> {
-    let handle = RECORDER.get_or_init(|| PrometheusBuilder::new().install_recorder().ok()).clone()?;
+    let handle = crate::telemetry::recorder()?;
     Some(Arc::new(move || {
         let streams = egress.counts();
         #[allow(clippy::cast_precision_loss, reason = "gauges are floats; 2^53 events are far away")]

@@ -30,6 +30,7 @@ use crate::support::faults::{FaultyLedger, FaultyLog, Script};
 
 pub(crate) mod letters;
 mod lookups;
+mod retention;
 
 fn event(id: &str) -> NewEvent {
     NewEvent {

@@ -3,10 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 use std::future::Future;
-use std::sync::OnceLock;
 use std::time::Duration;
 
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::PrometheusHandle;
 
 pub(crate) mod cutter;
 pub(crate) mod faults;
@@ -26,11 +25,9 @@ pub(crate) const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 /// Longest wait for anything; generous, for a machine that does other things too.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What the relay counts in this process from now on, however many tests run in it. Whoever starts an [`hookcast::App`] in a test asks
-/// for this before, for there is one recorder a process.
-pub(crate) fn counted() -> &'static PrometheusHandle {
-    static COUNTED: OnceLock<PrometheusHandle> = OnceLock::new();
-    COUNTED.get_or_init(|| PrometheusBuilder::new().install_recorder().unwrap())
+/// What the relay counts in this process from now on, however many tests run in it.
+pub(crate) fn counted() -> PrometheusHandle {
+    hookcast::telemetry::recorder().unwrap()
 }
 
 /// So many real events: edits of Wikipedia, one JSON object each, the recording as often as it takes.

@@ -30,7 +30,7 @@ async fn send_narrow(edge: &Edge, bytes: &str) -> TcpStream {
 
 #[tokio::test]
 async fn an_answer_that_nobody_takes_ends_and_a_slow_reader_gets_all_of_it() {
-    counted();
+    let counted = counted();
     let time = Duration::from_secs(3);
     let server = ServerSettings { keep_alive: time, ..Options::default().server };
     let metrics = Arc::new(|| "#".repeat(LARGE));
@@ -49,7 +49,7 @@ async fn an_answer_that_nobody_takes_ends_and_a_slow_reader_gets_all_of_it() {
     }
     let mut all = Vec::new();
     let all_are_cut = eventually("all answers that nobody takes are cut", async || {
-        counted().render().contains(&format!("hookcast_untaken_answers_total {}\n", rows.len())).then_some(())
+        counted.render().contains(&format!("hookcast_untaken_answers_total {}\n", rows.len())).then_some(())
     });
     let reading_slowly = async {
         let mut beat = interval(time / 12);

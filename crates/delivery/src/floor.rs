@@ -27,11 +27,8 @@ mod effects;
 mod feeding;
 mod health;
 mod letters;
-mod recounts;
 mod recovery;
 mod timing;
-
-use recounts::Recounts;
 
 /// Bytes of events that may wait in one lane; more stay in the log.
 pub const LANE_QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -79,7 +76,8 @@ pub struct Floor {
     recovered: BTreeSet<(Ordinal, Seq)>,
     /// Dead letters that are counted unless they were some before, and retries that are not if they were none.
     doubtful: BTreeMap<(Ordinal, Seq), ExceptionState>,
-    recounts: Recounts,
+    /// Subscriptions whose dead letters are to be counted anew.
+    miscounted: BTreeSet<Ordinal>,
     /// What desks want by the content of events.
     pub sieve: Sieve,
     /// Unsaved changes.
@@ -126,7 +124,7 @@ impl Floor {
             replaying: Vec::new(),
             recovered: BTreeSet::new(),
             doubtful: BTreeMap::new(),
-            recounts: Recounts::default(),
+            miscounted: BTreeSet::new(),
             sieve: Sieve::default(),
             journal: Journal::default(),
             notices: Vec::new(),
@@ -235,7 +233,7 @@ impl Floor {
         self.hungry.retain(|other| *other != place);
         self.replaying.retain(|other| *other != ordinal);
         self.recovered.retain(|(other, _)| *other != ordinal);
-        self.recounts.forget(ordinal);
+        self.miscounted.remove(&ordinal);
         self.free.push(place);
         self.journal.forget(ordinal);
     }

@@ -72,7 +72,7 @@ impl Lanes {
         Ok(found)
     }
 
-    /// Tells the lane that retention forgot these dead letters.
+    /// Tells the lane that retention forgot these dead letters; with none, that it may have forgotten some.
     pub async fn buried(&self, record: &Arc<SubscriptionRecord>, seqs: &[Seq]) {
         let mut told = Vec::new();
         let hears_own = record.spec.topics.patterns().iter().any(TopicPattern::is_own);
@@ -86,7 +86,7 @@ impl Lanes {
             (Some(from), Some(to)) => Some(Told { count: told.len() as u64, from: *from, to: *to }),
             _ => None,
         };
-        let command = super::LaneCommand::Ask(Arc::clone(record), Question::Buried(seqs.into(), told));
+        let command = super::LaneCommand::Ask(Arc::clone(record), Question::Buried(told));
         let _ = self.lane_of(record.ordinal).send(command).await;
     }
 }

@@ -104,6 +104,13 @@ impl Journal {
         }
     }
 
+    /// Whether the word on a delivery is a mark of [`Journal::mark`], not saved yet.
+    #[must_use]
+    pub fn is_mark(&self, ordinal: Ordinal, seq: Seq) -> bool {
+        let unsaved = self.partitions.get(&ordinal.partition()).and_then(|unsaved| unsaved.exceptions.get(&(ordinal, seq)));
+        matches!(unsaved, Some(Word::Marked(_)))
+    }
+
     /// Notes that an exception ended.
     pub fn clear(&mut self, ordinal: Ordinal, seq: Seq) {
         self.of(ordinal).exceptions.insert((ordinal, seq), Word::Ended);

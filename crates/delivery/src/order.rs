@@ -11,13 +11,11 @@ use foldhash::{HashMap, fast::RandomState};
 use hookcast_core::model::subscription::{OnDead, SubscriptionSpec};
 use hookcast_core::model::{Event, Seq};
 
-mod letters;
+pub(crate) mod letters;
 mod line;
 mod rule;
 mod unsorted;
 
-#[cfg(test)]
-pub(crate) use letters::BLOCKING_DEAD_MAX;
 pub use letters::{Doubt, Letters};
 use line::State;
 use rule::{Rule, THE_LINE};
@@ -239,6 +237,11 @@ impl Order {
                 self.block(seq, line);
             }
             Fate::Dead => {}
+            // A letter that is posted again may hold its line up.
+            Fate::Back if state.dead.contains(&seq) => {
+                self.keep(seq, line);
+                self.join(seq, line);
+            }
             Fate::Back => self.join(seq, line),
         }
         self.refresh(line)
@@ -367,13 +370,9 @@ impl Order {
         state.is_some_and(|state| state.dead.contains(&seq))
     }
 
-    /// Dead letters up to `to` hold nothing up any more; gives which did.
-    pub fn release(&mut self, to: Seq) -> Vec<Seq> {
-        let blocking: Vec<Seq> = self.known.keys().copied().filter(|seq| *seq <= to && self.is_blocking(*seq)).collect();
-        for seq in &blocking {
-            self.forget(*seq);
-        }
-        blocking
+    /// The dead letters that hold lines up, in no order.
+    pub fn blocking(&self) -> impl Iterator<Item = Seq> + '_ {
+        self.known.keys().copied().filter(|seq| self.is_blocking(*seq))
     }
 
     /// What has to be read, when nobody is at it: whoever takes this sees it through to [`Order::rest`].
@@ -393,7 +392,7 @@ impl Order {
     }
 
     /// Lines that something is in flight of, waits in or holds up.
-    #[must_use]
+    #[cfg(test)]
     pub fn lines(&self) -> usize {
         self.lines.len()
     }

@@ -126,8 +126,8 @@ pub enum Question {
     Jobs(oneshot::Sender<Vec<RecoveryJob>>),
     /// End this job before its end.
     Cancel(JobId, oneshot::Sender<Result<Option<RecoveryJob>>>),
-    /// These dead letters are gone, and so many are to be told, between these positions.
-    Buried(Box<[Seq]>, Option<Told>),
+    /// Dead letters are gone, or may be; so many are to be told, between these positions.
+    Buried(Option<Told>),
 }
 
 /// Answers a question. A subscription that the lane does not know is not answered.
@@ -174,7 +174,7 @@ pub fn answer(lane: &Rc<Lane>, record: &Arc<SubscriptionRecord>, question: Quest
                 let _ = reply.send(desk.jobs());
             }
         }
-        Question::Buried(seqs, told) => buried(lane, record, &seqs, told),
+        Question::Buried(told) => buried(lane, record, told),
         Question::Seek(..) | Question::Skip(..) | Question::Recover(..) | Question::Cancel(..) => change(lane, record, question),
     }
 }
@@ -190,11 +190,11 @@ pub struct Told {
     pub to: Seq,
 }
 
-/// Dead letters went.
-fn buried(lane: &Rc<Lane>, record: &SubscriptionRecord, seqs: &[Seq], told: Option<Told>) {
+/// Dead letters went: which, storage says once nothing is being saved.
+fn buried(lane: &Rc<Lane>, record: &SubscriptionRecord, told: Option<Told>) {
     let mut floor = lane.floor.borrow_mut();
     floor.notices.extend(told.map(|told| Notice::buried(record, (told.from, told.to), told.count)));
-    floor.letters_went(record.ordinal, seqs);
+    floor.miscount(record.ordinal);
     drop(floor);
     lane.stir();
 }

@@ -140,7 +140,9 @@ async fn find_named(lane: &Lane, ordinal: Ordinal, want: &Want, seqs: &[Seq]) ->
     for seq in some {
         let _nothing_is_saved = lane.saving.lock().await;
         let stored = lane.context.ledger.exception(ordinal, *seq).await?;
-        let word = lane.floor.borrow().journal.last_word(ordinal, *seq);
+        let floor = lane.floor.borrow();
+        let is_gone = stored.is_none() && floor.journal.is_mark(ordinal, *seq);
+        let word = floor.journal.last_word(ordinal, *seq).filter(|_| !is_gone);
         let dead = word.unwrap_or(stored).filter(|exception| exception.state == ExceptionState::Dead);
         found.extend(dead);
     }
@@ -174,7 +176,9 @@ pub(super) async fn dead_letters(
 /// Makes what storage said of dead letters behind `after` what is true now.
 fn take_words(lane: &Lane, ordinal: Ordinal, after: Seq, to: Seq, dead: &mut BTreeMap<Seq, Exception>) {
     for (seq, word) in lane.floor.borrow().journal.words(ordinal, after).into_iter().take_while(|(seq, _)| *seq <= to) {
-        match word.filter(|word| word.state == ExceptionState::Dead) {
+        // What is only marked is one as long as storage has it.
+        let is_gone = !dead.contains_key(&seq) && lane.floor.borrow().journal.is_mark(ordinal, seq);
+        match word.filter(|word| word.state == ExceptionState::Dead && !is_gone) {
             Some(word) => dead.insert(seq, word),
             None => dead.remove(&seq),
         };

@@ -82,8 +82,8 @@ async fn list_dead(lane: &Rc<Lane>, ordinal: Ordinal, doubt: &Doubt) -> Result<(
             }
             let goes_on = floor.change(ordinal, |desk| {
                 let Some(order) = desk.order().filter(|order| order.letters.still_doubts(doubt)) else { return false };
-                if order.is_choked() {
-                    order.letters.looked_up(doubt);
+                if order.is_choked() && !order.is_blocking(dead.seq) {
+                    order.letters.looked_up(doubt, false);
                     return false;
                 }
                 let key = event.and_then(|event| order.line_of(&event));
@@ -97,6 +97,6 @@ async fn list_dead(lane: &Rc<Lane>, ordinal: Ordinal, doubt: &Doubt) -> Result<(
         let Some(read_to) = read_to else { break };
         after = read_to;
     }
-    lane.floor.borrow_mut().change(ordinal, |desk| desk.order().map(|order| order.letters.looked_up(doubt)));
+    lane.floor.borrow_mut().change(ordinal, |desk| desk.order().map(|order| order.letters.looked_up(doubt, true)));
     Ok(())
 }

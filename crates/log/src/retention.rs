@@ -1,10 +1,10 @@
 //! Retention: old pages, dead letters, attempts and fingerprints are dropped in small slices, never in front of a commit.
 //!
 //! It waits for nobody: what a cursor did not reach becomes expired when its lane notices, what an exception needs is kept by
-//! storage. It knows storage and the tail; [`Retention::step`] is one slice, the loop around it only waits.
+//! storage. It knows storage and the tail; [`Retention::turn`] is one slice, the loop around it only waits.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -49,6 +49,8 @@ const FINGERPRINTS_EVERY: u64 = 32_768;
 pub struct Retention {
     oldest_known: OldestKnown,
     fingerprints_from: AtomicU64,
+    /// Whether letters may have gone of which nobody heard: storage failed, or a panic came, while some were dropped.
+    is_untold: AtomicBool,
     store: Store,
     tail: Arc<Tail>,
     clock: Arc<dyn Clock>,
@@ -64,6 +66,15 @@ pub struct Slice {
     pub buried: Vec<(Ordinal, Seq)>,
 }
 
+/// Dead letters that went.
+#[derive(Debug)]
+pub enum Buried {
+    /// These.
+    These(Vec<(Ordinal, Seq)>),
+    /// Some may have gone of which nobody knows whose they were.
+    Unknown,
+}
+
 impl Retention {
     /// Retention over this store.
     #[must_use]
@@ -74,7 +85,15 @@ impl Retention {
         settings: RetentionSettings,
         oldest_known: OldestKnown,
     ) -> Self {
-        Self { oldest_known, fingerprints_from: AtomicU64::new(0), store, tail, clock, settings }
+        Self {
+            oldest_known,
+            fingerprints_from: AtomicU64::new(0),
+            is_untold: AtomicBool::new(false),
+            store,
+            tail,
+            clock,
+            settings,
+        }
     }
 
     /// Drops one slice.
@@ -87,7 +106,10 @@ impl Retention {
         let (bounds, more) = self.store.log.trim(older_than, self.settings.max_bytes, SLICE_PAGES).await?;
         self.tail.set_first_kept(bounds.first);
         let trimmed = self.bury(now).await?;
-        self.drop_fingerprints().await?;
+        if let Err(error) = self.drop_fingerprints().await {
+            // The letters that went have to be told all the same.
+            tracing::error!(%error, "fingerprints of events could not be dropped; trying again");
+        }
         Ok(Slice { more: more || trimmed.more, buried: trimmed.dead })
     }
 
@@ -111,23 +133,33 @@ impl Retention {
     }
 
     /// Drops slices until cancelled; `on_buried` hears of dead letters that went.
-    pub async fn run(self: Arc<Self>, cancel: CancellationToken, on_buried: impl AsyncFn(Vec<(Ordinal, Seq)>)) {
+    pub async fn run(self: Arc<Self>, cancel: CancellationToken, on_buried: impl AsyncFn(Buried)) {
         loop {
-            let wait = match self.step().await {
-                Ok(slice) => {
-                    if !slice.buried.is_empty() {
-                        on_buried(slice.buried).await;
-                    }
-                    if slice.more { SLICE_EVERY } else { LOOK_EVERY }
-                }
-                Err(error) => {
-                    tracing::error!(%error, "retention could not drop what is over its time; trying again");
-                    LOOK_EVERY
-                }
-            };
+            let wait = self.turn(&on_buried).await;
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = cancel.cancelled() => return,
+            }
+        }
+    }
+
+    /// Drops one slice and tells `on_buried` of dead letters that went; gives how long the next has time.
+    pub async fn turn(&self, on_buried: &impl AsyncFn(Buried)) -> Duration {
+        let is_untold = self.is_untold.swap(true, Ordering::Relaxed);
+        match self.step().await {
+            Ok(slice) => {
+                if is_untold {
+                    on_buried(Buried::Unknown).await;
+                }
+                if !slice.buried.is_empty() {
+                    on_buried(Buried::These(slice.buried)).await;
+                }
+                self.is_untold.store(false, Ordering::Relaxed);
+                if slice.more { SLICE_EVERY } else { LOOK_EVERY }
+            }
+            Err(error) => {
+                tracing::error!(%error, "retention could not drop what is over its time; trying again");
+                LOOK_EVERY
             }
         }
     }

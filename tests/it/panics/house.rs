@@ -21,7 +21,7 @@ use hookcast_log::storage::{
 use hookcast_supervise::readiness::{Ending, Readiness};
 use serde_json::{Value, json};
 
-use crate::support::{PATIENCE, SECRET, counted, eventually};
+use crate::support::{PATIENCE, SECRET, eventually};
 
 /// Less than a relay gives what is in flight.
 const WELL_BELOW_THE_GRACE: Duration = Duration::from_secs(20);
@@ -225,7 +225,6 @@ ledger! {
 
 /// A relay in the directory that has this trap in it.
 pub(crate) async fn trapped(config: &Config, directory: &Path, trap: &Arc<Trap>) -> (App, Arc<dyn Catalog>) {
-    counted();
     let readiness = Readiness::default();
     let settings = StorageSettings { readiness: readiness.clone(), ..crate::storage::settings(&directory.join("hookcast.db")) };
     let sqlite = BACKENDS.iter().find(|backend| backend.scheme == "sqlite").unwrap();

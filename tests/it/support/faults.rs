@@ -27,6 +27,8 @@ pub(crate) struct Script {
     lists_fail: Arc<Mutex<Option<StorageErrorKind>>>,
     /// When lists of exceptions were asked for in vain.
     failed_lists: Arc<Mutex<Vec<Instant>>>,
+    /// Trims of the ledger whose answers are lost from now on.
+    trims_lost: Arc<AtomicUsize>,
 }
 
 /// Calls of storage that can be held.
@@ -76,6 +78,11 @@ impl Script {
     /// Lets lists and counts of exceptions fail like this from now on, or no longer.
     pub(crate) fn fail_lists(&self, kind: Option<StorageErrorKind>) {
         *self.lists_fail.lock().unwrap() = kind;
+    }
+
+    /// Loses the answers of the next so many trims of the ledger, which are done.
+    pub(crate) fn lose_trims(&self, count: usize) {
+        self.trims_lost.store(count, Ordering::Relaxed);
     }
 
     fn list(&self) -> Result<()> {
@@ -248,7 +255,12 @@ impl Ledger for FaultyLedger {
     }
 
     async fn trim(&self, trim: LedgerTrim) -> Result<LedgerTrimmed> {
-        self.inner.trim(trim).await
+        let trimmed = self.inner.trim(trim).await;
+        let lost = &self.script.trims_lost;
+        if lost.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
+            return Err(StorageError::new(StorageErrorKind::Unknown, "the test says so"));
+        }
+        trimmed
     }
 
     async fn forget(&self, ordinal: Ordinal) -> Result<()> {

@@ -100,7 +100,12 @@ impl Desk {
 
     /// Dead letters up to `to` hold nothing up any more; gives which did.
     pub fn release(&mut self, to: Seq) -> Vec<Seq> {
-        self.order.as_mut().map_or_else(Vec::new, |order| order.release(to))
+        let Some(order) = &mut self.order else { return Vec::new() };
+        let blocking: Vec<Seq> = order.blocking().filter(|seq| *seq <= to).collect();
+        for seq in &blocking {
+            order.forget(*seq);
+        }
+        blocking
     }
 
     /// An order that is there only for what stood aside goes with the last of it.

@@ -194,14 +194,16 @@ impl Desk {
         }
     }
 
-    /// Letters that jobs post at the moment, as far as jobs know.
+    /// Letters that jobs post at the moment, and those that hold others up, as far as is known.
     #[must_use]
-    pub fn letters_in_flight(&self) -> Vec<Seq> {
-        self.replays.as_ref().map_or_else(Vec::new, |replays| replays.letters_in_flight())
+    pub fn letters_in_use(&self) -> Vec<Seq> {
+        let mut letters = self.replays.as_ref().map_or_else(Vec::new, |replays| replays.letters_in_flight());
+        letters.extend(self.order.iter().flat_map(|order| order.blocking()));
+        letters
     }
 
-    /// So many dead letters there are, whatever was counted before. What jobs have of them is not known to be true, but that these
-    /// in flight `ended`.
+    /// So many dead letters there are, whatever was counted before. These, of those in use, `ended`; what else jobs have of letters
+    /// is not known to be true.
     pub fn recount_dead(&mut self, dead: u64, ended: &[Seq]) {
         self.totals.set_dead(dead);
         if let Some(replays) = &mut self.replays {
@@ -209,6 +211,10 @@ impl Desk {
                 replays.revive(*seq);
             }
             replays.look_anew();
+        }
+        for seq in ended {
+            let next = self.order.as_mut().and_then(|order| order.forget(*seq));
+            self.arm(next);
         }
     }
 

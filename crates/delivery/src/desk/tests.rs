@@ -152,7 +152,7 @@ impl World {
                 let line = order.line_of(&event(seq.0, self.keys[seq.0 as usize - 1]));
                 order.blocks(seq, line);
             }
-            order.letters.looked_up(&doubt);
+            order.letters.looked_up(&doubt, true);
         }
         order.rest();
     }

@@ -61,51 +61,38 @@ impl Floor {
         }
     }
 
-    /// The dead letters of this subscription are to be counted anew: what became of some could not be looked up before it was
-    /// saved.
+    /// The dead letters of this subscription are to be counted anew: retention took some, or what became of some could not be
+    /// looked up before it was saved.
     pub fn miscount(&mut self, ordinal: Ordinal) {
-        self.recounts.ask_for(ordinal);
+        self.miscounted.insert(ordinal);
     }
 
     /// Takes the subscriptions whose dead letters are to be counted anew; whoever cannot says [`Floor::miscount`] again.
     pub fn take_miscounted(&mut self) -> BTreeSet<Ordinal> {
-        self.recounts.take_due()
+        std::mem::take(&mut self.miscounted)
     }
 
-    /// Retention took these dead letters of a subscription from storage: nobody can redrive them any more, and they hold nothing up.
-    /// One that is something else by a word that is not saved stays that. Where letters are counted anew these may be missing
-    /// already: they are counted once more.
-    pub fn letters_went(&mut self, ordinal: Ordinal, seqs: &[Seq]) {
-        let (has_word, doubtful) = (|seq: &Seq| self.journal.last_word(ordinal, *seq).is_some(), &self.doubtful);
-        let (changed, gone): (Vec<Seq>, Vec<Seq>) = seqs.iter().copied().partition(has_word);
-        // One that is looked up later is none by then.
-        let looked_up = changed.iter().filter(|seq| doubtful.contains_key(&(ordinal, **seq))).count() as u64;
-        self.change(ordinal, |desk| {
-            desk.exhume(&gone);
-            desk.totals.exhume(looked_up);
-            desk.order().map(|order| order.letters.went())
-        });
-        if self.recounts.has_begun(ordinal) {
-            self.miscount(ordinal);
-        }
-    }
-
-    /// Counts the dead letters of a subscription anew: storage has so many, and says of each delivery of which it may not have the
-    /// last word, or that a job posts as a letter, whether that is one of them. Gives those of which it was not asked; nothing is counted then.
+    /// Counts the dead letters of a subscription anew: storage has so many, and says of each delivery whether that is one of them
+    /// that it may not have the last word of, that a job posts as a letter, or that holds others up. Gives those of which it was not
+    /// asked; nothing is counted then. What is no letter any more holds nothing up.
     pub fn recount(&mut self, ordinal: Ordinal, stored: u64, says: &BTreeMap<Seq, bool>) -> Vec<Seq> {
         let words = self.journal.words(ordinal, Seq::ZERO);
-        let posted = self.desk(ordinal).map(Desk::letters_in_flight).unwrap_or_default();
-        let unknown: BTreeSet<Seq> = words.keys().chain(&posted).copied().filter(|seq| !says.contains_key(seq)).collect();
+        let used = self.desk(ordinal).map(Desk::letters_in_use).unwrap_or_default();
+        let unknown: BTreeSet<Seq> = words.keys().chain(&used).copied().filter(|seq| !says.contains_key(seq)).collect();
         if !unknown.is_empty() {
             return unknown.into_iter().collect();
         }
-        let is_dead = |word: &Option<Exception>| word.as_ref().is_some_and(|word| word.state == ExceptionState::Dead);
         let was_dead = |seq: &Seq| says.get(seq).copied().unwrap_or_default();
+        // What is only marked is one as long as storage has it.
+        let is_new = |seq: &Seq| was_dead(seq) || !self.journal.is_mark(ordinal, *seq);
+        let is_dead = |seq: &Seq, word: &Option<Exception>| {
+            word.as_ref().is_some_and(|word| word.state == ExceptionState::Dead) && is_new(seq)
+        };
         let before = words.keys().filter(|seq| was_dead(seq)).count() as u64;
-        let now = words.values().filter(|word| is_dead(word)).count() as u64;
+        let now = words.iter().filter(|(seq, word)| is_dead(seq, word)).count() as u64;
+        let is_letter = |seq: &Seq| words.get(seq).map_or_else(|| was_dead(seq), |word| is_dead(seq, word));
+        let ended: Vec<Seq> = used.iter().copied().filter(|seq| !is_letter(seq)).collect();
         self.doubtful.retain(|(other, _), _| *other != ordinal);
-        let is_letter = |seq: &Seq| words.get(seq).map_or_else(|| was_dead(seq), is_dead);
-        let ended: Vec<Seq> = posted.iter().copied().filter(|seq| !is_letter(seq)).collect();
         self.change(ordinal, |desk| desk.recount_dead((stored + now).saturating_sub(before), &ended));
         Vec::new()
     }
@@ -124,7 +111,7 @@ impl Floor {
     /// Whether something is to be looked up before a save.
     #[must_use]
     pub fn is_unsettled(&self) -> bool {
-        !self.doubtful.is_empty() || !self.recovered.is_empty() || self.recounts.are_due()
+        !self.doubtful.is_empty() || !self.recovered.is_empty() || !self.miscounted.is_empty()
     }
 
     /// Deliveries that may be dead letters, rising.

@@ -259,7 +259,7 @@ fn a_dead_letter_that_dies_again_when_it_is_redriven_holds_up_what_is_behind_it(
     };
     floor.change(Ordinal(1), |desk| {
         let order = desk.order().unwrap();
-        order.letters.looked_up(&order.unread(0).1.unwrap());
+        order.letters.looked_up(&order.unread(0).1.unwrap(), true);
     });
     let first = floor.next(NOW).unwrap();
     assert_eq!(first.job.seq, Seq(1));

@@ -53,13 +53,6 @@ impl Letters {
         }
     }
 
-    /// Some went from storage; what is being looked up may have them still.
-    pub fn went(&mut self) {
-        if self.in_doubt().is_some() {
-            self.doubt();
-        }
-    }
-
     /// They have to be looked up; whoever does it now begins again.
     pub(super) fn doubt(&mut self) {
         self.known = Known::Not(Doubt(Rc::new(())));
@@ -80,9 +73,9 @@ impl Letters {
     }
 
     /// They were looked up since `doubt`, all or as many as may be held; without effect when something came since.
-    pub fn looked_up(&mut self, doubt: &Doubt) {
+    pub fn looked_up(&mut self, doubt: &Doubt, are_all: bool) {
         if self.still_doubts(doubt) {
-            self.known = if self.blocking >= BLOCKING_DEAD_MAX { Known::InPart } else { Known::All };
+            self.known = if are_all { Known::All } else { Known::InPart };
         }
     }
 }

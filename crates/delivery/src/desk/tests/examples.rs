@@ -82,42 +82,31 @@ fn a_letter_that_ends_while_it_is_posted_again_holds_nothing_up() {
 }
 
 #[test]
-fn letters_are_looked_up_again_when_some_went_or_the_order_changed_meanwhile() {
-    let block = |line| (record(by_key(), OnDead::Block, None, 1), vec![Some(line); 3]);
-    let (definition, keys) = block(0);
-    let mut world = World::new(Arc::clone(&definition), keys);
-    let line = world.desk.order_in_force().unwrap().line_of(&world.event(1));
+fn letters_are_looked_up_again_when_the_order_changed_meanwhile() {
+    let definition = record(by_key(), OnDead::Block, None, 1);
+    let mut world = World::new(Arc::clone(&definition), vec![Some(0)]);
     let doubt = |world: &World| world.desk.order_in_force().unwrap().unread(0).1;
     let first = doubt(&world).unwrap();
+    let strict = SubscriptionSpec { ordering: Ordering::Strict, ..definition.spec.clone() };
+    world.desk.redefine(Arc::new(SubscriptionRecord { spec: strict, ..(*definition).clone() }));
     let order = world.desk.order().unwrap();
-    order.blocks(Seq(1), line);
-    world.desk.exhume(&[Seq(1)]);
-    let order = world.desk.order().unwrap();
-    order.letters.went();
     assert!(!order.letters.still_doubts(&first));
-    order.letters.looked_up(&first);
-    let second = doubt(&world).expect("what was looked up may be one that went");
-    let other = SubscriptionRecord {
-        spec: SubscriptionSpec { ordering: Ordering::Strict, ..definition.spec.clone() },
-        ..(*definition).clone()
-    };
-    world.desk.redefine(Arc::new(other));
-    world.desk.order().unwrap().letters.looked_up(&second);
-    let third = doubt(&world).expect("another order knows nothing of them");
-    world.desk.order().unwrap().letters.looked_up(&third);
+    order.letters.looked_up(&first, true);
+    let second = doubt(&world).expect("another order knows nothing of them");
+    world.desk.order().unwrap().letters.looked_up(&second, true);
     assert!(!world.desk.order_in_force().unwrap().is_unsorted());
 }
 
 #[test]
 fn more_letters_than_may_hold_lines_up_are_looked_up_once_there_is_room() {
-    use crate::order::BLOCKING_DEAD_MAX;
+    use crate::order::letters::BLOCKING_DEAD_MAX;
     let most = BLOCKING_DEAD_MAX as u64;
     let mut world = World::new(record(by_key(), OnDead::Block, None, 1), vec![Some(0), Some(1)]);
     let order = world.desk.order().unwrap();
     let doubt = order.unread(0).1.unwrap();
     (1..=most).for_each(|seq| order.blocks(Seq(seq), Some(seq)));
     assert!(order.is_choked());
-    order.letters.looked_up(&doubt);
+    order.letters.looked_up(&doubt, false);
     assert!(!order.is_unsorted());
     let ended: Vec<Seq> = (1..=most / 2).map(Seq).collect();
     let (last, some) = ended.split_last().unwrap();
@@ -126,6 +115,19 @@ fn more_letters_than_may_hold_lines_up_are_looked_up_once_there_is_room() {
     assert!(order.is_choked() && !order.is_unsorted(), "others hold lines up that are not known");
     world.desk.exhume(&[*last]);
     assert!(world.desk.order_in_force().unwrap().is_unsorted(), "those are looked up now");
+}
+
+#[test]
+fn a_letter_that_was_not_posted_again_after_all_ends_like_any_other() {
+    use crate::order::letters::BLOCKING_DEAD_MAX;
+    use crate::order::{Fate, Order};
+    let mut order = Order::of(&record(by_key(), OnDead::Block, None, 1).spec).unwrap();
+    order.blocks(Seq(1), Some(1));
+    order.start(Seq(1), Some(1), false);
+    order.settle(Seq(1), Fate::Back);
+    order.forget(Seq(1));
+    (2..=BLOCKING_DEAD_MAX as u64).for_each(|seq| order.blocks(Seq(seq), Some(seq)));
+    assert!(!order.is_choked(), "one less than may be");
 }
 
 #[test]

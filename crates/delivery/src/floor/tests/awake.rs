@@ -203,7 +203,7 @@ impl World {
             self.floor.change(ordinal, |desk| {
                 if let Some(order) = desk.order() {
                     if let Some(doubt) = &doubt {
-                        order.letters.looked_up(doubt);
+                        order.letters.looked_up(doubt, true);
                     }
                     order.rest();
                 }

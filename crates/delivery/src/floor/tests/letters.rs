@@ -194,11 +194,10 @@ fn a_letter_that_ended_in_flight_while_lists_failed_does_not_end_twice() {
     assert_eq!(dead(&floor), 2, "2 and 3");
 }
 
-/// Retention takes a letter that a job is about to post, one that was redriven and is not saved, and one that died again and is
-/// not counted.
+/// Retention takes a letter that a job is about to post, while another one that was redriven is not saved.
 #[test]
 fn letters_that_retention_takes_are_counted_down_once() {
-    let (mut floor, place) = offered(4, 1);
+    let (mut floor, _) = offered(4, 1);
     while let Some(flight) = floor.next(NOW) {
         fail(&mut floor, &flight);
     }
@@ -209,18 +208,39 @@ fn letters_that_retention_takes_are_counted_down_once() {
     floor.note_jobs(NOW);
     assert_eq!(dead(&floor), 3);
     fill(&mut floor, redrive(Seq(1), Seq(1)), 1, Some(1));
-    floor.letters_went(Ordinal(1), &[Seq(1), Seq(2)]);
-    assert_eq!(dead(&floor), 2, "3 and 4");
-    assert_eq!(floor.next(NOW).map(|flight| flight.job.seq), None, "nobody can redrive 1 any more");
-    floor.seek(Ordinal(1), Seq(2));
-    floor.feed(&mut vec![place], &[page(1, 4)], Seq(2));
-    let third = floor.next(NOW).unwrap();
-    fail(&mut floor, &third);
-    assert_eq!((third.job.seq, floor.is_unsettled(), dead(&floor)), (Seq(3), true, 2));
-    floor.letters_went(Ordinal(1), &[Seq(3)]);
-    assert_eq!(floor.take_doubtful().len(), 1);
-    floor.settle_doubt(Ordinal(1), Seq(3), false, ExceptionState::Dead);
-    assert_eq!(dead(&floor), 2, "3, which died again, and 4");
+    floor.miscount(Ordinal(1));
+    assert!(floor.wants_save(), "to count");
+    floor.take_miscounted();
+    assert_eq!(floor.recount(Ordinal(1), 3, &BTreeMap::from([(Seq(2), true)])), [Seq(0); 0]);
+    assert_eq!(dead(&floor), 2, "3 and 4; storage has 2 still");
+    assert_eq!(floor.next(NOW).map(|flight| flight.job.seq), None, "the job looks whether 1 is still there");
+}
+
+/// Retention takes a letter that holds others up, and one that was skipped and is not marked in storage yet.
+#[test]
+fn a_letter_that_retention_takes_holds_nothing_up_and_does_not_come_back_by_its_mark() {
+    let mut floor = Floor::new(Seq::ZERO, 64);
+    let mut strict = SubscriptionRecord::clone(&record(1));
+    (strict.spec.ordering, strict.spec.on_dead, strict.spec.retry.max_attempts) = (Ordering::Strict, OnDead::Block, 1);
+    floor.add(Arc::new(strict), &Progress { base: Seq::ZERO, holes: Vec::new() });
+    floor.scan(&page(1, 3));
+    floor.change(Ordinal(1), |desk| {
+        let order = desk.order().unwrap();
+        order.letters.looked_up(&order.unread(0).1.unwrap(), true);
+    });
+    let first = floor.next(NOW).unwrap();
+    fail(&mut floor, &first);
+    let letter = floor.journal.last_word(Ordinal(1), Seq(1)).flatten().unwrap();
+    save(&mut floor);
+    assert!(floor.next(NOW).is_none(), "1 holds the others up");
+    assert_eq!(floor.recount(Ordinal(1), 1, &BTreeMap::new()), [Seq(1)], "whether storage has it still");
+    assert_eq!(floor.recount(Ordinal(1), 1, &BTreeMap::from([(Seq(1), true)])), [Seq(0); 0]);
+    assert!(floor.next(NOW).is_none() && dead(&floor) == 1, "it has");
+    assert_eq!(floor.recount(Ordinal(1), 0, &BTreeMap::from([(Seq(1), false)])), [Seq(0); 0]);
+    assert_eq!((dead(&floor), floor.next(NOW).map(|flight| flight.job.seq)), (0, Some(Seq(2))));
+    floor.journal.mark(letter);
+    assert_eq!(floor.recount(Ordinal(1), 0, &BTreeMap::from([(Seq(1), false)])), [Seq(0); 0]);
+    assert_eq!(dead(&floor), 0, "what is only marked is none");
 }
 
 /// A delivery that was in flight when the process ended cannot be read at the start.
@@ -248,32 +268,23 @@ fn a_delivery_that_cannot_be_read_does_not_replace_the_retry_that_it_is() {
     assert_eq!(floor.take_doubtful().len(), 1, "the second may be a dead letter");
 }
 
-/// Retention takes letters while those of the subscription are counted anew, and before.
+/// Retention takes letters while those of the subscription are counted.
 #[test]
-fn letters_that_went_while_they_were_counted_anew_are_counted_once_more() {
+fn letters_that_went_while_they_were_counted_are_counted_once_more() {
     let (mut floor, _) = offered(4, 1);
     while let Some(flight) = floor.next(NOW) {
         fail(&mut floor, &flight);
     }
     save(&mut floor);
-    floor.letters_went(Ordinal(1), &[Seq(1)]);
-    assert_eq!((dead(&floor), floor.wants_save()), (3, false), "counted down");
     floor.miscount(Ordinal(1));
-    floor.take_miscounted();
-    // Storage said 3 before one more went.
-    floor.letters_went(Ordinal(1), &[Seq(2)]);
-    floor.recount(Ordinal(1), 3, &BTreeMap::new());
+    assert_eq!(floor.take_miscounted().len(), 1);
+    // Storage said 4 before one went.
+    floor.miscount(Ordinal(1));
+    floor.recount(Ordinal(1), 4, &BTreeMap::new());
     assert!(floor.wants_save(), "to count once more");
     floor.take_miscounted();
-    floor.recount(Ordinal(1), 2, &BTreeMap::new());
-    assert_eq!((dead(&floor), floor.wants_save()), (2, false));
-    // Storage said 1 after another had gone, of which retention says so only now.
-    floor.recount(Ordinal(1), 1, &BTreeMap::new());
-    floor.letters_went(Ordinal(1), &[Seq(3)]);
-    assert!(floor.wants_save(), "to count once more, for it was counted down twice");
-    floor.take_miscounted();
-    floor.recount(Ordinal(1), 1, &BTreeMap::new());
-    assert_eq!((dead(&floor), floor.wants_save()), (1, false));
+    floor.recount(Ordinal(1), 3, &BTreeMap::new());
+    assert_eq!((dead(&floor), floor.wants_save()), (3, false));
 }
 
 /// What storage has is damaged, or the lane ends before it could be asked.
