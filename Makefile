@@ -100,9 +100,6 @@ $(TOOLS)/gungraun-$(GUNGRAUN):
 counts: needs $(TOOLS)/gungraun-$(GUNGRAUN)
 	GUNGRAUN_RUNNER=$(TOOLS)/bin/gungraun-runner $(CARGO) bench --locked --workspace --bench counts
 
-# The areas that the profile `check` of `.config/nextest.toml` names, for a machine without nextest.
-AREAS = $(shell grep -o '[a-z_|]*|[a-z_|]*' .config/nextest.toml | tr '|' '\n' | sed 's/$$/::/')
-
 # The tests of the profile `check`.
 check: export CARGO_INCREMENTAL = 1
 check: fmt
@@ -112,8 +109,7 @@ check: fmt
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
 		$(CARGO) nextest run --locked --workspace --cargo-profile $(PROFILE) --profile check; \
 	else \
-		$(CARGO) test --locked --workspace --profile $(PROFILE) --lib --bins \
-			&& $(CARGO) test --locked --profile $(PROFILE) --test it -- $(AREAS); \
+		sh tests/check.sh --profile $(PROFILE); \
 	fi
 
 announce:
