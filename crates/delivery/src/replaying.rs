@@ -225,17 +225,19 @@ pub(super) async fn skip(lane: &Rc<Lane>, record: &SubscriptionRecord, to: Seq) 
 /// save: a crash before it leaves those letters listed, as if they had not been delivered. So is what could not be looked up;
 /// `false` then.
 pub(super) async fn settle(lane: &Lane, unsaved: &Unsaved<'_>) -> bool {
+    let is_counted = doubts::count_anew(lane, unsaved).await;
     let mut is_readable = true;
     for _ in 0..ROUNDS_MAX {
         // What is counted by now can be counted down.
-        let is_counted = doubts::settle(lane, unsaved).await;
-        is_readable = settle_recovered(lane, unsaved).await && is_counted;
-        if !is_readable || !lane.floor.borrow().is_unsettled() {
+        doubts::settle(lane).await;
+        is_readable = settle_recovered(lane, unsaved).await;
+        if !is_readable || !lane.floor.borrow().has_doubts() {
             break;
         }
     }
     // What died meanwhile is counted before it is saved.
-    is_readable &= doubts::settle(lane, unsaved).await;
+    doubts::settle(lane).await;
+    is_readable &= is_counted;
     lane.floor.borrow_mut().is_unreadable &= !is_readable;
     is_readable
 }

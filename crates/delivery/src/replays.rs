@@ -179,21 +179,20 @@ impl Replays {
         }
     }
 
-    /// Letters in flight.
+    /// Letters in flight, and those among the events of whoever posts all.
     #[must_use]
-    pub fn letters_in_flight(&self) -> Vec<Seq> {
-        self.in_flight.iter().filter(|(.., item)| item.dead_after.is_some()).map(|(.., item)| item.seq).collect()
+    pub fn letters(&self) -> Vec<Seq> {
+        let waiting = self.jobs.iter().filter(|running| !running.wants_dead()).flat_map(|running| &running.queue);
+        let items = waiting.chain(self.in_flight.iter().map(|(.., item)| item));
+        items.filter(|item| item.dead_after.is_some()).map(|item| item.seq).collect()
     }
 
-    /// What became of dead letters is not known one by one: whoever has some waiting looks for them once more, and whoever posts
-    /// events takes none for a letter. What is in flight goes on.
+    /// What became of dead letters is not known one by one, but for those of [`Replays::letters`]: whoever waits to post some looks
+    /// for them once more, and what is being looked for is looked for again.
     pub fn look_anew(&mut self) {
         for running in &mut self.jobs {
             running.looks += 1;
             if !running.wants_dead() {
-                for item in &mut running.queue {
-                    item.dead_after = None;
-                }
                 continue;
             }
             if let Some(first) = running.queue.front() {

@@ -82,11 +82,11 @@ async fn list_dead(lane: &Rc<Lane>, ordinal: Ordinal, doubt: &Doubt) -> Result<(
             }
             let goes_on = floor.change(ordinal, |desk| {
                 let Some(order) = desk.order().filter(|order| order.letters.still_doubts(doubt)) else { return false };
-                if order.is_choked() && !order.is_blocking(dead.seq) {
+                let key = event.and_then(|event| order.line_of(&event));
+                if order.is_choked() && key.is_some() && !order.is_blocking(dead.seq) {
                     order.letters.looked_up(doubt, false);
                     return false;
                 }
-                let key = event.and_then(|event| order.line_of(&event));
                 order.blocks(dead.seq, key);
                 true
             });

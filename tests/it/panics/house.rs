@@ -215,6 +215,7 @@ ledger! {
     failures_before(ordinal: Ordinal, since: Timestamp, before: AttemptKey, limit: u32) -> Vec<Attempt>;
     history(query: HistoryQuery) -> Vec<HistoryPage>;
     count_dead(ordinal: Ordinal, from: Seq, to: Seq) -> u64;
+    dead_among(ordinal: Ordinal, seqs: &[Seq]) -> Vec<Seq>;
     running_jobs(partition: u16) -> Vec<RecoveryJob>;
     jobs(ordinal: Ordinal) -> Vec<RecoveryJob>;
     marks(ordinal: Ordinal, seq: Seq) -> Marks;

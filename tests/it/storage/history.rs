@@ -189,4 +189,10 @@ pub(crate) async fn dead_letters_are_counted_in_a_range(store: &Store) {
     put(store, vec![exception(65, 4, Dead, 5)]).await;
     let count = async |from, to| store.ledger.count_dead(Ordinal(1), Seq(from), Seq(to)).await.unwrap();
     assert_eq!((count(1, 9).await, count(2, 5).await, count(4, 4).await, count(5, 4).await), (6, 3, 1, 0));
+    let among = async |seqs: &[u64]| {
+        let seqs: Vec<Seq> = seqs.iter().copied().map(Seq).collect();
+        store.ledger.dead_among(Ordinal(1), &seqs).await.unwrap().into_iter().map(|seq| seq.0).collect::<Vec<u64>>()
+    };
+    assert_eq!(among(&[1, 2, 3, 8, 9, 10]).await, [1, 2, 8]);
+    assert_eq!(among(&[]).await, [0; 0]);
 }

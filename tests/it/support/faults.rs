@@ -233,6 +233,16 @@ impl Ledger for FaultyLedger {
         self.inner.history(query).await
     }
 
+    async fn dead_among(&self, ordinal: Ordinal, seqs: &[Seq]) -> Result<Vec<Seq>> {
+        if let Err(error) = self.script.list() {
+            self.script.failed_lists.lock().unwrap().push(Instant::now());
+            return Err(error);
+        }
+        let dead = self.inner.dead_among(ordinal, seqs).await;
+        self.script.pass(Point::Listed).await;
+        dead
+    }
+
     async fn count_dead(&self, ordinal: Ordinal, from: Seq, to: Seq) -> Result<u64> {
         self.script.list()?;
         self.inner.count_dead(ordinal, from, to).await

@@ -194,10 +194,10 @@ impl Desk {
         }
     }
 
-    /// Letters that jobs post at the moment, and those that hold others up, as far as is known.
+    /// Letters that jobs post, and those that hold others up, as far as is known; but for those that jobs look for once more.
     #[must_use]
     pub fn letters_in_use(&self) -> Vec<Seq> {
-        let mut letters = self.replays.as_ref().map_or_else(Vec::new, |replays| replays.letters_in_flight());
+        let mut letters = self.replays.as_ref().map_or_else(Vec::new, |replays| replays.letters());
         letters.extend(self.order.iter().flat_map(|order| order.blocking()));
         letters
     }
@@ -212,7 +212,11 @@ impl Desk {
             }
             replays.look_anew();
         }
+        // What a job posts may be a retry by now, and one that waits holds others up.
         for seq in ended {
+            if self.retries.contains_key(seq) {
+                continue;
+            }
             let next = self.order.as_mut().and_then(|order| order.forget(*seq));
             self.arm(next);
         }

@@ -111,7 +111,13 @@ impl Floor {
     /// Whether something is to be looked up before a save.
     #[must_use]
     pub fn is_unsettled(&self) -> bool {
-        !self.doubtful.is_empty() || !self.recovered.is_empty() || !self.miscounted.is_empty()
+        self.has_doubts() || !self.miscounted.is_empty()
+    }
+
+    /// Whether single deliveries are to be looked up before a save.
+    #[must_use]
+    pub fn has_doubts(&self) -> bool {
+        !self.doubtful.is_empty() || !self.recovered.is_empty()
     }
 
     /// Deliveries that may be dead letters, rising.

@@ -4,39 +4,38 @@
 use std::collections::BTreeMap;
 
 use super::{DEAD_READ, Lane, Unsaved, by_subscription, tell_damaged, tell_unreadable};
+use hookcast_core::model::Seq;
 use hookcast_core::model::subscription::Ordinal;
-use hookcast_core::model::{ExceptionState, Seq};
-use hookcast_log::storage::{PageRequest, StorageError, StorageErrorKind};
+use hookcast_log::storage::{StorageError, StorageErrorKind};
 
 /// Rounds of looking up dead letters before one save; more come only while they die faster than they are looked up.
 const ROUNDS_MAX: usize = 16;
 
-/// Counts the dead letters that are about to be saved, and those that are to be counted anew; `false` when storage does not say
-/// what that takes.
-pub(super) async fn settle(lane: &Lane, unsaved: &Unsaved<'_>) -> bool {
-    settle_doubts(lane).await;
-    let miscounted = lane.floor.borrow_mut().take_miscounted();
-    let mut is_readable = true;
-    for ordinal in miscounted {
+/// Counts the dead letters of subscriptions that are to be counted anew; `false` when storage does not say what that takes: those
+/// that are left wait for the next save, as do those that are asked for meanwhile.
+pub(super) async fn count_anew(lane: &Lane, unsaved: &Unsaved<'_>) -> bool {
+    let mut due = lane.floor.borrow_mut().take_miscounted();
+    while let Some(ordinal) = due.pop_first() {
         let Err(error) = recount(lane, unsaved, ordinal).await else { continue };
         // What is damaged stays so: the count stays as it is until the next start.
         if error.kind == StorageErrorKind::Corrupt {
             tell_damaged(lane, &error);
-        } else {
-            lane.floor.borrow_mut().miscount(ordinal);
-            tell_unreadable(lane, &error);
-            is_readable = false;
+            continue;
         }
+        tell_unreadable(lane, &error);
+        let mut floor = lane.floor.borrow_mut();
+        for left in due.into_iter().chain([ordinal]) {
+            floor.miscount(left);
+        }
+        return false;
     }
-    // What died while others were counted.
-    settle_doubts(lane).await;
-    is_readable
+    true
 }
 
 /// Looks up which deliveries that are about to be saved as dead letters or retries were dead letters before, and counts: what is
 /// saved cannot be told apart any more. Where that cannot be looked up, all of the subscription are counted anew when it can.
 /// They are read as they stand side by side, for a save waits for it.
-async fn settle_doubts(lane: &Lane) {
+pub(super) async fn settle(lane: &Lane) {
     for _ in 0..ROUNDS_MAX {
         let doubtful = lane.floor.borrow_mut().take_doubtful();
         if doubtful.is_empty() {
@@ -60,16 +59,11 @@ async fn settle_doubts(lane: &Lane) {
 }
 
 /// Whether storage has these deliveries, which rise, as dead letters.
-async fn ask(lane: &Lane, ordinal: Ordinal, mut rest: &[Seq]) -> Result<BTreeMap<Seq, bool>, StorageError> {
+async fn ask(lane: &Lane, ordinal: Ordinal, seqs: &[Seq]) -> Result<BTreeMap<Seq, bool>, StorageError> {
     let mut says = BTreeMap::new();
-    while let Some(first) = rest.first() {
-        let limit = u32::try_from(rest.len()).unwrap_or(u32::MAX).min(DEAD_READ);
-        let page = PageRequest { after: first.prev(), limit };
-        let dead = lane.context.ledger.list(ordinal, ExceptionState::Dead, page).await?;
-        let read_to = dead.last().filter(|_| dead.len() >= limit as usize).map_or(Seq(u64::MAX), |last| last.seq);
-        let (read, behind) = rest.split_at(rest.partition_point(|seq| *seq <= read_to));
-        says.extend(read.iter().map(|seq| (*seq, dead.binary_search_by_key(seq, |dead| dead.seq).is_ok())));
-        rest = behind;
+    for some in seqs.chunks(DEAD_READ as usize) {
+        let dead = lane.context.ledger.dead_among(ordinal, some).await?;
+        says.extend(some.iter().map(|seq| (*seq, dead.binary_search(seq).is_ok())));
     }
     Ok(says)
 }

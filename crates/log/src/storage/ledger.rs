@@ -210,6 +210,12 @@ pub trait Ledger: Send + Sync {
     /// As the backend fails.
     async fn count_dead(&self, ordinal: Ordinal, from: Seq, to: Seq) -> Result<u64>;
 
+    /// Which of these positions, which rise, are dead letters: as many lookups as there are positions.
+    ///
+    /// # Errors
+    /// As the backend fails.
+    async fn dead_among(&self, ordinal: Ordinal, seqs: &[Seq]) -> Result<Vec<Seq>>;
+
     /// Jobs of a partition that run, in the order in which they were made.
     ///
     /// # Errors

@@ -216,6 +216,45 @@ fn letters_that_retention_takes_are_counted_down_once() {
     assert_eq!(floor.next(NOW).map(|flight| flight.job.seq), None, "the job looks whether 1 is still there");
 }
 
+/// A letter that a redrive posts became a retry after a seek back, and is in the way of others of its key.
+#[test]
+fn a_retry_keeps_its_line_although_it_is_no_letter_any_more() {
+    let mut floor = Floor::new(Seq::ZERO, 64);
+    let mut strict = SubscriptionRecord::clone(&record(1));
+    strict.spec.ordering = Ordering::Strict;
+    floor.add(Arc::new(strict), &Progress { base: Seq::ZERO, holes: Vec::new() });
+    floor.scan(&page(1, 2));
+    let first = floor.next(NOW).unwrap();
+    fail(&mut floor, &first);
+    fill(&mut floor, redrive(Seq(1), Seq(1)), 1, Some(9));
+    let redriven = floor.next(NOW).unwrap();
+    assert!(redriven.job.replay().is_some());
+    assert_eq!(floor.recount(Ordinal(1), 0, &BTreeMap::from([(Seq(1), false)])), [Seq(0); 0]);
+    floor.settle(&redriven, None, &outcome(Some(ErrorKind::OwnFault)), (NOW, NOW), 0.5);
+    let late = Timestamp(NOW.0 + 3_600_000);
+    assert_eq!(floor.next(late).map(|flight| flight.job.seq), Some(Seq(1)), "the retry");
+    assert_eq!(floor.next(late).map(|flight| flight.job.seq), None, "2 waits for it");
+}
+
+/// Retention takes one letter while a replay has others among its events, and one that it posts.
+#[test]
+fn a_replay_knows_what_is_a_letter_after_all_were_counted() {
+    let (mut floor, _) = offered(3, 1);
+    while let Some(flight) = floor.next(NOW) {
+        fail(&mut floor, &flight);
+    }
+    save(&mut floor);
+    floor.recover(RecoveryJob { kind: JobKind::Replay, selection: Selection::All, ..redrive(Seq(1), Seq(3)) });
+    let want = floor.replay_wants().remove(0).1;
+    let items = (1..=2).map(|seq| ReplayItem { seq: Seq(seq), parcel: None, dead_after: Some(7), line: None }).collect();
+    floor.fill_replay(Ordinal(1), &want, items, Seq(3), true);
+    assert_eq!(floor.recount(Ordinal(1), 2, &BTreeMap::new()), [Seq(1), Seq(2)]);
+    let says = BTreeMap::from([(Seq(1), false), (Seq(2), true)]);
+    assert_eq!(floor.recount(Ordinal(1), 2, &says), [Seq(0); 0]);
+    let attempts: Vec<u32> = std::iter::from_fn(|| floor.next(NOW)).map(|flight| flight.job.attempt).collect();
+    assert_eq!(attempts, [1, 8], "1 is none any more, 2 is");
+}
+
 /// Retention takes a letter that holds others up, and one that was skipped and is not marked in storage yet.
 #[test]
 fn a_letter_that_retention_takes_holds_nothing_up_and_does_not_come_back_by_its_mark() {

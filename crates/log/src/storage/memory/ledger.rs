@@ -97,6 +97,12 @@ impl Ledger for Memory {
         Ok(inside.filter(|(_, exception)| exception.state == ExceptionState::Dead).count() as u64)
     }
 
+    async fn dead_among(&self, ordinal: Ordinal, seqs: &[Seq]) -> Result<Vec<Seq>> {
+        let all = self.state();
+        let is_dead = |seq: &Seq| all.exceptions.get(&(ordinal, *seq)).is_some_and(|found| found.state == ExceptionState::Dead);
+        Ok(seqs.iter().copied().filter(is_dead).collect())
+    }
+
     async fn running_jobs(&self, partition: u16) -> Result<Vec<RecoveryJob>> {
         let all = self.state();
         let runs = |job: &&RecoveryJob| job.state == JobState::Running && job.ordinal.partition() == partition;

@@ -124,6 +124,17 @@ impl Ledger for Sqlite {
         Ok(unsigned(count))
     }
 
+    async fn dead_among(&self, ordinal: Ordinal, seqs: &[Seq]) -> Result<Vec<Seq>> {
+        let mut reader = self.readers.take().await?;
+        let wanted: serde_json::Value = seqs.iter().map(|seq| signed(seq.0)).collect();
+        // Every position is looked up in the index; the other way round, all letters would be read.
+        let sql = "SELECT seq FROM json_each(?) AS wanted CROSS JOIN exceptions INDEXED BY exceptions_dead \
+                   WHERE state = 1 AND sub % 64 = ? AND sub = ? AND seq = wanted.value ORDER BY seq";
+        let query = sqlx::query_scalar::<_, i64>(sql).bind(wanted.to_string()).bind(ordinal.partition()).bind(signed(ordinal.0));
+        let dead = query.fetch_all(&mut *reader).await.map_err(reading)?;
+        Ok(dead.into_iter().map(|seq| Seq(unsigned(seq))).collect())
+    }
+
     async fn running_jobs(&self, partition: u16) -> Result<Vec<RecoveryJob>> {
         let sql = concat!("SELECT ", job_columns!(), " FROM jobs WHERE state = 0 AND sub % 64 = ? ORDER BY id");
         let mut reader = self.readers.take().await?;
