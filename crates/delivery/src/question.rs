@@ -194,9 +194,7 @@ pub struct Told {
 fn buried(lane: &Rc<Lane>, record: &SubscriptionRecord, told: Option<Told>) {
     let mut floor = lane.floor.borrow_mut();
     floor.notices.extend(told.map(|told| Notice::buried(record, (told.from, told.to), told.count)));
-    if floor.desk(record.ordinal).is_some_and(|desk| desk.dead_to > Seq::ZERO) {
-        floor.miscount(record.ordinal);
-    }
+    floor.letters_went(record.ordinal);
     drop(floor);
     lane.stir();
 }

@@ -202,6 +202,12 @@ impl Desk {
         letters
     }
 
+    /// Whether there may be dead letters, or some are believed to be there: they may be gone from storage, but not from here.
+    #[must_use]
+    pub fn may_have_letters(&self) -> bool {
+        self.dead_to > Seq::ZERO || self.totals.dead != 0 || !self.letters_in_use().is_empty()
+    }
+
     /// So many dead letters there are, whatever was counted before. These, of those in use, `ended`; what else jobs have of letters
     /// is not known to be true.
     pub fn recount_dead(&mut self, dead: u64, ended: &[Seq]) {

@@ -67,6 +67,13 @@ impl Floor {
         self.miscounted.insert(ordinal);
     }
 
+    /// Retention took dead letters of this subscription, or may have: they are counted anew, unless it knows of none.
+    pub fn letters_went(&mut self, ordinal: Ordinal) {
+        if self.desk(ordinal).is_some_and(Desk::may_have_letters) {
+            self.miscount(ordinal);
+        }
+    }
+
     /// Takes the subscriptions whose dead letters are to be counted anew; whoever cannot says [`Floor::miscount`] again.
     pub fn take_miscounted(&mut self) -> BTreeSet<Ordinal> {
         std::mem::take(&mut self.miscounted)

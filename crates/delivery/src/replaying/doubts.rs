@@ -10,11 +10,14 @@ use hookcast_log::storage::{StorageError, StorageErrorKind};
 
 /// Rounds of looking up dead letters before one save; more come only while they die faster than they are looked up.
 const ROUNDS_MAX: usize = 16;
+/// Subscriptions whose letters cannot be counted before the others wait for the next save.
+const FAILED_MAX: usize = 8;
 
 /// Counts the dead letters of subscriptions that are to be counted anew; `false` when storage does not say what that takes: those
 /// that are left wait for the next save, as do those that are asked for meanwhile.
 pub(super) async fn count_anew(lane: &Lane, unsaved: &Unsaved<'_>) -> bool {
     let mut due = lane.floor.borrow_mut().take_miscounted();
+    let mut failed = Vec::new();
     while let Some(ordinal) = due.pop_first() {
         let Err(error) = recount(lane, unsaved, ordinal).await else { continue };
         // What is damaged stays so: the count stays as it is until the next start.
@@ -23,13 +26,18 @@ pub(super) async fn count_anew(lane: &Lane, unsaved: &Unsaved<'_>) -> bool {
             continue;
         }
         tell_unreadable(lane, &error);
-        let mut floor = lane.floor.borrow_mut();
-        for left in due.into_iter().chain([ordinal]) {
-            floor.miscount(left);
+        failed.push(ordinal);
+        // One whose letters alone cannot be read is in nobody's way; a storage that does not answer is not asked for all.
+        if failed.len() >= FAILED_MAX {
+            break;
         }
-        return false;
     }
-    true
+    let is_readable = failed.is_empty();
+    let mut floor = lane.floor.borrow_mut();
+    for left in due.into_iter().chain(failed) {
+        floor.miscount(left);
+    }
+    is_readable
 }
 
 /// Looks up which deliveries that are about to be saved as dead letters or retries were dead letters before, and counts: what is

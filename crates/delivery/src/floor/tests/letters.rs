@@ -307,6 +307,19 @@ fn a_delivery_that_cannot_be_read_does_not_replace_the_retry_that_it_is() {
     assert_eq!(floor.take_doubtful().len(), 1, "the second may be a dead letter");
 }
 
+/// Retention tells of a letter after a list found that there is none.
+#[test]
+fn a_subscription_that_believes_in_letters_asks_for_them_although_there_can_be_none() {
+    let (mut floor, _) = offered(1, 1);
+    floor.letters_went(Ordinal(1));
+    assert!(!floor.is_unsettled(), "it never had any");
+    let first = floor.next(NOW).unwrap();
+    fail(&mut floor, &first);
+    floor.change(Ordinal(1), |desk| desk.dead_to = Seq::ZERO);
+    floor.letters_went(Ordinal(1));
+    assert!(floor.is_unsettled(), "it counts one");
+}
+
 /// Retention takes letters while those of the subscription are counted.
 #[test]
 fn letters_that_went_while_they_were_counted_are_counted_once_more() {
