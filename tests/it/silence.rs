@@ -87,3 +87,20 @@ async fn a_source_that_goes_and_comes_is_a_line() {
     assert_eq!(lines(&relay, &["source down"]).len(), 1);
     drop(upstream);
 }
+
+/// Keyed subscriptions read the keys of what waits at each start, and are stopped in the middle of it.
+#[tokio::test]
+async fn a_stop_while_keys_are_read_is_no_error() {
+    let broken = Receiver::with(|_, _| Answer::status(500)).await;
+    let mut relay = Relay::start().await;
+    for id in ["a", "b", "c", "d"] {
+        let fields = json!({"ordering": {"key": "/n"}, "on_dead": "block", "retry": {"schedule": ["1h"]}});
+        relay.subscribe(id, broken.url(), "t", fields).await;
+    }
+    relay.publish_numbers("t", 0..300).await;
+    for _ in 0..8 {
+        assert_eq!(relay.terminate().await, Some(0));
+        relay.restart().await;
+    }
+    assert_eq!(lines(&relay, &["ERROR"]), [""; 0]);
+}

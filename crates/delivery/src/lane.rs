@@ -31,7 +31,7 @@ use hookcast_core::clock::{Clock, Timestamp};
 use hookcast_core::model::subscription::{Activity, Ordinal, PayloadForm, SubscriptionRecord};
 use hookcast_core::model::{ErrorKind, Event, Outcome, Seq};
 use hookcast_log::follow::Follow;
-use hookcast_log::storage::Ledger;
+use hookcast_log::storage::{Ledger, StorageError};
 use hookcast_net::client::WireClient;
 use hookcast_net::tls::Tls;
 use hookcast_registry::Registry;
@@ -169,6 +169,13 @@ impl Lane {
             self.give_out(self.now());
         }
         self.tell();
+    }
+
+    /// Says that something could not be read and is tried again; a lane that ends tries nothing again, and its storage may be closed.
+    pub fn tell_unread(&self, error: &StorageError, what: &str) {
+        if !self.context.cancel.is_cancelled() {
+            tracing::error!(%error, "{what} could not be read; trying again");
+        }
     }
 
     /// Tells the saver and those who read notices what changed.

@@ -46,7 +46,7 @@ pub(super) async fn feed_replays(lane: Rc<Lane>) {
                     lane.stir();
                 }
                 Err(error) => {
-                    tracing::error!(%error, job = %want.id, "what a job posts could not be read; trying again");
+                    lane.tell_unread(&error, "what a job posts");
                     tokio::select! {
                         () = tokio::time::sleep(AGAIN) => {}
                         () = lane.context.cancel.cancelled() => {}

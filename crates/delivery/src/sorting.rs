@@ -37,7 +37,7 @@ pub(super) fn begin(lane: &Rc<Lane>) {
 }
 
 async fn sort(lane: &Rc<Lane>, ordinal: Ordinal) {
-    loop {
+    while !lane.context.cancel.is_cancelled() {
         let unread = lane.floor.borrow().desk(ordinal).and_then(Desk::order_in_force).map(|order| order.unread(READ_MAX));
         let done = match unread {
             Some((seqs, _)) if !seqs.is_empty() => read(lane, ordinal, seqs).await,
@@ -45,7 +45,7 @@ async fn sort(lane: &Rc<Lane>, ordinal: Ordinal) {
             Some((_, None)) | None => return,
         };
         if let Err(error) = done {
-            tracing::error!(%error, "the order of a subscription could not be read; trying again");
+            lane.tell_unread(&error, "the order of a subscription");
             tokio::select! {
                 () = tokio::time::sleep(AGAIN) => {}
                 () = lane.context.cancel.cancelled() => return,
