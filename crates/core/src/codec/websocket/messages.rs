@@ -205,10 +205,13 @@ impl WsDecoder {
             message.is_too_large = true;
             // What is kept for a look is copied, so that the rest of the buffer goes.
             let mut head = BytesMut::with_capacity(SKIPPED_HEAD_BYTES);
-            let whole = message.data.iter().chain(part.iter()).copied();
-            head.extend(whole.take(SKIPPED_HEAD_BYTES));
+            head.extend_from_slice(&message.data[..message.data.len().min(SKIPPED_HEAD_BYTES)]);
             message.data = head;
-        } else if !(message.is_too_large || is_end && message.data.is_empty()) {
+        }
+        if message.is_too_large {
+            let left = SKIPPED_HEAD_BYTES - message.data.len();
+            message.data.extend_from_slice(&part[..part.len().min(left)]);
+        } else if !(is_end && message.data.is_empty()) {
             message.data.extend_from_slice(&part);
         }
         if !is_end {

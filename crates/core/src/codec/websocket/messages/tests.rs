@@ -148,6 +148,14 @@ proptest! {
     }
 
     #[test]
+    fn what_is_shown_of_a_message_that_is_too_large_is_its_beginning_in_any_cutting(length in 51u8..126, at in 0usize..200) {
+        let bytes: Vec<u8> = [0x81, length].into_iter().chain(0..length).collect();
+        let (left, right) = bytes.split_at(at.min(bytes.len()));
+        let shown = Bytes::copy_from_slice(&bytes[2..]);
+        prop_assert_eq!(read(&[left, right], Sender::Server, 50), (vec![WsItem::Skipped(SkipReason::EventTooLarge, shown)], None));
+    }
+
+    #[test]
     fn any_bytes_are_read_or_refused_alike_in_any_cutting(bytes in prop::collection::vec(any::<u8>(), 0..200), at in 0usize..200) {
         for sender in [Sender::Server, Sender::Client] {
             let (left, right) = bytes.split_at(at.min(bytes.len()));
