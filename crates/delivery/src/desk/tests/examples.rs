@@ -25,15 +25,22 @@ fn a_stuck_key_stops_only_itself_far_beyond_what_waits_in_memory() {
     assert!(world.order[&Some(0)].is_sorted());
 }
 
-#[test]
-fn what_stands_aside_is_found_again_although_a_job_posted_it_in_vain() {
+/// Three events of one key: 1 is a retry, 2 and 3 stand aside, and 2 is a stored retry, too, because a job posted it in vain.
+fn with_one_posted_in_vain() -> World {
     let mut world = World::new(record(by_key(), OnDead::Skip, None, 1_000), vec![Some(0); 3]);
     (0..3).for_each(|_| world.offer());
     world.take();
     world.settle(0, 500, 0);
     assert!(world.take().is_none(), "1 is a retry, 2 and 3 stand aside");
     let in_vain = Exception { seq: Seq(2), ..world.rows[&Seq(1)].clone() };
-    world.rows.insert(Seq(2), in_vain.clone());
+    world.rows.insert(Seq(2), in_vain);
+    world
+}
+
+#[test]
+fn what_stands_aside_is_found_again_although_a_job_posted_it_in_vain() {
+    let mut world = with_one_posted_in_vain();
+    let in_vain = world.rows[&Seq(2)].clone();
     world.desk.resume_retry(&in_vain);
     world.record = record(by_key(), OnDead::Block, None, 1_000);
     world.desk.redefine(Arc::clone(&world.record));
@@ -45,13 +52,7 @@ fn what_stands_aside_is_found_again_although_a_job_posted_it_in_vain() {
 
 #[test]
 fn a_retry_keeps_its_place_after_a_restart_although_its_event_stands_aside_too() {
-    let mut world = World::new(record(by_key(), OnDead::Skip, None, 1_000), vec![Some(0); 3]);
-    (0..3).for_each(|_| world.offer());
-    world.take();
-    world.settle(0, 500, 0);
-    assert!(world.take().is_none(), "1 is a retry, 2 and 3 stand aside");
-    let in_vain = Exception { seq: Seq(2), ..world.rows[&Seq(1)].clone() };
-    world.rows.insert(Seq(2), in_vain);
+    let mut world = with_one_posted_in_vain();
     world.restart();
     world.later();
     assert_eq!(world.take().map(World::seqs), Some(vec![1]));
