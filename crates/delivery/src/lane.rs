@@ -172,7 +172,7 @@ impl Lane {
     }
 
     /// Says that something could not be read and is tried again; a lane that ends tries nothing again, and its storage may be closed.
-    pub fn tell_unread(&self, error: &StorageError, what: &str) {
+    pub fn tell_unread(&self, error: &StorageError, what: std::fmt::Arguments<'_>) {
         if !self.context.cancel.is_cancelled() {
             tracing::error!(%error, "{what} could not be read; trying again");
         }

@@ -75,7 +75,7 @@ async fn read(lane: &Rc<Lane>, scanned: Seq) -> Option<Batch> {
             Some(batch)
         }
         Err(error) => {
-            lane.tell_unread(&error, "the log");
+            lane.tell_unread(&error, format_args!("the log behind position {scanned}"));
             pause(lane).await;
             None
         }
@@ -139,7 +139,7 @@ async fn sweep(lane: &Rc<Lane>, hungry: &[(Place, Seq)]) {
         let batch = match lane.context.follow.read_shared(at, FEED_BYTES).await {
             Ok(batch) => batch,
             Err(error) => {
-                lane.tell_unread(&error, "the log");
+                lane.tell_unread(&error, format_args!("the log behind position {at}"));
                 pause(lane).await;
                 return;
             }

@@ -46,7 +46,7 @@ pub(super) async fn feed_replays(lane: Rc<Lane>) {
                     lane.stir();
                 }
                 Err(error) => {
-                    lane.tell_unread(&error, "what a job posts");
+                    lane.tell_unread(&error, format_args!("what job {} posts", want.id));
                     tokio::select! {
                         () = tokio::time::sleep(AGAIN) => {}
                         () = lane.context.cancel.cancelled() => {}

@@ -45,7 +45,8 @@ async fn sort(lane: &Rc<Lane>, ordinal: Ordinal) {
             Some((_, None)) | None => return,
         };
         if let Err(error) = done {
-            lane.tell_unread(&error, "the order of a subscription");
+            let id = lane.floor.borrow().desk(ordinal).map(|desk| desk.record.spec.id.to_string()).unwrap_or_default();
+            lane.tell_unread(&error, format_args!("the order of subscription {id}"));
             tokio::select! {
                 () = tokio::time::sleep(AGAIN) => {}
                 () = lane.context.cancel.cancelled() => return,
