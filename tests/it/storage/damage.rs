@@ -4,14 +4,15 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
+use hookcast_core::clock::Timestamp;
 use hookcast_core::model::ExceptionState::Dead;
 use hookcast_core::model::Seq;
 use hookcast_core::model::subscription::Ordinal;
 use hookcast_log::storage::StorageErrorKind::{CannotOpen, Corrupt, Full, InUse, Newer};
-use hookcast_log::storage::{Append, BACKENDS, LedgerChange, StorageErrorKind, StorageSettings, Store};
+use hookcast_log::storage::{Append, BACKENDS, LedgerChange, LedgerTrim, PageRequest, StorageErrorKind, StorageSettings, Store};
 use sqlx::{ConnectOptions, Connection};
 
-use super::make::{append, change, exception, page, page_of, positions};
+use super::make::{append, change, exception, page, page_of, positions, put};
 use super::{open, settings, try_open};
 
 async fn kind(path: &Path) -> StorageErrorKind {
@@ -179,7 +180,7 @@ async fn a_damaged_page_of_the_log_is_an_error_where_it_is_read_and_nowhere_else
     // An exception that needs its event does not hold retention up.
     let lease = store.ledger.lease(1).await.unwrap();
     store.ledger.commit(vec![LedgerChange { put: vec![exception(1, 5, Dead, 5)], ..change(lease) }]).await.unwrap();
-    assert_eq!(store.log.trim(hookcast_core::clock::Timestamp(1_000), 0, 99).await.unwrap().0.first, Seq(11));
+    assert_eq!(store.log.trim(Timestamp(1_000), 0, 99).await.unwrap().0.first, Seq(11));
 }
 
 /// What is damaged, and where the pages behind it begin.
@@ -236,7 +237,7 @@ async fn a_row_that_lies_about_where_its_page_ends_costs_no_other_page() {
     assert_eq!(firsts(&store, 0, 1 << 20).await, (None, vec![1]));
     assert_eq!(firsts(&store, 3, 1 << 20).await, (Some((4, 9)), vec![10, 13, 16, 19, 22, 25, 28]));
     assert_eq!(firsts(&store, 20, 1 << 20).await, (None, vec![19, 22, 25, 28]));
-    assert_eq!(store.log.trim(hookcast_core::clock::Timestamp(1_000), 0, 99).await.unwrap().0.first, Seq(28));
+    assert_eq!(store.log.trim(Timestamp(1_000), 0, 99).await.unwrap().0.first, Seq(28));
 }
 
 #[tokio::test]
@@ -259,7 +260,7 @@ async fn a_page_that_cannot_even_be_dropped_does_not_hold_retention_up() {
     for head in [11, 12] {
         let store = open("sqlite", &path).await;
         append(&store, vec![page(head, 1, 10)]).await;
-        let (bounds, more) = store.log.trim(hookcast_core::clock::Timestamp(1_000), 0, 99).await.unwrap();
+        let (bounds, more) = store.log.trim(Timestamp(1_000), 0, 99).await.unwrap();
         assert_eq!((bounds.first, more), (Seq(head), false));
         assert_eq!(store.log.get(&(1..=10).map(Seq).collect::<Vec<_>>()).await.unwrap().len(), 9, "the others are kept aside");
         store.log.writable().await.unwrap();
@@ -360,4 +361,32 @@ async fn a_bad_job_in_a_group_fails_alone() {
     assert_eq!(store.ledger.load(3).await.unwrap().frontier, Seq(0));
     assert_eq!(positions(&store).await, [1]);
     store.log.writable().await.unwrap();
+}
+
+/// A dead letter that cannot be deleted stands behind many that can.
+#[tokio::test]
+async fn letters_that_went_are_told_although_one_behind_them_cannot_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("hookcast.db");
+    let store = open("sqlite", &path).await;
+    put(&store, (1..=1000).map(|seq| exception(1, seq, Dead, 10)).collect()).await;
+    store.close().await;
+    let sql = "CREATE TRIGGER stuck BEFORE DELETE ON exceptions WHEN OLD.seq = 900 BEGIN SELECT RAISE(ABORT, 'stuck'); END";
+    run_sql(&path, sql).await;
+    let store = open("sqlite", &path).await;
+    let trim = || {
+        store.ledger.trim(LedgerTrim {
+            dead_before: Timestamp(i64::MAX),
+            attempts_before: Timestamp(0),
+            attempts_bytes_max: u64::MAX,
+            rows_max: 100_000,
+        })
+    };
+    let gone = trim().await.unwrap();
+    let seqs: Vec<u64> = gone.dead.iter().map(|(_, seq)| seq.0).collect();
+    assert!(!seqs.is_empty() && seqs.iter().copied().eq(1..=seqs.len() as u64) && seqs.len() < 900 && gone.more, "{seqs:?}");
+    assert_eq!(trim().await.unwrap_err().kind, StorageErrorKind::Unavailable);
+    let page = PageRequest { after: Seq::ZERO, limit: 1000 };
+    let left = store.ledger.list(Ordinal(1), Dead, page).await.unwrap();
+    assert_eq!(left.len() + seqs.len(), 1000);
 }

@@ -11,7 +11,7 @@ use super::slices::SLICE_ROWS_MAX;
 use super::{Sqlite, history, mismatch, recovery, rows, signed, unsigned};
 use crate::storage::{
     AttemptKey, Checkpoint, HistoryQuery, Lease, Ledger, LedgerChange, LedgerTrim, LedgerTrimmed, Marks, PageRequest, Result,
-    StorageError,
+    StorageError, StorageErrorKind,
 };
 use hookcast_core::clock::Timestamp;
 use hookcast_core::model::delivery::ExpiredRange;
@@ -172,7 +172,16 @@ impl Ledger for Sqlite {
         while left > 0 {
             let asked = left.min(SLICE_ROWS_MAX);
             let slice = Slice::Ledger(LedgerTrim { rows_max: asked, ..trim });
-            let Answer::Forgotten(some) = self.ask_slice(slice).await? else { return Err(mismatch()) };
+            let some = match self.ask_slice(slice).await {
+                Ok(Answer::Forgotten(some)) => some,
+                Ok(_) => return Err(mismatch()),
+                // What went before has to be told; the next call meets the failure again.
+                Err(error) if !all.dead.is_empty() && error.kind != StorageErrorKind::Unknown => {
+                    all.more = true;
+                    break;
+                }
+                Err(error) => return Err(error),
+            };
             all.dead.extend(some.dead);
             all.more = some.more;
             if !some.more {
