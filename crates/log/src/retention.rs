@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::storage::{LedgerTrim, LedgerTrimmed, StorageError, Store};
+use crate::storage::{LedgerTrim, LedgerTrimmed, StorageError, StorageErrorKind, Store};
 use crate::tail::Tail;
 use hookcast_core::clock::{Clock, Timestamp};
 use hookcast_core::model::Seq;
@@ -49,7 +49,7 @@ const FINGERPRINTS_EVERY: u64 = 32_768;
 pub struct Retention {
     oldest_known: OldestKnown,
     fingerprints_from: AtomicU64,
-    /// Whether letters may have gone of which nobody heard: storage failed, or a panic came, while some were dropped.
+    /// Whether letters may have gone of which nobody heard: a panic came while some were dropped or told.
     is_untold: AtomicBool,
     store: Store,
     tail: Arc<Tail>,
@@ -135,7 +135,15 @@ impl Retention {
     /// Drops slices until cancelled; `on_buried` hears of dead letters that went.
     pub async fn run(self: Arc<Self>, cancel: CancellationToken, on_buried: impl AsyncFn(Buried)) {
         loop {
-            let wait = self.turn(&on_buried).await;
+            let wait = match self.turn(&on_buried).await {
+                Ok(wait) => wait,
+                // A relay that ends tries nothing again, and its storage may be closed.
+                Err(_) if cancel.is_cancelled() => return,
+                Err(error) => {
+                    tracing::error!(%error, "retention could not drop what is over its time; trying again");
+                    LOOK_EVERY
+                }
+            };
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = cancel.cancelled() => return,
@@ -143,24 +151,26 @@ impl Retention {
         }
     }
 
-    /// Drops one slice and tells `on_buried` of dead letters that went; gives how long the next has time.
-    pub async fn turn(&self, on_buried: &impl AsyncFn(Buried)) -> Duration {
+    /// Drops one slice and tells `on_buried` of dead letters that went, or may have; gives how long the next has time.
+    ///
+    /// # Errors
+    /// As storage fails; what may have gone all the same is told.
+    pub async fn turn(&self, on_buried: &impl AsyncFn(Buried)) -> Result<Duration, StorageError> {
         let is_untold = self.is_untold.swap(true, Ordering::Relaxed);
-        match self.step().await {
+        let slice = self.step().await;
+        if is_untold || slice.as_ref().is_err_and(|error| error.kind == StorageErrorKind::Unknown) {
+            on_buried(Buried::Unknown).await;
+        }
+        let wait = match slice {
             Ok(slice) => {
-                if is_untold {
-                    on_buried(Buried::Unknown).await;
-                }
                 if !slice.buried.is_empty() {
                     on_buried(Buried::These(slice.buried)).await;
                 }
-                self.is_untold.store(false, Ordering::Relaxed);
-                if slice.more { SLICE_EVERY } else { LOOK_EVERY }
+                Ok(if slice.more { SLICE_EVERY } else { LOOK_EVERY })
             }
-            Err(error) => {
-                tracing::error!(%error, "retention could not drop what is over its time; trying again");
-                LOOK_EVERY
-            }
-        }
+            Err(error) => Err(error),
+        };
+        self.is_untold.store(false, Ordering::Relaxed);
+        wait
     }
 }
