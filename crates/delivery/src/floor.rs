@@ -78,6 +78,8 @@ pub struct Floor {
     doubtful: BTreeMap<(Ordinal, Seq), ExceptionState>,
     /// Subscriptions whose dead letters are to be counted anew.
     miscounted: BTreeSet<Ordinal>,
+    /// Which of them is the first to be counted; the lowest, unless said.
+    count_from: Option<Ordinal>,
     /// What desks want by the content of events.
     pub sieve: Sieve,
     /// Unsaved changes.
@@ -125,6 +127,7 @@ impl Floor {
             recovered: BTreeSet::new(),
             doubtful: BTreeMap::new(),
             miscounted: BTreeSet::new(),
+            count_from: None,
             sieve: Sieve::default(),
             journal: Journal::default(),
             notices: Vec::new(),

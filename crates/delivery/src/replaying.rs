@@ -235,10 +235,12 @@ pub(super) async fn settle(lane: &Lane, unsaved: &Unsaved<'_>) -> bool {
             break;
         }
     }
-    // What died meanwhile is counted before it is saved.
+    // What died meanwhile is counted before it is saved, or anew by the next save.
     doubts::settle(lane).await;
     is_readable &= is_counted;
-    lane.floor.borrow_mut().is_unreadable &= !is_readable;
+    let mut floor = lane.floor.borrow_mut();
+    floor.miscount_doubtful();
+    floor.is_unreadable &= !is_readable;
     is_readable
 }
 

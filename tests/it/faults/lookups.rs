@@ -10,8 +10,8 @@ use hookcast_core::model::Seq;
 use hookcast_log::storage::LedgerTrim;
 use hookcast_log::storage::StorageErrorKind::{Corrupt, Unavailable};
 
-use super::lanes;
-use super::letters::{all_dead, blocking, listed, redrive};
+use super::letters::{all_dead, blocking, dying, listed, redrive};
+use super::{context, lanes, start};
 use crate::storage::{make, open};
 use crate::support::faults::{Point, Script};
 use crate::support::{Answer, Receiver, counted, eventually};
@@ -93,6 +93,81 @@ async fn letters_that_could_not_be_looked_up_are_counted_once_they_can_be() {
     script.fail_lists(None);
     eventually("both counted", async || (dead().await == Some(2)).then_some(())).await;
     lanes.stop(Duration::from_secs(5)).await;
+}
+
+/// Events that were delivered die after a seek back over a letter, each while it is looked up whether the one before was a letter.
+#[actix_web::test]
+async fn letters_that_die_faster_than_they_are_looked_up_are_counted() {
+    const EVENTS: u64 = 84;
+    /// Lookups before one save.
+    const ROUNDS: u64 = 80;
+    let store = open("memory", Path::new("unused")).await;
+    make::append(&store, vec![make::page(1, EVENTS, 1)]).await;
+    let receiver = Receiver::with(|post, _| Answer::status(if post.seq() == EVENTS { 400 } else { 200 })).await;
+    let mut one = dying("s", &receiver);
+    (one.spec.max_in_flight, one.spec.timeout) = (100, Duration::from_mins(1));
+    store.catalog.put_subscription(one, 0).await.unwrap();
+    let script = Script::default();
+    let (lanes, record) = lanes(&store, &script).await;
+    eventually("one letter", async || (listed(&store, &record).await.len() == 1).then_some(())).await;
+    receiver.change(|_, _| Answer::status(400).when_released());
+    lanes.seek(&record, Seq::ZERO).await.unwrap();
+    receiver.sees(2 * EVENTS as usize).await;
+    let mut looking = script.hold(Point::Listed);
+    receiver.release(1);
+    let mut left = EVENTS - 1;
+    for round in 1..=ROUNDS {
+        eventually("somebody looking", async || looking.has_come().then_some(())).await;
+        let next = script.hold(Point::Listed);
+        let dying = if round == ROUNDS { 3 } else { 1 };
+        receiver.release(dying as usize);
+        left -= dying;
+        let in_flight = async || lanes.status(&record).await.map(|status| u64::from(status.in_flight));
+        eventually("it died", async || (in_flight().await == Some(left)).then_some(())).await;
+        looking.let_go();
+        looking = next;
+    }
+    looking.let_go();
+    eventually("saved", async || (listed(&store, &record).await.len() as u64 >= EVENTS - left).then_some(())).await;
+    receiver.release(1);
+    eventually("all saved", async || (listed(&store, &record).await.len() == EVENTS as usize).then_some(())).await;
+    let dead = async || lanes.status(&record).await.map(|status| status.dead);
+    eventually("all counted", async || (dead().await == Some(EVENTS)).then_some(())).await;
+    lanes.stop(Duration::from_secs(5)).await;
+}
+
+/// Retention takes the letters of several subscriptions; those of most of them cannot be counted, and never will be.
+#[actix_web::test]
+async fn letters_that_can_never_be_counted_do_not_keep_others_from_it() {
+    let store = open("memory", Path::new("unused")).await;
+    make::append(&store, vec![make::page(1, 1, 1)]).await;
+    let receiver = Receiver::with(|_, _| Answer::status(400)).await;
+    let ids: Vec<String> = (1..=9).map(|number| format!("s{number}")).collect();
+    for id in &ids {
+        store.catalog.put_subscription(dying(id, &receiver), 0).await.unwrap();
+    }
+    let script = Script::default();
+    let context = context(&store, &script).await;
+    let records: Vec<_> = ids.iter().map(|id| context.registry.get(id).unwrap()).collect();
+    let lanes = start(context).await;
+    for record in &records {
+        eventually("a letter", async || (listed(&store, record).await == [1]).then_some(())).await;
+    }
+    let (last, others) = records.split_last().unwrap();
+    script.fail_counts_of(others.iter().map(|record| record.ordinal));
+    let all = LedgerTrim {
+        dead_before: Timestamp(i64::MAX),
+        attempts_before: Timestamp(0),
+        attempts_bytes_max: u64::MAX,
+        rows_max: 100,
+    };
+    assert_eq!(store.ledger.trim(all).await.unwrap().dead.len(), 9);
+    for record in &records {
+        lanes.buried(record, &[]).await;
+    }
+    eventually("none counted", async || lanes.status(last).await.and_then(|status| (status.dead == 0).then_some(()))).await;
+    assert_eq!(lanes.status(&records[0]).await.unwrap().dead, 1, "it cannot be counted");
+    lanes.stop(Duration::from_secs(25)).await;
 }
 
 /// A letter is delivered after a seek back, and which letters there are is damaged, or cannot be read until the end.

@@ -1,6 +1,6 @@
 //! Storage that fails on demand: the next writes do what a script says, in its order; all others go through.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -25,6 +25,8 @@ pub(crate) struct Script {
     holds: Arc<Mutex<Vec<Hold>>>,
     /// Why exceptions cannot be listed and counted, if so.
     lists_fail: Arc<Mutex<Option<StorageErrorKind>>>,
+    /// Whose dead letters cannot be counted.
+    uncountable: Arc<Mutex<BTreeSet<Ordinal>>>,
     /// When lists of exceptions were asked for in vain.
     failed_lists: Arc<Mutex<Vec<Instant>>>,
     /// Trims of the ledger whose answers are lost from now on.
@@ -78,6 +80,11 @@ impl Script {
     /// Lets lists and counts of exceptions fail like this from now on, or no longer.
     pub(crate) fn fail_lists(&self, kind: Option<StorageErrorKind>) {
         *self.lists_fail.lock().unwrap() = kind;
+    }
+
+    /// Lets the dead letters of these subscriptions not be counted from now on.
+    pub(crate) fn fail_counts_of(&self, ordinals: impl IntoIterator<Item = Ordinal>) {
+        self.uncountable.lock().unwrap().extend(ordinals);
     }
 
     /// Loses the answers of the next so many trims of the ledger, which are done.
@@ -245,6 +252,9 @@ impl Ledger for FaultyLedger {
 
     async fn count_dead(&self, ordinal: Ordinal, from: Seq, to: Seq) -> Result<u64> {
         self.script.list()?;
+        if self.script.uncountable.lock().unwrap().contains(&ordinal) {
+            return Err(StorageError::new(StorageErrorKind::Unavailable, "the test says so"));
+        }
         self.inner.count_dead(ordinal, from, to).await
     }
 

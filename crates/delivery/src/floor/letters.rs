@@ -67,6 +67,12 @@ impl Floor {
         self.miscounted.insert(ordinal);
     }
 
+    /// What is still doubtful will be saved before it is looked up: the letters of those subscriptions are counted anew behind that.
+    pub fn miscount_doubtful(&mut self) {
+        let doubtful = std::mem::take(&mut self.doubtful);
+        self.miscounted.extend(doubtful.into_keys().map(|(ordinal, _)| ordinal));
+    }
+
     /// Retention took dead letters of this subscription, or may have: they are counted anew, unless it knows of none.
     pub fn letters_went(&mut self, ordinal: Ordinal) {
         if self.desk(ordinal).is_some_and(Desk::may_have_letters) {
@@ -74,9 +80,18 @@ impl Floor {
         }
     }
 
-    /// Takes the subscriptions whose dead letters are to be counted anew; whoever cannot says [`Floor::miscount`] again.
-    pub fn take_miscounted(&mut self) -> BTreeSet<Ordinal> {
-        std::mem::take(&mut self.miscounted)
+    /// Takes the subscriptions whose dead letters are to be counted anew, in the order in which they are; whoever cannot says
+    /// [`Floor::miscount`] again.
+    pub fn take_miscounted(&mut self) -> Vec<Ordinal> {
+        let mut last = std::mem::take(&mut self.miscounted);
+        let first = self.count_from.take().map(|from| last.split_off(&from)).unwrap_or_default();
+        first.into_iter().chain(last).collect()
+    }
+
+    /// Next time those behind this one, which could not be counted, are counted first: some that never can be must not keep the
+    /// others from it.
+    pub fn count_behind(&mut self, ordinal: Ordinal) {
+        self.count_from = Some(Ordinal(ordinal.0.saturating_add(1)));
     }
 
     /// Counts the dead letters of a subscription anew: storage has so many, and says of each delivery whether that is one of them

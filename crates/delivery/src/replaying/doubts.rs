@@ -16,9 +16,9 @@ const FAILED_MAX: usize = 8;
 /// Counts the dead letters of subscriptions that are to be counted anew; `false` when storage does not say what that takes: those
 /// that are left wait for the next save, as do those that are asked for meanwhile.
 pub(super) async fn count_anew(lane: &Lane, unsaved: &Unsaved<'_>) -> bool {
-    let mut due = lane.floor.borrow_mut().take_miscounted();
+    let mut due = lane.floor.borrow_mut().take_miscounted().into_iter();
     let mut failed = Vec::new();
-    while let Some(ordinal) = due.pop_first() {
+    for ordinal in due.by_ref() {
         let Err(error) = recount(lane, unsaved, ordinal).await else { continue };
         // What is damaged stays so: the count stays as it is until the next start.
         if error.kind == StorageErrorKind::Corrupt {
@@ -27,14 +27,18 @@ pub(super) async fn count_anew(lane: &Lane, unsaved: &Unsaved<'_>) -> bool {
         }
         tell_unreadable(lane, &error);
         failed.push(ordinal);
-        // One whose letters alone cannot be read is in nobody's way; a storage that does not answer is not asked for all.
+        // One whose letters alone cannot be read does not keep others from being counted; a storage that does not answer is not
+        // asked for all.
         if failed.len() >= FAILED_MAX {
             break;
         }
     }
     let is_readable = failed.is_empty();
     let mut floor = lane.floor.borrow_mut();
-    for left in due.into_iter().chain(failed) {
+    if let Some(last) = failed.last() {
+        floor.count_behind(*last);
+    }
+    for left in due.chain(failed) {
         floor.miscount(left);
     }
     is_readable
