@@ -19,6 +19,8 @@ const CHUNKED_POLL: &str =
 const PREFLIGHT: &str = "OPTIONS /v1/topics HTTP/1.1\r\nHost: localhost\r\nOrigin: https://pages.example\r\n\
                          Access-Control-Request-Method: GET\r\n\r\n";
 const POST: &str = "POST /v1/topics/t/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n";
+/// The row of a request that is refused whatever its body is.
+const REFUSED: &str = "chunks that nobody wants";
 /// What the relay may read ahead of its answers, with some room for what it answers at once.
 const AHEAD: u64 = 80 * 1024;
 
@@ -98,7 +100,7 @@ async fn all_that_is_sent_ahead_is_answered_in_order() {
         ("small bodies", with_length("hello").repeat(2000), vec![(2000, "202")]),
         ("long heads", long_head.repeat(3) + GET, vec![(4, "200")]),
         (
-            "chunks that nobody wants",
+            REFUSED,
             format!("{GET}{refused}{}{gets}", chunked(&body[..40_000]).strip_prefix(POST).unwrap()),
             vec![(1, "200"), (1, "404"), (700, "200")],
         ),
@@ -108,6 +110,14 @@ async fn all_that_is_sent_ahead_is_answered_in_order() {
         let mut stream = connect(&edge).await;
         for round in 0..2 {
             let (statuses, text) = exchange(&mut stream, bytes.as_bytes(), expected.len()).await;
+            // Whoever is refused before the body came whole may be told that this is the last answer.
+            if name == REFUSED && text.to_ascii_lowercase().contains("connection: close") {
+                assert_eq!(statuses, expected[..2], "{name}, round {round}");
+                let last = text.rsplit("HTTP/1.1 ").next().unwrap_or_default().to_ascii_lowercase();
+                assert!(last.contains("connection: close"), "{name}, round {round}: {last:?}");
+                stream = connect(&edge).await;
+                continue;
+            }
             assert_eq!(statuses, expected, "{name}, round {round}: {:?}", text.get(text.len().saturating_sub(300)..));
         }
     }
