@@ -34,7 +34,7 @@ PROFILE = quick
 # Two that install must not wait for the same lock.
 .NOTPARALLEL:
 
-.PHONY: help announce needs tools fmt clippy doc deny lint counts check test test-all torture bench image
+.PHONY: help announce needs tools fmt clippy doc deny lint counts check built test test-all torture bench image
 
 help:
 	@echo "make check   what to run while working: formatting, clippy, every quick test; installs nothing"
@@ -120,8 +120,12 @@ announce:
 	@echo "It puts under target/tools: libraries of Python and Node, and the runner of gungraun, about 100 MB."
 
 # The product is compiled twice, once as it is and once with its unit tests: one profile throughout, and nothing asks for other
-# features. Clippy needs no more than a check of it. The runner's summary is the last thing printed.
-test: announce needs tools fmt clippy counts
+# features, and all of it by one command, so that no processor waits for a single crate. Clippy needs no more than a check of it.
+# The runner's summary is the last thing printed.
+built: needs
+	$(CARGO) test $(RELEASE) --no-run --lib --bins --tests --benches
+
+test: announce needs tools fmt clippy built counts
 	$(CARGO) test $(RELEASE) --doc --quiet
 	@sh tests/run.sh --release
 

@@ -49,6 +49,9 @@ done
 set -- --locked --workspace "$@"
 if cargo nextest --version >/dev/null 2>&1; then
     names=$(echo $lacking | tr ' ' '|')
+    # Most tests wait more than they compute.
+    cores=$(getconf _NPROCESSORS_ONLN)
+    set -- "$@" --test-threads $((cores + (cores + 1) / 2))
     exec cargo nextest run "$@" --run-ignored all --final-status-level skip -E "not test(/^(${names:-none})\$/)"
 fi
 skip=
