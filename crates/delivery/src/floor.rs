@@ -236,6 +236,7 @@ impl Floor {
         self.hungry.retain(|other| *other != place);
         self.replaying.retain(|other| *other != ordinal);
         self.recovered.retain(|(other, _)| *other != ordinal);
+        self.doubtful.retain(|(other, _), _| *other != ordinal);
         self.miscounted.remove(&ordinal);
         self.free.push(place);
         self.journal.forget(ordinal);

@@ -64,7 +64,9 @@ impl Floor {
     /// The dead letters of this subscription are to be counted anew: retention took some, or what became of some could not be
     /// looked up before it was saved.
     pub fn miscount(&mut self, ordinal: Ordinal) {
-        self.miscounted.insert(ordinal);
+        if self.by_ordinal.contains_key(&ordinal) {
+            self.miscounted.insert(ordinal);
+        }
     }
 
     /// What is still doubtful will be saved before it is looked up: the letters of those subscriptions are counted anew behind that.
