@@ -113,11 +113,19 @@ async fn the_limit_of_open_files_is_raised_and_a_part_of_it_kept() {
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", child.id().unwrap())).unwrap();
     let files: Vec<&str> = limits.lines().find(|line| line.starts_with("Max open files")).unwrap().split_whitespace().collect();
     assert_eq!(files[3..5], ["1024", "1024"], "soft and hard");
-    child.kill().await.unwrap();
-    let mut log = String::new();
-    child.stderr.take().unwrap().read_to_string(&mut log).await.unwrap();
-    let told = log.lines().find(|line| line.contains("limits.streams is 800")).unwrap_or_else(|| panic!("{log}"));
+    // The log may come behind the address.
+    let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+    let telling = async {
+        loop {
+            let line = log.next_line().await.unwrap().expect("a log that goes on");
+            if line.contains("limits.streams is 800") {
+                return line;
+            }
+        }
+    };
+    let told = timeout(PATIENCE, telling).await.expect("a line about streams");
     assert!(told.contains("WARN") && told.contains("768"), "{told}");
+    child.kill().await.unwrap();
 }
 
 /// Sets the limit of open files of a relay; gives the one before.
