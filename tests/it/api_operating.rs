@@ -67,7 +67,7 @@ async fn a_panic_is_a_problem_without_internals_and_the_worker_lives_on() {
     assert_eq!(edge.call("GET", "/healthz", None).await.status, 200);
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn pages_of_configured_origins_may_call_and_no_others() {
     let edge = Edge::start(Options::default()).await;
     let preflight = |origin: &'static str| {

@@ -123,7 +123,7 @@ async fn lanes(store: &Store, script: &Script) -> (Lanes, Arc<SubscriptionRecord
     (start(context).await, record)
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn a_seek_is_refused_before_it_is_in_force_or_its_outcome_is_unknown_and_it_stands() {
     let store = open("memory", Path::new("unused")).await;
     make::append(&store, vec![make::page(1, 9, 1)]).await;

@@ -221,7 +221,7 @@ async fn the_time_for_heads_is_for_nothing_else() {
     .expect("the stream goes on");
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn who_is_refused_for_a_later_head_is_told_that_the_connection_ends() {
     let edge = edge().await;
     let large = format!("GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-A: {}", "b".repeat(131_073));

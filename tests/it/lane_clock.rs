@@ -168,19 +168,19 @@ async fn a_hold_ends(step: i64) {
     world.lanes.stop(Duration::ZERO).await;
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn retries_go_on_after_a_step_of_the_clock() {
     let unordered = STEPS.map(|step| retries_go_on(step, json!("none")));
     let strict = STEPS.map(|step| retries_go_on(step, json!("strict")));
     futures_util::future::join_all(unordered.into_iter().chain(strict)).await;
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn what_a_receiver_asked_to_hold_goes_on_after_a_step_of_the_clock() {
     futures_util::future::join_all(STEPS.map(a_hold_ends)).await;
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn an_endpoint_is_asked_for_its_consent_again_after_a_step_of_the_clock() {
     for step in [-HOUR, -24 * HOUR, HOUR] {
         let world = World::start().await;

@@ -35,6 +35,11 @@ struct StubDns {
 
 impl StubDns {
     fn start(script: impl Fn(usize, &str, RecordType) -> Reply + Send + 'static) -> Self {
+        Self::following(Box::new(script))
+    }
+
+    /// Compiled once, and not for every script of a test.
+    fn following(script: Box<dyn Fn(usize, &str, RecordType) -> Reply + Send>) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
         let address = socket.local_addr().unwrap();

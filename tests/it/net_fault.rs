@@ -85,12 +85,16 @@ pub(crate) struct FaultServer {
 impl FaultServer {
     /// Runs `script` for every connection.
     pub(crate) fn start(script: impl Fn(Peer) + Send + Sync + 'static) -> Self {
+        Self::following(Arc::new(script))
+    }
+
+    /// Compiled once, and not for every script of a test.
+    fn following(script: Arc<dyn Fn(Peer) + Send + Sync>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let server = Self { address, connections: Arc::default(), requests: Arc::default(), stop: Arc::default() };
         let (connections, requests, stop) =
             (Arc::clone(&server.connections), Arc::clone(&server.requests), Arc::clone(&server.stop));
-        let script = Arc::new(script);
         std::thread::spawn(move || {
             while let Ok((stream, _)) = listener.accept() {
                 if stop.load(Ordering::SeqCst) {

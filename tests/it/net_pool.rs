@@ -8,7 +8,7 @@ use hookcast_net::client::WireClient;
 use hookcast_net::dial::Gate;
 use hookcast_net::{EgressRules, ResolverChoice};
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn bytes_behind_an_answer_do_not_answer_the_next_request() {
     // At once behind the answer, and while the connection is idle.
     for late in [false, true] {
@@ -47,7 +47,7 @@ async fn bytes_behind_an_answer_do_not_answer_the_next_request() {
     }
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn a_stale_connection_is_replaced_once_and_for_free() {
     // The first connection answers once and dies at the next request; the second answers.
     let server = FaultServer::start(|mut peer| {
@@ -65,7 +65,7 @@ async fn a_stale_connection_is_replaced_once_and_for_free() {
     assert_eq!((server.connections(), server.requests().len()), (2, 3));
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn a_fresh_connection_that_dies_is_not_tried_again() {
     let server = FaultServer::start(|mut peer| drop(peer.request()));
     assert_eq!(word(&post(&server, PATIENT).await), "eof");
@@ -83,7 +83,7 @@ async fn a_fresh_connection_that_dies_is_not_tried_again() {
     assert_eq!(server.connections(), 1);
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn connections_are_kept_and_closed_when_idle() {
     let (closed, mut on_close) = tokio::sync::mpsc::unbounded_channel();
     let server = FaultServer::start(move |mut peer| {
@@ -102,7 +102,7 @@ async fn connections_are_kept_and_closed_when_idle() {
     tokio::time::timeout(PATIENT, on_close.recv()).await.unwrap().unwrap();
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn origins_are_bounded() {
     let server = FaultServer::answering(EMPTY);
     let client = client();
@@ -115,7 +115,7 @@ async fn origins_are_bounded() {
     assert_eq!(word(&post_to(&client, &prepared(&server.url()), PATIENT).await), "200");
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn refused_addresses_see_no_packet() {
     let server = FaultServer::answering(EMPTY);
     let closed = WireClient::new(
@@ -125,7 +125,7 @@ async fn refused_addresses_see_no_packet() {
     assert_eq!(server.connections(), 0);
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn many_requests_at_once_do_not_mix_their_answers() {
     let server = FaultServer::start(|mut peer| {
         while let Some(request) = peer.request() {

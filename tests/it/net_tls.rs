@@ -222,13 +222,13 @@ async fn word_for(authority: &Authority, config: ServerConfig) -> String {
     word(&post(&WireClient::new(gate()), &tls, serve(vec![config]).await).await)
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn a_good_certificate_is_enough() {
     let authority = Authority::new();
     assert_eq!(word_for(&authority, authority.server("127.0.0.1")).await, "200");
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn bad_certificates_are_refused() {
     let authority = Authority::new();
     assert_eq!(word_for(&authority, authority.expired()).await, "tls");
@@ -238,7 +238,7 @@ async fn bad_certificates_are_refused() {
     assert_eq!(word_for(&authority, config(own.cert.der().clone(), &own.signing_key)).await, "tls");
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn a_certificate_that_turns_bad_is_refused_despite_the_session_before() {
     let authority = Authority::new();
     let tls = Tls::new(&[authority.root()]).unwrap();
@@ -248,7 +248,7 @@ async fn a_certificate_that_turns_bad_is_refused_despite_the_session_before() {
     assert_eq!(word(&post(&client, &tls, address).await), "tls");
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn http_2_is_not_offered() {
     let authority = Authority::new();
     let with_alpn = |names: &[&[u8]]| {
@@ -269,7 +269,7 @@ impl ResolvesServerCert for NoCertificate {
     }
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn an_alert_is_a_tls_failure() {
     let authority = Authority::new();
     let config = ServerConfig::builder_with_provider(provider())
@@ -280,7 +280,7 @@ async fn an_alert_is_a_tls_failure() {
     assert_eq!(word_for(&authority, config).await, "tls");
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn servers_without_modern_tls_are_tls_failures() {
     let tls = Tls::new(&[]).unwrap();
     let client = WireClient::new(gate());
@@ -295,7 +295,7 @@ async fn servers_without_modern_tls_are_tls_failures() {
     }
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn a_stalled_handshake_ends_by_itself() {
     let stalled = FaultServer::start(|mut peer| {
         peer.wait_for_close();
@@ -304,7 +304,7 @@ async fn a_stalled_handshake_ends_by_itself() {
     assert_eq!(word(&post(&WireClient::new(gate()), &tls, stalled.address()).await), "tls_timeout");
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn a_subscription_may_bring_its_own_roots_and_certificate() {
     let authority = Authority::new();
     let mut roots = rustls::RootCertStore::empty();

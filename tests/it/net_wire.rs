@@ -66,7 +66,7 @@ pub(crate) fn word(outcome: &Result<WireAnswer, WireFailure>) -> String {
 pub(crate) const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 pub(crate) const EMPTY: &str = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn a_post_carries_what_it_was_given() {
     let server = FaultServer::answering(OK);
     let answer = post(&server, PATIENT).await.unwrap();
@@ -86,7 +86,7 @@ async fn a_post_carries_what_it_was_given() {
     }
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn an_encoded_line_break_in_the_path_stays_encoded() {
     let server = FaultServer::answering(EMPTY);
     let url = format!("http://{}/%0d%0aHost:%20evil", server.address());
@@ -96,7 +96,7 @@ async fn an_encoded_line_break_in_the_path_stays_encoded() {
     assert_eq!(request.matches("\r\nhost:").count(), 1);
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn every_status_is_an_answer() {
     for status in [200, 201, 202, 204, 206, 304, 400, 401, 404, 408, 410, 413, 429, 500, 502, 503, 504, 999] {
         let body = if matches!(status, 204 | 304) { "\r\n" } else { "Content-Length: 0\r\n\r\n" };
@@ -105,7 +105,7 @@ async fn every_status_is_an_answer() {
     }
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn headers_that_steer_the_relay_are_handed_on() {
     let server =
         FaultServer::answering("HTTP/1.1 503 x\r\nRetry-After: 120.5\r\nWebhook-Delivery: abort\r\nContent-Length: 0\r\n\r\n");
@@ -114,7 +114,7 @@ async fn headers_that_steer_the_relay_are_handed_on() {
     assert_eq!(answer.webhook_delivery.as_deref(), Some("abort"));
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn redirects_are_answers_and_never_followed() {
     let elsewhere = FaultServer::answering(EMPTY);
     for status in [301, 302, 303, 307, 308] {
@@ -125,7 +125,7 @@ async fn redirects_are_answers_and_never_followed() {
     assert_eq!(elsewhere.connections(), 0);
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn an_interim_response_is_not_the_answer() {
     let hints = "HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n";
     let server = FaultServer::answering(format!("{hints}{OK}"));
@@ -137,7 +137,7 @@ async fn an_interim_response_is_not_the_answer() {
     assert_eq!(server.connections(), 1, "a clean exchange keeps its connection");
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn a_late_answer_is_not_taken_for_the_next_one() {
     // The interim response ends the first attempt by its deadline; its real answer (500) comes while the second waits.
     let server = FaultServer::start(|mut peer| {
@@ -156,7 +156,7 @@ async fn a_late_answer_is_not_taken_for_the_next_one() {
     assert_eq!(server.connections(), 2);
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn what_is_no_answer_is_a_protocol_failure_and_costs_the_connection() {
     for bytes in [
         "HTTP/1.1 20 OK\r\n\r\n".to_owned(),
@@ -177,7 +177,7 @@ async fn what_is_no_answer_is_a_protocol_failure_and_costs_the_connection() {
     }
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn a_body_without_length_is_kept_and_ends_the_connection() {
     let server = FaultServer::start(|mut peer| {
         peer.request();
@@ -192,7 +192,7 @@ async fn a_body_without_length_is_kept_and_ends_the_connection() {
     }
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn a_body_in_chunks_is_kept_without_their_marks() {
     let server =
         FaultServer::answering("HTTP/1.1 400 x\r\nTransfer-Encoding: chunked\r\n\r\n3;a=b\r\nabc\r\n2\r\nde\r\n0\r\n\r\n");
@@ -204,7 +204,7 @@ async fn a_body_in_chunks_is_kept_without_their_marks() {
     assert_eq!(server.connections(), 1);
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn a_truncated_body_does_not_change_the_answer() {
     let server = FaultServer::start(|mut peer| {
         peer.request();
@@ -214,7 +214,7 @@ async fn a_truncated_body_does_not_change_the_answer() {
     assert_eq!((answer.status, &answer.body_head[..]), (200, &b"abc"[..]));
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn a_compressed_body_is_kept_as_sent() {
     let mut bytes = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 6\r\n\r\n".to_vec();
     let body = [0x1f, 0x8b, 8, 0, 0xff, 0];
@@ -223,7 +223,7 @@ async fn a_compressed_body_is_kept_as_sent() {
     assert_eq!(&answer.body_head[..], &body);
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn an_endless_body_costs_the_connection_and_little_else() {
     let sent = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&sent);
@@ -240,7 +240,7 @@ async fn an_endless_body_costs_the_connection_and_little_else() {
     assert!(sent.load(Ordering::SeqCst) < 64 * 1024 * 1024);
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn a_dripping_body_stops_being_read_and_the_status_stands() {
     let server = FaultServer::start(|mut peer| {
         peer.request();
@@ -251,7 +251,7 @@ async fn a_dripping_body_stops_being_read_and_the_status_stands() {
     assert_eq!((answer.status, &answer.body_head[..]), (200, &b"a"[..]));
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn silence_and_dripping_heads_end_at_the_deadline() {
     let silent = FaultServer::start(|mut peer| {
         peer.request();
@@ -270,7 +270,7 @@ async fn silence_and_dripping_heads_end_at_the_deadline() {
     assert_eq!(word(&post(&dripping, BRIEF).await), "timeout");
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn broken_connections_have_their_names() {
     let closed = FaultServer::start(|mut peer| drop(peer.request()));
     assert_eq!(word(&post(&closed, PATIENT).await), "eof");
@@ -290,7 +290,7 @@ async fn broken_connections_have_their_names() {
     assert_eq!(word(&post_to(&client(), &prepared(&refused), PATIENT).await), "connect");
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn an_answer_before_the_body_is_read_counts() {
     let body = Bytes::from(vec![b'x'; 32 * 1024 * 1024]);
     // The endpoint answers and goes on holding the connection without reading.
@@ -310,7 +310,7 @@ async fn an_answer_before_the_body_is_read_counts() {
     assert_eq!(word(&outcome), "200");
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn a_large_body_arrives_whole() {
     let server = FaultServer::answering(EMPTY);
     let body = Bytes::from(vec![b'x'; 3 * 1024 * 1024]);
@@ -318,7 +318,7 @@ async fn a_large_body_arrives_whole() {
     assert!(server.requests()[0].len() > 3 * 1024 * 1024);
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn cookies_are_not_kept() {
     let server = FaultServer::answering("HTTP/1.1 200 OK\r\nSet-Cookie: a=b\r\nContent-Length: 0\r\n\r\n");
     let (client, target) = (client(), prepared(&server.url()));
@@ -328,7 +328,7 @@ async fn cookies_are_not_kept() {
     assert!(!server.requests()[1].to_ascii_lowercase().contains("cookie"));
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn odd_bytes_do_not_spoil_an_answer() {
     let mut bytes = b"HTTP/1.1 200 OK\r\nRetry-After: \x1b[2J\r\nX-Latin: \xe9\r\nContent-Length: 2\r\n\r\n".to_vec();
     bytes.extend([0, 0xff]);

@@ -38,7 +38,7 @@ async fn refuses_first() -> Receiver {
     Receiver::with(|delivery, _| if delivery.attempt() == 1 { Answer::status(500) } else { Answer::ok() }).await
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn an_attempt_that_always_panics_ends_as_a_dead_letter_and_nothing_else_suffers() {
     for (kind, function, more) in [
         ("single", "Lane::attempt", json!({})),
@@ -68,7 +68,7 @@ async fn an_attempt_that_always_panics_ends_as_a_dead_letter_and_nothing_else_su
     }
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn a_ping_or_a_question_that_panics_is_one_that_failed() {
     let (mut house, receiver) = (House::start().await, Receiver::start().await);
     house.subscribe("a", receiver.url(), json!({})).await;
@@ -118,7 +118,7 @@ async fn provoke(house: &House, part: &str, url: &str) {
     }
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn a_loop_of_a_shard_that_panics_ends_the_process_and_a_restart_loses_nothing() {
     for (function, part) in LOOPS {
         // Every third event fails once: there are retries to be saved as well.
@@ -157,7 +157,7 @@ async fn a_loop_of_a_shard_that_panics_ends_the_process_and_a_restart_loses_noth
     }
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn the_writer_or_intake_that_panics_ends_the_process_and_what_was_accepted_stays() {
     for (function, task) in [("Drafting::draft", "writer"), ("Leader::run", "intake")] {
         let (mut house, receiver) = (House::start().await, refuses_first().await);
@@ -179,7 +179,7 @@ async fn the_writer_or_intake_that_panics_ends_the_process_and_what_was_accepted
     }
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn other_tasks_are_started_again_and_the_relay_is_not_ready_in_between() {
     let mut house = House::start().await;
     let receiver = Receiver::with(|_, _| Answer::status(500)).await;
@@ -205,7 +205,7 @@ async fn other_tasks_are_started_again_and_the_relay_is_not_ready_in_between() {
     house.stop().await;
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn a_panic_while_the_log_is_read_for_a_stream_ends_the_streams_there_only() {
     let mut house = House::start().await;
     let seq = house.publish(1).await.unwrap();
@@ -232,7 +232,7 @@ async fn a_panic_while_the_log_is_read_for_a_stream_ends_the_streams_there_only(
     house.stop().await;
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn a_redrive_that_panics_stays_a_dead_letter_and_can_be_redriven() {
     let (mut house, receiver) = (House::start().await, refuses_first().await);
     house.subscribe("a", receiver.url(), quick(1)).await;

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 use std::future::Future;
+use std::pin::Pin;
 use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -30,6 +31,21 @@ pub(crate) fn counted() -> PrometheusHandle {
     hookcast::telemetry::recorder().unwrap()
 }
 
+/// What runs a test that works with what one thread owns, `#[actix_rt::test(system = "crate::support::System")]`. Every test is of
+/// the same type to it, so that the runtime is compiled once.
+pub(crate) struct System;
+
+impl System {
+    pub(crate) fn new() -> Self {
+        Self
+    }
+
+    pub(crate) fn block_on<T>(self, test: impl Future<Output = T>) -> T {
+        let test: Pin<Box<dyn Future<Output = T> + '_>> = Box::pin(test);
+        actix_rt::System::new().block_on(test)
+    }
+}
+
 /// So many real events: edits of Wikipedia, one JSON object each, the recording as often as it takes.
 pub(crate) fn edits(count: usize) -> Vec<String> {
     let recording = include_str!("../../assets/wikiticker.ndjson");
@@ -51,6 +67,7 @@ pub(crate) async fn within<T, F: Future<Output = Option<T>>>(time: Duration, wha
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
+    let waiting: Pin<Box<dyn Future<Output = T> + '_>> = Box::pin(waiting);
     tokio::time::timeout(time, waiting).await.unwrap_or_else(|_| panic!("never: {what}"))
 }
 

@@ -48,7 +48,7 @@ pub(super) async fn listed(store: &Store, record: &SubscriptionRecord) -> Vec<u6
 }
 
 /// A dead letter is delivered by a redrive while a skip marks those that hold others up.
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn a_letter_that_is_redriven_in_the_moment_of_a_skip_is_not_dead_again() {
     for point in [Point::Proof, Point::Listed] {
         let store = open("memory", Path::new("unused")).await;
@@ -94,7 +94,7 @@ pub(super) async fn all_dead(events: u64) -> (Store, Script, Receiver, Lanes, Ar
 }
 
 /// A letter is redriven while the lane looks up what of before was delivered.
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn a_letter_that_is_saved_while_others_are_looked_up_is_counted_down_once() {
     let (store, script, receiver, lanes, record) = all_dead(3).await;
     let both = Recovery { selection: Selection::Seqs([Seq(1), Seq(2)].into()), to: Seq(2), ..redrive(1) };
@@ -123,7 +123,7 @@ async fn a_letter_that_is_saved_while_others_are_looked_up_is_counted_down_once(
 }
 
 /// Letters are delivered after a seek back, and die once more after another before that was looked up.
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn a_letter_that_dies_again_while_it_is_looked_up_stays_dead() {
     let (store, script, receiver, lanes, record) = all_dead(2).await;
     receiver.change(|_, _| Answer::ok());
@@ -149,7 +149,7 @@ async fn a_letter_that_dies_again_while_it_is_looked_up_stays_dead() {
 }
 
 /// A letter waits in a job to be posted again, and is delivered meanwhile because of a seek back.
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn a_letter_that_ends_while_a_job_holds_it_is_counted_down_once() {
     let (store, _, receiver, lanes, record) = all_dead(4).await;
     let dead = async || lanes.status(&record).await.map(|status| status.dead);
@@ -170,7 +170,7 @@ async fn a_letter_that_ends_while_a_job_holds_it_is_counted_down_once() {
 }
 
 /// Two letters are delivered after a seek back, the second while it is looked up whether the first is one.
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn a_letter_that_is_delivered_while_others_are_looked_up_ends_with_the_save_that_says_so() {
     let (store, script, receiver, lanes, record) = all_dead(2).await;
     lanes.seek(&record, Seq::ZERO).await.unwrap();
@@ -191,7 +191,7 @@ async fn a_letter_that_is_delivered_while_others_are_looked_up_ends_with_the_sav
 }
 
 /// A letter fails once more after a seek back, and waits as a retry, which is delivered.
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn a_letter_that_becomes_a_retry_is_counted_no_longer() {
     let store = open("memory", Path::new("unused")).await;
     make::append(&store, vec![make::page(1, 2, 1)]).await;
@@ -213,7 +213,7 @@ async fn a_letter_that_becomes_a_retry_is_counted_no_longer() {
 }
 
 /// What is delivered in the time that a stop leaves is no dead letter after the next start.
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn a_letter_that_is_delivered_while_the_relay_stops_is_listed_no_longer() {
     let (store, _, receiver, lanes, record) = all_dead(1).await;
     lanes.seek(&record, Seq::ZERO).await.unwrap();
@@ -227,7 +227,7 @@ async fn a_letter_that_is_delivered_while_the_relay_stops_is_listed_no_longer() 
 }
 
 /// A save waits for what is looked up before it, so that must not grow with every letter of an old backlog that dies once more.
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn dead_letters_that_die_again_are_not_looked_up_one_by_one() {
     const EVENTS: u64 = 1_500;
     let store = open("memory", Path::new("unused")).await;

@@ -17,7 +17,7 @@ use crate::support::faults::{Point, Script};
 use crate::support::{Answer, Receiver, counted, eventually};
 
 /// Letters are delivered after a seek back, each while it is looked up what the one before was: more often than one save looks.
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn letters_that_are_delivered_faster_than_they_are_looked_up_end_although_nothing_else_happens() {
     const EVENTS: u64 = 8;
     let (store, script, receiver, lanes, record) = all_dead(EVENTS).await;
@@ -41,7 +41,7 @@ async fn letters_that_are_delivered_faster_than_they_are_looked_up_end_although_
 }
 
 /// Letters are delivered after a seek back while storage does not say which there are.
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn letters_that_cannot_be_looked_up_end_once_they_can_and_are_not_asked_for_without_a_pause() {
     let (store, script, receiver, lanes, record) = all_dead(2).await;
     script.fail_lists(Some(Unavailable));
@@ -58,7 +58,7 @@ async fn letters_that_cannot_be_looked_up_end_once_they_can_and_are_not_asked_fo
 }
 
 /// Storage says again which dead letters there are only after the relay began to stop.
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn letters_that_cannot_be_looked_up_end_while_the_relay_stops() {
     let (store, script, receiver, lanes, record) = all_dead(1).await;
     script.fail_lists(Some(Unavailable));
@@ -77,7 +77,7 @@ async fn letters_that_cannot_be_looked_up_end_while_the_relay_stops() {
 }
 
 /// Of two letters one was delivered. Both events die after a seek back while storage does not say which there are.
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn letters_that_could_not_be_looked_up_are_counted_once_they_can_be() {
     let (store, script, receiver, lanes, record) = all_dead(2).await;
     let dead = async || lanes.status(&record).await.map(|status| status.dead);
@@ -96,7 +96,7 @@ async fn letters_that_could_not_be_looked_up_are_counted_once_they_can_be() {
 }
 
 /// Events that were delivered die after a seek back over a letter, each while it is looked up whether the one before was a letter.
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn letters_that_die_faster_than_they_are_looked_up_are_counted() {
     const EVENTS: u64 = 84;
     /// Lookups before one save.
@@ -137,7 +137,7 @@ async fn letters_that_die_faster_than_they_are_looked_up_are_counted() {
 }
 
 /// Retention takes the letters of several subscriptions; those of most of them cannot be counted, and never will be.
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn letters_that_can_never_be_counted_do_not_keep_others_from_it() {
     let store = open("memory", Path::new("unused")).await;
     make::append(&store, vec![make::page(1, 1, 1)]).await;
@@ -171,7 +171,7 @@ async fn letters_that_can_never_be_counted_do_not_keep_others_from_it() {
 }
 
 /// A letter is delivered after a seek back, and which letters there are is damaged, or cannot be read until the end.
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn letters_that_can_never_be_looked_up_do_not_hold_up_the_end() {
     let counted = counted();
     for (left, kind, tries_max) in [(1, Corrupt, 1), (2, Unavailable, 30)] {
@@ -191,7 +191,7 @@ async fn letters_that_can_never_be_looked_up_do_not_hold_up_the_end() {
 }
 
 /// Retention takes a letter while a skip that is to mark it asks storage whether it takes changes.
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn a_letter_that_retention_takes_in_the_moment_of_a_skip_does_not_come_back() {
     let store = open("memory", Path::new("unused")).await;
     make::append(&store, vec![make::page(1, 2, 1)]).await;

@@ -88,7 +88,7 @@ async fn resumed(relay: &memory::Relay, id: &str) -> memory::Lines {
     memory::Lines::of(response)
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn a_last_event_id_says_where_to_go_on() {
     assert_eq!(expected(OLDEST), "replay from oldest kept, in order");
     assert_eq!(expected(NEWEST), "live only");
@@ -111,7 +111,7 @@ async fn a_last_event_id_says_where_to_go_on() {
     relay.stop().await;
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn what_cannot_be_answered_is_refused() {
     let relay = memory::Relay::start(memory::small(), 1).await;
     let long = "1".repeat(10_240);

@@ -7,7 +7,7 @@ use super::{both, quick};
 use crate::support::upstream::CountingUpstream;
 use crate::support::{Answer, PATIENCE, Receiver, eventually};
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn an_errand_of_a_shard_that_panics_ends_the_process_and_a_restart_loses_nothing() {
     for (function, part) in [("start::hear", "bell"), ("sorting::read", "order"), ("start::forget", "forgetting")] {
         let receiver = Receiver::with(|_, _| Answer::status(500)).await;
@@ -52,7 +52,7 @@ async fn metrics(house: &House) -> String {
     house.client.get(format!("{}/metrics", house.url)).send().await.unwrap().text().await.unwrap()
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn the_reader_of_a_source_that_panics_is_started_again_where_it_was() {
     let mut house = House::start().await;
     let upstream = CountingUpstream::start(std::time::Duration::ZERO, 3, 0).await;
@@ -75,7 +75,7 @@ async fn the_reader_of_a_source_that_panics_is_started_again_where_it_was() {
     house.stop().await;
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn what_keeps_sources_in_line_is_started_again_when_it_panics() {
     let mut house = House::start().await;
     let upstream = CountingUpstream::start(std::time::Duration::ZERO, 3, 0).await;
@@ -101,7 +101,7 @@ async fn what_keeps_sources_in_line_is_started_again_when_it_panics() {
     house.stop().await;
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn a_request_or_a_connection_that_panics_is_the_only_one_that_suffers() {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let mut house = House::start().await;
@@ -124,7 +124,7 @@ async fn a_request_or_a_connection_that_panics_is_the_only_one_that_suffers() {
     house.stop().await;
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn a_websub_request_that_panics_gives_its_place_back() {
     let mut house = House::start().await;
     let receiver = Receiver::with(|request, _| {

@@ -27,7 +27,7 @@ impl Wake for Sleeper {
     }
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn what_brings_changes_to_shards_ends_the_process_when_it_panics_and_a_restart_loses_nothing() {
     let store = open("memory", Path::new("unused")).await;
     make::append(&store, vec![make::page(1, 3, 1)]).await;

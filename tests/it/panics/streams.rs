@@ -156,7 +156,7 @@ impl Heard {
 const QUIET: Duration = Duration::from_hours(1);
 const RESTLESS: Duration = Duration::from_millis(10);
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn a_feeder_that_panics_is_started_again_and_no_stream_misses_anything() {
     let streams = Streams::start();
     let mut broken = streams.listen(&BREAKS_ON_EVENTS, QUIET, None).await;
@@ -177,7 +177,7 @@ async fn a_feeder_that_panics_is_started_again_and_no_stream_misses_anything() {
     assert_eq!((broken.line().await, other.line().await), (None, None));
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn a_clock_of_streams_that_panics_is_started_again_and_goes_on_to_beat() {
     let streams = Streams::start();
     let allowance: Rc<dyn Allowance> = Rc::new(Allowed);
@@ -193,7 +193,7 @@ async fn a_clock_of_streams_that_panics_is_started_again_and_goes_on_to_beat() {
     streams.closing.cancel();
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn a_stream_whose_writing_panics_ends_and_no_other_does() {
     let streams = Streams::start();
     let mut other = streams.listen(&BREAKS_ON_SILENCE, QUIET, None).await;

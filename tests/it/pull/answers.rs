@@ -26,7 +26,7 @@ fn rest(answer: &Value) -> (&str, bool) {
     (answer["next"].as_str().unwrap(), answer["done"].as_bool().unwrap())
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn an_answer_begins_at_the_earliest_event_and_says_where_to_go_on() {
     let relay = Relay::start(small(), 8 * 1024).await;
     let empty = pull(&relay, "a/events").await;
@@ -50,7 +50,7 @@ async fn an_answer_begins_at_the_earliest_event_and_says_where_to_go_on() {
     relay.stop().await;
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn an_answer_chooses_by_pattern_type_and_content() {
     let relay = Relay::start(small(), 1024).await;
     for n in 0..30 {
@@ -67,7 +67,7 @@ async fn an_answer_chooses_by_pattern_type_and_content() {
     relay.stop().await;
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn what_a_publisher_was_told_is_there_for_the_next_who_asks() {
     let relay = Relay::start(EgressSettings { ring_bytes_max: 256 * 1024, ..small() }, 64 * 1024).await;
     // Others of the same kind, so that there are rings which have to be fed first.
@@ -93,7 +93,7 @@ async fn what_a_publisher_was_told_is_there_for_the_next_who_asks() {
     relay.stop().await;
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn what_retention_took_and_what_never_was_stand_among_the_events() {
     let relay = Relay::start(small(), 1).await;
     for _ in 0..10 {
@@ -114,7 +114,7 @@ async fn what_retention_took_and_what_never_was_stand_among_the_events() {
     relay.stop().await;
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn an_answer_is_bounded_in_bytes_but_holds_at_least_one_event() {
     let relay = Relay::start(small(), 1024).await;
     let text = format!("\"{}\"", "x".repeat(400_000));
@@ -128,7 +128,7 @@ async fn an_answer_is_bounded_in_bytes_but_holds_at_least_one_event() {
     relay.stop().await;
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn a_tag_stays_as_long_as_the_events_do() {
     let relay = Relay::start(small(), 8 * 1024).await;
     relay.publish("a", 3).await;
@@ -151,7 +151,7 @@ async fn a_tag_stays_as_long_as_the_events_do() {
     relay.stop().await;
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn the_path_of_events_says_what_it_knows() {
     let relay = Relay::start(small(), 8 * 1024).await;
     relay.publish("a", 3).await;
@@ -182,7 +182,7 @@ async fn the_path_of_events_says_what_it_knows() {
     relay.stop().await;
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn a_conduit_is_answered_with_a_list_or_with_null_and_keeps_its_connection() {
     let relay = Relay::start(small(), 8 * 1024).await;
     relay.publish("a", 5).await;

@@ -10,7 +10,7 @@ use super::answers::{pull, seqs};
 use crate::streams::relay::{Relay, small};
 
 /// Readers take answers of any size, waiting or not, while events are published to two topics in commits of any size.
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn answers_of_any_size_give_every_event_once() {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let strategy = (

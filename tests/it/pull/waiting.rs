@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::answers::seqs;
 use crate::streams::relay::{Relay, eventually, read_until, small, within};
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn a_poll_is_answered_by_the_first_commit_that_matches() {
     let relay = Relay::start(small(), 8 * 1024).await;
     relay.publish("a", 3).await;
@@ -24,7 +24,7 @@ async fn a_poll_is_answered_by_the_first_commit_that_matches() {
     relay.stop().await;
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn a_poll_without_an_event_ends_empty_and_further_on() {
     let relay = Relay::start(small(), 8 * 1024).await;
     relay.publish("a", 3).await;
@@ -37,7 +37,7 @@ async fn a_poll_without_an_event_ends_empty_and_further_on() {
     relay.stop().await;
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn a_client_that_vanished_frees_its_place() {
     let relay = Relay::start(EgressSettings { streams_max: 2, ..small() }, 8 * 1024).await;
     let get = |path: &str| format!("GET /v1/topics/{path} HTTP/1.1\r\nhost: localhost\r\n\r\n");
@@ -55,7 +55,7 @@ async fn a_client_that_vanished_frees_its_place() {
     relay.stop().await;
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn a_shutdown_answers_everybody_who_waits() {
     let relay = Relay::start(small(), 8 * 1024).await;
     let polls: Vec<_> = ["a/events?wait=120", "a/stream?format=conduit", "b/events?wait=120&types=x"]
@@ -72,7 +72,7 @@ async fn a_shutdown_answers_everybody_who_waits() {
 }
 
 /// Everybody hears of one event, and the relay does not look at its log again and again while they wait.
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn a_thousand_who_wait_are_woken_by_one_event() {
     const POLLS: u64 = 1000;
     let settings = EgressSettings { tick: Duration::from_secs(1), ..EgressSettings::default() };

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -281,6 +282,7 @@ impl Bench {
 
 /// Runs a scenario on a runtime of its own.
 pub(crate) fn run(scenario: impl Future<Output = ()>) {
+    let scenario: Pin<Box<dyn Future<Output = ()> + '_>> = Box::pin(scenario);
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(scenario);
 }
 

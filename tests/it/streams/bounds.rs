@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 
 use super::relay::{PATIENCE, Relay, event, eventually, small, within};
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn a_limit_ends_the_stream_cleanly_in_history_and_live() {
     let relay = Relay::start(small(), 1024).await;
     relay.publish("a", 100).await;
@@ -22,7 +22,7 @@ async fn a_limit_ends_the_stream_cleanly_in_history_and_live() {
     relay.stop().await;
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn a_duration_ends_the_stream_cleanly() {
     let relay = Relay::start(small(), 1024).await;
     relay.publish("a", 2).await;
@@ -33,7 +33,7 @@ async fn a_duration_ends_the_stream_cleanly() {
     relay.stop().await;
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn a_shutdown_ends_every_stream_cleanly_and_lets_none_begin() {
     let relay = Relay::start(small(), 1024).await;
     relay.publish("a", 3).await;
@@ -58,7 +58,7 @@ async fn a_shutdown_ends_every_stream_cleanly_and_lets_none_begin() {
     relay.stop().await;
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn one_stream_too_many_is_refused_and_leaves_the_others_alone() {
     let relay = Relay::start(EgressSettings { streams_max: 2, ..small() }, 1024).await;
     let mut first = relay.listen("a/stream").await;
@@ -78,7 +78,7 @@ async fn one_stream_too_many_is_refused_and_leaves_the_others_alone() {
     relay.stop().await;
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn clients_that_come_and_go_leave_nothing() {
     let relay = Relay::start(small(), 1024).await;
     relay.publish("a", 20).await;
@@ -96,7 +96,7 @@ async fn clients_that_come_and_go_leave_nothing() {
     relay.stop().await;
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn a_client_that_does_not_read_is_served_from_the_log_and_not_from_memory() {
     const EVENTS: u64 = 800;
     let relay = Relay::start(small(), 64 * 1024).await;
@@ -132,7 +132,7 @@ pub(super) fn connect_with_small_buffer(relay: &Relay) -> TcpStream {
     TcpStream::from_std(socket.into()).unwrap()
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn what_was_sent_is_counted() {
     let relay = Relay::start(small(), 1024).await;
     let mut first = relay.listen("a/stream").await;

@@ -70,7 +70,7 @@ impl Source {
     }
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn a_client_resumes_behind_its_last_event() {
     let relay = Relay::start(small(), 1024).await;
     relay.publish("a", 100).await;
@@ -86,7 +86,7 @@ async fn a_client_resumes_behind_its_last_event() {
     relay.stop().await;
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn a_client_that_saw_the_newest_event_gets_only_new_ones() {
     let relay = Relay::start(small(), 1024).await;
     relay.publish("a", 10).await;
@@ -97,7 +97,7 @@ async fn a_client_that_saw_the_newest_event_gets_only_new_ones() {
     relay.stop().await;
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn no_payload_breaks_out_of_its_event() {
     let payloads = [
         "x\n\ndata: forged\n\n",
@@ -138,7 +138,7 @@ async fn no_payload_breaks_out_of_its_event() {
     relay.stop().await;
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn the_envelope_puts_the_json_form_into_the_data() {
     let relay = Relay::start(small(), 1024).await;
     relay.publish("a", 1).await;

@@ -44,7 +44,7 @@ fn seqs(lines: &[String]) -> Vec<u64> {
     lines.iter().map(seq).collect()
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn history_and_live_arrive_in_chunks_and_the_last_one_ends_the_body() {
     let relay = Relay::start(small(), 1024).await;
     relay.publish("a", 300).await;
@@ -64,7 +64,7 @@ async fn history_and_live_arrive_in_chunks_and_the_last_one_ends_the_body() {
     relay.stop().await;
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn what_stands_behind_the_request_does_not_disturb_the_stream() {
     let relay = Relay::start(small(), 1024).await;
     let mut socket = relay.raw(&format!("{REQUEST}GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n")).await;
@@ -75,7 +75,7 @@ async fn what_stands_behind_the_request_does_not_disturb_the_stream() {
     relay.stop().await;
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn a_client_that_sends_no_more_is_gone() {
     let relay = Relay::start(small(), 1024).await;
     let mut closing = relay.raw(REQUEST).await;
@@ -90,7 +90,7 @@ async fn a_client_that_sends_no_more_is_gone() {
     relay.stop().await;
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn a_stream_with_a_limit_leaves_its_connection_to_the_next_request() {
     let relay = Relay::start(small(), 1024).await;
     relay.publish("a", 3).await;
@@ -102,7 +102,7 @@ async fn a_stream_with_a_limit_leaves_its_connection_to_the_next_request() {
 }
 
 /// A client that kept the connection of a stream would send its next request into an end.
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn who_gets_an_endless_stream_is_told_that_the_connection_ends_with_it() {
     const FORMATS: [&str; 3] = ["ndjson", "sse", "json-seq"];
     let relay = Relay::start(small(), 1024).await;
@@ -132,7 +132,7 @@ async fn who_gets_an_endless_stream_is_told_that_the_connection_ends_with_it() {
     relay.stop().await;
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn a_client_that_does_not_read_stands_still_in_the_log_and_holds_nobody_up() {
     const EVENTS: u64 = 800;
     let relay = Relay::start(small(), 64 * 1024).await;

@@ -10,7 +10,7 @@ fn get(path_and_query: &str) -> String {
     format!("GET /v1/topics/{path_and_query} HTTP/1.1\r\nhost: localhost\r\n\r\n")
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn what_retention_took_is_announced_in_the_format() {
     let relay = Relay::start(small(), 1).await;
     for _ in 0..10 {
@@ -33,7 +33,7 @@ async fn what_retention_took_is_announced_in_the_format() {
     relay.stop().await;
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn a_slow_client_hears_of_what_it_was_too_slow_for() {
     let relay = Relay::start(small(), 1).await;
     relay.publish("a", 1).await;
@@ -61,7 +61,7 @@ async fn a_slow_client_hears_of_what_it_was_too_slow_for() {
     relay.stop().await;
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn a_position_beyond_the_log_is_reset_and_goes_on_live() {
     let relay = Relay::start(small(), 1024).await;
     relay.publish("a", 7).await;
@@ -79,7 +79,7 @@ async fn a_position_beyond_the_log_is_reset_and_goes_on_live() {
     relay.stop().await;
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn silence_carries_the_position_searched() {
     let settings = EgressSettings { heartbeat: Duration::from_millis(30), ..small() };
     let relay = Relay::start(settings, 1024).await;
@@ -98,7 +98,7 @@ async fn silence_carries_the_position_searched() {
     relay.stop().await;
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn a_time_or_a_duration_is_a_beginning_too() {
     let relay = Relay::start(small(), 1024).await;
     relay.publish("a", 3).await;
@@ -118,7 +118,7 @@ async fn a_time_or_a_duration_is_a_beginning_too() {
 /// The JSON form of the gap from 6 to 90.
 const GAP: &str = r#"{"specversion":"1.0","id":"gap-6-90","source":"/hookcast","type":"hookcast.gap","topic":"hookcast.stream","seq":"90","datacontenttype":"application/json","data":{"from":6,"to":90}}"#;
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn every_format_tells_of_a_gap_in_its_own_way() {
     let relay = Relay::start(small(), 1).await;
     for _ in 0..10 {
@@ -141,7 +141,7 @@ async fn every_format_tells_of_a_gap_in_its_own_way() {
     relay.stop().await;
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn a_format_without_notices_ends_at_a_gap_and_says_in_its_head_what_it_can() {
     let relay = Relay::start(small(), 1).await;
     for _ in 0..10 {

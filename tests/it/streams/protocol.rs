@@ -4,7 +4,7 @@ use reqwest::{Client, Method};
 
 use super::relay::{Lines, Relay, event, read_to_end, read_until, small, within};
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn the_head_comes_at_once_and_forbids_gathering() {
     let relay = Relay::start(small(), 1024).await;
     for (format, media_type) in [
@@ -31,7 +31,7 @@ async fn the_head_comes_at_once_and_forbids_gathering() {
     relay.stop().await;
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn http_1_0_gets_a_body_that_ends_with_the_connection() {
     let relay = Relay::start(small(), 1024).await;
     relay.publish("a", 3).await;
@@ -46,7 +46,7 @@ async fn http_1_0_gets_a_body_that_ends_with_the_connection() {
     relay.stop().await;
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn head_answers_at_once_and_leaves_nothing_behind() {
     let relay = Relay::start(small(), 1024).await;
     let request = "HEAD /v1/topics/a/stream?format=sse HTTP/1.1\r\nhost: localhost\r\n\r\n";
@@ -60,7 +60,7 @@ async fn head_answers_at_once_and_leaves_nothing_behind() {
     relay.stop().await;
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn refusals_are_problems_that_say_what_to_do() {
     let relay = Relay::start(small(), 1024).await;
     let long = "1".repeat(10_240);
@@ -85,7 +85,7 @@ async fn refusals_are_problems_that_say_what_to_do() {
     relay.stop().await;
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn accept_chooses_the_format() {
     let relay = Relay::start(small(), 1024).await;
     relay.publish("a", 1).await;
@@ -99,7 +99,7 @@ async fn accept_chooses_the_format() {
     relay.stop().await;
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn types_and_patterns_choose() {
     let relay = Relay::start(small(), 1024 * 1024).await;
     let mut lines = relay.listen("orders.*,b/stream?types=created,deleted").await;

@@ -8,7 +8,7 @@ use proptest::strategy::ValueTree as _;
 
 use super::relay::{Relay, event, small};
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn history_goes_over_into_live_without_a_seam() {
     let relay = Relay::start(small(), 8 * 1024).await;
     relay.publish("a", 500).await;
@@ -23,7 +23,7 @@ async fn history_goes_over_into_live_without_a_seam() {
 }
 
 /// Clients come in at any time and any position while events are published to two topics in commits of any size.
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn clients_that_race_with_a_publisher_miss_nothing_and_get_nothing_twice() {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let strategy = (
@@ -91,7 +91,7 @@ async fn follow(relay: Arc<Relay>, pause: u64, since: u64) -> (u64, Vec<u64>) {
     }
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn two_formats_show_the_same_order() {
     let relay = Relay::start(small(), 2 * 1024).await;
     relay.publish("a", 200).await;
@@ -110,7 +110,7 @@ async fn two_formats_show_the_same_order() {
     relay.stop().await;
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn an_event_larger_than_every_buffer_comes_whole() {
     let relay = Relay::start(small(), 1024).await;
     let text = format!("\"{}\"", "x".repeat(1_000_000));
@@ -132,7 +132,7 @@ async fn an_event_larger_than_every_buffer_comes_whole() {
     relay.stop().await;
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn a_rare_event_far_back_is_found() {
     let relay = Relay::start(small(), 1024).await;
     relay.publish_event(event("a", "rare", "1")).await;

@@ -151,17 +151,14 @@ impl Receiver {
 
     /// Answers as `script` says of the request and of how many came before it.
     pub(crate) async fn with(script: impl Fn(&Delivery, usize) -> Answer + Send + Sync + 'static) -> Self {
+        Self::following(Box::new(script)).await
+    }
+
+    /// Compiled once, and not for every script of a test.
+    async fn following(script: Script) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/hook", listener.local_addr().unwrap());
-        let state = State {
-            script: Box::new(script),
-            keeps_little: false,
-            seen: Vec::new(),
-            open: 0,
-            most_open: 0,
-            connections: 0,
-            ended: 0,
-        };
+        let state = State { script, keeps_little: false, seen: Vec::new(), open: 0, most_open: 0, connections: 0, ended: 0 };
         let receiver = Self { url, state: Arc::new(Mutex::new(state)), permits: Arc::new(Semaphore::new(0)) };
         let serving = receiver.clone();
         tokio::spawn(async move {

@@ -81,7 +81,7 @@ async fn silence_is_broken_by_pings_that_say_how_far_was_looked() {
     }
 }
 
-#[actix_web::test]
+#[actix_rt::test(system = "crate::support::System")]
 async fn gaps_and_resets_are_told_as_messages_wherever_the_stream_goes_on() {
     let relay = streams::Relay::start(streams::small(), 1024).await;
     relay.publish("t", 200).await;
