@@ -51,8 +51,7 @@ if cargo nextest --version >/dev/null 2>&1; then
     names=$(echo $lacking | tr ' ' '|')
     # Most tests wait more than they compute.
     if command -v nproc >/dev/null; then
-        cores=$(nproc)
-        NEXTEST_TEST_THREADS=${NEXTEST_TEST_THREADS:-$((cores + (cores + 1) / 2))}
+        NEXTEST_TEST_THREADS=${NEXTEST_TEST_THREADS:-$(($(nproc) * 2))}
         export NEXTEST_TEST_THREADS
     fi
     exec cargo nextest run "$@" --run-ignored all --final-status-level skip -E "not test(/^(${names:-none})\$/)"
