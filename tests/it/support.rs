@@ -33,16 +33,16 @@ pub(crate) fn counted() -> PrometheusHandle {
 
 /// What runs a test that works with what one thread owns, `#[actix_rt::test(system = "crate::support::System")]`. Every test is of
 /// the same type to it, so that the runtime is compiled once.
-pub(crate) struct System;
+pub(crate) struct System(actix_rt::SystemRunner);
 
 impl System {
     pub(crate) fn new() -> Self {
-        Self
+        Self(actix_rt::System::new())
     }
 
     pub(crate) fn block_on<T>(self, test: impl Future<Output = T>) -> T {
         let test: Pin<Box<dyn Future<Output = T> + '_>> = Box::pin(test);
-        actix_rt::System::new().block_on(test)
+        self.0.block_on(test)
     }
 }
 
