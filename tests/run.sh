@@ -49,9 +49,12 @@ done
 set -- --locked --workspace "$@"
 if cargo nextest --version >/dev/null 2>&1; then
     names=$(echo $lacking | tr ' ' '|')
-    # Most tests wait more than they compute.
+    # Most tests wait more than they compute. A container may have less of the processors than it sees.
     if command -v nproc >/dev/null; then
-        NEXTEST_TEST_THREADS=${NEXTEST_TEST_THREADS:-$(($(nproc) * 2))}
+        quota=$(awk '$1 ~ /^[0-9]+$/ { print int(($1 + $2 - 1) / $2) }' /sys/fs/cgroup/cpu.max 2>/dev/null || true)
+        cores=$(nproc)
+        [ "${quota:-$cores}" -ge "$cores" ] || cores=$quota
+        NEXTEST_TEST_THREADS=${NEXTEST_TEST_THREADS:-$((cores * 2))}
         export NEXTEST_TEST_THREADS
     fi
     exec cargo nextest run "$@" --run-ignored all --final-status-level skip -E "not test(/^(${names:-none})\$/)"

@@ -75,6 +75,7 @@ async fn a_damaged_page_costs_its_events_and_nothing_else() {
         page["events"].as_array().unwrap().iter().any(|event| event["type"] == "delivery.expired").then_some(())
     })
     .await;
+    relay.log_says("a page of the log is damaged").await;
     assert_eq!(relay.log().matches("a page of the log is damaged").count(), 1, "said once");
     relay.publish("a", "30").await;
     relay.status_becomes("behind", json!({"delivered_total": intact.len() + 1})).await;

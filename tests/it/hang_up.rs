@@ -86,7 +86,7 @@ async fn a_mistake_changes_nothing_and_is_said_as_check_says_it() {
             std::fs::write(relay.path("config.toml"), &wrong).unwrap();
         }
         hang_up(&relay, REFUSED).await;
-        eventually(&format!("{said} in the log"), async || relay.log().contains(said).then_some(())).await;
+        relay.log_says(said).await;
         assert_eq!(relay.get("/v1/subscriptions/a").await, before, "{wrong}");
         assert_eq!(relay.ask("GET", "/v1/subscriptions/b", None).await.0, 404, "{wrong}");
     }
@@ -120,7 +120,7 @@ async fn a_storm_of_signals_ends_nothing_not_even_during_start_and_stop() {
     eventually("the last of them", async || (relay.ask("GET", "/v1/subscriptions/s199", None).await.0 == 200).then_some(()))
         .await;
     relay.signal("TERM").await;
-    eventually("the stop", async || relay.log().contains("a second signal stops at once").then_some(())).await;
+    relay.log_says("a second signal stops at once").await;
     storm(pid, 20).await;
     receiver.release(1);
     assert_eq!(relay.ended().await, Some(0), "it drains and ends as ever");

@@ -154,7 +154,7 @@ async fn a_source_that_is_lost_is_down_once_and_up_again_with_its_gap() {
     assert!(said(&relay).await.iter().all(|event| event["type"] != "source.up"));
     serve(tokio::net::TcpListener::bind(address).await.unwrap());
     let up = notice(&relay, "source.up", "up").await;
-    eventually("a line of the log", async || relay.log().contains("source up: its upstream is read again").then_some(())).await;
+    relay.log_says("source up: its upstream is read again").await;
     assert_eq!(up["data"]["down_since"], down["data"]["since"]);
     let gap = notice(&relay, "source.gap", "up").await;
     assert!(gap["data"]["from"].as_str() < gap["data"]["to"].as_str(), "{gap}");

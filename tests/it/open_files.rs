@@ -88,8 +88,9 @@ async fn connections_beyond_the_limit_are_refused_counted_and_told() {
     assert!((metric(&mut others[0], "hookcast_connections_refused_total{reason=\"address\"}").await - 4.0).abs() < 0.5);
     assert!((metric(&mut others[0], "hookcast_connections_refused_total{reason=\"all\"}").await - 2.0).abs() < 0.5);
     assert!((metric(&mut others[0], "hookcast_connections_open").await - 16.0).abs() < 0.5);
+    relay.log_says("connections are refused").await;
     assert_eq!(relay.log().matches("connections are refused").count(), 1, "{}", relay.log());
-    assert!(relay.log().contains("limits.streams is 15000"), "{}", relay.log());
+    relay.log_says("limits.streams is 15000").await;
     // Who is inside is served as ever, and places that are left are given again.
     for stream in &mut of_one {
         assert!(ask(stream, GET).await.0.contains("200 OK"));
@@ -115,15 +116,16 @@ async fn the_limit_of_open_files_is_raised_and_a_part_of_it_kept() {
     assert_eq!(files[3..5], ["1024", "1024"], "soft and hard");
     // The log may come behind the address.
     let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
-    let telling = async {
-        loop {
-            let line = log.next_line().await.unwrap().expect("a log that goes on");
-            if line.contains("limits.streams is 800") {
-                return line;
-            }
+    let mut all = String::new();
+    let told = loop {
+        let line = timeout(PATIENCE, log.next_line()).await.ok().and_then(Result::unwrap);
+        let line = line.unwrap_or_else(|| panic!("no line about streams: {all}"));
+        if line.contains("limits.streams is 800") {
+            break line;
         }
+        all.push_str(&line);
+        all.push('\n');
     };
-    let told = timeout(PATIENCE, telling).await.expect("a line about streams");
     assert!(told.contains("WARN") && told.contains("768"), "{told}");
     child.kill().await.unwrap();
 }
@@ -281,7 +283,7 @@ async fn a_subscriber_that_was_not_asked_is_not_said_to_have_kept_silent() {
     ask().await;
     set_limit(&relay, before);
     overtaken(2).await;
-    eventually("a subscriber of the hub", async || relay.log().contains("a WebSub callback confirmed").then_some(())).await;
+    relay.log_says("a WebSub callback confirmed").await;
     assert_eq!(asked.count(), 1);
     assert!(!relay.log().contains("did not confirm"), "{}", relay.log());
 }
@@ -302,7 +304,7 @@ async fn a_shortage_of_our_own_is_not_the_receivers_fault() {
     let status = relay.status("a").await;
     assert_eq!((&status["circuit"], &status["dead"]), (&json!("closed"), &json!(0)), "{status}");
     assert_eq!((&status["failed_attempts_total"], &status["last_attempt"]), (&json!(0), &json!(null)), "{status}");
-    assert!(relay.log().contains("emfile"), "{}", relay.log());
+    relay.log_says("emfile").await;
     set_limit(&relay, before);
     for id in ["a", "batched", "ordered"] {
         for seq in &seqs {

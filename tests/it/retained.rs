@@ -103,7 +103,7 @@ async fn retries_and_dead_letters_outlive_their_event_and_the_rest_expires_in_th
     came.sort_unstable();
     assert_eq!(came, kept);
     relay.delivery_becomes("paused", seq, "expired").await;
-    assert!(relay.log().contains("events expired before they were delivered"));
+    relay.log_says("events expired before they were delivered").await;
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
-use crate::support::{PATIENCE, eventually};
+use crate::support::{PATIENCE, eventually, says};
 
 const MIB: u64 = 1024 * 1024;
 
@@ -105,10 +105,10 @@ async fn a_disk_that_fills_refuses_with_both_numbers_and_heals() {
     assert!(problem["free_bytes"].as_u64().unwrap() < 16 * MIB, "{problem}");
     let (status, ready) = relay.ask("GET", "/readyz").await;
     assert_eq!((status, &ready["reserve_bytes"]), (507, &json!(16 * MIB)), "{ready}");
-    assert!(relay.log().contains("events are refused (507)"), "{}", relay.log());
+    says(|| relay.log(), "events are refused (507)").await;
     std::fs::remove_file(relay.inside("filler")).unwrap();
     eventually("room again", async || (relay.publish().await.0 == 202).then_some(())).await;
-    assert!(relay.log().contains("the disk has room again"), "{}", relay.log());
+    says(|| relay.log(), "the disk has room again").await;
 }
 
 #[tokio::test]

@@ -58,7 +58,19 @@ pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, che
 }
 
 /// Waits until `check` gives something; fails after `time`.
-pub(crate) async fn within<T, F: Future<Output = Option<T>>>(time: Duration, what: &str, mut check: impl FnMut() -> F) -> T {
+pub(crate) async fn within<'a, T, F>(time: Duration, what: &str, mut check: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Option<T>> + 'a,
+{
+    let mut check = || -> Checked<'a, T> { Box::pin(check()) };
+    ask_until(time, &mut check).await.unwrap_or_else(|| panic!("never: {what}"))
+}
+
+/// One look of whoever waits for a `T`.
+type Checked<'a, T> = Pin<Box<dyn Future<Output = Option<T>> + 'a>>;
+
+/// The loop of [`within`], compiled once for each `T` and not for every wait; `None` when the time is over.
+async fn ask_until<'a, T>(time: Duration, check: &mut dyn FnMut() -> Checked<'a, T>) -> Option<T> {
     let waiting = async {
         loop {
             if let Some(value) = check().await {
@@ -67,8 +79,18 @@ pub(crate) async fn within<T, F: Future<Output = Option<T>>>(time: Duration, wha
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    let waiting: Pin<Box<dyn Future<Output = T> + '_>> = Box::pin(waiting);
-    tokio::time::timeout(time, waiting).await.unwrap_or_else(|_| panic!("never: {what}"))
+    tokio::time::timeout(time, waiting).await.ok()
+}
+
+/// Waits until a log says so: a line is written behind the answer that it is about.
+pub(crate) async fn says(log: impl Fn() -> String, text: &str) {
+    let mut look = || -> Checked<'_, ()> { Box::pin(std::future::ready(log().contains(text).then_some(()))) };
+    assert!(ask_until(PATIENCE, &mut look).await.is_some(), "never in the log: {text:?}\n{}", log());
+}
+
+/// What comes of `future`, which must end before [`PATIENCE`] does.
+pub(crate) async fn in_time<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future).await.expect("it takes too long")
 }
 
 /// Watches for a while that something stays as it is: the only wait that cannot end early when all is well.

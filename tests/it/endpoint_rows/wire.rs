@@ -1,14 +1,15 @@
 //! Rows about connections and bytes.
 
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::{Plan, Row, attempt, carry_out_all};
 use crate::net_fault::{FaultServer, Peer};
+use crate::support::PATIENCE;
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
 /// What stands for the fifteen seconds of the rows.
@@ -83,16 +84,20 @@ fn unconnected(row: &Row) -> Option<Plan> {
             peer.request();
         }),
         "RST after full request read" => {
-            let server = FaultServer::start(|mut peer| {
+            let (came, requests) = mpsc::channel();
+            let server = FaultServer::start(move |mut peer| {
                 peer.request();
+                let _ = came.send(());
                 if peer.number == 0 {
                     peer.reset();
                 } else {
                     peer.send(OK);
                 }
             });
-            watched(server, 2, |server, _| {
-                wait_for(|| server.requests().len() > 2, "the second event, and the first once more");
+            watched(server, 2, move |server, _| {
+                for request in ["the first event", "the second, and the first once more", "the other of these two"] {
+                    requests.recv_timeout(PATIENCE).expect(request);
+                }
                 let ids: Vec<String> = server.requests().iter().map(|request| webhook_id(request)).collect();
                 assert!(ids[1..].contains(&ids[0]), "{ids:?}");
             })
@@ -123,8 +128,9 @@ fn webhook_id(request: &str) -> String {
 
 /// An answer that would never end, and how little of it goes out.
 fn endless() -> Plan {
-    let (sent, is_over) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
-    let (counted, over) = (Arc::clone(&sent), Arc::clone(&is_over));
+    let sent = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&sent);
+    let (over, closed) = mpsc::channel();
     let plan = serving(move |mut peer| {
         peer.request();
         peer.send("HTTP/1.1 200 OK\r\ncontent-length: 10737418240\r\n\r\n");
@@ -132,10 +138,10 @@ fn endless() -> Plan {
         while peer.send(&block) {
             counted.fetch_add(block.len(), Ordering::SeqCst);
         }
-        over.store(true, Ordering::SeqCst);
+        let _ = over.send(());
     });
     plan.then(move |_, _| {
-        wait_for(|| is_over.load(Ordering::SeqCst), "the relay closes the socket");
+        closed.recv_timeout(PATIENCE).expect("the relay closes the socket");
         // What is more than the 64 KiB that are read lay in the buffers of the two sockets.
         let sent = sent.load(Ordering::SeqCst);
         assert!(sent < 64 << 20, "{sent} bytes went out");
@@ -154,17 +160,16 @@ fn answered(row: &Row) -> Option<Plan> {
             plan
         }
         "200 head, body 1 byte/s for ever" => {
-            let is_closed = Arc::new(AtomicBool::new(false));
-            let closed = Arc::clone(&is_closed);
+            let (over, closed) = mpsc::channel();
             let plan = serving(move |mut peer| {
                 peer.request();
                 peer.send("HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n");
                 while peer.send("x") {
                     std::thread::sleep(Duration::from_millis(50));
                 }
-                closed.store(true, Ordering::SeqCst);
+                let _ = over.send(());
             });
-            plan.then(move |_, _| wait_for(|| is_closed.load(Ordering::SeqCst), "the relay closes the socket"))
+            plan.then(move |_, _| closed.recv_timeout(PATIENCE).expect("the relay closes the socket"))
         }
         "200 with 10 GiB body" => endless(),
         "200 Content-Encoding: gzip bomb" => {
@@ -225,17 +230,6 @@ fn broken(row: &Row) -> Option<Plan> {
         }),
         _ => return None,
     })
-}
-
-/// Waits for something that another thread does.
-fn wait_for(is_there: impl Fn() -> bool, what: &str) {
-    for _ in 0..2000 {
-        if is_there() {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    panic!("never: {what}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

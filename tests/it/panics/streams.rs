@@ -20,8 +20,8 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
-use crate::streams::relay::{event, within};
-use crate::support::eventually;
+use crate::streams::relay::event;
+use crate::support::{eventually, in_time};
 
 /// How many calls panic.
 struct Fuse(AtomicU32);
@@ -137,7 +137,7 @@ impl Heard {
     /// The next line, silence included; `None` at the end.
     async fn line(&mut self) -> Option<String> {
         let mut line = String::new();
-        let read = within(self.0.read_line(&mut line)).await.unwrap();
+        let read = in_time(self.0.read_line(&mut line)).await.unwrap();
         (read > 0).then_some(line)
     }
 

@@ -6,7 +6,8 @@ use hookcast_streams::EgressSettings;
 use serde_json::Value;
 
 use super::answers::seqs;
-use crate::streams::relay::{Relay, eventually, read_until, small, within};
+use crate::streams::relay::{Relay, eventually, read_until, small};
+use crate::support::in_time;
 
 #[actix_rt::test(system = "crate::support::System")]
 async fn a_poll_is_answered_by_the_first_commit_that_matches() {
@@ -17,7 +18,7 @@ async fn a_poll_is_answered_by_the_first_commit_that_matches() {
     relay.until_open(1).await;
     relay.publish("other", 7).await;
     relay.publish("a", 2).await;
-    let answer = within(poll).await.unwrap();
+    let answer = in_time(poll).await.unwrap();
     assert_eq!(seqs(&answer), [11, 12], "what one commit brought comes together");
     assert_eq!((&answer["next"], &answer["done"]), (&"12".into(), &true.into()));
     relay.until_open(0).await;
@@ -32,7 +33,7 @@ async fn a_poll_without_an_event_ends_empty_and_further_on() {
     let poll = tokio::spawn(async move { reqwest::get(url).await.unwrap().json::<Value>().await.unwrap() });
     relay.until_open(1).await;
     relay.publish("other", 7).await;
-    let answer = within(poll).await.unwrap();
+    let answer = in_time(poll).await.unwrap();
     assert_eq!(answer, serde_json::json!({"events": [], "next": "10", "done": true}));
     relay.stop().await;
 }
@@ -64,7 +65,7 @@ async fn a_shutdown_answers_everybody_who_waits() {
     relay.until_open(3).await;
     relay.closing.cancel();
     for poll in polls {
-        assert_eq!(within(poll).await.unwrap().unwrap().status(), 200);
+        assert_eq!(in_time(poll).await.unwrap().unwrap().status(), 200);
     }
     assert_eq!(reqwest::get(relay.url("a/events")).await.unwrap().status(), 503);
     relay.until_open(0).await;
@@ -93,7 +94,7 @@ async fn a_thousand_who_wait_are_woken_by_one_event() {
     relay.publish("b", 50).await;
     relay.publish("a", 1).await;
     for poll in polls {
-        assert_eq!(seqs(&within(poll).await.unwrap()), [52]);
+        assert_eq!(seqs(&in_time(poll).await.unwrap()), [52]);
     }
     eventually(|| relay.counts().open == 0).await;
     assert_eq!(relay.counts().opened, POLLS);

@@ -1,7 +1,7 @@
 //! A scripted upstream on loopback, and an emitter that remembers.
 
 use std::collections::BTreeMap;
-use std::future::Future;
+use std::future::{Future, ready};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -18,17 +18,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
-/// Waits until `check` gives something; fails after thirty seconds.
+/// Waits until `check` gives something.
 pub(crate) async fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
-    let waiting = async {
-        loop {
-            match check() {
-                Some(value) => return value,
-                None => tokio::time::sleep(Duration::from_millis(2)).await,
-            }
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(30), waiting).await.unwrap_or_else(|_| panic!("never: {what}"))
+    crate::support::eventually(what, || ready(check())).await
 }
 
 /// What one connection gets to see.

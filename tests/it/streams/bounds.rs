@@ -5,7 +5,8 @@ use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 
-use super::relay::{PATIENCE, Relay, event, eventually, small, within};
+use super::relay::{Relay, event, eventually, small};
+use crate::support::{PATIENCE, in_time};
 
 #[actix_rt::test(system = "crate::support::System")]
 async fn a_limit_ends_the_stream_cleanly_in_history_and_live() {
@@ -115,9 +116,9 @@ async fn a_client_that_does_not_read_is_served_from_the_log_and_not_from_memory(
     assert!(relay.counts().bytes < of_healthy + of_healthy / 8, "{:?}", relay.counts());
 
     let mut lines = BufReader::new(slow).lines();
-    while !within(lines.next_line()).await.unwrap().unwrap().is_empty() {}
+    while !in_time(lines.next_line()).await.unwrap().unwrap().is_empty() {}
     for seq in 1..=EVENTS {
-        let line = within(lines.next_line()).await.unwrap().unwrap();
+        let line = in_time(lines.next_line()).await.unwrap().unwrap();
         let form: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!(form["seq"], seq.to_string());
     }

@@ -9,7 +9,8 @@ use futures_util::{StreamExt as _, TryStreamExt as _};
 use launchdarkly_sdk_transport::{ByteStream, HttpTransport, Request, Response, ResponseFuture, TransportError};
 use tokio::sync::{mpsc, oneshot};
 
-use super::relay::{Relay, event, event_of, small, within};
+use super::relay::{Relay, event, event_of, small};
+use crate::support::in_time;
 
 /// Carries the client's requests with `reqwest`.
 #[derive(Clone)]
@@ -58,7 +59,7 @@ impl Source {
 
     async fn event(&mut self) -> Event {
         loop {
-            match within(self.0.try_next()).await.unwrap().expect("the stream goes on") {
+            match in_time(self.0.try_next()).await.unwrap().expect("the stream goes on") {
                 SSE::Event(event) => return event,
                 SSE::Connected(_) | SSE::Comment(_) => {}
             }
@@ -66,7 +67,7 @@ impl Source {
     }
 
     async fn connected(&mut self) {
-        while !matches!(within(self.0.try_next()).await.unwrap(), Some(SSE::Connected(_))) {}
+        while !matches!(in_time(self.0.try_next()).await.unwrap(), Some(SSE::Connected(_))) {}
     }
 }
 

@@ -4,7 +4,8 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
 use super::bounds::connect_with_small_buffer;
-use super::relay::{Relay, event, eventually, read_to_end, read_until, small, within};
+use super::relay::{Relay, event, eventually, read_to_end, read_until, small};
+use crate::support::in_time;
 
 const REQUEST: &str = "GET /v1/topics/a/stream?since=earliest HTTP/1.1\r\nhost: localhost\r\n\r\n";
 
@@ -34,7 +35,7 @@ async fn read_lines(socket: &mut TcpStream, mut raw: Vec<u8>, lines: usize) -> V
         if seen >= lines {
             return String::from_utf8(body).unwrap().lines().map(str::to_owned).collect();
         }
-        assert!(within(socket.read_buf(&mut raw)).await.unwrap() > 0, "the stream goes on");
+        assert!(in_time(socket.read_buf(&mut raw)).await.unwrap() > 0, "the stream goes on");
     }
 }
 

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use hookcast_streams::EgressSettings;
 
-use super::relay::{Relay, event, read_until, small, within};
+use super::relay::{Relay, event, read_until, small};
+use crate::support::in_time;
 
 fn get(path_and_query: &str) -> String {
     format!("GET /v1/topics/{path_and_query} HTTP/1.1\r\nhost: localhost\r\n\r\n")
@@ -133,7 +134,7 @@ async fn every_format_tells_of_a_gap_in_its_own_way() {
         ("multipart", "ce-type: hookcast.gap\r\n\r\n{\"from\":6,\"to\":90}\r\n--".to_owned()),
     ] {
         let response = reqwest::get(relay.url(&format!("a/stream?since=5&limit=10&format={format}"))).await.unwrap();
-        let body = within(response.text()).await.unwrap();
+        let body = in_time(response.text()).await.unwrap();
         let at = body.find(&told).unwrap_or_else(|| panic!("{format}: no {told:?} in {body}"));
         assert!(body.find("\"n\":91").is_some_and(|first| first > at), "{format}: the gap comes first");
         assert!(body.contains("\"n\":100"), "{format}");
@@ -150,14 +151,14 @@ async fn a_format_without_notices_ends_at_a_gap_and_says_in_its_head_what_it_can
     relay.trim().await;
     let before = reqwest::get(relay.url("a/stream?since=5&format=raw")).await.unwrap();
     assert_eq!(before.headers()["hookcast-gap"], "6-90");
-    assert_eq!(within(before.text()).await.unwrap(), "", "a stream without an end of its own ends");
+    assert_eq!(in_time(before.text()).await.unwrap(), "", "a stream without an end of its own ends");
     let behind = reqwest::get(relay.url("a/stream?since=90&format=raw&limit=2")).await.unwrap();
     assert!(!behind.headers().contains_key("hookcast-gap"));
-    assert_eq!(within(behind.text()).await.unwrap(), "{\"n\":91}\n{\"n\":92}\n");
+    assert_eq!(in_time(behind.text()).await.unwrap(), "{\"n\":91}\n{\"n\":92}\n");
     let beyond = reqwest::get(relay.url("a/stream?since=1000&format=raw&limit=1")).await.unwrap();
     assert_eq!(beyond.headers()["hookcast-reset"], "100");
     relay.publish("a", 1).await;
-    assert_eq!(within(beyond.text()).await.unwrap(), "{\"n\":101}\n");
+    assert_eq!(in_time(beyond.text()).await.unwrap(), "{\"n\":101}\n");
     assert_eq!(relay.counts().gaps, 1);
     relay.stop().await;
 }

@@ -2,7 +2,8 @@
 
 use reqwest::{Client, Method};
 
-use super::relay::{Lines, Relay, event, read_to_end, read_until, small, within};
+use super::relay::{Lines, Relay, event, read_to_end, read_until, small};
+use crate::support::in_time;
 
 #[actix_rt::test(system = "crate::support::System")]
 async fn the_head_comes_at_once_and_forbids_gathering() {
@@ -16,7 +17,7 @@ async fn the_head_comes_at_once_and_forbids_gathering() {
         ("html", "text/html; charset=utf-8"),
     ] {
         let request = Client::new().get(relay.url(&format!("a/stream?format={format}"))).header("accept-encoding", "gzip, br");
-        let response = within(request.send()).await.unwrap();
+        let response = in_time(request.send()).await.unwrap();
         let header = |name: &str| response.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
         assert_eq!(response.status(), 200);
         assert_eq!(header("content-type").as_deref(), Some(media_type));
@@ -54,7 +55,7 @@ async fn head_answers_at_once_and_leaves_nothing_behind() {
     let head = read_until(&mut socket, "\r\n\r\n").await;
     assert!(head.starts_with("HTTP/1.1 200"), "{head}");
     assert!(head.to_ascii_lowercase().contains("content-type: text/event-stream"), "{head}");
-    let response = within(Client::new().request(Method::HEAD, relay.url("a/stream")).send()).await.unwrap();
+    let response = in_time(Client::new().request(Method::HEAD, relay.url("a/stream")).send()).await.unwrap();
     assert_eq!(response.status(), 200);
     assert_eq!(relay.counts().opened, 0);
     relay.stop().await;

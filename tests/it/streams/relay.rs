@@ -1,5 +1,6 @@
 //! A relay that only streams, and the clients that listen to it.
 
+use std::future::ready;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,9 +25,7 @@ use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::edge::{Behind, state_over};
-
-/// Longest wait for anything that has to happen.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+use crate::support::in_time;
 
 /// A log, a server over it and what a test needs to steer them.
 pub(crate) struct Relay {
@@ -138,7 +137,7 @@ impl Relay {
 
     pub(crate) async fn stop(self) {
         self.closing.cancel();
-        within(self.server.stop(true)).await;
+        in_time(self.server.stop(true)).await;
     }
 }
 
@@ -184,7 +183,7 @@ impl Lines {
                 let line: Vec<u8> = self.rest.drain(..=end).collect();
                 return Some(String::from_utf8(line[..end].to_vec()).unwrap());
             }
-            if let Some(chunk) = within(self.body.next()).await {
+            if let Some(chunk) = in_time(self.body.next()).await {
                 self.rest.extend_from_slice(&chunk.expect("the body ends cleanly"));
             } else {
                 assert!(self.rest.is_empty(), "the body ends inside a line");
@@ -195,7 +194,7 @@ impl Lines {
 
     /// The next JSON form, silence skipped.
     pub(crate) async fn event(&mut self) -> Option<serde_json::Value> {
-        within(async {
+        in_time(async {
             loop {
                 match self.next().await?.as_str() {
                     "" => {}
@@ -220,14 +219,14 @@ impl Lines {
 /// Everything until the other side closes.
 pub(crate) async fn read_to_end(socket: &mut TcpStream) -> String {
     let mut all = Vec::new();
-    within(socket.read_to_end(&mut all)).await.unwrap();
+    in_time(socket.read_to_end(&mut all)).await.unwrap();
     String::from_utf8(all).unwrap()
 }
 
 /// Everything until `what` was seen.
 pub(crate) async fn read_until(socket: &mut TcpStream, what: &str) -> String {
     let mut all = Vec::new();
-    within(async {
+    in_time(async {
         while !String::from_utf8_lossy(&all).contains(what) {
             let read = socket.read_buf(&mut all).await.unwrap();
             assert!(read > 0, "closed before {what:?}: {:?}", String::from_utf8_lossy(&all));
@@ -237,15 +236,6 @@ pub(crate) async fn read_until(socket: &mut TcpStream, what: &str) -> String {
     String::from_utf8(all).unwrap()
 }
 
-pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, future).await.expect("it takes too long")
-}
-
 pub(crate) async fn eventually(mut condition: impl FnMut() -> bool) {
-    within(async {
-        while !condition() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    })
-    .await;
+    crate::support::eventually("the condition", || ready(condition().then_some(()))).await;
 }

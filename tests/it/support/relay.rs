@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
-use super::{PATIENCE, SECRET, eventually};
+use super::{PATIENCE, SECRET, eventually, says};
 
 /// A running relay; killed when dropped.
 pub(crate) struct Relay {
@@ -191,6 +191,11 @@ impl Relay {
     /// Everything it wrote to standard error so far, over all restarts.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.path("log.txt")).unwrap_or_default()
+    }
+
+    /// Waits until the log says so.
+    pub(crate) async fn log_says(&self, text: &str) {
+        says(|| self.log(), text).await;
     }
 
     /// A request; `Null` for an answer without a body.

@@ -6,8 +6,7 @@ use std::process::Stdio;
 use serde_json::Value;
 use tokio::process::Command;
 
-use super::wire::within;
-use crate::support::Relay;
+use crate::support::{Relay, in_time};
 
 const EVENTS: u64 = 1_000;
 /// Events there are before anybody listens.
@@ -35,7 +34,7 @@ async fn read(program: &str, url: String, mode: &str) -> Value {
         .kill_on_drop(true)
         .spawn()
         .unwrap();
-    let output = within(child.wait_with_output()).await.unwrap();
+    let output = in_time(child.wait_with_output()).await.unwrap();
     assert!(output.status.success(), "{program} {mode}: {}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
 }

@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
-use super::wire::{HANDSHAKE, OURS, Socket, within};
+use super::wire::{HANDSHAKE, OURS, Socket};
 use crate::streams::relay as streams;
-use crate::support::Relay;
+use crate::support::{Relay, in_time};
 
 #[tokio::test]
 async fn a_message_moves_the_stream_forth_and_back() {
@@ -58,7 +58,7 @@ async fn a_reader_that_changes_its_transport_misses_nothing() {
 /// The numbers that stand behind a mark, until there are enough.
 async fn by_chunks(mut response: reqwest::Response, mark: &str) -> Vec<u64> {
     let mut text = String::new();
-    within(async {
+    in_time(async {
         while text.matches(mark).count() <= 70 {
             text.push_str(std::str::from_utf8(&response.chunk().await.unwrap().unwrap()).unwrap());
         }

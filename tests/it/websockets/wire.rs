@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::OpCode;
 
-use crate::support::{PATIENCE, Relay};
+use crate::support::{Relay, in_time};
 
 /// A handshake's headers, all but `Host`.
 pub(super) const HANDSHAKE: &str = "connection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
@@ -45,10 +45,6 @@ impl Frame {
     }
 }
 
-pub(super) async fn within<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, future).await.expect("it takes too long")
-}
-
 impl Socket {
     /// Sends a request and reads the head of the answer, whatever it is.
     pub(super) async fn ask(relay: &Relay, path_and_query: &str, headers: &str) -> Self {
@@ -61,7 +57,7 @@ impl Socket {
         let request = format!("GET /v1/topics/{path_and_query} HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut socket = Self { stream, read: BytesMut::new(), head: String::new() };
-        within(async {
+        in_time(async {
             let end = loop {
                 if let Some(end) = socket.read.windows(4).position(|four| four == b"\r\n\r\n") {
                     break end;
@@ -93,7 +89,7 @@ impl Socket {
 
     /// Sends bytes; a peer that has gone in the meantime says so when it is read.
     pub(super) async fn send(&mut self, bytes: &[u8]) {
-        let _ = within(self.stream.write_all(bytes)).await;
+        let _ = in_time(self.stream.write_all(bytes)).await;
     }
 
     pub(super) async fn say(&mut self, text: &str) {
@@ -102,13 +98,13 @@ impl Socket {
 
     /// Everything to the end of the connection.
     pub(super) async fn rest(mut self) -> String {
-        while within(self.stream.read_buf(&mut self.read)).await.unwrap_or(0) > 0 {}
+        while in_time(self.stream.read_buf(&mut self.read)).await.unwrap_or(0) > 0 {}
         String::from_utf8_lossy(&self.read).into_owned()
     }
 
     /// The next frame; `None` when the server has ended the connection.
     pub(super) async fn next(&mut self) -> Option<Frame> {
-        within(async {
+        in_time(async {
             loop {
                 let mut cursor = Cursor::new(&self.read[..]);
                 if let Some((header, length)) = FrameHeader::parse(&mut cursor).unwrap() {
