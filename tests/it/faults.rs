@@ -9,11 +9,12 @@ use std::time::Duration;
 use hookcast_core::clock::{Clock as _, SystemClock};
 use hookcast_core::model::event::DataForm;
 use hookcast_core::model::subscription::{Activity, SubscriptionRecord};
-use hookcast_core::model::{NewEvent, ResumeToken, Seq, Topic};
+use hookcast_core::model::{JobId, NewEvent, ResumeToken, Seq, Topic};
 use hookcast_delivery::Lanes;
 use hookcast_delivery::consent::ask::Identity;
 use hookcast_delivery::lane::LaneContext;
 use hookcast_delivery::limits::{LimitBook, LimitSettings};
+use hookcast_delivery::recovery::Recovering;
 use hookcast_delivery::renderings::Renderings;
 use hookcast_log::follow::Follow;
 use hookcast_log::ingest::{DedupeSettings, FromSource, Ingest, IngestError, Offer, Placed};
@@ -26,7 +27,8 @@ use hookcast_registry::Registry;
 use tokio_util::sync::CancellationToken;
 
 use crate::storage::{make, open};
-use crate::support::faults::{FaultyLedger, FaultyLog, Script};
+use crate::support::eventually;
+use crate::support::faults::{FaultyLedger, FaultyLog, Point, Script};
 
 pub(crate) mod letters;
 mod lookups;
@@ -121,6 +123,40 @@ async fn lanes(store: &Store, script: &Script) -> (Lanes, Arc<SubscriptionRecord
     let context = context(store, script).await;
     let record = context.registry.get("s").unwrap();
     (start(context).await, record)
+}
+
+/// A subscription is removed while storage takes what a change of it begins with.
+#[actix_rt::test(system = "crate::support::System")]
+async fn what_is_changed_of_a_subscription_that_is_removed_meanwhile_is_said_to_be_gone() {
+    let store = open("memory", Path::new("unused")).await;
+    make::append(&store, vec![make::page(1, 9, 1)]).await;
+    let script = Script::default();
+    let context = context(&store, &script).await;
+    let registry = context.registry.clone();
+    let lanes = start(context).await;
+    for (number, what) in ["seek", "skip", "redrive", "cancel"].into_iter().enumerate() {
+        let paused = SubscriptionRecord { activity: Activity::Paused, starts_after: Seq(9), ..make::subscription(what) };
+        let record = registry.put(paused, 0).await.unwrap();
+        let is_there = async || lanes.status(&record).await.is_some();
+        assert!(is_there().await, "{what}");
+        let held = script.hold(Point::Proof);
+        let changed = async {
+            match number {
+                0 => !lanes.seek(&record, Seq(4)).await.unwrap(),
+                1 => !lanes.skip(&record, Seq(9)).await.unwrap(),
+                2 => matches!(lanes.recover(&record, letters::redrive(4)).await.unwrap(), Recovering::Gone),
+                _ => lanes.cancel(&record, JobId(1)).await.unwrap().is_none(),
+            }
+        };
+        let removed = async {
+            eventually("the change held", async || held.has_come().then_some(())).await;
+            registry.delete(&record.spec.id).await.unwrap();
+            eventually("nobody there", async || (!is_there().await).then_some(())).await;
+            held.let_go();
+        };
+        assert!(tokio::join!(changed, removed).0, "{what}");
+    }
+    lanes.stop(Duration::from_secs(5)).await;
 }
 
 #[actix_rt::test(system = "crate::support::System")]

@@ -236,7 +236,10 @@ fn change(lane: &Rc<Lane>, record: &Arc<SubscriptionRecord>, question: Question)
             let (skipping, record) = (Rc::clone(lane), Arc::clone(record));
             lane.spawn("skip", async move {
                 let lane = skipping;
-                let _ = reply.send(super::replaying::skip(&lane, &record, to).await);
+                // Who is gone gets no answer.
+                if let Some(answer) = super::replaying::skip(&lane, &record, to).await.transpose() {
+                    let _ = reply.send(answer);
+                }
             });
         }
         Question::Recover(job, reply) => {
@@ -268,7 +271,10 @@ fn promise<T: 'static>(
     let promising = Rc::clone(lane);
     lane.spawn("change", async move {
         let lane = promising;
-        let _ = reply.send(super::saving::promise(&lane, ordinal, || change(&lane)).await);
+        // Who is gone gets no answer.
+        if let Some(answer) = super::saving::promise(&lane, ordinal, || change(&lane)).await.transpose() {
+            let _ = reply.send(answer);
+        }
     });
 }
 

@@ -186,11 +186,11 @@ fn take_words(lane: &Lane, ordinal: Ordinal, after: Seq, to: Seq, dead: &mut BTr
 }
 
 /// Settles everything up to `to`, saved when this returns. Where dead letters hold others up, those up to `to` are marked: they
-/// stay listed and do so no longer.
+/// stay listed and do so no longer. `None` when the subscription was removed meanwhile.
 ///
 /// # Errors
 /// As storage fails; nothing is settled then, unless it is `Unknown`.
-pub(super) async fn skip(lane: &Rc<Lane>, record: &SubscriptionRecord, to: Seq) -> Result<(), StorageError> {
+pub(super) async fn skip(lane: &Rc<Lane>, record: &SubscriptionRecord, to: Seq) -> Result<Option<()>, StorageError> {
     let ordinal = record.ordinal;
     // Until they are marked, so that what becomes of one meanwhile is a word in the journal.
     let unsaved = lane.saving.lock().await;

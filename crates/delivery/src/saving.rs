@@ -159,26 +159,29 @@ impl<'a> Taken<'a> {
 
 impl Drop for Taken<'_> {
     fn drop(&mut self) {
-        let journal = &mut self.lane.floor.borrow_mut().journal;
-        journal.end(&self.changes);
+        let mut floor = self.lane.floor.borrow_mut();
+        floor.journal.end(&self.changes);
         if !self.is_saved {
-            journal.give_back(Rc::unwrap_or_clone(std::mem::take(&mut self.changes)));
+            floor.give_back(Rc::unwrap_or_clone(std::mem::take(&mut self.changes)));
         }
     }
 }
 
 /// Makes a change of a subscription that is durable when it is answered. Storage must have taken something just before, so that
 /// what is refused is not in force either. When it refuses all the same between the two, the change stands and is saved as soon
-/// as that works.
+/// as that works. `None` when the subscription was removed meanwhile.
 ///
 /// # Errors
 /// What storage said; `Unknown` when the change is in force and not stored.
-pub(super) async fn promise<T>(lane: &Rc<Lane>, ordinal: Ordinal, change: impl FnOnce() -> T) -> Result<T> {
+pub(super) async fn promise<T>(lane: &Rc<Lane>, ordinal: Ordinal, change: impl FnOnce() -> T) -> Result<Option<T>> {
     prove(lane, ordinal).await?;
+    if lane.floor.borrow().desk(ordinal).is_none() {
+        return Ok(None);
+    }
     let answer = change();
     lane.floor.borrow_mut().journal.touch(ordinal);
     match save(lane).await {
-        Written::Stored => Ok(answer),
+        Written::Stored => Ok(Some(answer)),
         Written::Refused(error) | Written::Unknown(error) => Err(StorageError { kind: StorageErrorKind::Unknown, ..error }),
     }
 }

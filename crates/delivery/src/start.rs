@@ -100,7 +100,7 @@ async fn run(start: LaneStart) {
         }
         for job in partition.jobs {
             let ordinal = job.ordinal;
-            if !floor.recover(job) {
+            if !resume_job(&mut floor, job) {
                 forget(&context, &name, ordinal);
             }
         }
@@ -124,6 +124,18 @@ async fn run(start: LaneStart) {
             }
         }
     }
+}
+
+/// Goes on with a stored job; `false` when its subscription is no more.
+fn resume_job(floor: &mut Floor, job: RecoveryJob) -> bool {
+    let (ordinal, id) = (job.ordinal, job.id);
+    if floor.desk(ordinal).is_none() {
+        return false;
+    }
+    if !floor.recover(job) {
+        tracing::error!(job = %id, "more recovery jobs of a subscription are stored than may run; this one waits for the next start");
+    }
+    true
 }
 
 /// Starts the tasks of a lane.

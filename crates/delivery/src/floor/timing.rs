@@ -7,6 +7,7 @@ use crate::checkpoint::PartitionProgress;
 use crate::matcher::Place;
 use crate::window::Position;
 use hookcast_core::clock::Timestamp;
+use hookcast_core::model::subscription::Ordinal;
 use hookcast_log::storage::{Checkpoint, Lease, LedgerChange};
 
 impl Floor {
@@ -93,6 +94,16 @@ impl Floor {
         let changes = journal.take(|partition| self.progress(partition));
         self.journal = journal;
         changes
+    }
+
+    /// Takes back what could not be saved, but for what concerns subscriptions that were removed meanwhile.
+    pub fn give_back(&mut self, changes: Vec<LedgerChange>) {
+        let named = changes.iter().flat_map(LedgerChange::named);
+        let gone: BTreeSet<Ordinal> = named.filter(|ordinal| !self.by_ordinal.contains_key(ordinal)).collect();
+        self.journal.give_back(changes);
+        for ordinal in gone {
+            self.journal.forget(ordinal);
+        }
     }
 
     /// The progress of one partition, to be saved; desks that are at the frontier again are no longer listed.

@@ -83,6 +83,16 @@ impl LedgerChange {
             is_proof: false,
         }
     }
+
+    /// The subscriptions that it is about, the memory of successes apart; some more than once.
+    pub fn named(&self) -> impl Iterator<Item = Ordinal> + '_ {
+        let put = self.put.iter().map(|kept| kept.exception.ordinal);
+        let marked = self.marked.iter().map(|exception| exception.ordinal);
+        let ranges = self.expired.iter().chain(&self.skipped).map(|range| range.ordinal);
+        let jobs = self.jobs.iter().map(|job| job.ordinal);
+        let keys = self.clear.iter().chain(&self.reopened).map(|(ordinal, _)| *ordinal);
+        put.chain(marked).chain(ranges).chain(jobs).chain(keys).chain(self.failures.iter().map(|(ordinal, _)| *ordinal))
+    }
 }
 
 /// What of the remembered attempts is looked for.

@@ -147,6 +147,25 @@ fn a_letter_that_ends_before_it_is_counted_is_not_counted_after_it() {
     assert_eq!(dead(&floor), 0);
 }
 
+/// A subscription is removed while it is to be looked up what became of its letters, and while a word about one is being saved.
+#[test]
+fn nothing_of_a_removed_subscription_is_looked_up_or_saved() {
+    let (mut floor, _) = offered(3, 1);
+    floor.hold(Lease { partition: 1, epoch: 1 }, 1);
+    floor.change(Ordinal(1), |desk| (desk.dead_to, desk.again_to) = (Seq(3), Seq(3)));
+    let first = floor.next(NOW).unwrap();
+    fail(&mut floor, &first);
+    let unsaved = floor.take_unsaved();
+    assert_eq!((unsaved[0].put.len(), floor.is_unsettled()), (1, true));
+    floor.remove(Ordinal(1));
+    assert!(!floor.is_unsettled());
+    // Somebody counted its letters meanwhile, and could not.
+    floor.miscount(Ordinal(1));
+    assert!(!floor.is_unsettled());
+    floor.give_back(unsaved);
+    assert_eq!(floor.take_unsaved().iter().map(|change| change.named().count()).sum::<usize>(), 0);
+}
+
 /// A job waits to post letters, one of which became a retry while storage did not say what it has.
 #[test]
 fn a_job_looks_anew_for_letters_that_were_counted_anew() {
