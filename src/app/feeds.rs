@@ -161,9 +161,8 @@ impl Intake {
 impl Emitter for Intake {
     async fn emit(&self, upstream: &Upstream, batch: Vec<Emission>) -> Result<Taken, EmitError> {
         let spec = &upstream.spec;
-        let resume = batch.iter().rev().find_map(|emission| emission.resume.clone());
+        let (events, resume) = Emission::parts(batch);
         let resume = resume.map(|token| position_of(upstream, token));
-        let events: Vec<NewEvent> = batch.into_iter().map(|emission| emission.event).collect();
         // As the reader knows them: by now the record may be one of another upstream.
         let from = FromSource { resume, gap: None, on_reused_id: spec.settings.on_reused_id, ids_after: upstream.ids_after };
         let offer = Arc::new(Offer::of_source(&events));

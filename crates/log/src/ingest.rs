@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::storage::{EventLog, Room, StorageError, StorageErrorKind};
@@ -153,7 +155,7 @@ impl Ingest {
         let home = log.home().unwrap_or_else(tokio::runtime::Handle::current);
         let leader = leader::Leader::new(log, tail, clock, known, inbox);
         let (oldest_known, finder) = (leader.oldest_known(), leader.finder());
-        Ok((Self { queue, room, oldest_known, finder }, supervisor.essential("intake", leader.run()).spawn_on(&home)))
+        Ok((Self { queue, room, oldest_known, finder }, leader.begin(supervisor, &home)))
     }
 
     /// The oldest position whose key is known; stored fingerprints from before it can be dropped.
@@ -213,7 +215,11 @@ impl Ingest {
     ///
     /// # Errors
     /// `Unavailable` when the relay is stopping.
-    pub async fn publish_from_source(&self, offer: Arc<Offer>, from: FromSource) -> Result<Vec<Placed>, IngestError> {
+    pub fn publish_from_source(&self, offer: Arc<Offer>, from: FromSource) -> BoxFuture<'_, Result<Vec<Placed>, IngestError>> {
+        self.insist(offer, from).boxed()
+    }
+
+    async fn insist(&self, offer: Arc<Offer>, from: FromSource) -> Result<Vec<Placed>, IngestError> {
         const AGAIN: Duration = Duration::from_secs(1);
         loop {
             let room = Arc::clone(&self.room).acquire_many_owned(permits(&offer)).await.map_err(|_| IngestError::Unavailable)?;

@@ -111,7 +111,7 @@ pub struct Backend {
 }
 
 /// Every kind of storage.
-pub const BACKENDS: &[Backend] = &[sqlite::BACKEND, memory::BACKEND];
+pub static BACKENDS: &[Backend] = &[sqlite::BACKEND, memory::BACKEND];
 
 /// A new log id: eight lower-case base32 characters.
 fn fresh_log_id() -> Result<String> {

@@ -52,7 +52,7 @@ use hookcast_core::model::source::{Incarnation, SourceGap, SourceSettings, Sourc
 use hookcast_core::model::{NewEvent, ResumeToken, Seq};
 
 /// Every protocol an upstream can be read with.
-pub const SOURCES: &[Protocol] = &[
+pub static SOURCES: &[Protocol] = &[
     ndjson::PROTOCOL,
     sse::PROTOCOL,
     json_seq::PROTOCOL,
@@ -157,6 +157,15 @@ pub struct Emission {
     pub event: NewEvent,
     /// The upstream's position after it, to be stored in the same transaction; `None` = unchanged.
     pub resume: Option<ResumeToken>,
+}
+
+impl Emission {
+    /// The events of a batch, and the upstream's position behind it; `None` = unchanged.
+    #[must_use]
+    pub fn parts(batch: Vec<Self>) -> (Vec<NewEvent>, Option<ResumeToken>) {
+        let resume = batch.iter().rev().find_map(|emission| emission.resume.clone());
+        (batch.into_iter().map(|emission| emission.event).collect(), resume)
+    }
 }
 
 /// What an upstream says about its stream rather than in it.

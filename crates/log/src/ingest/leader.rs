@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::BytesMut;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 
 use super::dedupe::{Fingerprint, Known, Verdict, id_behind};
 use super::{Bringer, COMMIT_BYTES_SOFT_MAX, COMMIT_EVENTS_MAX, IngestError, Item, Placed};
@@ -14,6 +16,7 @@ use crate::tail::Tail;
 use hookcast_core::clock::Clock;
 use hookcast_core::model::source::OnReusedId;
 use hookcast_core::model::{Page, PageBuilder, Record, Seq};
+use hookcast_supervise::Supervisor;
 
 /// Where the event of a topic, a source and an id stands, while its key is known.
 pub(super) type Finder = Arc<dyn Fn(&str, &str, &str) -> Option<Seq> + Send + Sync>;
@@ -83,8 +86,13 @@ impl Leader {
         Arc::new(move |topic, source, id| lock(&*drafting.upgrade()?).known.position(topic, source, id))
     }
 
+    /// Starts the loop on this runtime. Not async, so that the loop is compiled here, and not where the relay is put together.
+    pub(super) fn begin(self, supervisor: &Supervisor, home: &Handle) -> JoinHandle<()> {
+        supervisor.essential("intake", self.run()).spawn_on(home)
+    }
+
     /// Works until every way in is closed and the queue is empty.
-    pub(super) async fn run(self) {
+    async fn run(self) {
         while let Some(first) = poll_fn(|cx| lock(&self.drafting).inbox.poll_recv(cx)).await {
             lock(&self.drafting).first = Some(first);
             let drafting = Arc::clone(&self.drafting);
