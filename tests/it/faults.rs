@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use hookcast_core::clock::{Clock as _, SystemClock};
 use hookcast_core::model::event::DataForm;
+use hookcast_core::model::job::{JobKind, JobState, Selection};
 use hookcast_core::model::subscription::{Activity, SubscriptionRecord};
 use hookcast_core::model::{JobId, NewEvent, ResumeToken, Seq, Topic};
 use hookcast_delivery::Lanes;
 use hookcast_delivery::consent::ask::Identity;
 use hookcast_delivery::lane::LaneContext;
 use hookcast_delivery::limits::{LimitBook, LimitSettings};
-use hookcast_delivery::recovery::Recovering;
+use hookcast_delivery::recovery::{Recovering, Recovery};
 use hookcast_delivery::renderings::Renderings;
 use hookcast_log::follow::Follow;
 use hookcast_log::ingest::{DedupeSettings, FromSource, Ingest, IngestError, Offer, Placed};
@@ -27,8 +28,8 @@ use hookcast_registry::Registry;
 use tokio_util::sync::CancellationToken;
 
 use crate::storage::{make, open};
-use crate::support::eventually;
 use crate::support::faults::{FaultyLedger, FaultyLog, Point, Script};
+use crate::support::{Answer, Receiver, eventually};
 
 pub(crate) mod letters;
 mod lookups;
@@ -156,6 +157,52 @@ async fn what_is_changed_of_a_subscription_that_is_removed_meanwhile_is_said_to_
         };
         assert!(tokio::join!(changed, removed).0, "{what}");
     }
+    lanes.stop(Duration::from_secs(5)).await;
+}
+
+/// A save of a dead letter is refused after its subscription was removed.
+#[actix_rt::test(system = "crate::support::System")]
+async fn a_refused_save_brings_nothing_of_a_removed_subscription_back() {
+    let store = open("memory", Path::new("unused")).await;
+    make::append(&store, vec![make::page(1, 1, 1)]).await;
+    let receiver = Receiver::with(|_, _| Answer::status(400)).await;
+    store.catalog.put_subscription(letters::dying("s", &receiver), 0).await.unwrap();
+    let script = Script::default();
+    let context = context(&store, &script).await;
+    let (registry, record) = (context.registry.clone(), context.registry.get("s").unwrap());
+    let held = script.hold(Point::Save);
+    let lanes = start(context).await;
+    receiver.sees(1).await;
+    eventually("the save held", async || held.has_come().then_some(())).await;
+    registry.delete(&record.spec.id).await.unwrap();
+    eventually("nobody there", async || lanes.status(&record).await.is_none().then_some(())).await;
+    script.then(&[Some(StorageErrorKind::Unavailable)]);
+    held.let_go();
+    eventually("the refusal", async || script.is_played().then_some(())).await;
+    lanes.stop(Duration::from_secs(5)).await;
+    assert_eq!(letters::listed(&store, &record).await, [0; 0]);
+    assert!(store.ledger.failures(record.ordinal, None, 10).await.unwrap().is_empty());
+}
+
+/// A job is cancelled while storage refuses to store that, and nothing else happens behind it.
+#[actix_rt::test(system = "crate::support::System")]
+async fn a_cancel_that_is_not_stored_at_once_is_stored_later() {
+    let store = open("memory", Path::new("unused")).await;
+    make::append(&store, vec![make::page(1, 9, 1)]).await;
+    let paused = SubscriptionRecord { activity: Activity::Paused, starts_after: Seq(9), ..make::subscription("s") };
+    store.catalog.put_subscription(paused, 0).await.unwrap();
+    let script = Script::default();
+    let (lanes, record) = lanes(&store, &script).await;
+    let replay = Recovery { kind: JobKind::Replay, selection: Selection::All, from: Seq(1), to: Seq(9) };
+    let Recovering::Job(job) = lanes.recover(&record, replay).await.unwrap() else { panic!("it runs") };
+    script.then(&[None, Some(StorageErrorKind::Unavailable)]);
+    let refused = lanes.cancel(&record, job.id).await.unwrap_err();
+    assert_eq!(refused.kind, StorageErrorKind::Unknown);
+    eventually("the end of the job stored", async || {
+        let jobs = store.ledger.jobs(record.ordinal).await.unwrap();
+        jobs.iter().all(|job| job.state == JobState::Cancelled).then_some(())
+    })
+    .await;
     lanes.stop(Duration::from_secs(5)).await;
 }
 

@@ -208,12 +208,11 @@ impl Inner {
     }
 
     async fn grant(&self, record: &Arc<SubscriptionRecord>, per_minute: Option<u32>, now: Timestamp) -> Result<(), StorageError> {
-        let (ordinal, spec) = (record.ordinal, &record.spec);
+        let spec = &record.spec;
         let consent = Consent { url: spec.url.clone(), verify: spec.verify, at: now, per_minute };
-        let agreed = self.registry.change(&spec.id, move |present: &SubscriptionRecord| {
+        let agreed = self.registry.change(record, move |present: &SubscriptionRecord| {
             // Another endpoint than the one that was asked has agreed to nothing.
-            let is_asked = present.ordinal == ordinal && consent.is_for(&present.spec);
-            is_asked.then(|| SubscriptionRecord { consent: Some(Box::new(consent)), ..present.clone() })
+            consent.is_for(&present.spec).then(|| SubscriptionRecord { consent: Some(Box::new(consent)), ..present.clone() })
         });
         agreed.await.map(|_| ())
     }

@@ -349,19 +349,18 @@ impl Lane {
         // The lane stops at once; the registry's own word of it follows when it is durable.
         let mut floor = self.floor.borrow_mut();
         let Some(stopped) = floor.stopped(assignment.ordinal, Activity::Disabled(reason)) else { return };
+        let stopped = Arc::new(stopped);
         floor.notices.push(Notice::disabled(&stopped, reason.word()));
-        floor.redefine(&Arc::new(stopped));
+        floor.redefine(&stopped);
         drop(floor);
-        let lane = Rc::clone(self);
-        let (id, now) = (assignment.record.spec.id.clone(), self.now());
-        let ordinal = assignment.ordinal;
+        let (lane, now) = (Rc::clone(self), self.now());
         self.spawn("disabling", async move {
-            let still_there = || lane.context.registry.get(id.as_str()).is_some_and(|record| record.ordinal == ordinal);
-            while still_there() && !lane.context.cancel.is_cancelled() {
-                match lane.context.registry.set_activity(&id, Activity::Disabled(reason), now).await {
+            while !lane.context.cancel.is_cancelled() {
+                match lane.context.registry.set_activity(&stopped, Activity::Disabled(reason), now).await {
+                    // Nobody needs to stop what is no more.
                     Ok(_) => return,
                     Err(error) => {
-                        tracing::error!(subscription.id = %id, %error, "the disabled state is not stored; trying again");
+                        tracing::error!(subscription.id = %stopped.spec.id, %error, "the disabled state is not stored; trying again");
                     }
                 }
                 tokio::time::sleep(STORE_AGAIN).await;

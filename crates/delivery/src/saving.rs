@@ -182,7 +182,11 @@ pub(super) async fn promise<T>(lane: &Rc<Lane>, ordinal: Ordinal, change: impl F
     lane.floor.borrow_mut().journal.touch(ordinal);
     match save(lane).await {
         Written::Stored => Ok(Some(answer)),
-        Written::Refused(error) | Written::Unknown(error) => Err(StorageError { kind: StorageErrorKind::Unknown, ..error }),
+        Written::Refused(error) | Written::Unknown(error) => {
+            // What is in force is saved as soon as that works.
+            lane.stir();
+            Err(StorageError { kind: StorageErrorKind::Unknown, ..error })
+        }
     }
 }
 

@@ -201,7 +201,7 @@ impl Registry {
         self.shelf.put(self.within_limits(record), expected_revision).await
     }
 
-    /// Sets whether it runs, whatever its revision; `None` when there is no such subscription.
+    /// Sets whether it runs, whatever its revision; `None` when it is no more. What is disabled is not paused or resumed: it stays.
     ///
     /// Setting what is already set stores and announces nothing. Reads and stores in one turn, so it cannot conflict with
     /// other changes made here.
@@ -210,31 +210,35 @@ impl Registry {
     /// As the catalog fails.
     pub async fn set_activity(
         &self,
-        id: &SubscriptionId,
+        known: &SubscriptionRecord,
         activity: Activity,
         now: Timestamp,
     ) -> Result<Option<Arc<SubscriptionRecord>>> {
         let change = move |record: &SubscriptionRecord| {
-            (record.activity != activity).then(|| SubscriptionRecord { activity, updated_at: now, ..record.clone() })
+            let is_kept = matches!(record.activity, Activity::Disabled(_)) && !matches!(activity, Activity::Disabled(_));
+            let changes = record.activity != activity && !is_kept;
+            changes.then(|| SubscriptionRecord { activity, updated_at: now, ..record.clone() })
         };
-        self.change(id, change).await
+        self.change(known, change).await
     }
 
-    /// Stores what `change` makes of it, when it makes something, whatever its revision; `None` when there is no such
-    /// subscription. Reads and stores in one turn, as [`Registry::set_activity`].
+    /// Stores what `change` makes of it, when it makes something, whatever its revision; `None` when it is no more. One that was
+    /// made anew under its id is another one. Reads and stores in one turn, as [`Registry::set_activity`].
     ///
     /// # Errors
     /// As the catalog fails.
     pub async fn change(
         &self,
-        id: &SubscriptionId,
+        known: &SubscriptionRecord,
         change: impl FnOnce(&SubscriptionRecord) -> Option<SubscriptionRecord> + Send + 'static,
     ) -> Result<Option<Arc<SubscriptionRecord>>> {
-        let groups = self.limit_groups.clone();
+        let (groups, ordinal) = (self.limit_groups.clone(), known.ordinal);
         let change = move |present: &SubscriptionRecord| {
-            change(present).map(|record| within_limits(groups.as_deref(), record)).filter(|record| record != present)
+            let changed = if present.ordinal == ordinal { change(present) } else { None };
+            changed.map(|record| within_limits(groups.as_deref(), record)).filter(|record| record != present)
         };
-        self.shelf.change(id.as_str(), change).await
+        let changed = self.shelf.change(known.spec.id.as_str(), change).await?;
+        Ok(changed.filter(|record| record.ordinal == ordinal))
     }
 
     /// Removes it and gives what it was; `None` when there is no such subscription.

@@ -175,12 +175,28 @@ async fn a_stale_revision_conflicts_and_activity_does_not() {
     let error = registry.put(record("a"), first.revision).await.unwrap_err();
     assert_eq!(error.kind, StorageErrorKind::Conflict);
     let gone = Activity::Disabled(DisabledReason::Gone);
-    let disabled = registry.set_activity(&first.spec.id, gone, Timestamp(7)).await.unwrap().unwrap();
+    let disabled = registry.set_activity(&first, gone, Timestamp(7)).await.unwrap().unwrap();
     assert_eq!((disabled.activity, disabled.revision, disabled.updated_at), (gone, 3, Timestamp(7)));
-    let again = registry.set_activity(&first.spec.id, gone, Timestamp(9)).await.unwrap().unwrap();
+    let again = registry.set_activity(&first, gone, Timestamp(9)).await.unwrap().unwrap();
     assert_eq!(again.revision, 3);
-    let missing = SubscriptionId::parse("b").unwrap();
-    assert!(registry.set_activity(&missing, gone, Timestamp(7)).await.unwrap().is_none());
+    // A pause does not end it, nor does the end of a pause.
+    for activity in [Activity::Paused, Activity::Active] {
+        let stays = registry.set_activity(&first, activity, Timestamp(11)).await.unwrap().unwrap();
+        assert_eq!((stays.activity, stays.revision), (gone, 3), "{activity:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_meant_for_a_removed_subscription_changes_no_other_of_its_id() {
+    let registry = Registry::open(Arc::new(TestCatalog::default())).await.unwrap();
+    let first = registry.put(record("a"), 0).await.unwrap();
+    registry.delete(&first.spec.id).await.unwrap();
+    let gone = Activity::Disabled(DisabledReason::Gone);
+    assert!(registry.set_activity(&first, gone, Timestamp(7)).await.unwrap().is_none());
+    let second = registry.put(record("a"), 0).await.unwrap();
+    assert_ne!(second.ordinal, first.ordinal);
+    assert!(registry.set_activity(&first, gone, Timestamp(7)).await.unwrap().is_none());
+    assert_eq!(registry.get("a"), Some(second));
 }
 
 #[tokio::test]

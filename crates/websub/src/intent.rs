@@ -157,7 +157,7 @@ impl Hub {
         })];
         let link = self.link(&intent.base, &intent.topic);
         match registry.get(id.as_str()) {
-            Some(present) if present.websub.is_some() => {
+            Some(known) if known.websub.is_some() => {
                 let renew = move |present: &SubscriptionRecord| {
                     let mut record = SubscriptionRecord { websub: Some(Box::new(websub)), updated_at: now, ..present.clone() };
                     record.spec.signatures = signatures;
@@ -167,7 +167,7 @@ impl Hub {
                     }
                     Some(record)
                 };
-                registry.change(id, renew).await.map(|_| ())
+                registry.change(&known, renew).await.map(|_| ())
             }
             Some(_) => {
                 tracing::warn!(subscription.id = %id, "a subscription of this id was not made by the hub; it stays as it is");

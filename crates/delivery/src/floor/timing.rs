@@ -7,7 +7,6 @@ use crate::checkpoint::PartitionProgress;
 use crate::matcher::Place;
 use crate::window::Position;
 use hookcast_core::clock::Timestamp;
-use hookcast_core::model::subscription::Ordinal;
 use hookcast_log::storage::{Checkpoint, Lease, LedgerChange};
 
 impl Floor {
@@ -97,13 +96,11 @@ impl Floor {
     }
 
     /// Takes back what could not be saved, but for what concerns subscriptions that were removed meanwhile.
-    pub fn give_back(&mut self, changes: Vec<LedgerChange>) {
-        let named = changes.iter().flat_map(LedgerChange::named);
-        let gone: BTreeSet<Ordinal> = named.filter(|ordinal| !self.by_ordinal.contains_key(ordinal)).collect();
-        self.journal.give_back(changes);
-        for ordinal in gone {
-            self.journal.forget(ordinal);
+    pub fn give_back(&mut self, mut changes: Vec<LedgerChange>) {
+        for change in &mut changes {
+            change.keep(|ordinal| self.by_ordinal.contains_key(&ordinal));
         }
+        self.journal.give_back(changes);
     }
 
     /// The progress of one partition, to be saved; desks that are at the frontier again are no longer listed.

@@ -33,11 +33,11 @@ pub(super) async fn resume(state: Data<HttpState>, request: HttpRequest) -> Resu
 
 async fn set_activity(state: &HttpState, request: &HttpRequest, activity: Activity) -> Result<HttpResponse, Problem> {
     let (_, record) = find(state, request, Scope::Manage)?;
+    let changed = state.registry.set_activity(&record, activity, state.clock.now()).await?;
+    let record = changed.ok_or_else(Problem::not_found)?;
     if let Activity::Disabled(_) = record.activity {
         return Err(Problem::new(problem::DISABLED, "only PATCH with {\"enabled\": true} ends that"));
     }
-    let changed = state.registry.set_activity(&record.spec.id, activity, state.clock.now()).await?;
-    let record = changed.ok_or_else(Problem::not_found)?;
     state.deliveries.caught_up(&record).await;
     let is_failing = is_failing(state, &record).await;
     Ok(answer(HttpResponse::Ok(), &record, Keys::Hidden, is_failing))
@@ -85,7 +85,7 @@ async fn move_to(state: &Data<HttpState>, record: &Arc<SubscriptionRecord>, afte
             return Err(Problem::not_found());
         }
         if crosses {
-            let moved = state.registry.change(&record.spec.id, move |record| record.moved_back_to(after)).await;
+            let moved = state.registry.change(&record, move |record| record.moved_back_to(after)).await;
             // The cursor has moved, whatever became of this.
             let moved = moved.map_err(|_| Problem::outcome_unknown())?;
             state.deliveries.caught_up(&moved.ok_or_else(Problem::not_found)?).await;

@@ -84,14 +84,16 @@ impl LedgerChange {
         }
     }
 
-    /// The subscriptions that it is about, the memory of successes apart; some more than once.
-    pub fn named(&self) -> impl Iterator<Item = Ordinal> + '_ {
-        let put = self.put.iter().map(|kept| kept.exception.ordinal);
-        let marked = self.marked.iter().map(|exception| exception.ordinal);
-        let ranges = self.expired.iter().chain(&self.skipped).map(|range| range.ordinal);
-        let jobs = self.jobs.iter().map(|job| job.ordinal);
-        let keys = self.clear.iter().chain(&self.reopened).map(|(ordinal, _)| *ordinal);
-        put.chain(marked).chain(ranges).chain(jobs).chain(keys).chain(self.failures.iter().map(|(ordinal, _)| *ordinal))
+    /// Leaves out what is about subscriptions that are no more; the memory of successes stays.
+    pub fn keep(&mut self, is_there: impl Fn(Ordinal) -> bool) {
+        self.put.retain(|kept| is_there(kept.exception.ordinal));
+        self.clear.retain(|(ordinal, _)| is_there(*ordinal));
+        self.marked.retain(|exception| is_there(exception.ordinal));
+        self.failures.retain(|(ordinal, _)| is_there(*ordinal));
+        self.expired.retain(|range| is_there(range.ordinal));
+        self.reopened.retain(|(ordinal, _)| is_there(*ordinal));
+        self.skipped.retain(|range| is_there(range.ordinal));
+        self.jobs.retain(|job| is_there(job.ordinal));
     }
 }
 
