@@ -356,9 +356,8 @@ impl Lane {
         let (lane, now) = (Rc::clone(self), self.now());
         self.spawn("disabling", async move {
             while !lane.context.cancel.is_cancelled() {
-                match lane.context.registry.set_activity(&stopped, Activity::Disabled(reason), now).await {
-                    // Nobody needs to stop what is no more.
-                    Ok(_) => return,
+                match lane.context.registry.disable(&stopped, reason, now).await {
+                    Ok(()) => return,
                     Err(error) => {
                         tracing::error!(subscription.id = %stopped.spec.id, %error, "the disabled state is not stored; trying again");
                     }

@@ -136,13 +136,24 @@ async fn patch(state: Data<HttpState>, request: HttpRequest, payload: Payload) -
 }
 
 async fn delete(state: Data<HttpState>, request: HttpRequest) -> Result<HttpResponse, Problem> {
-    let (_, record) = find(&state, &request, Scope::Manage)?;
-    Precondition::of(request.headers())?.check(Some(&tag(&record)))?;
-    if record.declared {
-        return Err(declared());
+    let precondition = Precondition::of(request.headers())?;
+    for _ in 0..CHANGE_TRIES {
+        let (_, record) = find(&state, &request, Scope::Manage)?;
+        precondition.check(Some(&tag(&record)))?;
+        if record.declared {
+            return Err(declared());
+        }
+        match state.sources.delete(&record).await {
+            Ok(removed) => {
+                removed.ok_or_else(Problem::not_found)?;
+                return Ok(HttpResponse::NoContent().finish());
+            }
+            // Changed meanwhile: what is asked for is judged anew.
+            Err(error) if error.kind == StorageErrorKind::Conflict => {}
+            Err(error) => return Err(error.into()),
+        }
     }
-    state.sources.delete(&record.spec.name).await?.ok_or_else(Problem::not_found)?;
-    Ok(HttpResponse::NoContent().finish())
+    Err(contended())
 }
 
 /// Connects anew at once.

@@ -13,7 +13,7 @@ use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
 use serde_json::Value;
 
 use super::auth::{Caller, Scope};
-use super::definition::{Precondition, declared, random, read_json, refuse};
+use super::definition::{CHANGE_TRIES, Precondition, declared, random, read_json, refuse};
 use super::problem::{self, Problem};
 use super::query::Query;
 use super::tokens::maker;
@@ -141,14 +141,24 @@ async fn create(state: Data<HttpState>, request: HttpRequest, payload: Payload) 
 }
 
 async fn delete(state: Data<HttpState>, request: HttpRequest) -> Result<HttpResponse, Problem> {
-    let (_, record) = find(&state, &request, Scope::Manage)?;
-    Precondition::of(request.headers())?.check(Some(&tag(&record)))?;
-    if record.declared {
-        return Err(declared());
+    let precondition = Precondition::of(request.headers())?;
+    for _ in 0..CHANGE_TRIES {
+        let (_, record) = find(&state, &request, Scope::Manage)?;
+        precondition.check(Some(&tag(&record)))?;
+        if record.declared {
+            return Err(declared());
+        }
+        match state.registry.delete(&record).await {
+            Ok(removed) => {
+                state.deliveries.caught_up(&removed.ok_or_else(Problem::not_found)?).await;
+                return Ok(HttpResponse::NoContent().finish());
+            }
+            // Changed meanwhile: what is asked for is judged anew.
+            Err(error) if error.kind == StorageErrorKind::Conflict => {}
+            Err(error) => return Err(error.into()),
+        }
     }
-    let removed = state.registry.delete(&record.spec.id).await?.ok_or_else(Problem::not_found)?;
-    state.deliveries.caught_up(&removed).await;
-    Ok(HttpResponse::NoContent().finish())
+    Err(contended())
 }
 
 /// The subscription of the path, when the caller has the scope and may see it.

@@ -11,7 +11,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use hookcast_core::clock::Timestamp;
 use hookcast_core::model::SubscriptionId;
 use hookcast_core::model::source::SourceRecord;
-use hookcast_core::model::subscription::{Activity, Ordinal, SubscriptionRecord};
+use hookcast_core::model::subscription::{Activity, DisabledReason, Ordinal, SubscriptionRecord};
 use hookcast_log::storage::{Catalog, Result};
 
 mod judge;
@@ -201,29 +201,43 @@ impl Registry {
         self.shelf.put(self.within_limits(record), expected_revision).await
     }
 
-    /// Sets whether it runs, whatever its revision; `None` when it is no more. What is disabled is not paused or resumed: it stays.
+    /// Pauses it or lets it go on, whatever its revision. What is disabled stays as it is.
     ///
     /// Setting what is already set stores and announces nothing. Reads and stores in one turn, so it cannot conflict with
     /// other changes made here.
     ///
     /// # Errors
     /// As the catalog fails.
-    pub async fn set_activity(
-        &self,
-        known: &SubscriptionRecord,
-        activity: Activity,
-        now: Timestamp,
-    ) -> Result<Option<Arc<SubscriptionRecord>>> {
+    pub async fn set_paused(&self, known: &SubscriptionRecord, is_paused: bool, now: Timestamp) -> Result<Pausing> {
+        let activity = if is_paused { Activity::Paused } else { Activity::Active };
         let change = move |record: &SubscriptionRecord| {
-            let is_kept = matches!(record.activity, Activity::Disabled(_)) && !matches!(activity, Activity::Disabled(_));
-            let changes = record.activity != activity && !is_kept;
-            changes.then(|| SubscriptionRecord { activity, updated_at: now, ..record.clone() })
+            let is_disabled = matches!(record.activity, Activity::Disabled(_));
+            let changes = record.activity != activity && !is_disabled;
+            (changes.then(|| SubscriptionRecord { activity, updated_at: now, ..record.clone() }), is_disabled)
         };
-        self.change(known, change).await
+        Ok(match self.turn(known, change).await? {
+            None => Pausing::Gone,
+            Some((_, true)) => Pausing::Disabled,
+            Some((record, false)) => Pausing::Done(record),
+        })
+    }
+
+    /// Disables it because of what its endpoint said: not one that was moved to another URL since, nor one that is disabled already,
+    /// for of many reasons the first counts.
+    ///
+    /// # Errors
+    /// As the catalog fails.
+    pub async fn disable(&self, known: &SubscriptionRecord, reason: DisabledReason, now: Timestamp) -> Result<()> {
+        let (url, activity) = (known.spec.url.clone(), Activity::Disabled(reason));
+        let change = move |record: &SubscriptionRecord| {
+            let is_meant = record.spec.url == url && !matches!(record.activity, Activity::Disabled(_));
+            is_meant.then(|| SubscriptionRecord { activity, updated_at: now, ..record.clone() })
+        };
+        self.change(known, change).await.map(drop)
     }
 
     /// Stores what `change` makes of it, when it makes something, whatever its revision; `None` when it is no more. One that was
-    /// made anew under its id is another one. Reads and stores in one turn, as [`Registry::set_activity`].
+    /// made anew under its id is another one. Reads and stores in one turn, as [`Registry::set_paused`].
     ///
     /// # Errors
     /// As the catalog fails.
@@ -232,22 +246,47 @@ impl Registry {
         known: &SubscriptionRecord,
         change: impl FnOnce(&SubscriptionRecord) -> Option<SubscriptionRecord> + Send + 'static,
     ) -> Result<Option<Arc<SubscriptionRecord>>> {
+        let changed = self.turn(known, move |present| (change(present), ())).await?;
+        Ok(changed.map(|(record, ())| record))
+    }
+
+    /// As [`Registry::change`]; gives also what `change` says besides.
+    async fn turn<T: Send + 'static>(
+        &self,
+        known: &SubscriptionRecord,
+        change: impl FnOnce(&SubscriptionRecord) -> (Option<SubscriptionRecord>, T) + Send + 'static,
+    ) -> Result<Option<(Arc<SubscriptionRecord>, T)>> {
         let (groups, ordinal) = (self.limit_groups.clone(), known.ordinal);
         let change = move |present: &SubscriptionRecord| {
-            let changed = if present.ordinal == ordinal { change(present) } else { None };
-            changed.map(|record| within_limits(groups.as_deref(), record)).filter(|record| record != present)
+            if present.ordinal != ordinal {
+                return (None, None);
+            }
+            let (changed, said) = change(present);
+            let changed = changed.map(|record| within_limits(groups.as_deref(), record)).filter(|record| record != present);
+            (changed, Some(said))
         };
         let changed = self.shelf.change(known.spec.id.as_str(), change).await?;
-        Ok(changed.filter(|record| record.ordinal == ordinal))
+        Ok(changed.and_then(|(record, said)| Some((record, said?))))
     }
 
     /// Removes it and gives what it was; `None` when there is no such subscription.
     ///
     /// # Errors
-    /// As the catalog fails.
-    pub async fn delete(&self, id: &SubscriptionId) -> Result<Option<Arc<SubscriptionRecord>>> {
-        self.shelf.delete(id.as_str()).await
+    /// `Conflict` when it was changed or made anew since it was read, else as the catalog fails; nothing is removed then.
+    pub async fn delete(&self, known: &SubscriptionRecord) -> Result<Option<Arc<SubscriptionRecord>>> {
+        self.shelf.delete(known).await
     }
+}
+
+/// What came of a pause or a resume.
+#[derive(Debug, PartialEq)]
+pub enum Pausing {
+    /// It is as it was to be, or was so already.
+    Done(Arc<SubscriptionRecord>),
+    /// It is disabled, and stays so.
+    Disabled,
+    /// It is no more.
+    Gone,
 }
 
 fn within_limits(groups: Option<&BTreeSet<String>>, mut record: SubscriptionRecord) -> SubscriptionRecord {
@@ -318,9 +357,9 @@ impl SourceRegistry {
     /// Removes it and gives what it was; `None` when there is no such source.
     ///
     /// # Errors
-    /// As the catalog fails.
-    pub async fn delete(&self, name: &str) -> Result<Option<Arc<SourceRecord>>> {
-        self.0.delete(name).await
+    /// `Conflict` when it was changed since it was read, else as the catalog fails; nothing is removed then.
+    pub async fn delete(&self, known: &SourceRecord) -> Result<Option<Arc<SourceRecord>>> {
+        self.0.delete(known).await
     }
 }
 

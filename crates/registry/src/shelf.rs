@@ -119,8 +119,13 @@ impl<R: Kept> Shelf<R> {
         .await
     }
 
-    /// Stores what `change` makes of the record, when it makes something; `None` when there is no record.
-    pub(super) async fn change(&self, key: &str, change: impl FnOnce(&R) -> Option<R> + Send + 'static) -> Result<Option<Arc<R>>>
+    /// Stores what `change` makes of the record, when it makes something, and gives what it says besides; `None` when there is no
+    /// record.
+    pub(super) async fn change<T: Send + 'static>(
+        &self,
+        key: &str,
+        change: impl FnOnce(&R) -> (Option<R>, T) + Send + 'static,
+    ) -> Result<Option<(Arc<R>, T)>>
     where
         R: Revised,
     {
@@ -130,19 +135,23 @@ impl<R: Kept> Shelf<R> {
             let _turn = inner.turn.lock().await;
             let Some(present) = inner.read().records.get(&key).cloned() else { return Ok(None) };
             match change(&present) {
-                None => Ok(Some(present)),
-                Some(next) => inner.store(next, present.revision()).await.map(Some),
+                (None, said) => Ok(Some((present, said))),
+                (Some(next), said) => inner.store(next, present.revision()).await.map(|stored| Some((stored, said))),
             }
         })
         .await
     }
 
-    pub(super) async fn delete(&self, key: &str) -> Result<Option<Arc<R>>> {
+    /// Removes the record that the caller knows, `Conflict` when it is another one by now; `None` when there is none.
+    pub(super) async fn delete(&self, known: &R) -> Result<Option<Arc<R>>> {
         let inner = Arc::clone(&self.0);
-        let key: Arc<str> = key.into();
+        let (key, order) = (known.shared_key(), known.order());
         to_the_end(async move {
             let _turn = inner.turn.lock().await;
             let Some(present) = inner.read().records.get(&key).cloned() else { return Ok(None) };
+            if present.order() != order {
+                return Err(StorageError::new(StorageErrorKind::Conflict, format!("{key} was changed meanwhile")));
+            }
             present.erase(inner.catalog.as_ref()).await?;
             let mut state = inner.write();
             state.records.remove(&key);

@@ -136,7 +136,7 @@ async fn listeners_hear_every_change_in_the_order_it_became_visible() {
     for writer in writers.collect::<Vec<_>>() {
         writer.await.unwrap();
     }
-    registry.delete(&SubscriptionId::parse("a").unwrap()).await.unwrap();
+    registry.delete(&registry.get("a").unwrap()).await.unwrap();
     let mut last = Ordinal(1);
     for _ in 0..600 {
         let Some(RegistryChange::Put { record, created: true }) = changes.recv().await else { panic!("not a creation") };
@@ -175,28 +175,62 @@ async fn a_stale_revision_conflicts_and_activity_does_not() {
     let error = registry.put(record("a"), first.revision).await.unwrap_err();
     assert_eq!(error.kind, StorageErrorKind::Conflict);
     let gone = Activity::Disabled(DisabledReason::Gone);
-    let disabled = registry.set_activity(&first, gone, Timestamp(7)).await.unwrap().unwrap();
+    registry.disable(&first, DisabledReason::Gone, Timestamp(7)).await.unwrap();
+    let disabled = registry.get("a").unwrap();
     assert_eq!((disabled.activity, disabled.revision, disabled.updated_at), (gone, 3, Timestamp(7)));
-    let again = registry.set_activity(&first, gone, Timestamp(9)).await.unwrap().unwrap();
-    assert_eq!(again.revision, 3);
-    // A pause does not end it, nor does the end of a pause.
-    for activity in [Activity::Paused, Activity::Active] {
-        let stays = registry.set_activity(&first, activity, Timestamp(11)).await.unwrap().unwrap();
-        assert_eq!((stays.activity, stays.revision), (gone, 3), "{activity:?}");
+    // Neither another reason nor a pause replaces the first, nor does the end of a pause.
+    registry.disable(&first, DisabledReason::Failing, Timestamp(9)).await.unwrap();
+    for is_paused in [true, false] {
+        assert_eq!(registry.set_paused(&first, is_paused, Timestamp(11)).await.unwrap(), Pausing::Disabled);
     }
+    assert_eq!(registry.get("a"), Some(disabled));
+}
+
+#[tokio::test]
+async fn what_an_endpoint_said_disables_no_other_endpoint() {
+    let registry = Registry::open(Arc::new(TestCatalog::default())).await.unwrap();
+    let first = registry.put(record("a"), 0).await.unwrap();
+    let mut moved = SubscriptionRecord::clone(&first);
+    "https://example.com/moved".clone_into(&mut moved.spec.url);
+    let moved = registry.put(moved, 1).await.unwrap();
+    registry.disable(&first, DisabledReason::Gone, Timestamp(7)).await.unwrap();
+    assert_eq!(registry.get("a"), Some(moved));
+}
+
+/// A pause of one whose group of limits went is done, although it may not run behind it.
+#[tokio::test]
+async fn what_is_resumed_without_its_group_of_limits_is_disabled_by_that() {
+    let registry = Registry::open(Arc::new(TestCatalog::default())).await.unwrap();
+    let mut of_group = SubscriptionRecord { activity: Activity::Paused, ..record("a") };
+    of_group.spec.limit_group = Some("few".into());
+    let paused = registry.put(of_group, 0).await.unwrap();
+    let registry = registry.with_limit_groups(BTreeSet::new());
+    let resumed = registry.set_paused(&paused, false, Timestamp(7)).await.unwrap();
+    assert!(matches!(resumed, Pausing::Done(record) if record.activity == Activity::Disabled(DisabledReason::LimitGroup)));
+    assert_eq!(registry.set_paused(&paused, false, Timestamp(7)).await.unwrap(), Pausing::Disabled);
 }
 
 #[tokio::test]
 async fn what_was_meant_for_a_removed_subscription_changes_no_other_of_its_id() {
     let registry = Registry::open(Arc::new(TestCatalog::default())).await.unwrap();
     let first = registry.put(record("a"), 0).await.unwrap();
-    registry.delete(&first.spec.id).await.unwrap();
-    let gone = Activity::Disabled(DisabledReason::Gone);
-    assert!(registry.set_activity(&first, gone, Timestamp(7)).await.unwrap().is_none());
+    registry.delete(&first).await.unwrap();
+    assert_eq!(registry.set_paused(&first, true, Timestamp(7)).await.unwrap(), Pausing::Gone);
     let second = registry.put(record("a"), 0).await.unwrap();
     assert_ne!(second.ordinal, first.ordinal);
-    assert!(registry.set_activity(&first, gone, Timestamp(7)).await.unwrap().is_none());
+    registry.disable(&first, DisabledReason::Gone, Timestamp(7)).await.unwrap();
+    assert_eq!(registry.set_paused(&first, true, Timestamp(7)).await.unwrap(), Pausing::Gone);
+    assert_eq!(registry.delete(&first).await.unwrap_err().kind, StorageErrorKind::Conflict);
     assert_eq!(registry.get("a"), Some(second));
+}
+
+#[tokio::test]
+async fn what_was_changed_since_it_was_read_is_not_removed() {
+    let registry = Registry::open(Arc::new(TestCatalog::default())).await.unwrap();
+    let first = registry.put(record("a"), 0).await.unwrap();
+    let second = registry.put(SubscriptionRecord::clone(&first), 1).await.unwrap();
+    assert_eq!(registry.delete(&first).await.unwrap_err().kind, StorageErrorKind::Conflict);
+    assert_eq!(registry.delete(&second).await.unwrap(), Some(second));
 }
 
 #[tokio::test]

@@ -22,7 +22,7 @@ use hookcast_core::model::subscription::{
 use hookcast_delivery::attempt::AGENT;
 use hookcast_delivery::consent::ask::{ANSWER_BYTES_MAX, challenge, is_same};
 use hookcast_delivery::policy::own_fault_delay;
-use hookcast_log::storage::StorageError;
+use hookcast_log::storage::{StorageError, StorageErrorKind};
 use hookcast_net::fetch::{FetchError, FetchRequest, HeaderMap, HeaderValue, Method};
 use hookcast_net::target::Target;
 use hookcast_supervise::deadline::within;
@@ -211,8 +211,12 @@ impl Hub {
 
     async fn unsubscribe(&self, id: &SubscriptionId) -> Result<(), StorageError> {
         let registry = &self.context.registry;
-        if registry.get(id.as_str()).is_some_and(|record| record.websub.is_some()) {
-            registry.delete(id).await?;
+        while let Some(record) = registry.get(id.as_str()).filter(|record| record.websub.is_some()) {
+            match registry.delete(&record).await {
+                // Changed meanwhile, it goes all the same.
+                Err(error) if error.kind == StorageErrorKind::Conflict => {}
+                removed => return removed.map(drop),
+            }
         }
         Ok(())
     }

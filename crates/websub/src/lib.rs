@@ -15,6 +15,7 @@ use hookcast_core::clock::Clock;
 use hookcast_core::model::subscription::parse::UrlJudge;
 use hookcast_core::model::{PatternList, SubscriptionId, TopicPattern};
 use hookcast_log::follow::Follow;
+use hookcast_log::storage::StorageErrorKind;
 use hookcast_net::fetch::Fetcher;
 use hookcast_net::target::Target;
 use hookcast_registry::{Registry, RegistryChange};
@@ -233,7 +234,9 @@ impl Hub {
         if end_of(&record).is_none_or(|end| end > now) {
             return;
         }
-        match self.context.registry.delete(id).await {
+        match self.context.registry.delete(&record).await {
+            // Changed meanwhile: that was announced, and its end is looked at once more.
+            Err(error) if error.kind == StorageErrorKind::Conflict => {}
             Ok(_) => tracing::info!(subscription.id = %id, "the lease of a WebSub subscriber is over"),
             Err(error) => {
                 tracing::error!(subscription.id = %id, %error, "a WebSub subscription that is over is not removed; trying again");

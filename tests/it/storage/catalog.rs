@@ -2,7 +2,7 @@
 
 use hookcast_core::clock::Timestamp;
 use hookcast_core::model::source::{SourceGap, SourceRecord};
-use hookcast_core::model::subscription::SubscriptionRecord;
+use hookcast_core::model::subscription::{Ordinal, SubscriptionRecord};
 use hookcast_core::model::{ResumeToken, Seq, SubscriptionId};
 use hookcast_log::storage::{Append, StorageErrorKind, Store};
 
@@ -30,7 +30,10 @@ pub(crate) async fn a_revision_must_match(store: &Store) {
     }
     let refused = store.catalog.put_subscription(subscription("new"), 1).await.unwrap_err();
     assert_eq!(refused.kind, StorageErrorKind::Conflict);
-    let mut changed = subscription("a");
+    // One that was made anew counts its revisions from the beginning, and is another one.
+    let other = SubscriptionRecord { ordinal: Ordinal(made.ordinal.0 + 1), ..subscription("a") };
+    assert_eq!(store.catalog.put_subscription(other, 1).await.unwrap_err().kind, StorageErrorKind::Conflict);
+    let mut changed = SubscriptionRecord { ordinal: made.ordinal, ..subscription("a") };
     "changed".clone_into(&mut changed.spec.description);
     let changed = store.catalog.put_subscription(changed, 1).await.unwrap();
     assert_eq!((changed.revision, changed.ordinal), (2, made.ordinal));

@@ -40,6 +40,8 @@ pub(crate) enum Point {
     Proof,
     /// The commit of what was saved, before anything is done.
     Save,
+    /// One of these that has exceptions in it.
+    Exceptions,
     /// A list of exceptions, which has been read.
     Listed,
 }
@@ -196,6 +198,9 @@ impl EventLog for FaultyLog {
 impl Ledger for FaultyLedger {
     async fn commit(&self, changes: Vec<LedgerChange>) -> Result<()> {
         let is_proof = changes.first().is_some_and(|change| change.is_proof);
+        if changes.iter().any(|change| !change.put.is_empty()) {
+            self.script.pass(Point::Exceptions).await;
+        }
         self.script.pass(if is_proof { Point::Proof } else { Point::Save }).await;
         self.script.next()?;
         self.inner.commit(changes).await

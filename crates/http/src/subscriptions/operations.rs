@@ -15,29 +15,30 @@ use crate::query::Query;
 use crate::{HttpState, views};
 use hookcast_core::clock::Timestamp;
 use hookcast_core::model::Seq;
+use hookcast_core::model::subscription::SubscriptionRecord;
 use hookcast_core::model::subscription::parse::form::Keys;
 use hookcast_core::model::subscription::parse::parse_seek;
-use hookcast_core::model::subscription::{Activity, SubscriptionRecord};
 use hookcast_delivery::attempts::{AttemptsQuery, NEWEST};
 use hookcast_log::storage::{AttemptKey, PageRequest};
+use hookcast_registry::Pausing;
 
 /// Holds deliveries; the cursor stays.
 pub(super) async fn pause(state: Data<HttpState>, request: HttpRequest) -> Result<HttpResponse, Problem> {
-    set_activity(&state, &request, Activity::Paused).await
+    set_paused(&state, &request, true).await
 }
 
 /// Lets a paused one go on.
 pub(super) async fn resume(state: Data<HttpState>, request: HttpRequest) -> Result<HttpResponse, Problem> {
-    set_activity(&state, &request, Activity::Active).await
+    set_paused(&state, &request, false).await
 }
 
-async fn set_activity(state: &HttpState, request: &HttpRequest, activity: Activity) -> Result<HttpResponse, Problem> {
+async fn set_paused(state: &HttpState, request: &HttpRequest, is_paused: bool) -> Result<HttpResponse, Problem> {
     let (_, record) = find(state, request, Scope::Manage)?;
-    let changed = state.registry.set_activity(&record, activity, state.clock.now()).await?;
-    let record = changed.ok_or_else(Problem::not_found)?;
-    if let Activity::Disabled(_) = record.activity {
-        return Err(Problem::new(problem::DISABLED, "only PATCH with {\"enabled\": true} ends that"));
-    }
+    let record = match state.registry.set_paused(&record, is_paused, state.clock.now()).await? {
+        Pausing::Done(record) => record,
+        Pausing::Disabled => return Err(Problem::new(problem::DISABLED, "only PATCH with {\"enabled\": true} ends that")),
+        Pausing::Gone => return Err(Problem::not_found()),
+    };
     state.deliveries.caught_up(&record).await;
     let is_failing = is_failing(state, &record).await;
     Ok(answer(HttpResponse::Ok(), &record, Keys::Hidden, is_failing))

@@ -264,3 +264,67 @@ pub trait Ledger: Send + Sync {
     /// As the backend fails.
     async fn forget(&self, ordinal: Ordinal) -> Result<()>;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hookcast_core::model::JobId;
+    use hookcast_core::model::job::{JobKind, JobState, Selection};
+
+    #[test]
+    fn what_is_about_subscriptions_that_are_no_more_is_left_out_whatever_it_is() {
+        let now = Timestamp(1);
+        let exception = |ordinal| Exception {
+            ordinal: Ordinal(ordinal),
+            seq: Seq(1),
+            state: ExceptionState::Dead,
+            attempts: 1,
+            sent: 1,
+            due_at: now,
+            since: now,
+            reason: String::new(),
+            has_old_batch_id: false,
+        };
+        let range = |ordinal| ExpiredRange { ordinal: Ordinal(ordinal), from: Seq(1), to: Seq(2) };
+        let job = |ordinal| RecoveryJob {
+            ordinal: Ordinal(ordinal),
+            id: JobId(1),
+            kind: JobKind::Redrive,
+            selection: Selection::Failed,
+            from: Seq(1),
+            to: Seq(2),
+            state: JobState::Running,
+            position: Seq::ZERO,
+            events: 1,
+            done: 0,
+            failed: 0,
+            created_at: now,
+            ended_at: None,
+        };
+        let attempt = Attempt {
+            seq: Seq(1),
+            n: 1,
+            at: now,
+            outcome: "failure".to_owned(),
+            status: None,
+            error: None,
+            latency_ms: 1,
+            response: None,
+        };
+        let mut change = LedgerChange {
+            put: [1, 65].map(|ordinal| KeptException { exception: exception(ordinal), event: None }).into(),
+            clear: vec![(Ordinal(1), Seq(1)), (Ordinal(65), Seq(1))],
+            marked: [1, 65].map(exception).into(),
+            failures: [1, 65].map(|ordinal| (Ordinal(ordinal), attempt.clone())).into(),
+            expired: [1, 65].map(range).into(),
+            reopened: vec![(Ordinal(1), Seq(1)), (Ordinal(65), Seq(1))],
+            skipped: [1, 65].map(range).into(),
+            jobs: [1, 65].map(job).into(),
+            ..LedgerChange::new(Lease { partition: 1, epoch: 1 })
+        };
+        change.keep(|ordinal| ordinal == Ordinal(65));
+        let lists = [change.put.len(), change.clear.len(), change.marked.len(), change.failures.len(), change.expired.len()];
+        assert_eq!((lists, change.reopened.len(), change.skipped.len(), change.jobs.len()), ([1; 5], 1, 1, 1));
+        assert_eq!((change.put[0].exception.ordinal, change.jobs[0].ordinal), (Ordinal(65), Ordinal(65)));
+    }
+}

@@ -166,6 +166,26 @@ fn nothing_of_a_removed_subscription_is_looked_up_or_saved() {
     assert!(floor.take_unsaved().iter().all(|change| change.put.is_empty() && change.failures.is_empty()));
 }
 
+/// A save of so much that nothing more may go out is refused after its subscription was removed.
+#[test]
+fn what_is_unsaved_of_a_removed_subscription_takes_no_room() {
+    let (mut floor, _) = offered(1, 1);
+    floor.hold(Lease { partition: 1, epoch: 1 }, 1);
+    let flight = floor.next(NOW).unwrap();
+    fail(&mut floor, &flight);
+    let letter = floor.journal.words(Ordinal(1), Seq::ZERO)[&Seq(1)].clone().unwrap();
+    for seq in 2.. {
+        if floor.journal.is_full() {
+            break;
+        }
+        floor.journal.put(Exception { seq: Seq(seq), ..letter.clone() }, None);
+    }
+    let unsaved = floor.take_unsaved();
+    floor.remove(Ordinal(1));
+    floor.give_back(unsaved);
+    assert!(!floor.journal.is_full());
+}
+
 /// A job waits to post letters, one of which became a retry while storage did not say what it has.
 #[test]
 fn a_job_looks_anew_for_letters_that_were_counted_anew() {

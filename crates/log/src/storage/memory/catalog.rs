@@ -18,7 +18,9 @@ impl Catalog for Memory {
         let state = &mut *self.state();
         let id = record.spec.id.as_str();
         let known = state.subscriptions.get(id).map(|known| (known.revision, known.ordinal));
-        if known.map_or(0, |(revision, _)| revision) != expected {
+        // One that was made anew counts its revisions from the beginning.
+        let is_other = known.is_some_and(|(_, ordinal)| ordinal != record.ordinal) && expected > 0;
+        if known.map_or(0, |(revision, _)| revision) != expected || is_other {
             return Err(conflict(format!("subscription {id} is not at revision {expected}")));
         }
         record.revision = expected + 1;

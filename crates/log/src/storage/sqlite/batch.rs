@@ -257,7 +257,9 @@ impl<'a> Batch<'a> {
     fn put_subscription(&mut self, record: &SubscriptionRecord, expected: u64) -> Result<Answer> {
         let id = record.spec.id.as_str();
         let known = self.ahead.subscription(self.state, id);
-        if known.map_or(0, |known| known.revision) != expected {
+        // One that was made anew counts its revisions from the beginning.
+        let is_other = known.is_some_and(|known| known.ordinal != record.ordinal) && expected > 0;
+        if known.map_or(0, |known| known.revision) != expected || is_other {
             return Err(conflict(format!("subscription {id} is not at revision {expected}")));
         }
         let ordinal = known.map_or(Ordinal(self.ahead.ordinal + 1), |known| known.ordinal);
