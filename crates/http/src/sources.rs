@@ -119,7 +119,7 @@ async fn patch(state: Data<HttpState>, request: HttpRequest, payload: Payload) -
     let precondition = Precondition::of(request.headers())?;
     let body = read_json(&state, &request, payload).await?;
     for _ in 0..CHANGE_TRIES {
-        let present = visible(&state, &caller, &found.spec.name)?.ok_or_else(Problem::not_found)?;
+        let present = still_there(&state, &caller, &found)?;
         precondition.check(Some(&tag(&present)))?;
         if present.declared {
             return Err(declared());
@@ -136,9 +136,10 @@ async fn patch(state: Data<HttpState>, request: HttpRequest, payload: Payload) -
 }
 
 async fn delete(state: Data<HttpState>, request: HttpRequest) -> Result<HttpResponse, Problem> {
+    let (caller, found) = find(&state, &request, Scope::Manage)?;
     let precondition = Precondition::of(request.headers())?;
     for _ in 0..CHANGE_TRIES {
-        let (_, record) = find(&state, &request, Scope::Manage)?;
+        let record = still_there(&state, &caller, &found)?;
         precondition.check(Some(&tag(&record)))?;
         if record.declared {
             return Err(declared());
@@ -169,6 +170,12 @@ fn find(state: &HttpState, request: &HttpRequest, scope: Scope) -> Result<(Calle
     let name = request.match_info().get("name").unwrap_or_default();
     let record = visible(state, &caller, name)?.ok_or_else(Problem::not_found)?;
     Ok((caller, record))
+}
+
+/// The source that was found, as it is now; one that was made anew under its name is another one.
+fn still_there(state: &HttpState, caller: &Caller, found: &SourceRecord) -> Result<Arc<SourceRecord>, Problem> {
+    let present = visible(state, caller, &found.spec.name)?.filter(|present| present.created_at == found.created_at);
+    present.ok_or_else(Problem::not_found)
 }
 
 /// The source of this name, if there is one; 404 when its topic is not the caller's.

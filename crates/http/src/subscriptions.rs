@@ -141,9 +141,10 @@ async fn create(state: Data<HttpState>, request: HttpRequest, payload: Payload) 
 }
 
 async fn delete(state: Data<HttpState>, request: HttpRequest) -> Result<HttpResponse, Problem> {
+    let (caller, found) = find(&state, &request, Scope::Manage)?;
     let precondition = Precondition::of(request.headers())?;
     for _ in 0..CHANGE_TRIES {
-        let (_, record) = find(&state, &request, Scope::Manage)?;
+        let record = still_there(&state, &caller, &found)?;
         precondition.check(Some(&tag(&record)))?;
         if record.declared {
             return Err(declared());
@@ -159,6 +160,12 @@ async fn delete(state: Data<HttpState>, request: HttpRequest) -> Result<HttpResp
         }
     }
     Err(contended())
+}
+
+/// The subscription that was found, as it is now; one that was made anew under its id is another one.
+fn still_there(state: &HttpState, caller: &Caller, found: &SubscriptionRecord) -> Result<Arc<SubscriptionRecord>, Problem> {
+    let present = visible(state, caller, &found.spec.id)?.filter(|present| present.ordinal == found.ordinal);
+    present.ok_or_else(Problem::not_found)
 }
 
 /// The subscription of the path, when the caller has the scope and may see it.

@@ -67,6 +67,10 @@ impl Kept for SubscriptionRecord {
         (self.ordinal.0, self.revision)
     }
 
+    fn incarnation(&self) -> u64 {
+        self.ordinal.0
+    }
+
     fn put_change(record: Arc<Self>, created: bool) -> RegistryChange {
         RegistryChange::Put { record, created }
     }
@@ -93,6 +97,10 @@ impl Kept for SourceRecord {
 
     fn order(&self) -> (u64, u64) {
         (0, self.revision)
+    }
+
+    fn incarnation(&self) -> u64 {
+        self.created_at.0.cast_unsigned()
     }
 
     fn put_change(record: Arc<Self>, created: bool) -> SourceChange {
@@ -196,7 +204,8 @@ impl Registry {
     /// Once it began to store, it goes on to the end although the caller went away.
     ///
     /// # Errors
-    /// `Conflict` when the revision is another one, else as the catalog fails; nothing is changed or announced then.
+    /// `Conflict` when the revision is another one, or it was removed and made anew, else as the catalog fails; nothing is changed or
+    /// announced then.
     pub async fn put(&self, record: SubscriptionRecord, expected_revision: u64) -> Result<Arc<SubscriptionRecord>> {
         self.shelf.put(self.within_limits(record), expected_revision).await
     }
@@ -349,7 +358,7 @@ impl SourceRegistry {
     /// Stores a definition over the revision it replaces (0 for a new one) and announces it, as [`Registry::put`].
     ///
     /// # Errors
-    /// `Conflict` when the revision is another one, else as the catalog fails.
+    /// `Conflict` when the revision is another one, or it was removed and made anew, else as the catalog fails.
     pub async fn put(&self, record: SourceRecord, expected_revision: u64) -> Result<Arc<SourceRecord>> {
         self.0.put(record, expected_revision).await
     }

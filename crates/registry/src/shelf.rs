@@ -28,6 +28,9 @@ pub(super) trait Kept: Clone + Send + Sync + Sized + 'static {
     /// Rises with the order in which the catalog took records.
     fn order(&self) -> (u64, u64);
 
+    /// Differs between two that were made under one key, one after the other: both count their revisions from the beginning.
+    fn incarnation(&self) -> u64;
+
     /// The news that it was stored.
     fn put_change(record: Arc<Self>, created: bool) -> Self::Change;
 
@@ -145,11 +148,11 @@ impl<R: Kept> Shelf<R> {
     /// Removes the record that the caller knows, `Conflict` when it is another one by now; `None` when there is none.
     pub(super) async fn delete(&self, known: &R) -> Result<Option<Arc<R>>> {
         let inner = Arc::clone(&self.0);
-        let (key, order) = (known.shared_key(), known.order());
+        let (key, known) = (known.shared_key(), (known.order(), known.incarnation()));
         to_the_end(async move {
             let _turn = inner.turn.lock().await;
             let Some(present) = inner.read().records.get(&key).cloned() else { return Ok(None) };
-            if present.order() != order {
+            if (present.order(), present.incarnation()) != known {
                 return Err(StorageError::new(StorageErrorKind::Conflict, format!("{key} was changed meanwhile")));
             }
             present.erase(inner.catalog.as_ref()).await?;
@@ -195,6 +198,12 @@ impl<R: Kept> Inner<R> {
             let count = waiting.len().min(TURN_RECORDS_MAX);
             waiting.drain(..count).collect()
         };
+        let (some, of_others): (Vec<_>, Vec<_>) =
+            some.into_iter().partition(|one| one.expected == 0 || self.is_same(&one.record));
+        for other in of_others {
+            let error = StorageError::new(StorageErrorKind::Conflict, "what it would change was removed, and made anew");
+            let _ = other.reply.send(Err(error));
+        }
         let (records, replies): (Vec<_>, Vec<_>) = some.into_iter().map(|one| ((one.record, one.expected), one.reply)).unzip();
         let asked = records.into_iter().map(|(record, expected)| R::store(self.catalog.as_ref(), record, expected));
         let mut stored: Vec<_> = join_all(asked).await.into_iter().zip(replies).collect();
@@ -203,6 +212,12 @@ impl<R: Kept> Inner<R> {
             // A caller that went away has nobody to tell; what it asked for is done all the same.
             let _ = reply.send(stored.map(|stored| self.show(stored)));
         }
+    }
+
+    /// Whether this is the next state of what is there, or of nothing.
+    fn is_same(&self, record: &R) -> bool {
+        let state = self.read();
+        state.records.get(&record.shared_key()).is_none_or(|present| present.incarnation() == record.incarnation())
     }
 
     async fn store(&self, record: R, expected: u64) -> Result<Arc<R>> {

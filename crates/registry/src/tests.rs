@@ -171,8 +171,9 @@ async fn who_waits_together_is_judged_one_by_one() {
 async fn a_stale_revision_conflicts_and_activity_does_not() {
     let registry = Registry::open(Arc::new(TestCatalog::default())).await.unwrap();
     let first = registry.put(record("a"), 0).await.unwrap();
-    registry.put(record("a"), first.revision).await.unwrap();
-    let error = registry.put(record("a"), first.revision).await.unwrap_err();
+    let again = SubscriptionRecord::clone(&first);
+    registry.put(again.clone(), first.revision).await.unwrap();
+    let error = registry.put(again, first.revision).await.unwrap_err();
     assert_eq!(error.kind, StorageErrorKind::Conflict);
     let gone = Activity::Disabled(DisabledReason::Gone);
     registry.disable(&first, DisabledReason::Gone, Timestamp(7)).await.unwrap();
@@ -221,6 +222,8 @@ async fn what_was_meant_for_a_removed_subscription_changes_no_other_of_its_id() 
     registry.disable(&first, DisabledReason::Gone, Timestamp(7)).await.unwrap();
     assert_eq!(registry.set_paused(&first, true, Timestamp(7)).await.unwrap(), Pausing::Gone);
     assert_eq!(registry.delete(&first).await.unwrap_err().kind, StorageErrorKind::Conflict);
+    let put = registry.put(SubscriptionRecord::clone(&first), 1).await;
+    assert_eq!(put.unwrap_err().kind, StorageErrorKind::Conflict);
     assert_eq!(registry.get("a"), Some(second));
 }
 

@@ -1,12 +1,16 @@
 //! What every catalog does.
 
+use std::path::Path;
+
 use hookcast_core::clock::Timestamp;
 use hookcast_core::model::source::{SourceGap, SourceRecord};
 use hookcast_core::model::subscription::{Ordinal, SubscriptionRecord};
 use hookcast_core::model::{ResumeToken, Seq, SubscriptionId};
 use hookcast_log::storage::{Append, StorageErrorKind, Store};
+use hookcast_registry::SourceRegistry;
 
 use super::make::{position, source, subscription};
+use super::open;
 
 fn id(text: &str) -> SubscriptionId {
     SubscriptionId::parse(text).unwrap()
@@ -110,4 +114,19 @@ pub(crate) async fn deleting_twice_says_so(store: &Store) {
     }
     assert!(store.catalog.subscriptions().await.unwrap().is_empty());
     assert!(store.catalog.sources().await.unwrap().is_empty());
+}
+
+/// A source is removed and made anew after somebody read it, and before that is changed or removed by what was read.
+#[tokio::test]
+async fn what_was_meant_for_a_removed_source_changes_no_other_of_its_name() {
+    let sources = SourceRegistry::open(open("memory", Path::new("unused")).await.catalog).await.unwrap();
+    let first = sources.put(source("up"), 0).await.unwrap();
+    assert_eq!(sources.delete(&first).await.unwrap().as_ref(), Some(&first));
+    let made_anew = SourceRecord { created_at: Timestamp(first.created_at.0 + 1), ..source("up") };
+    let second = sources.put(made_anew, 0).await.unwrap();
+    assert_eq!((first.revision, second.revision), (1, 1));
+    let put = sources.put(SourceRecord::clone(&first), 1).await;
+    assert_eq!(put.unwrap_err().kind, StorageErrorKind::Conflict);
+    assert_eq!(sources.delete(&first).await.unwrap_err().kind, StorageErrorKind::Conflict);
+    assert_eq!(sources.get("up"), Some(second));
 }

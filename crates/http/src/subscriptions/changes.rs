@@ -6,7 +6,7 @@ use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 use serde_json::Value;
 
-use super::{contended, created, find, is_failing, new_record, rules, tag, visible};
+use super::{contended, created, find, is_failing, new_record, rules, still_there, tag, visible};
 use crate::auth::Scope;
 use crate::definition::{CHANGE_TRIES, Precondition, declared, random, read_json, refuse};
 use crate::problem::Problem;
@@ -69,7 +69,7 @@ pub(super) async fn patch(state: Data<HttpState>, request: HttpRequest, payload:
     let is_dry = Query::read(&request, &["dry_run"])?.flag("dry_run")?;
     let body = read_json(&state, &request, payload).await?;
     for _ in 0..CHANGE_TRIES {
-        let present = visible(&state, &caller, &found.spec.id)?.ok_or_else(Problem::not_found)?;
+        let present = still_there(&state, &caller, &found)?;
         precondition.check(Some(&tag(&present)))?;
         // Whether it runs is not part of a declaration: nothing else ends `disabled`.
         let is_switch = body.as_object().is_some_and(|members| members.keys().all(|name| name == "enabled"));

@@ -36,7 +36,12 @@ async fn set_paused(state: &HttpState, request: &HttpRequest, is_paused: bool) -
     let (_, record) = find(state, request, Scope::Manage)?;
     let record = match state.registry.set_paused(&record, is_paused, state.clock.now()).await? {
         Pausing::Done(record) => record,
-        Pausing::Disabled => return Err(Problem::new(problem::DISABLED, "only PATCH with {\"enabled\": true} ends that")),
+        Pausing::Disabled => {
+            return Err(Problem::new(
+                problem::DISABLED,
+                "only PATCH with {\"enabled\": true} ends that, or the return of its limit group when that is the reason",
+            ));
+        }
         Pausing::Gone => return Err(Problem::not_found()),
     };
     state.deliveries.caught_up(&record).await;

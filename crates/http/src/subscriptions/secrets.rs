@@ -7,7 +7,7 @@ use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 use serde_json::{Value, json};
 
-use super::{contended, find, visible};
+use super::{contended, find, still_there};
 use crate::auth::Scope;
 use crate::definition::{CHANGE_TRIES, Precondition, declared, random, read_optional_json, refuse};
 use crate::problem::{self, Problem};
@@ -28,7 +28,7 @@ pub(super) async fn rotate(state: Data<HttpState>, request: HttpRequest, payload
     let body = read_optional_json(&state, &request, payload).await?;
     let wanted = read(&body)?;
     for _ in 0..CHANGE_TRIES {
-        let present = visible(&state, &caller, &found.spec.id)?.ok_or_else(Problem::not_found)?;
+        let present = still_there(&state, &caller, &found)?;
         precondition.check(Some(&super::tag(&present)))?;
         if present.declared {
             return Err(declared());

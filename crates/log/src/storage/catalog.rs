@@ -20,7 +20,8 @@ pub trait Catalog: Send + Sync {
     /// new revision and, for a new one, its ordinal (both given here, whatever the record says).
     ///
     /// # Errors
-    /// `Conflict` when the stored revision is another one.
+    /// `Conflict` when the stored revision is another one, or `expected` is not 0 and the stored ordinal is not the record's: what was
+    /// made anew under the same id counts its revisions from the beginning.
     async fn put_subscription(&self, record: SubscriptionRecord, expected: u64) -> Result<SubscriptionRecord>;
 
     /// Removes a subscription; `false` when there was none.
