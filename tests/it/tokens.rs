@@ -3,8 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
-use crate::support::{Relay, eventually};
+use crate::support::{Relay, eventually, in_time};
 
 const URL: &str = "https://example.com/hook";
 
@@ -96,6 +98,33 @@ async fn a_token_makes_nothing_beyond_itself() {
     assert_eq!(slug(&relay.ask_as(&short, "POST", "/v1/tokens", Some(&outlive)).await), (422, "expires_at"));
     let (_, small) = make(&relay, &root, json!({"name": "l", "scopes": ["manage"], "limits": {"sources": 1}})).await;
     assert_eq!(slug(&relay.ask_as(&small, "POST", "/v1/tokens", Some(&outlive)).await), (429, "token_limit"));
+}
+
+/// A PUT of what is there is asked for, which is removed and replaced by another before the body comes.
+#[tokio::test]
+async fn what_was_there_when_a_request_began_is_no_room_for_another_once_it_went() {
+    let (relay, root) = guarded().await;
+    let one = json!({"name": "one", "scopes": ["read", "manage"], "topics": ["acme.**"], "limits": {"subscriptions": 1}});
+    let (_, tenant) = make(&relay, &root, one).await;
+    let body = json!({"url": URL, "topics": ["acme.a"]});
+    assert_eq!(relay.ask_as(&tenant, "PUT", "/v1/subscriptions/a", Some(&body)).await.0, 201);
+    let text = body.to_string();
+    let head = format!(
+        "PUT /v1/subscriptions/a HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {tenant}\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\nexpect: 100-continue\r\nconnection: close\r\n\r\n",
+        text.len()
+    );
+    let mut slow = TcpStream::connect(relay.url.trim_start_matches("http://")).await.unwrap();
+    slow.write_all(head.as_bytes()).await.unwrap();
+    let mut goes_on = [0; "HTTP/1.1 100 Continue\r\n\r\n".len()];
+    in_time(slow.read_exact(&mut goes_on)).await.unwrap();
+    assert!(goes_on.starts_with(b"HTTP/1.1 100 "), "the relay waits for the body");
+    assert_eq!(relay.ask_as(&tenant, "DELETE", "/v1/subscriptions/a", None).await.0, 204);
+    assert_eq!(relay.ask_as(&tenant, "PUT", "/v1/subscriptions/b", Some(&body)).await.0, 201);
+    slow.write_all(text.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    in_time(slow.read_to_string(&mut answer)).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 429 ") && answer.contains("token_limit"), "{answer}");
 }
 
 #[tokio::test]

@@ -95,13 +95,17 @@ async fn replace(state: Data<HttpState>, request: HttpRequest, payload: Payload)
     let body = read_json(&state, &request, payload).await?;
     let spec = parse_source(&body, Some(name), &rules(&state), &mut random).map_err(refuse)?;
     caller.touch(&spec.topic)?;
-    let is_new = visible(&state, &caller, name)?.is_none();
-    let _turn = if is_new { quota::source(&state, &caller).await? } else { None };
+    let mut turn = None;
     for _ in 0..CHANGE_TRIES {
         let present = visible(&state, &caller, name)?;
         precondition.check(present.as_deref().map(tag).as_deref())?;
         let (record, expected, status) = match &present {
-            None => (new_record(&state, &caller, spec.clone()), 0, StatusCode::CREATED),
+            None => {
+                if turn.is_none() {
+                    turn = quota::source(&state, &caller).await?;
+                }
+                (new_record(&state, &caller, spec.clone()), 0, StatusCode::CREATED)
+            }
             Some(present) if present.declared => return Err(declared()),
             Some(present) => (changed_record(&state, present, spec.clone()), present.revision, StatusCode::OK),
         };

@@ -198,12 +198,6 @@ impl<R: Kept> Inner<R> {
             let count = waiting.len().min(TURN_RECORDS_MAX);
             waiting.drain(..count).collect()
         };
-        let (some, of_others): (Vec<_>, Vec<_>) =
-            some.into_iter().partition(|one| one.expected == 0 || self.is_same(&one.record));
-        for other in of_others {
-            let error = StorageError::new(StorageErrorKind::Conflict, "what it would change was removed, and made anew");
-            let _ = other.reply.send(Err(error));
-        }
         let (records, replies): (Vec<_>, Vec<_>) = some.into_iter().map(|one| ((one.record, one.expected), one.reply)).unzip();
         let asked = records.into_iter().map(|(record, expected)| R::store(self.catalog.as_ref(), record, expected));
         let mut stored: Vec<_> = join_all(asked).await.into_iter().zip(replies).collect();
@@ -212,12 +206,6 @@ impl<R: Kept> Inner<R> {
             // A caller that went away has nobody to tell; what it asked for is done all the same.
             let _ = reply.send(stored.map(|stored| self.show(stored)));
         }
-    }
-
-    /// Whether this is the next state of what is there, or of nothing.
-    fn is_same(&self, record: &R) -> bool {
-        let state = self.read();
-        state.records.get(&record.shared_key()).is_none_or(|present| present.incarnation() == record.incarnation())
     }
 
     async fn store(&self, record: R, expected: u64) -> Result<Arc<R>> {

@@ -45,6 +45,8 @@ pub(crate) async fn a_revision_must_match(store: &Store) {
     let source_made = store.catalog.put_source(source("up"), 0).await.unwrap();
     assert_eq!(source_made.revision, 1);
     assert_eq!(store.catalog.put_source(source("up"), 0).await.unwrap_err().kind, StorageErrorKind::Conflict);
+    let other = SourceRecord { created_at: Timestamp(source_made.created_at.0 + 1), ..source("up") };
+    assert_eq!(store.catalog.put_source(other, 1).await.unwrap_err().kind, StorageErrorKind::Conflict);
     assert_eq!(store.catalog.put_source(source("up"), 1).await.unwrap().revision, 2);
 }
 
@@ -123,10 +125,11 @@ async fn what_was_meant_for_a_removed_source_changes_no_other_of_its_name() {
     let first = sources.put(source("up"), 0).await.unwrap();
     assert_eq!(sources.delete(&first).await.unwrap().as_ref(), Some(&first));
     let made_anew = SourceRecord { created_at: Timestamp(first.created_at.0 + 1), ..source("up") };
-    let second = sources.put(made_anew, 0).await.unwrap();
+    // Also where both are stored together.
+    let (second, of_the_first) = tokio::join!(sources.put(made_anew, 0), sources.put(SourceRecord::clone(&first), 1));
+    assert_eq!(of_the_first.unwrap_err().kind, StorageErrorKind::Conflict);
+    let second = second.unwrap();
     assert_eq!((first.revision, second.revision), (1, 1));
-    let put = sources.put(SourceRecord::clone(&first), 1).await;
-    assert_eq!(put.unwrap_err().kind, StorageErrorKind::Conflict);
     assert_eq!(sources.delete(&first).await.unwrap_err().kind, StorageErrorKind::Conflict);
     assert_eq!(sources.get("up"), Some(second));
 }

@@ -33,16 +33,19 @@ pub(super) async fn replace(state: Data<HttpState>, request: HttpRequest, payloa
     let caller = state.auth.require(&request, Scope::Manage)?;
     let id = super::path_id(&request).ok_or_else(super::bad_path_id)?;
     let precondition = Precondition::of(request.headers())?;
-    let is_new = visible(&state, &caller, &id)?.is_none();
+    visible(&state, &caller, &id)?;
     let is_dry = Query::read(&request, &["dry_run"])?.flag("dry_run")?;
     let body = read_json(&state, &request, payload).await?;
     let definition = super::read_definition(&state, &caller, &body, Some(id.as_str()))?;
-    let _turn = if is_new { quota::subscription(&state, &caller).await? } else { None };
+    let mut turn = None;
     for _ in 0..CHANGE_TRIES {
         let present = visible(&state, &caller, &id)?;
         precondition.check(present.as_deref().map(tag).as_deref())?;
         let change = match &present {
             None => {
+                if turn.is_none() {
+                    turn = quota::subscription(&state, &caller).await?;
+                }
                 let (record, keys) = new_record(&state, &caller, definition.clone(), id.clone()).await?;
                 Change { record, keys, still: None, is_nothing: false }
             }

@@ -39,7 +39,7 @@ pub trait Catalog: Send + Sync {
     /// Stores a source as [`Catalog::put_subscription`] does; the stored resume token stays.
     ///
     /// # Errors
-    /// `Conflict` when the stored revision is another one.
+    /// `Conflict` when the stored revision is another one, or `expected` is not 0 and the stored one was made at another time.
     async fn put_source(&self, record: SourceRecord, expected: u64) -> Result<SourceRecord>;
 
     /// Removes a source; `false` when there was none.

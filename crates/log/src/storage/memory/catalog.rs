@@ -46,7 +46,9 @@ impl Catalog for Memory {
         let state = &mut *self.state();
         let name = record.spec.name.clone();
         let known = state.sources.get(&name);
-        if known.map_or(0, |known| known.revision) != expected {
+        // One that was made anew counts its revisions from the beginning.
+        let is_other = known.is_some_and(|known| known.created_at != record.created_at) && expected > 0;
+        if known.map_or(0, |known| known.revision) != expected || is_other {
             return Err(conflict(format!("source {name} is not at revision {expected}")));
         }
         record.revision = expected + 1;

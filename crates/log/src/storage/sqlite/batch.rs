@@ -274,7 +274,10 @@ impl<'a> Batch<'a> {
     fn put_source(&mut self, record: &SourceRecord, expected: u64) -> Result<Answer> {
         let name = &record.spec.name;
         let known = self.ahead.source(self.state, name);
-        if known.map_or(0, |known| known.revision) != expected {
+        // One that was made anew counts its revisions from the beginning.
+        let made_at = known.and_then(|known| known.incarnation).map(|incarnation| incarnation.created_at);
+        let is_other = made_at.is_some_and(|made_at| made_at != record.created_at) && expected > 0;
+        if known.map_or(0, |known| known.revision) != expected || is_other {
             return Err(conflict(format!("source {name} is not at revision {expected}")));
         }
         let resume_token = match known {
