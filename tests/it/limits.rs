@@ -152,7 +152,7 @@ const GROUP: &str = "[limit_groups.few]\nper_second = 5\nburst = 1\n";
 async fn who_names_a_group_that_is_gone_does_not_run_until_it_is_back() {
     let mut relay = Relay::start_with(GROUP).await;
     let receiver = Receiver::start().await;
-    for id in ["a", "b", "paused"] {
+    for id in ["a", "b", "paused", "off"] {
         relay.subscribe(id, receiver.url(), id, json!({"limit_group": "few"})).await;
     }
     relay.must("POST", "/v1/subscriptions/paused/pause", json!({})).await;
@@ -179,6 +179,10 @@ async fn who_names_a_group_that_is_gone_does_not_run_until_it_is_back() {
     assert_eq!(relay.ask("PATCH", "/v1/subscriptions/a", Some(&json!({"limit_group": "none"}))).await.0, 422);
     let resumed = relay.must("POST", "/v1/subscriptions/paused/resume", json!({})).await;
     assert_eq!((&resumed["state"], &resumed["reason"]), (&json!("disabled"), &json!("limit_group")));
+    let refused = relay.ask("POST", "/v1/subscriptions/paused/resume", Some(&json!({}))).await;
+    assert!(refused.0 == 409 && refused.1["detail"].as_str().unwrap().contains("limit_group"), "{refused:?}");
+    let off = relay.must("PATCH", "/v1/subscriptions/off", json!({"enabled": false})).await;
+    assert_eq!((&off["state"], &off["reason"]), (&json!("disabled"), &json!("manual")));
     // Without a group nothing holds it up any more.
     let freed = relay.must("PATCH", "/v1/subscriptions/b", json!({"limit_group": null})).await;
     assert_eq!(freed["state"], "active");
@@ -191,6 +195,7 @@ async fn who_names_a_group_that_is_gone_does_not_run_until_it_is_back() {
     relay.delivery_becomes("a", seq, "delivered").await;
     assert_eq!(relay.get("/v1/subscriptions/a").await["description"], "x");
     assert_eq!(relay.get("/v1/subscriptions/paused").await["state"], "active");
+    assert_eq!(relay.get("/v1/subscriptions/off").await["reason"], "manual");
 }
 
 #[tokio::test]

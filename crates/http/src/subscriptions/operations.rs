@@ -39,7 +39,7 @@ async fn set_paused(state: &HttpState, request: &HttpRequest, is_paused: bool) -
         Pausing::Disabled => {
             return Err(Problem::new(
                 problem::DISABLED,
-                "only PATCH with {\"enabled\": true} ends that, or the return of its limit group when that is the reason",
+                "PATCH with {\"enabled\": true} ends that; for the reason limit_group, the return of its group or PATCH with another one",
             ));
         }
         Pausing::Gone => return Err(Problem::not_found()),

@@ -67,7 +67,10 @@ pub fn changed_record(
     random: Random<'_>,
 ) -> (SubscriptionRecord, bool) {
     let activity = match (definition.enabled, present.activity) {
-        (Some(false), Activity::Active | Activity::Paused) => Activity::Disabled(DisabledReason::Manual),
+        // Also one that stands still for lack of its group: the return of that is not to end what a person wanted.
+        (Some(false), Activity::Active | Activity::Paused | Activity::Disabled(DisabledReason::LimitGroup)) => {
+            Activity::Disabled(DisabledReason::Manual)
+        }
         (Some(true), Activity::Disabled(_)) => Activity::Active,
         (_, activity) => activity,
     };
