@@ -6,6 +6,7 @@ use super::HttpState;
 use super::auth::Caller;
 use super::auth::usage::reached;
 use super::problem::Problem;
+use hookcast_log::storage::{StorageError, StorageErrorKind};
 
 /// The turn to make one more subscription, to be kept until it is stored; `None` when nothing limits the token.
 pub(super) async fn subscription(state: &HttpState, caller: &Caller) -> Result<Option<OwnedMutexGuard<()>>, Problem> {
@@ -17,6 +18,25 @@ pub(super) async fn subscription(state: &HttpState, caller: &Caller) -> Result<O
 pub(super) async fn source(state: &HttpState, caller: &Caller) -> Result<Option<OwnedMutexGuard<()>>, Problem> {
     let count = || state.sources.count(|record| caller.reaches(record.spec.topic.as_str()));
     turn(caller, |caller| caller.usage()?.limits().sources, "sources", count).await
+}
+
+/// Stores, and gives the turn back behind that, also when whoever asked for it goes away meanwhile.
+///
+/// # Errors
+/// As what stores fails.
+pub(super) async fn kept<T: Send + 'static>(
+    turn: Option<OwnedMutexGuard<()>>,
+    storing: impl Future<Output = Result<T, StorageError>> + Send + 'static,
+) -> Result<T, StorageError> {
+    let storing = tokio::spawn(async move {
+        let stored = storing.await;
+        drop(turn);
+        stored
+    });
+    storing.await.unwrap_or_else(|error| {
+        let message = "the change was cut off".to_owned();
+        Err(StorageError { kind: StorageErrorKind::Unavailable, message, source: Some(Box::new(error)) })
+    })
 }
 
 async fn turn(

@@ -78,8 +78,9 @@ async fn create(state: Data<HttpState>, request: HttpRequest, payload: Payload) 
     if state.sources.get(&name).is_some() {
         return Err(exists());
     }
-    let _turn = quota::source(&state, &caller).await?;
-    match state.sources.put(new_record(&state, &caller, spec), 0).await {
+    let turn = quota::source(&state, &caller).await?;
+    let (sources, record) = (state.sources.clone(), new_record(&state, &caller, spec));
+    match quota::kept(turn, async move { sources.put(record, 0).await }).await {
         Ok(record) => answer(&state, StatusCode::CREATED, &record).await,
         Err(error) if error.kind == StorageErrorKind::Conflict => Err(exists()),
         Err(error) => Err(error.into()),
@@ -109,7 +110,8 @@ async fn replace(state: Data<HttpState>, request: HttpRequest, payload: Payload)
             Some(present) if present.declared => return Err(declared()),
             Some(present) => (changed_record(&state, present, spec.clone()), present.revision, StatusCode::OK),
         };
-        match state.sources.put(record, expected).await {
+        let sources = state.sources.clone();
+        match quota::kept(turn.take(), async move { sources.put(record, expected).await }).await {
             Ok(record) => return answer(&state, status, &record).await,
             Err(error) if error.kind == StorageErrorKind::Conflict && !precondition.is_given() => {}
             Err(error) => return Err(error.into()),

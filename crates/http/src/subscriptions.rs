@@ -131,9 +131,10 @@ async fn create(state: Data<HttpState>, request: HttpRequest, payload: Payload) 
     if state.registry.get(id.as_str()).is_some() {
         return Err(exists());
     }
-    let _turn = quota::subscription(&state, &caller).await?;
+    let turn = quota::subscription(&state, &caller).await?;
     let (record, keys) = new_record(&state, &caller, definition, id.clone()).await?;
-    match state.registry.put(record, 0).await {
+    let registry = state.registry.clone();
+    match quota::kept(turn, async move { registry.put(record, 0).await }).await {
         Ok(record) => Ok(created(&record, keys)),
         Err(error) if error.kind == StorageErrorKind::Conflict => Err(exists()),
         Err(error) => Err(error.into()),

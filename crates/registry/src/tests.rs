@@ -34,7 +34,8 @@ impl Catalog for TestCatalog {
         }
         let mut records = self.records.lock().unwrap();
         let stored = records.get(record.spec.id.as_str());
-        if stored.map_or(0, |stored| stored.revision) != expected {
+        let is_other = expected > 0 && stored.is_some_and(|stored| stored.ordinal != record.ordinal);
+        if stored.map_or(0, |stored| stored.revision) != expected || is_other {
             return Err(StorageError::new(StorageErrorKind::Conflict, "another revision"));
         }
         record.ordinal = stored.map_or_else(

@@ -43,7 +43,12 @@ fn item(mut shown: Value, with_secrets: bool) -> Value {
         }
         omitted.push("signature");
     }
+    let lacks_group = shown["reason"] == "limit_group";
     if let Some(members) = shown.as_object_mut() {
+        if lacks_group {
+            // Nobody disabled it: where its group is, it runs.
+            members.remove("enabled");
+        }
         members.retain(|name, value| !OBSERVED.contains(&name.as_str()) && !value.is_null());
         if omitted.contains(&"auth") {
             members.remove("auth");

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 use serde_json::Value;
+use tokio::sync::OwnedMutexGuard;
 
 use super::{contended, created, find, is_failing, new_record, rules, still_there, tag, visible};
 use crate::auth::Scope;
@@ -56,7 +57,7 @@ pub(super) async fn replace(state: Data<HttpState>, request: HttpRequest, payloa
             return Ok(dry(&change.record, present.is_none()));
         }
         let keys = change.keys;
-        match store(&state, present.as_ref(), change).await {
+        match store(&state, present.as_ref(), change, turn.take()).await {
             Ok(record) if present.is_none() => return Ok(created(&record, keys)),
             Ok(record) => return Ok(answer(&state, &record, keys, present.as_ref()).await),
             Err(error) if error.kind == StorageErrorKind::Conflict && !precondition.is_given() => {}
@@ -91,7 +92,7 @@ pub(super) async fn patch(state: Data<HttpState>, request: HttpRequest, payload:
             return Ok(answer(&state, &present, change.keys, Some(&present)).await);
         }
         let keys = change.keys;
-        match store(&state, Some(&present), change).await {
+        match store(&state, Some(&present), change, None).await {
             Ok(record) => return Ok(answer(&state, &record, keys, Some(&present)).await),
             Err(error) if error.kind == StorageErrorKind::Conflict && !precondition.is_given() => {}
             Err(error) => return Err(error.into()),
@@ -126,19 +127,17 @@ async fn store(
     state: &Data<HttpState>,
     present: Option<&Arc<SubscriptionRecord>>,
     change: Change,
+    turn: Option<OwnedMutexGuard<()>>,
 ) -> Result<Arc<SubscriptionRecord>, StorageError> {
     let (state, expected) = (state.clone(), present.map_or(0, |present| present.revision));
-    let storing = tokio::spawn(async move {
+    let storing = async move {
         let Change { record, still, .. } = change;
         let stored = state.registry.put(record, expected).await?;
         state.deliveries.caught_up(&stored).await;
         drop(still);
         Ok(stored)
-    });
-    storing.await.unwrap_or_else(|error| {
-        let message = "the change was cut off".to_owned();
-        Err(StorageError { kind: StorageErrorKind::Unavailable, message, source: Some(Box::new(error)) })
-    })
+    };
+    quota::kept(turn, storing).await
 }
 
 /// The record as it is now; from where on it judges, when that is another than before.

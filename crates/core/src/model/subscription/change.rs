@@ -67,10 +67,8 @@ pub fn changed_record(
     random: Random<'_>,
 ) -> (SubscriptionRecord, bool) {
     let activity = match (definition.enabled, present.activity) {
-        // Also one that stands still for lack of its group: the return of that is not to end what a person wanted.
-        (Some(false), Activity::Active | Activity::Paused | Activity::Disabled(DisabledReason::LimitGroup)) => {
-            Activity::Disabled(DisabledReason::Manual)
-        }
+        // Whatever it was before: neither the return of a group nor a renewal is to end what a person wanted.
+        (Some(false), _) => Activity::Disabled(DisabledReason::Manual),
         (Some(true), Activity::Disabled(_)) => Activity::Active,
         (_, activity) => activity,
     };
