@@ -46,9 +46,6 @@ async fn what_becomes_of_subscriptions_is_said_and_delivered() {
     let seq = relay.publish("t", "{}").await;
     let disabled = notice(&relay, "subscription.disabled", "gone").await;
     assert_eq!((&disabled["data"]["reason"], &disabled["data"]["subscription"]), (&json!("gone"), &json!("gone")));
-    // What a person says stands from then on.
-    let off = relay.must("PATCH", "/v1/subscriptions/gone", json!({"enabled": false})).await;
-    assert_eq!((&off["state"], &off["reason"]), (&json!("disabled"), &json!("manual")));
     let dead = notice(&relay, "delivery.dead", "dead").await;
     assert_eq!((&dead["data"]["seq"], &dead["data"]["reason"]), (&json!(seq), &json!("status_500")));
     assert!(dead["data"]["at"].as_str().unwrap().parse::<jiff::Timestamp>().is_ok(), "{dead}");

@@ -11,7 +11,7 @@ use crate::support::{Receiver, Relay, SECRET};
 /// What GET shows of a subscription, without what belongs to the relay.
 async fn shown(relay: &Relay, id: &str) -> Value {
     let mut shown = relay.get(&format!("/v1/subscriptions/{id}")).await;
-    for name in ["created_at", "updated_at", "revision"] {
+    for name in ["created_at", "updated_at", "revision", "effective_from"] {
         shown.as_object_mut().unwrap().remove(name);
     }
     shown
@@ -24,6 +24,8 @@ async fn fill(relay: &Relay, receiver: &Receiver) {
         "types": ["message"], "max_in_flight": 4, "timeout": "2s", "disable_after": "2d",
     });
     relay.subscribe("a", receiver.url(), "t", more).await;
+    // It judges anew from some position on, which is shown with it.
+    relay.must("PATCH", "/v1/subscriptions/a", json!({"types": ["message", "order"]})).await;
     let auth = json!({"basic": {"username": "u", "password": "of-the-tests"}});
     relay.subscribe("b", "https://example.com/", "x.**", json!({"auth": auth, "enabled": false})).await;
     let two = json!([{"scheme": "standard", "secret": SECRET}, {"scheme": "hub", "secret": "0123456789abcdef"}]);

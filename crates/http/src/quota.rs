@@ -35,7 +35,7 @@ pub(super) async fn kept<T: Send + 'static>(
     });
     storing.await.unwrap_or_else(|error| {
         let message = "the change was cut off".to_owned();
-        Err(StorageError { kind: StorageErrorKind::Unavailable, message, source: Some(Box::new(error)) })
+        Err(StorageError { kind: StorageErrorKind::Unknown, message, source: Some(Box::new(error)) })
     })
 }
 

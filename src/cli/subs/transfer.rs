@@ -14,7 +14,8 @@ use hookcast_net::fetch::Method;
 const FORMAT: &str = "hookcast-subscriptions";
 const VERSION: u64 = 1;
 /// Members that answers have and definitions do not need.
-const OBSERVED: [&str; 8] = ["header_names", "state", "reason", "declared", "made_by", "revision", "created_at", "updated_at"];
+const OBSERVED: [&str; 9] =
+    ["header_names", "state", "reason", "declared", "made_by", "revision", "created_at", "updated_at", "effective_from"];
 
 /// Every subscription as a document.
 pub(super) async fn export(desk: &Desk, with_secrets: bool) -> Result<Value, Exit> {

@@ -133,11 +133,12 @@ async fn store(
     let storing = async move {
         let Change { record, still, .. } = change;
         let stored = state.registry.put(record, expected).await?;
+        drop(turn);
         state.deliveries.caught_up(&stored).await;
         drop(still);
         Ok(stored)
     };
-    quota::kept(turn, storing).await
+    quota::kept(None, storing).await
 }
 
 /// The record as it is now; from where on it judges, when that is another than before.

@@ -67,8 +67,12 @@ pub fn changed_record(
     random: Random<'_>,
 ) -> (SubscriptionRecord, bool) {
     let activity = match (definition.enabled, present.activity) {
-        // Whatever it was before: neither the return of a group nor a renewal is to end what a person wanted.
-        (Some(false), _) => Activity::Disabled(DisabledReason::Manual),
+        // Neither the return of a group nor a renewal is to end what a person wanted. Any other reason stays: what is enabled again
+        // after a failure begins slowly.
+        (Some(false), Activity::Active | Activity::Paused | Activity::Disabled(DisabledReason::LimitGroup)) => {
+            Activity::Disabled(DisabledReason::Manual)
+        }
+        (Some(false), Activity::Disabled(_)) if present.websub.is_some() => Activity::Disabled(DisabledReason::Manual),
         (Some(true), Activity::Disabled(_)) => Activity::Active,
         (_, activity) => activity,
     };
