@@ -35,6 +35,7 @@ const SPAWNING: &[&str] = &[
     "crates/source/src/supervisor.rs",
     "crates/log/src/storage/sqlite/wal.rs",
     "crates/registry/src/shelf.rs",
+    "crates/http/src/quota.rs",
     "crates/http/src/tokens.rs",
     "crates/http/src/subscriptions",
 ];
