@@ -49,10 +49,11 @@ async fn backlog_run(terms: Terms) -> anyhow::Result<Findings> {
     let stage = Stage::set(&terms.scene(1)).await?;
     let (relay, receiver) = (stage.relay.address, stage.receiver.address);
     let mut control = Connection::open(receiver).await?;
-    let mut rest = Connection::open(relay).await?;
     let live_terms = if terms.want_limit() { terms } else { Terms { duration: Duration::ZERO, work: None, ..terms } };
     let live = load::deliver(&stage, 1, live_terms).await?;
 
+    // Not before: the relay ends a connection on which nothing comes for some seconds.
+    let mut rest = Connection::open(relay).await?;
     rest.call("POST", "/v1/subscriptions/bench-0/pause", "application/json", b"").await?;
     control.call("POST", "/reset", "text/plain", b"").await?;
     publish(relay, "bench", BACKLOG_EVENTS).await?;
