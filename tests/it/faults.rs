@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::storage::{make, open};
 use crate::support::faults::{FaultyLedger, FaultyLog, Point, Script};
-use crate::support::{Answer, Receiver, eventually, for_a_while};
+use crate::support::{Answer, Receiver, eventually};
 
 pub(crate) mod letters;
 mod lookups;
@@ -63,6 +63,13 @@ async fn intake() -> (Store, Ingest, Script) {
     let (ingest, _) =
         Ingest::start(log, tail, Arc::new(SystemClock), dedupe, &hookcast_supervise::Supervisor::default()).await.unwrap();
     (store, ingest, script)
+}
+
+/// A store with so many events.
+pub(crate) async fn holding(events: u64) -> Store {
+    let store = open("memory", Path::new("unused")).await;
+    make::append(&store, vec![make::page(1, events, 1)]).await;
+    store
 }
 
 fn new(seq: u64) -> Vec<Placed> {
@@ -126,18 +133,30 @@ async fn lanes(store: &Store, script: &Script) -> (Lanes, Arc<SubscriptionRecord
     (start(context).await, record)
 }
 
+/// A store of nine events and a paused subscription behind them, and the lane over it.
+async fn paused_behind_nine() -> (Store, Script, Lanes, Arc<SubscriptionRecord>) {
+    let store = holding(9).await;
+    store.catalog.put_subscription(paused_at("s", 9), 0).await.unwrap();
+    let script = Script::default();
+    let (lanes, record) = lanes(&store, &script).await;
+    (store, script, lanes, record)
+}
+
+/// A subscription that is paused, behind this position.
+fn paused_at(id: &str, position: u64) -> SubscriptionRecord {
+    SubscriptionRecord { activity: Activity::Paused, starts_after: Seq(position), ..make::subscription(id) }
+}
+
 /// A subscription is removed while storage takes what a change of it begins with.
 #[actix_rt::test(system = "crate::support::System")]
 async fn what_is_changed_of_a_subscription_that_is_removed_meanwhile_is_said_to_be_gone() {
-    let store = open("memory", Path::new("unused")).await;
-    make::append(&store, vec![make::page(1, 9, 1)]).await;
+    let store = holding(9).await;
     let script = Script::default();
     let context = context(&store, &script).await;
     let registry = context.registry.clone();
     let lanes = start(context).await;
     for (number, what) in ["seek", "skip", "redrive", "cancel"].into_iter().enumerate() {
-        let paused = SubscriptionRecord { activity: Activity::Paused, starts_after: Seq(9), ..make::subscription(what) };
-        let record = registry.put(paused, 0).await.unwrap();
+        let record = registry.put(paused_at(what, 9), 0).await.unwrap();
         let is_there = async || lanes.status(&record).await.is_some();
         assert!(is_there().await, "{what}");
         let held = script.hold(Point::Proof);
@@ -160,11 +179,35 @@ async fn what_is_changed_of_a_subscription_that_is_removed_meanwhile_is_said_to_
     lanes.stop(Duration::from_secs(5)).await;
 }
 
+/// An endpoint says that it is gone, while its subscription is moved to another one and the lane has not heard of that.
+#[actix_rt::test(system = "crate::support::System")]
+async fn the_end_of_an_endpoint_that_was_left_is_not_told() {
+    let store = holding(1).await;
+    let receiver = Receiver::with(|_, _| Answer::status(410).when_released()).await;
+    store.catalog.put_subscription(letters::dying("s", &receiver), 0).await.unwrap();
+    let (notices, mut told) = tokio::sync::mpsc::channel(8);
+    let context = LaneContext { notices, ..context(&store, &Script::default()).await };
+    let (registry, record) = (context.registry.clone(), context.registry.get("s").unwrap());
+    let lanes = start(context).await;
+    eventually("an open request", async || (receiver.open() == 1).then_some(())).await;
+    let mut moved = SubscriptionRecord::clone(&record);
+    "http://127.0.0.1:9/".clone_into(&mut moved.spec.url);
+    let meanwhile = async {
+        // A lane that stops hears of nothing more.
+        lanes.cancelled().cancelled().await;
+        let moved = registry.put(moved, record.revision).await.unwrap();
+        receiver.release(1);
+        moved
+    };
+    let ((), moved) = tokio::join!(lanes.stop(Duration::from_secs(30)), meanwhile);
+    assert_eq!(registry.get("s"), Some(moved), "it goes on");
+    assert!(told.try_recv().is_err());
+}
+
 /// A save of a dead letter is refused after its subscription was removed.
 #[actix_rt::test(system = "crate::support::System")]
 async fn a_refused_save_brings_nothing_of_a_removed_subscription_back() {
-    let store = open("memory", Path::new("unused")).await;
-    make::append(&store, vec![make::page(1, 1, 1)]).await;
+    let store = holding(1).await;
     let receiver = Receiver::with(|_, _| Answer::status(400)).await;
     store.catalog.put_subscription(letters::dying("s", &receiver), 0).await.unwrap();
     let script = Script::default();
@@ -186,19 +229,23 @@ async fn a_refused_save_brings_nothing_of_a_removed_subscription_back() {
 /// A job is cancelled while storage refuses to store that, and nothing else happens behind it.
 #[actix_rt::test(system = "crate::support::System")]
 async fn a_cancel_that_is_not_stored_at_once_is_stored_later() {
-    let store = open("memory", Path::new("unused")).await;
-    make::append(&store, vec![make::page(1, 9, 1)]).await;
-    let paused = SubscriptionRecord { activity: Activity::Paused, starts_after: Seq(9), ..make::subscription("s") };
-    store.catalog.put_subscription(paused, 0).await.unwrap();
-    let script = Script::default();
-    let (lanes, record) = lanes(&store, &script).await;
+    let (store, script, lanes, record) = paused_behind_nine().await;
     let replay = Recovery { kind: JobKind::Replay, selection: Selection::All, from: Seq(1), to: Seq(9) };
     let Recovering::Job(job) = lanes.recover(&record, replay).await.unwrap() else { panic!("it runs") };
-    // Until what the job began with is saved: somebody who saves anyhow would do it.
-    for_a_while(Duration::from_millis(500)).await;
-    script.then(&[None, Some(StorageErrorKind::Unavailable)]);
-    let refused = lanes.cancel(&record, job.id).await.unwrap_err();
-    assert_eq!(refused.kind, StorageErrorKind::Unknown);
+    let saving = script.hold(Point::Save);
+    let meanwhile = async {
+        eventually("it cancelled", async || {
+            let jobs = lanes.jobs(&record).await.unwrap().unwrap();
+            (jobs[0].state == JobState::Cancelled).then_some(())
+        })
+        .await;
+        eventually("the save held", async || saving.has_come().then_some(())).await;
+        // Two: the first may be a save of what the job began with.
+        script.then(&[Some(StorageErrorKind::Unavailable); 2]);
+        saving.let_go();
+    };
+    let (refused, ()) = tokio::join!(lanes.cancel(&record, job.id), meanwhile);
+    assert_eq!(refused.unwrap_err().kind, StorageErrorKind::Unknown);
     eventually("the end of the job stored", async || {
         let jobs = store.ledger.jobs(record.ordinal).await.unwrap();
         (jobs.len() == 1 && jobs[0].state == JobState::Cancelled).then_some(())
@@ -209,12 +256,7 @@ async fn a_cancel_that_is_not_stored_at_once_is_stored_later() {
 
 #[actix_rt::test(system = "crate::support::System")]
 async fn a_seek_is_refused_before_it_is_in_force_or_its_outcome_is_unknown_and_it_stands() {
-    let store = open("memory", Path::new("unused")).await;
-    make::append(&store, vec![make::page(1, 9, 1)]).await;
-    let paused = SubscriptionRecord { activity: Activity::Paused, starts_after: Seq(9), ..make::subscription("s") };
-    store.catalog.put_subscription(paused, 0).await.unwrap();
-    let script = Script::default();
-    let (lanes, record) = lanes(&store, &script).await;
+    let (store, script, lanes, record) = paused_behind_nine().await;
     let cursor = async || lanes.status(&record).await.unwrap().cursor;
     for (refused, seen) in [
         (StorageErrorKind::Unavailable, StorageErrorKind::Unavailable),

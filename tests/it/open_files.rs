@@ -117,15 +117,17 @@ async fn the_limit_of_open_files_is_raised_and_a_part_of_it_kept() {
     // The log may come behind the address.
     let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
     let mut all = String::new();
-    let told = loop {
-        let line = timeout(PATIENCE, log.next_line()).await.ok().and_then(Result::unwrap);
-        let line = line.unwrap_or_else(|| panic!("no line about streams: {all}"));
-        if line.contains("limits.streams is 800") {
-            break line;
+    let found = timeout(PATIENCE, async {
+        loop {
+            let line = log.next_line().await.unwrap()?;
+            if line.contains("limits.streams is 800") {
+                return Some(line);
+            }
+            all.push_str(&line);
+            all.push('\n');
         }
-        all.push_str(&line);
-        all.push('\n');
-    };
+    });
+    let told = found.await.ok().flatten().unwrap_or_else(|| panic!("no line about streams: {all}"));
     assert!(told.contains("WARN") && told.contains("768"), "{told}");
     child.kill().await.unwrap();
 }

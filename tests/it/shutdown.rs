@@ -56,6 +56,25 @@ async fn a_stop_finishes_what_is_in_flight_and_repeats_nothing() {
     assert!(times.values().all(|count| *count == 1), "{before} before the restart: {times:?}");
 }
 
+/// An endpoint that answers while the relay ends wants nothing more.
+#[tokio::test]
+async fn what_a_receiver_says_last_is_stored_and_told() {
+    let receiver = Receiver::with(|_, _| Answer::ok().header("webhook-delivery", "disable").when_released()).await;
+    let mut relay = Relay::start().await;
+    relay.subscribe("a", receiver.url(), "t", json!({})).await;
+    relay.publish("t", "{}").await;
+    eventually("an open request", async || (receiver.open() == 1).then_some(())).await;
+    relay.signal("TERM").await;
+    relay.log_says("a second signal stops at once").await;
+    receiver.release(1);
+    assert_eq!(relay.ended().await, Some(0), "{}", relay.log());
+    relay.restart().await;
+    let shown = relay.get("/v1/subscriptions/a").await;
+    assert_eq!((&shown["state"], &shown["reason"]), (&json!("disabled"), &json!("receiver")));
+    let told = relay.get("/v1/topics/hookcast.ops/events?after=0").await;
+    assert_eq!(told["events"][0]["type"], "subscription.disabled", "{told}");
+}
+
 #[tokio::test]
 async fn a_second_signal_ends_it_at_once_and_loses_nothing() {
     let mut relay = Relay::start().await;

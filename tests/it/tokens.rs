@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -125,6 +126,27 @@ async fn what_was_there_when_a_request_began_is_no_room_for_another_once_it_went
     let mut answer = String::new();
     in_time(slow.read_to_string(&mut answer)).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 429 ") && answer.contains("token_limit"), "{answer}");
+}
+
+/// A PUT is repeated before the first one is answered, as after a time that ran out.
+#[tokio::test]
+async fn a_repeat_needs_no_room_for_another() {
+    let (relay, root) = guarded().await;
+    let scopes = json!(["read", "manage"]);
+    let one = json!({"name": "one", "scopes": scopes, "topics": ["acme.**"], "limits": {"subscriptions": 1, "sources": 1}});
+    let (_, tenant) = make(&relay, &root, one).await;
+    let subscription = json!({"url": URL, "topics": ["acme.a"]});
+    let source = json!({"url": URL, "topic": "acme.a", "protocol": "sse", "enabled": false});
+    for (path, body) in [("subscriptions", subscription), ("sources", source)] {
+        for n in 0..5 {
+            let path = format!("/v1/{path}/n{n}");
+            let put = || relay.ask_as(&tenant, "PUT", &path, Some(&body));
+            let mut answers: Vec<u16> = join_all((0..4).map(|_| put())).await.into_iter().map(|(status, _)| status).collect();
+            answers.sort_unstable();
+            assert_eq!(answers, [200, 200, 200, 201], "{path}");
+            assert_eq!(relay.ask_as(&tenant, "DELETE", &path, None).await.0, 204);
+        }
+    }
 }
 
 #[tokio::test]

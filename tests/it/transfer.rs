@@ -30,6 +30,10 @@ async fn fill(relay: &Relay, receiver: &Receiver) {
     relay.subscribe("b", "https://example.com/", "x.**", json!({"auth": auth, "enabled": false})).await;
     let two = json!([{"scheme": "standard", "secret": SECRET}, {"scheme": "hub", "secret": "0123456789abcdef"}]);
     relay.must("PUT", "/v1/subscriptions/c", json!({"url": "https://example.com/", "topics": ["t"], "signature": two})).await;
+    let public = json!({"url": "https://example.com/", "topics": ["t"], "signature": {"scheme": "standard-ed25519"}});
+    relay.must("PUT", "/v1/subscriptions/d", public).await;
+    // Two public keys are shown for a while.
+    relay.must("POST", "/v1/subscriptions/d/secret/rotate", json!({})).await;
     relay.must("POST", "/v1/subscriptions/c/pause", json!({})).await;
 }
 
@@ -53,13 +57,15 @@ async fn an_export_with_secrets_makes_the_same_subscriptions_elsewhere() {
     fill(&from, &receiver).await;
     let document = export(&from, &["--with-secrets"]).await;
     let (code, said, problem) = import(&to, &document, &["--dry-run"]).await;
-    assert_eq!((code, said.as_str()), (Some(0), "would make a\nwould make b\nwould make c\n"), "{problem}");
+    assert_eq!((code, said.as_str()), (Some(0), "would make a\nwould make b\nwould make c\nwould make d\n"), "{problem}");
     assert!(to.get("/v1/subscriptions").await["items"].as_array().unwrap().is_empty());
     let (code, said, problem) = import(&to, &document, &[]).await;
-    assert_eq!((code, said.as_str()), (Some(0), "made a\nmade b\nmade c\n"), "{problem}");
+    assert_eq!((code, said.as_str()), (Some(0), "made a\nmade b\nmade c\nmade d\n"), "{problem}");
     for id in ["a", "b", "c"] {
         assert_eq!(shown(&from, id).await, shown(&to, id).await);
     }
+    let public_key = async |relay: &Relay| relay.get("/v1/subscriptions/d").await["signature"]["public_key"].take();
+    assert_eq!(public_key(&from).await, public_key(&to).await);
     assert_eq!(export(&to, &["--with-secrets"]).await, document, "keys, headers and credentials too");
     // It delivers with what was brought.
     let seq = to.publish("t", "{}").await;
@@ -76,13 +82,15 @@ async fn an_export_without_secrets_shows_none_and_removes_none() {
     let receiver = Receiver::start().await;
     let relay = Relay::start().await;
     fill(&relay, &receiver).await;
+    let rotated = shown(&relay, "d").await;
     let mut document = export(&relay, &[]).await;
     let text = document.to_string();
     assert!(!text.contains("of-the-tests") && !text.contains(SECRET) && !text.contains("0123456789abcdef"));
     document["items"][0]["definition"]["description"] = json!("changed");
     document["items"][0]["definition"].as_object_mut().unwrap().remove("rate_limit");
     let (code, said, problem) = import(&relay, &document, &[]).await;
-    assert_eq!((code, said.as_str()), (Some(0), "changed a\nchanged b\nchanged c\n"), "{problem}");
+    assert_eq!((code, said.as_str()), (Some(0), "changed a\nchanged b\nchanged c\nchanged d\n"), "{problem}");
+    assert_eq!(shown(&relay, "d").await, rotated, "both keys are kept");
     let after = relay.get("/v1/subscriptions/a").await;
     assert_eq!((&after["description"], &after["rate_limit"]), (&json!("changed"), &Value::Null));
     let seq = relay.publish("t", "{}").await;

@@ -52,11 +52,12 @@ async fn backlog_run(terms: Terms) -> anyhow::Result<Findings> {
     let live_terms = if terms.want_limit() { terms } else { Terms { duration: Duration::ZERO, work: None, ..terms } };
     let live = load::deliver(&stage, 1, live_terms).await?;
 
-    // Not before: the relay ends a connection on which nothing comes for some seconds.
+    // Two connections, each opened when it is used: the relay ends one on which nothing comes for some seconds.
     let mut rest = Connection::open(relay).await?;
     rest.call("POST", "/v1/subscriptions/bench-0/pause", "application/json", b"").await?;
     control.call("POST", "/reset", "text/plain", b"").await?;
     publish(relay, "bench", BACKLOG_EVENTS).await?;
+    let mut rest = Connection::open(relay).await?;
     let (before, began) = (stage.relay.usage(), Instant::now());
     rest.call("POST", "/v1/subscriptions/bench-0/resume", "application/json", b"").await?;
     Arrivals::deliveries(BACKLOG_EVENTS).all(&mut control).await?;

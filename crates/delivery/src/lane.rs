@@ -89,6 +89,8 @@ pub struct Lane {
     pub alarm: Notify,
     /// Held by whoever saves.
     pub saving: tokio::sync::Mutex<()>,
+    /// Subscriptions that endpoints disabled and whose end is not stored yet.
+    pub disabling: Cell<u32>,
     /// Bodies of batches that were made lately.
     pub bodies: RefCell<Bodies>,
     client: WireClient,
@@ -113,6 +115,7 @@ impl Lane {
             dirt: Notify::new(),
             alarm: Notify::new(),
             saving: tokio::sync::Mutex::default(),
+            disabling: Cell::new(0),
             bodies: RefCell::default(),
             client,
             addresses: RefCell::default(),
@@ -345,25 +348,30 @@ impl Lane {
         self.tell();
     }
 
+    /// Sends nothing more at once; the registry stores and says it, unless another URL is there by now. A stop waits for that.
     fn disable(self: &Rc<Self>, assignment: &Assignment, reason: hookcast_core::model::subscription::DisabledReason) {
-        // The lane stops at once; the registry's own word of it follows when it is durable.
         let mut floor = self.floor.borrow_mut();
         let Some(stopped) = floor.stopped(assignment.ordinal, Activity::Disabled(reason)) else { return };
         let stopped = Arc::new(stopped);
-        floor.notices.push(Notice::disabled(&stopped, reason.word()));
         floor.redefine(&stopped);
         drop(floor);
+        self.disabling.set(self.disabling.get() + 1);
         let (lane, now) = (Rc::clone(self), self.now());
         self.spawn("disabling", async move {
-            while !lane.context.cancel.is_cancelled() {
+            let is_disabled = loop {
                 match lane.context.registry.disable(&stopped, reason, now).await {
-                    Ok(()) => return,
+                    Ok(is_disabled) => break is_disabled,
                     Err(error) => {
                         tracing::error!(subscription.id = %stopped.spec.id, %error, "the disabled state is not stored; trying again");
                     }
                 }
                 tokio::time::sleep(STORE_AGAIN).await;
+            };
+            if is_disabled {
+                lane.floor.borrow_mut().notices.push(Notice::disabled(&stopped, reason.word()));
             }
+            lane.disabling.set(lane.disabling.get() - 1);
+            lane.tell();
         });
     }
 }

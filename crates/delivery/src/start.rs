@@ -271,7 +271,7 @@ async fn finish(lane: &Rc<Lane>, grace: Duration) {
         return;
     }
     let end = tokio::time::Instant::now() + grace;
-    while lane.in_flight() > 0 && tokio::time::Instant::now() < end {
+    while (lane.in_flight() > 0 || lane.disabling.get() > 0) && tokio::time::Instant::now() < end {
         tokio::time::sleep(LOOK_EVERY).await;
     }
     lane.floor.borrow_mut().touch_all();

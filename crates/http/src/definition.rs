@@ -1,5 +1,7 @@
 //! What subscriptions and sources have in common at the edge: strict JSON bodies, `ETag`, `If-Match`.
 
+use std::sync::Arc;
+
 use actix_web::HttpRequest;
 use actix_web::http::header::{self, HeaderMap};
 use actix_web::web::Payload;
@@ -10,6 +12,7 @@ use super::problem::{self, Problem};
 use super::{DEFINITION_BYTES_MAX, HttpState};
 use hookcast_core::json::parse_strict;
 use hookcast_core::model::fields::FieldError;
+use hookcast_log::storage::{StorageError, StorageErrorKind};
 
 /// How often a change is tried again when somebody else was faster and no `If-Match` was given.
 pub(super) const CHANGE_TRIES: u32 = 4;
@@ -42,6 +45,26 @@ pub(super) fn refuse(errors: Vec<FieldError>) -> Problem {
     let more = if errors.len() > 1 { format!(" (and {} more, see `errors`)", errors.len() - 1) } else { String::new() };
     let problem = Problem::of_slug(first.slug, first.status, format!("{name} {}{more}", first.detail));
     errors.into_iter().fold(problem, |problem, error| problem.at(error.pointer, error.detail))
+}
+
+/// Removes what was judged; what changed meanwhile is judged anew.
+pub(super) async fn remove<R>(
+    judged: impl Fn() -> Result<Arc<R>, Problem>,
+    delete: impl AsyncFn(&R) -> Result<Option<Arc<R>>, StorageError>,
+) -> Result<Arc<R>, Problem> {
+    for _ in 0..CHANGE_TRIES {
+        match delete(&*judged()?).await {
+            Ok(removed) => return removed.ok_or_else(Problem::not_found),
+            Err(error) if error.kind == StorageErrorKind::Conflict => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(contended())
+}
+
+/// Others changed it each time.
+pub(super) fn contended() -> Problem {
+    Problem::new(problem::UNAVAILABLE, "others change it at the same time; repeat in a moment").retry_after(1)
 }
 
 /// It is declared in the configuration file, which is where it must be changed.
@@ -93,6 +116,8 @@ pub(super) fn random(bytes: &mut [u8]) {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::{Cell, RefCell};
+
     use actix_web::http::header::HeaderValue;
 
     use super::*;
@@ -119,6 +144,28 @@ mod tests {
         headers.insert(header::IF_NONE_MATCH, HeaderValue::from_static("*"));
         let precondition = Precondition::of(&headers).unwrap();
         assert!(precondition.check(None).is_ok() && precondition.check(Some("\"1\"")).is_err());
+    }
+
+    async fn removed(tries: impl IntoIterator<Item = std::result::Result<Option<()>, StorageErrorKind>>) -> (Option<u16>, u32) {
+        let (judged, tries) = (Cell::new(0), RefCell::new(tries.into_iter()));
+        let judge = || {
+            judged.set(judged.get() + 1);
+            Ok(Arc::new(()))
+        };
+        let outcome = remove(judge, async |()| {
+            let next = tries.borrow_mut().next().unwrap();
+            next.map(|one| one.map(Arc::new)).map_err(|kind| StorageError::new(kind, "the test says so"))
+        });
+        (outcome.await.err().map(|problem| problem.status().as_u16()), judged.get())
+    }
+
+    #[tokio::test]
+    async fn what_changed_before_it_was_removed_is_judged_anew_a_few_times() {
+        let conflict = Err(StorageErrorKind::Conflict);
+        assert_eq!(removed([conflict, conflict, Ok(Some(()))]).await, (None, 3));
+        assert_eq!(removed([conflict, Ok(None)]).await, (Some(404), 2));
+        assert_eq!(removed([Err(StorageErrorKind::Unavailable)]).await, (Some(503), 1));
+        assert_eq!(removed([conflict; CHANGE_TRIES as usize]).await, (Some(503), CHANGE_TRIES));
     }
 
     #[test]

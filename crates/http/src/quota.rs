@@ -8,16 +8,19 @@ use super::auth::usage::reached;
 use super::problem::Problem;
 use hookcast_log::storage::{StorageError, StorageErrorKind};
 
-/// The turn to make one more subscription, to be kept until it is stored; `None` when nothing limits the token.
-pub(super) async fn subscription(state: &HttpState, caller: &Caller) -> Result<Option<OwnedMutexGuard<()>>, Problem> {
+/// The turn to make a subscription, to be kept until it is stored; `None` when nothing limits the token. One that is there by then
+/// is no more than there were: whoever stores it meets a conflict.
+pub(super) async fn subscription(state: &HttpState, caller: &Caller, id: &str) -> Result<Option<OwnedMutexGuard<()>>, Problem> {
     let count = || state.registry.count(|record| caller.covers(&record.spec.topics));
-    turn(caller, |caller| caller.usage()?.limits().subscriptions, "subscriptions", count).await
+    let is_there = || state.registry.get(id).is_some();
+    turn(caller, |caller| caller.usage()?.limits().subscriptions, "subscriptions", is_there, count).await
 }
 
 /// The same for a source.
-pub(super) async fn source(state: &HttpState, caller: &Caller) -> Result<Option<OwnedMutexGuard<()>>, Problem> {
+pub(super) async fn source(state: &HttpState, caller: &Caller, name: &str) -> Result<Option<OwnedMutexGuard<()>>, Problem> {
     let count = || state.sources.count(|record| caller.reaches(record.spec.topic.as_str()));
-    turn(caller, |caller| caller.usage()?.limits().sources, "sources", count).await
+    let is_there = || state.sources.get(name).is_some();
+    turn(caller, |caller| caller.usage()?.limits().sources, "sources", is_there, count).await
 }
 
 /// Stores, and gives the turn back behind that, also when whoever asked for it goes away meanwhile.
@@ -43,9 +46,10 @@ async fn turn(
     caller: &Caller,
     most: impl Fn(&Caller) -> Option<u32>,
     what: &str,
+    is_there: impl Fn() -> bool,
     count: impl Fn() -> usize,
 ) -> Result<Option<OwnedMutexGuard<()>>, Problem> {
     let (Some(usage), Some(most)) = (caller.usage(), most(caller)) else { return Ok(None) };
     let turn = usage.turn().await;
-    if count() < most as usize { Ok(Some(turn)) } else { Err(reached(most, what)) }
+    if is_there() || count() < most as usize { Ok(Some(turn)) } else { Err(reached(most, what)) }
 }

@@ -11,7 +11,7 @@ use actix_web::{HttpRequest, HttpResponse};
 use serde_json::Value;
 
 use super::auth::{Caller, Scope};
-use super::definition::{CHANGE_TRIES, Precondition, declared, random, read_json, refuse};
+use super::definition::{CHANGE_TRIES, Precondition, contended, declared, random, read_json, refuse, remove};
 use super::problem::{self, Problem};
 use super::query::Query;
 use super::tokens::maker;
@@ -78,7 +78,7 @@ async fn create(state: Data<HttpState>, request: HttpRequest, payload: Payload) 
     if state.sources.get(&name).is_some() {
         return Err(exists());
     }
-    let turn = quota::source(&state, &caller).await?;
+    let turn = quota::source(&state, &caller, &name).await?;
     let (sources, record) = (state.sources.clone(), new_record(&state, &caller, spec));
     match quota::kept(turn, async move { sources.put(record, 0).await }).await {
         Ok(record) => answer(&state, StatusCode::CREATED, &record).await,
@@ -103,7 +103,7 @@ async fn replace(state: Data<HttpState>, request: HttpRequest, payload: Payload)
         let (record, expected, status) = match &present {
             None => {
                 if turn.is_none() {
-                    turn = quota::source(&state, &caller).await?;
+                    turn = quota::source(&state, &caller, name).await?;
                 }
                 (new_record(&state, &caller, spec.clone()), 0, StatusCode::CREATED)
             }
@@ -144,23 +144,13 @@ async fn patch(state: Data<HttpState>, request: HttpRequest, payload: Payload) -
 async fn delete(state: Data<HttpState>, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let (caller, found) = find(&state, &request, Scope::Manage)?;
     let precondition = Precondition::of(request.headers())?;
-    for _ in 0..CHANGE_TRIES {
+    let judged = || {
         let record = still_there(&state, &caller, &found)?;
         precondition.check(Some(&tag(&record)))?;
-        if record.declared {
-            return Err(declared());
-        }
-        match state.sources.delete(&record).await {
-            Ok(removed) => {
-                removed.ok_or_else(Problem::not_found)?;
-                return Ok(HttpResponse::NoContent().finish());
-            }
-            // Changed meanwhile: what is asked for is judged anew.
-            Err(error) if error.kind == StorageErrorKind::Conflict => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Err(contended())
+        if record.declared { Err(declared()) } else { Ok(record) }
+    };
+    remove(judged, async |record| state.sources.delete(record).await).await?;
+    Ok(HttpResponse::NoContent().finish())
 }
 
 /// Connects anew at once.
@@ -191,10 +181,6 @@ fn visible(state: &HttpState, caller: &Caller, name: &str) -> Result<Option<Arc<
         Some(foreign) if !caller.reaches(foreign.spec.topic.as_str()) => Err(Problem::not_found()),
         _ => Ok(record),
     }
-}
-
-fn contended() -> Problem {
-    Problem::new(problem::UNAVAILABLE, "others change it at the same time; repeat in a moment").retry_after(1)
 }
 
 fn rules(state: &HttpState) -> SourceRules<'_> {

@@ -13,7 +13,7 @@ use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
 use serde_json::Value;
 
 use super::auth::{Caller, Scope};
-use super::definition::{CHANGE_TRIES, Precondition, declared, random, read_json, refuse};
+use super::definition::{Precondition, contended, declared, random, read_json, refuse, remove};
 use super::problem::{self, Problem};
 use super::query::Query;
 use super::tokens::maker;
@@ -131,7 +131,7 @@ async fn create(state: Data<HttpState>, request: HttpRequest, payload: Payload) 
     if state.registry.get(id.as_str()).is_some() {
         return Err(exists());
     }
-    let turn = quota::subscription(&state, &caller).await?;
+    let turn = quota::subscription(&state, &caller, id.as_str()).await?;
     let (record, keys) = new_record(&state, &caller, definition, id.clone()).await?;
     let registry = state.registry.clone();
     match quota::kept(turn, async move { registry.put(record, 0).await }).await {
@@ -144,23 +144,14 @@ async fn create(state: Data<HttpState>, request: HttpRequest, payload: Payload) 
 async fn delete(state: Data<HttpState>, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let (caller, found) = find(&state, &request, Scope::Manage)?;
     let precondition = Precondition::of(request.headers())?;
-    for _ in 0..CHANGE_TRIES {
+    let judged = || {
         let record = still_there(&state, &caller, &found)?;
         precondition.check(Some(&tag(&record)))?;
-        if record.declared {
-            return Err(declared());
-        }
-        match state.registry.delete(&record).await {
-            Ok(removed) => {
-                state.deliveries.caught_up(&removed.ok_or_else(Problem::not_found)?).await;
-                return Ok(HttpResponse::NoContent().finish());
-            }
-            // Changed meanwhile: what is asked for is judged anew.
-            Err(error) if error.kind == StorageErrorKind::Conflict => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Err(contended())
+        if record.declared { Err(declared()) } else { Ok(record) }
+    };
+    let removed = remove(judged, async |record| state.registry.delete(record).await).await?;
+    state.deliveries.caught_up(&removed).await;
+    Ok(HttpResponse::NoContent().finish())
 }
 
 /// The subscription that was found, as it is now; one that was made anew under its id is another one.
@@ -192,10 +183,6 @@ fn path_id(request: &HttpRequest) -> Option<SubscriptionId> {
 
 fn bad_path_id() -> Problem {
     Problem::of_slug("id", 422, "an id is 1 to 64 letters, digits, '_' and '-'")
-}
-
-fn contended() -> Problem {
-    Problem::new(problem::UNAVAILABLE, "others change it at the same time; repeat in a moment").retry_after(1)
 }
 
 fn rules(state: &HttpState) -> Rules<'_> {

@@ -232,17 +232,17 @@ impl Registry {
     }
 
     /// Disables it because of what its endpoint said: not one that was moved to another URL since, nor one that is disabled already,
-    /// for of many reasons the first counts.
+    /// for of many reasons the first counts. Whether this disabled it.
     ///
     /// # Errors
     /// As the catalog fails.
-    pub async fn disable(&self, known: &SubscriptionRecord, reason: DisabledReason, now: Timestamp) -> Result<()> {
+    pub async fn disable(&self, known: &SubscriptionRecord, reason: DisabledReason, now: Timestamp) -> Result<bool> {
         let (url, activity) = (known.spec.url.clone(), Activity::Disabled(reason));
         let change = move |record: &SubscriptionRecord| {
             let is_meant = record.spec.url == url && !matches!(record.activity, Activity::Disabled(_));
-            is_meant.then(|| SubscriptionRecord { activity, updated_at: now, ..record.clone() })
+            (is_meant.then(|| SubscriptionRecord { activity, updated_at: now, ..record.clone() }), is_meant)
         };
-        self.change(known, change).await.map(drop)
+        Ok(self.turn(known, change).await?.is_some_and(|(_, is_meant)| is_meant))
     }
 
     /// Stores what `change` makes of it, when it makes something, whatever its revision; `None` when it is no more. One that was

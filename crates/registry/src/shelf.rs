@@ -28,7 +28,8 @@ pub(super) trait Kept: Clone + Send + Sync + Sized + 'static {
     /// Rises with the order in which the catalog took records.
     fn order(&self) -> (u64, u64);
 
-    /// Differs between two that were made under one key, one after the other: both count their revisions from the beginning.
+    /// Differs between two that were made under one key, one after the other: both count their revisions from the beginning. Where
+    /// it is a time, two of one millisecond are the same.
     fn incarnation(&self) -> u64;
 
     /// The news that it was stored.

@@ -177,11 +177,11 @@ async fn a_stale_revision_conflicts_and_activity_does_not() {
     let error = registry.put(again, first.revision).await.unwrap_err();
     assert_eq!(error.kind, StorageErrorKind::Conflict);
     let gone = Activity::Disabled(DisabledReason::Gone);
-    registry.disable(&first, DisabledReason::Gone, Timestamp(7)).await.unwrap();
+    assert!(registry.disable(&first, DisabledReason::Gone, Timestamp(7)).await.unwrap());
     let disabled = registry.get("a").unwrap();
     assert_eq!((disabled.activity, disabled.revision, disabled.updated_at), (gone, 3, Timestamp(7)));
     // Neither another reason nor a pause replaces the first, nor does the end of a pause.
-    registry.disable(&first, DisabledReason::Failing, Timestamp(9)).await.unwrap();
+    assert!(!registry.disable(&first, DisabledReason::Failing, Timestamp(9)).await.unwrap());
     for is_paused in [true, false] {
         assert_eq!(registry.set_paused(&first, is_paused, Timestamp(11)).await.unwrap(), Pausing::Disabled);
     }
@@ -195,7 +195,7 @@ async fn what_an_endpoint_said_disables_no_other_endpoint() {
     let mut moved = SubscriptionRecord::clone(&first);
     "https://example.com/moved".clone_into(&mut moved.spec.url);
     let moved = registry.put(moved, 1).await.unwrap();
-    registry.disable(&first, DisabledReason::Gone, Timestamp(7)).await.unwrap();
+    assert!(!registry.disable(&first, DisabledReason::Gone, Timestamp(7)).await.unwrap());
     assert_eq!(registry.get("a"), Some(moved));
 }
 
@@ -220,7 +220,7 @@ async fn what_was_meant_for_a_removed_subscription_changes_no_other_of_its_id() 
     assert_eq!(registry.set_paused(&first, true, Timestamp(7)).await.unwrap(), Pausing::Gone);
     let second = registry.put(record("a"), 0).await.unwrap();
     assert_ne!(second.ordinal, first.ordinal);
-    registry.disable(&first, DisabledReason::Gone, Timestamp(7)).await.unwrap();
+    assert!(!registry.disable(&first, DisabledReason::Gone, Timestamp(7)).await.unwrap());
     assert_eq!(registry.set_paused(&first, true, Timestamp(7)).await.unwrap(), Pausing::Gone);
     assert_eq!(registry.delete(&first).await.unwrap_err().kind, StorageErrorKind::Conflict);
     let put = registry.put(SubscriptionRecord::clone(&first), 1).await;

@@ -51,11 +51,22 @@ fn item(mut shown: Value, with_secrets: bool) -> Value {
             members.remove("enabled");
         }
         members.retain(|name, value| !OBSERVED.contains(&name.as_str()) && !value.is_null());
+        if let Some(signature) = members.get_mut("signature") {
+            leave_public_keys_out(signature);
+        }
         if omitted.contains(&"auth") {
             members.remove("auth");
         }
     }
     json!({ "definition": shown, "paused": is_paused, "omitted": omitted })
+}
+
+/// Public keys follow from the secret ones; no definition takes them.
+fn leave_public_keys_out(signature: &mut Value) {
+    let schemes = if signature.is_array() { signature.as_array_mut().into_iter().flatten().collect() } else { vec![signature] };
+    for scheme in schemes.into_iter().filter_map(Value::as_object_mut) {
+        scheme.retain(|name, _| name != "public_key" && name != "public_keys");
+    }
 }
 
 /// What is to be done with one item.
@@ -142,7 +153,9 @@ fn patch(definition: &Map<String, Value>, present: &Value, omitted: &[&str]) -> 
         }
     }
     // The same schemes keep their keys; others need new ones.
-    if omitted.contains(&"signature") && patch.get("signature") == present.get("signature") {
+    let mut signature = present["signature"].clone();
+    leave_public_keys_out(&mut signature);
+    if omitted.contains(&"signature") && patch.get("signature") == Some(&signature) {
         patch.remove("signature");
     }
     Value::Object(patch)

@@ -86,8 +86,9 @@ fn unconnected(row: &Row) -> Option<Plan> {
         "RST after full request read" => {
             let (came, requests) = mpsc::channel();
             let server = FaultServer::start(move |mut peer| {
-                peer.request();
-                let _ = came.send(());
+                if peer.request().is_some() {
+                    let _ = came.send(());
+                }
                 if peer.number == 0 {
                     peer.reset();
                 } else {

@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
@@ -14,8 +13,8 @@ use hookcast_delivery::Lanes;
 use hookcast_delivery::recovery::Recovery;
 use hookcast_log::storage::{PageRequest, Store};
 
-use super::lanes;
-use crate::storage::{make, open};
+use super::{holding, lanes};
+use crate::storage::make;
 use crate::support::faults::{Point, Script};
 use crate::support::{Answer, Receiver, eventually, for_a_while};
 
@@ -51,8 +50,7 @@ pub(super) async fn listed(store: &Store, record: &SubscriptionRecord) -> Vec<u6
 #[actix_rt::test(system = "crate::support::System")]
 async fn a_letter_that_is_redriven_in_the_moment_of_a_skip_is_not_dead_again() {
     for point in [Point::Proof, Point::Listed] {
-        let store = open("memory", Path::new("unused")).await;
-        make::append(&store, vec![make::page(1, 1, 1)]).await;
+        let store = holding(1).await;
         let receiver = Receiver::with(|_, _| Answer::status(400)).await;
         store.catalog.put_subscription(blocking("s", &receiver), 0).await.unwrap();
         let script = Script::default();
@@ -81,8 +79,7 @@ async fn a_letter_that_is_redriven_in_the_moment_of_a_skip_is_not_dead_again() {
 /// A store of so many events that all died, the relay over it and the endpoint, which takes everything from now on once it is
 /// released.
 pub(super) async fn all_dead(events: u64) -> (Store, Script, Receiver, Lanes, Arc<SubscriptionRecord>) {
-    let store = open("memory", Path::new("unused")).await;
-    make::append(&store, vec![make::page(1, events, 1)]).await;
+    let store = holding(events).await;
     let receiver = Receiver::with(|_, _| Answer::status(400)).await;
     store.catalog.put_subscription(dying("s", &receiver), 0).await.unwrap();
     let script = Script::default();
@@ -193,8 +190,7 @@ async fn a_letter_that_is_delivered_while_others_are_looked_up_ends_with_the_sav
 /// A letter fails once more after a seek back, and waits as a retry, which is delivered.
 #[actix_rt::test(system = "crate::support::System")]
 async fn a_letter_that_becomes_a_retry_is_counted_no_longer() {
-    let store = open("memory", Path::new("unused")).await;
-    make::append(&store, vec![make::page(1, 2, 1)]).await;
+    let store = holding(2).await;
     let receiver = Receiver::with(|_, _| Answer::status(400)).await;
     let mut twice = dying("s", &receiver);
     (twice.spec.retry.max_attempts, twice.spec.retry.schedule) = (2, vec![Duration::from_millis(10)]);
@@ -230,8 +226,7 @@ async fn a_letter_that_is_delivered_while_the_relay_stops_is_listed_no_longer() 
 #[actix_rt::test(system = "crate::support::System")]
 async fn dead_letters_that_die_again_are_not_looked_up_one_by_one() {
     const EVENTS: u64 = 1_500;
-    let store = open("memory", Path::new("unused")).await;
-    make::append(&store, vec![make::page(1, EVENTS, 1)]).await;
+    let store = holding(EVENTS).await;
     let receiver = Receiver::with(|_, _| Answer::status(400)).await;
     store.catalog.put_subscription(dying("s", &receiver), 0).await.unwrap();
     let script = Script::default();

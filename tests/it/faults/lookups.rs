@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
-use std::path::Path;
 use std::time::Duration;
 
 use hookcast_core::clock::Timestamp;
@@ -11,8 +10,7 @@ use hookcast_log::storage::LedgerTrim;
 use hookcast_log::storage::StorageErrorKind::{Corrupt, Unavailable};
 
 use super::letters::{all_dead, blocking, dying, listed, redrive};
-use super::{context, lanes, start};
-use crate::storage::{make, open};
+use super::{context, holding, lanes, start};
 use crate::support::faults::{Point, Script};
 use crate::support::{Answer, Receiver, counted, eventually};
 
@@ -101,8 +99,7 @@ async fn letters_that_die_faster_than_they_are_looked_up_are_counted() {
     const EVENTS: u64 = 84;
     /// Lookups before one save.
     const ROUNDS: u64 = 80;
-    let store = open("memory", Path::new("unused")).await;
-    make::append(&store, vec![make::page(1, EVENTS, 1)]).await;
+    let store = holding(EVENTS).await;
     let receiver = Receiver::with(|post, _| Answer::status(if post.seq() == EVENTS { 400 } else { 200 })).await;
     let mut one = dying("s", &receiver);
     (one.spec.max_in_flight, one.spec.timeout) = (100, Duration::from_mins(1));
@@ -139,8 +136,7 @@ async fn letters_that_die_faster_than_they_are_looked_up_are_counted() {
 /// Retention takes the letters of several subscriptions; those of most of them cannot be counted, and never will be.
 #[actix_rt::test(system = "crate::support::System")]
 async fn letters_that_can_never_be_counted_do_not_keep_others_from_it() {
-    let store = open("memory", Path::new("unused")).await;
-    make::append(&store, vec![make::page(1, 1, 1)]).await;
+    let store = holding(1).await;
     let receiver = Receiver::with(|_, _| Answer::status(400)).await;
     let ids: Vec<String> = (1..=9).map(|number| format!("s{number}")).collect();
     for id in &ids {
@@ -193,8 +189,7 @@ async fn letters_that_can_never_be_looked_up_do_not_hold_up_the_end() {
 /// Retention takes a letter while a skip that is to mark it asks storage whether it takes changes.
 #[actix_rt::test(system = "crate::support::System")]
 async fn a_letter_that_retention_takes_in_the_moment_of_a_skip_does_not_come_back() {
-    let store = open("memory", Path::new("unused")).await;
-    make::append(&store, vec![make::page(1, 2, 1)]).await;
+    let store = holding(2).await;
     let receiver = Receiver::with(|_, _| Answer::status(400)).await;
     store.catalog.put_subscription(blocking("s", &receiver), 0).await.unwrap();
     let script = Script::default();

@@ -7,9 +7,9 @@ use actix_web::{HttpRequest, HttpResponse};
 use serde_json::Value;
 use tokio::sync::OwnedMutexGuard;
 
-use super::{contended, created, find, is_failing, new_record, rules, still_there, tag, visible};
+use super::{created, find, is_failing, new_record, rules, still_there, tag, visible};
 use crate::auth::Scope;
-use crate::definition::{CHANGE_TRIES, Precondition, declared, random, read_json, refuse};
+use crate::definition::{CHANGE_TRIES, Precondition, contended, declared, random, read_json, refuse};
 use crate::problem::Problem;
 use crate::query::Query;
 use crate::{HttpState, quota, views};
@@ -45,7 +45,7 @@ pub(super) async fn replace(state: Data<HttpState>, request: HttpRequest, payloa
         let change = match &present {
             None => {
                 if turn.is_none() {
-                    turn = quota::subscription(&state, &caller).await?;
+                    turn = quota::subscription(&state, &caller, id.as_str()).await?;
                 }
                 let (record, keys) = new_record(&state, &caller, definition.clone(), id.clone()).await?;
                 Change { record, keys, still: None, is_nothing: false }
@@ -133,12 +133,11 @@ async fn store(
     let storing = async move {
         let Change { record, still, .. } = change;
         let stored = state.registry.put(record, expected).await?;
-        drop(turn);
         state.deliveries.caught_up(&stored).await;
         drop(still);
         Ok(stored)
     };
-    quota::kept(None, storing).await
+    quota::kept(turn, storing).await
 }
 
 /// The record as it is now; from where on it judges, when that is another than before.

@@ -7,9 +7,9 @@ use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 use serde_json::{Value, json};
 
-use super::{contended, find, still_there};
+use super::{find, still_there};
 use crate::auth::Scope;
-use crate::definition::{CHANGE_TRIES, Precondition, declared, random, read_optional_json, refuse};
+use crate::definition::{CHANGE_TRIES, Precondition, contended, declared, random, read_optional_json, refuse};
 use crate::problem::{self, Problem};
 use crate::{HttpState, views};
 use hookcast_core::clock::Timestamp;

@@ -66,16 +66,7 @@ pub fn changed_record(
     now: Timestamp,
     random: Random<'_>,
 ) -> (SubscriptionRecord, bool) {
-    let activity = match (definition.enabled, present.activity) {
-        // Neither the return of a group nor a renewal is to end what a person wanted. Any other reason stays: what is enabled again
-        // after a failure begins slowly.
-        (Some(false), Activity::Active | Activity::Paused | Activity::Disabled(DisabledReason::LimitGroup)) => {
-            Activity::Disabled(DisabledReason::Manual)
-        }
-        (Some(false), Activity::Disabled(_)) if present.websub.is_some() => Activity::Disabled(DisabledReason::Manual),
-        (Some(true), Activity::Disabled(_)) => Activity::Active,
-        (_, activity) => activity,
-    };
+    let activity = switched(present.activity, definition.enabled, present.websub.is_some());
     let newest = chooses_anew(present, &definition).then(|| Revision {
         from_seq: effect.from_seq,
         topics: definition.topics.clone(),
@@ -89,4 +80,46 @@ pub fn changed_record(
         changed.judge_by(newest, effect.first_kept);
     }
     (changed, key_is_new)
+}
+
+/// Whether a subscription runs behind a definition that says so, or does not say.
+///
+/// Neither the return of a group of limits nor a renewal (of one that the hub made, which may be renewed) is to end what a person
+/// wanted. Any other reason stays: what is enabled again after a failure begins slowly, and what is gone is removed by the hub.
+fn switched(present: Activity, enabled: Option<bool>, is_renewable: bool) -> Activity {
+    match (enabled, present) {
+        (Some(false), Activity::Active | Activity::Paused | Activity::Disabled(DisabledReason::LimitGroup)) => {
+            Activity::Disabled(DisabledReason::Manual)
+        }
+        (Some(false), Activity::Disabled(reason)) if is_renewable && reason != DisabledReason::Gone => {
+            Activity::Disabled(DisabledReason::Manual)
+        }
+        (Some(true), Activity::Disabled(_)) => Activity::Active,
+        (_, activity) => activity,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use DisabledReason::{Failing, Gone, LimitGroup, Manual};
+
+    use super::*;
+
+    #[test]
+    fn a_person_disables_what_would_go_on_by_itself_and_keeps_other_reasons() {
+        for (present, by_rest, by_hub) in [
+            (Activity::Active, Manual, Manual),
+            (Activity::Paused, Manual, Manual),
+            (Activity::Disabled(LimitGroup), Manual, Manual),
+            (Activity::Disabled(Manual), Manual, Manual),
+            (Activity::Disabled(Failing), Failing, Manual),
+            (Activity::Disabled(Gone), Gone, Gone),
+        ] {
+            assert_eq!(switched(present, Some(false), false), Activity::Disabled(by_rest), "{present:?}");
+            assert_eq!(switched(present, Some(false), true), Activity::Disabled(by_hub), "{present:?} of the hub");
+            assert_eq!(switched(present, None, true), present);
+        }
+        assert_eq!(switched(Activity::Disabled(Gone), Some(true), false), Activity::Active);
+        assert_eq!(switched(Activity::Paused, Some(true), false), Activity::Paused);
+    }
 }
