@@ -348,7 +348,8 @@ impl Lane {
         self.tell();
     }
 
-    /// Sends nothing more at once; the registry stores and says it, unless another URL is there by now. A stop waits for that.
+    /// Sends nothing more at once; the registry stores and says it, unless another URL is there by now. A stop waits for one try of
+    /// that.
     fn disable(self: &Rc<Self>, assignment: &Assignment, reason: hookcast_core::model::subscription::DisabledReason) {
         let mut floor = self.floor.borrow_mut();
         let Some(stopped) = floor.stopped(assignment.ordinal, Activity::Disabled(reason)) else { return };
@@ -361,11 +362,21 @@ impl Lane {
             let is_disabled = loop {
                 match lane.context.registry.disable(&stopped, reason, now).await {
                     Ok(is_disabled) => break is_disabled,
+                    Err(error) if lane.context.cancel.is_cancelled() => {
+                        tracing::error!(subscription.id = %stopped.spec.id, reason = reason.word(), %error,
+                            "the disabled state is not stored; it will be active when the relay starts again");
+                        break false;
+                    }
                     Err(error) => {
-                        tracing::error!(subscription.id = %stopped.spec.id, %error, "the disabled state is not stored; trying again");
+                        tracing::error!(subscription.id = %stopped.spec.id, reason = reason.word(), %error,
+                            "the disabled state is not stored; trying again");
                     }
                 }
-                tokio::time::sleep(STORE_AGAIN).await;
+                tokio::select! {
+                    () = tokio::time::sleep(STORE_AGAIN) => {}
+                    // Once more, then it ends.
+                    () = lane.context.cancel.cancelled() => {}
+                }
             };
             if is_disabled {
                 lane.floor.borrow_mut().notices.push(Notice::disabled(&stopped, reason.word()));

@@ -12,14 +12,14 @@ use hookcast_log::storage::{StorageError, StorageErrorKind};
 /// is no more than there were: whoever stores it meets a conflict.
 pub(super) async fn subscription(state: &HttpState, caller: &Caller, id: &str) -> Result<Option<OwnedMutexGuard<()>>, Problem> {
     let count = || state.registry.count(|record| caller.covers(&record.spec.topics));
-    let is_there = || state.registry.get(id).is_some();
+    let is_there = || state.registry.get(id).is_some_and(|present| caller.covers(&present.spec.topics));
     turn(caller, |caller| caller.usage()?.limits().subscriptions, "subscriptions", is_there, count).await
 }
 
 /// The same for a source.
 pub(super) async fn source(state: &HttpState, caller: &Caller, name: &str) -> Result<Option<OwnedMutexGuard<()>>, Problem> {
     let count = || state.sources.count(|record| caller.reaches(record.spec.topic.as_str()));
-    let is_there = || state.sources.get(name).is_some();
+    let is_there = || state.sources.get(name).is_some_and(|present| caller.reaches(present.spec.topic.as_str()));
     turn(caller, |caller| caller.usage()?.limits().sources, "sources", is_there, count).await
 }
 

@@ -51,22 +51,11 @@ fn item(mut shown: Value, with_secrets: bool) -> Value {
             members.remove("enabled");
         }
         members.retain(|name, value| !OBSERVED.contains(&name.as_str()) && !value.is_null());
-        if let Some(signature) = members.get_mut("signature") {
-            leave_public_keys_out(signature);
-        }
         if omitted.contains(&"auth") {
             members.remove("auth");
         }
     }
     json!({ "definition": shown, "paused": is_paused, "omitted": omitted })
-}
-
-/// Public keys follow from the secret ones; no definition takes them.
-fn leave_public_keys_out(signature: &mut Value) {
-    let schemes = if signature.is_array() { signature.as_array_mut().into_iter().flatten().collect() } else { vec![signature] };
-    for scheme in schemes.into_iter().filter_map(Value::as_object_mut) {
-        scheme.retain(|name, _| name != "public_key" && name != "public_keys");
-    }
 }
 
 /// What is to be done with one item.
@@ -121,6 +110,7 @@ pub(super) async fn import(desk: &Desk, document: &Value, is_dry: bool) -> Resul
 async fn plan(desk: &Desk, item: &Value) -> Result<Result<Step, String>, Exit> {
     let Some(definition) = item["definition"].as_object() else { return Ok(Err("has no `definition`".to_owned())) };
     let Some(id) = definition.get("id").and_then(Value::as_str) else { return Ok(Err("has no `id`".to_owned())) };
+    let definition = without_public_keys(definition);
     let omitted: Vec<&str> = item["omitted"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     let (status, present) = desk.ask(Method::GET, &[id], "", None).await?;
     let is_new = match status {
@@ -137,25 +127,36 @@ async fn plan(desk: &Desk, item: &Value) -> Result<Result<Step, String>, Exit> {
     }
     let step = |method, body| Step { id: id.to_owned(), method, body, is_new, is_paused: item["paused"] == true };
     if is_new || omitted.is_empty() {
-        return Ok(Ok(step(Method::PUT, Value::Object(definition.clone()))));
+        return Ok(Ok(step(Method::PUT, Value::Object(definition))));
     }
+    let present = present.as_object().map(without_public_keys).unwrap_or_default();
     Ok(Ok(step(Method::PATCH, patch(definition, &present, &omitted))))
 }
 
+/// A definition as one is read: public keys follow from the secret ones.
+fn without_public_keys(shown: &Map<String, Value>) -> Map<String, Value> {
+    let mut definition = shown.clone();
+    let schemes = match definition.get_mut("signature") {
+        Some(Value::Array(several)) => several.iter_mut().collect(),
+        one => one.into_iter().collect::<Vec<_>>(),
+    };
+    for scheme in schemes.into_iter().filter_map(Value::as_object_mut) {
+        scheme.retain(|name, _| name != "public_key" && name != "public_keys");
+    }
+    definition
+}
+
 /// What turns a subscription into the one of a definition, but for what the export left out.
-fn patch(definition: &Map<String, Value>, present: &Value, omitted: &[&str]) -> Value {
-    let mut patch = definition.clone();
+fn patch(mut patch: Map<String, Value>, present: &Map<String, Value>, omitted: &[&str]) -> Value {
     patch.remove("id");
-    for name in present.as_object().into_iter().flat_map(Map::keys) {
+    for name in present.keys() {
         let is_kept = OBSERVED.contains(&name.as_str()) || omitted.contains(&name.as_str()) || name == "id";
         if !is_kept && !patch.contains_key(name) {
             patch.insert(name.clone(), Value::Null);
         }
     }
     // The same schemes keep their keys; others need new ones.
-    let mut signature = present["signature"].clone();
-    leave_public_keys_out(&mut signature);
-    if omitted.contains(&"signature") && patch.get("signature") == Some(&signature) {
+    if omitted.contains(&"signature") && patch.get("signature") == present.get("signature") {
         patch.remove("signature");
     }
     Value::Object(patch)
@@ -192,9 +193,11 @@ mod tests {
 
     #[test]
     fn a_patch_removes_what_the_definition_does_not_have_and_keeps_what_was_left_out() {
-        let definition = json!({"id": "a", "url": "new", "signature": {"scheme": "standard"}});
-        let present = json!({"id": "a", "url": "old", "filter": "true", "signature": {"scheme": "standard"}, "auth": {}, "state": "active"});
-        let patch = patch(definition.as_object().unwrap(), &present, &["auth", "signature"]);
+        let definition = json!({"id": "a", "url": "new", "signature": {"scheme": "standard-ed25519"}});
+        let signature = json!({"scheme": "standard-ed25519", "public_key": "whpk_of-the-tests"});
+        let present = json!({"id": "a", "url": "old", "filter": "true", "signature": signature, "auth": {}, "state": "active"});
+        let [definition, present] = [definition, present].map(|shown| without_public_keys(shown.as_object().unwrap()));
+        let patch = patch(definition, &present, &["auth", "signature"]);
         assert_eq!(patch, json!({"url": "new", "filter": null}));
     }
 }

@@ -22,6 +22,8 @@ pub(crate) struct Script {
     outcomes: Arc<Mutex<VecDeque<Option<StorageErrorKind>>>>,
     /// Exceptions that were looked up one by one.
     looked_up: Arc<AtomicUsize>,
+    /// Proofs that did what the script says.
+    proofs: Arc<AtomicUsize>,
     holds: Arc<Mutex<Vec<Hold>>>,
     /// Why exceptions cannot be listed and counted, if so.
     lists_fail: Arc<Mutex<Option<StorageErrorKind>>>,
@@ -77,6 +79,10 @@ impl Script {
 
     pub(crate) fn looked_up(&self) -> usize {
         self.looked_up.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn proofs(&self) -> usize {
+        self.proofs.load(Ordering::Relaxed)
     }
 
     /// Lets lists and counts of exceptions fail like this from now on, or no longer.
@@ -202,7 +208,9 @@ impl Ledger for FaultyLedger {
             self.script.pass(Point::Exceptions).await;
         }
         self.script.pass(if is_proof { Point::Proof } else { Point::Save }).await;
-        self.script.next()?;
+        let said = self.script.next();
+        self.script.proofs.fetch_add(usize::from(is_proof), Ordering::Relaxed);
+        said?;
         self.inner.commit(changes).await
     }
 
