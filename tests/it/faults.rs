@@ -31,6 +31,7 @@ use crate::storage::{make, open};
 use crate::support::faults::{FaultyLedger, FaultyLog, Point, Script};
 use crate::support::{Answer, Receiver, eventually, for_a_while};
 
+mod endings;
 pub(crate) mod letters;
 mod lookups;
 mod retention;
@@ -177,31 +178,6 @@ async fn what_is_changed_of_a_subscription_that_is_removed_meanwhile_is_said_to_
         assert!(tokio::join!(changed, removed).0, "{what}");
     }
     lanes.stop(Duration::from_secs(5)).await;
-}
-
-/// An endpoint says that it is gone, while its subscription is moved to another one and the lane has not heard of that.
-#[actix_rt::test(system = "crate::support::System")]
-async fn the_end_of_an_endpoint_that_was_left_is_not_told() {
-    let store = holding(1).await;
-    let receiver = Receiver::with(|_, _| Answer::status(410).when_released()).await;
-    store.catalog.put_subscription(letters::dying("s", &receiver), 0).await.unwrap();
-    let (notices, mut told) = tokio::sync::mpsc::channel(8);
-    let context = LaneContext { notices, ..context(&store, &Script::default()).await };
-    let (registry, record) = (context.registry.clone(), context.registry.get("s").unwrap());
-    let lanes = start(context).await;
-    eventually("an open request", async || (receiver.open() == 1).then_some(())).await;
-    let mut moved = SubscriptionRecord::clone(&record);
-    "http://127.0.0.1:9/".clone_into(&mut moved.spec.url);
-    let meanwhile = async {
-        // A lane that stops hears of nothing more.
-        lanes.cancelled().cancelled().await;
-        let moved = registry.put(moved, record.revision).await.unwrap();
-        receiver.release(1);
-        moved
-    };
-    let ((), moved) = tokio::join!(lanes.stop(Duration::from_secs(30)), meanwhile);
-    assert_eq!(registry.get("s"), Some(moved), "it goes on");
-    assert!(told.try_recv().is_err());
 }
 
 /// A save of a dead letter is refused after its subscription was removed.

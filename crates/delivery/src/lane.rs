@@ -89,7 +89,7 @@ pub struct Lane {
     pub alarm: Notify,
     /// Held by whoever saves.
     pub saving: tokio::sync::Mutex<()>,
-    /// Subscriptions that endpoints disabled and whose end is not stored yet.
+    /// Subscriptions that endpoints disabled and whose end is not stored yet; none once the lane ended.
     pub disabling: Cell<u32>,
     /// Bodies of batches that were made lately.
     pub bodies: RefCell<Bodies>,
@@ -348,8 +348,8 @@ impl Lane {
         self.tell();
     }
 
-    /// Sends nothing more at once; the registry stores and says it, unless another URL is there by now. A stop waits for one try of
-    /// that.
+    /// Sends nothing more at once; the registry stores and says it, unless another URL is there by now. A stop waits a while
+    /// for that.
     fn disable(self: &Rc<Self>, assignment: &Assignment, reason: hookcast_core::model::subscription::DisabledReason) {
         let mut floor = self.floor.borrow_mut();
         let Some(stopped) = floor.stopped(assignment.ordinal, Activity::Disabled(reason)) else { return };
@@ -362,26 +362,21 @@ impl Lane {
             let is_disabled = loop {
                 match lane.context.registry.disable(&stopped, reason, now).await {
                     Ok(is_disabled) => break is_disabled,
-                    Err(error) if lane.context.cancel.is_cancelled() => {
-                        tracing::error!(subscription.id = %stopped.spec.id, reason = reason.word(), %error,
-                            "the disabled state is not stored; it will be active when the relay starts again");
-                        break false;
-                    }
                     Err(error) => {
                         tracing::error!(subscription.id = %stopped.spec.id, reason = reason.word(), %error,
                             "the disabled state is not stored; trying again");
                     }
                 }
-                tokio::select! {
-                    () = tokio::time::sleep(STORE_AGAIN) => {}
-                    // Once more, then it ends.
-                    () = lane.context.cancel.cancelled() => {}
+                tokio::time::sleep(STORE_AGAIN).await;
+                if lane.disabling.get() == 0 {
+                    // The lane ended without it.
+                    return;
                 }
             };
             if is_disabled {
                 lane.floor.borrow_mut().notices.push(Notice::disabled(&stopped, reason.word()));
             }
-            lane.disabling.set(lane.disabling.get() - 1);
+            lane.disabling.set(lane.disabling.get().saturating_sub(1));
             lane.tell();
         });
     }

@@ -264,14 +264,15 @@ fn forget(context: &LaneContext, name: &str, ordinal: Ordinal) {
 async fn finish(lane: &Rc<Lane>, grace: Duration) {
     const LOOK_EVERY: Duration = Duration::from_millis(5);
     const SAVE_AGAIN: Duration = Duration::from_millis(200);
-    /// Tries of what is only to be looked up: a stop does not wait for that for as long as for what is to be saved.
+    /// Tries of what is left when the progress is saved, to be looked up or stored by the registry: a stop does not wait for that
+    /// for as long as for what is to be saved.
     const LOOKUPS_MAX: u32 = 10;
     if lane.floor.is_torn() {
         tracing::warn!(lane = lane.name, "what happened since the last save is not saved: it may be half done; it is repeated");
         return;
     }
     let end = tokio::time::Instant::now() + grace;
-    while (lane.in_flight() > 0 || lane.disabling.get() > 0) && tokio::time::Instant::now() < end {
+    while lane.in_flight() > 0 && tokio::time::Instant::now() < end {
         tokio::time::sleep(LOOK_EVERY).await;
     }
     lane.floor.borrow_mut().touch_all();
@@ -280,10 +281,18 @@ async fn finish(lane: &Rc<Lane>, grace: Duration) {
         let is_fenced = matches!(saving::save(lane).await.stored(), Err(error) if error.kind == StorageErrorKind::Fenced);
         lookups += u32::from(!lane.floor.borrow().journal.is_dirty());
         let is_over = lookups >= LOOKUPS_MAX || tokio::time::Instant::now() >= end;
-        if is_fenced || is_over || !lane.floor.borrow().wants_save() {
+        if is_fenced || is_over || !(lane.floor.borrow().wants_save() || lane.disabling.get() > 0) {
             break;
         }
         tokio::time::sleep(SAVE_AGAIN).await;
+    }
+    let disabling = lane.disabling.replace(0);
+    if disabling > 0 {
+        tracing::error!(
+            lane = lane.name,
+            subscriptions = disabling,
+            "what endpoints said that want no more is not stored; their subscriptions may go on when the relay starts again"
+        );
     }
     lane.floor.borrow_mut().leave_listed(None);
     saving::tell_left_out(lane);

@@ -23,7 +23,7 @@ pub(super) async fn source(state: &HttpState, caller: &Caller, name: &str) -> Re
     turn(caller, |caller| caller.usage()?.limits().sources, "sources", is_there, count).await
 }
 
-/// Stores, and gives the turn back behind that, also when whoever asked for it goes away meanwhile.
+/// Does what stores, to its end, and gives the turn back behind that, also when whoever asked for it goes away meanwhile.
 ///
 /// # Errors
 /// As what stores fails.

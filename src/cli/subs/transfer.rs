@@ -46,6 +46,7 @@ fn item(mut shown: Value, with_secrets: bool) -> Value {
     }
     let lacks_group = shown["reason"] == "limit_group";
     if let Some(members) = shown.as_object_mut() {
+        *members = without_public_keys(members);
         if lacks_group {
             // Nobody disabled it: where its group is, it runs.
             members.remove("enabled");
@@ -184,10 +185,10 @@ mod tests {
     #[test]
     fn an_item_names_what_was_left_out() {
         let shown = json!({"id": "a", "url": "u", "auth": {"basic": {"username": "u"}}, "header_names": ["x"], "state": "paused",
-            "signature": {"scheme": "standard"}, "filter": null, "revision": 3});
+            "signature": {"scheme": "standard-ed25519", "public_key": "whpk_"}, "filter": null, "revision": 3});
         let item = item(shown, false);
         assert_eq!(item["omitted"], json!(["headers", "auth", "signature"]));
-        assert_eq!(item["definition"], json!({"id": "a", "url": "u", "signature": {"scheme": "standard"}}));
+        assert_eq!(item["definition"], json!({"id": "a", "url": "u", "signature": {"scheme": "standard-ed25519"}}));
         assert_eq!(item["paused"], true);
     }
 

@@ -1,5 +1,7 @@
 //! Storage that fails on demand: the next writes do what a script says, in its order; all others go through.
 
+pub(crate) mod catalog;
+
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};

@@ -85,7 +85,8 @@ pub fn changed_record(
 /// Whether a subscription runs behind a definition that says so, or does not say.
 ///
 /// Neither the return of a group of limits nor a renewal (of one that the hub made, which may be renewed) is to end what a person
-/// wanted. Any other reason stays: what is enabled again after a failure begins slowly, and what is gone is removed by the hub.
+/// wanted. Any other reason stays: what is enabled again after a failure begins slowly, and what is gone is removed by the hub, unless
+/// its subscriber confirms it anew before.
 fn switched(present: Activity, enabled: Option<bool>, is_renewable: bool) -> Activity {
     match (enabled, present) {
         (Some(false), Activity::Active | Activity::Paused | Activity::Disabled(DisabledReason::LimitGroup)) => {
