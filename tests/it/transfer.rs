@@ -88,6 +88,8 @@ async fn an_export_without_secrets_shows_none_and_removes_none() {
     assert!(!text.contains("of-the-tests") && !text.contains(SECRET) && !text.contains("0123456789abcdef"));
     document["items"][0]["definition"]["description"] = json!("changed");
     document["items"][0]["definition"].as_object_mut().unwrap().remove("rate_limit");
+    // As GET shows it.
+    document["items"][3]["definition"]["signature"] = rotated["signature"].clone();
     let (code, said, problem) = import(&relay, &document, &[]).await;
     assert_eq!((code, said.as_str()), (Some(0), "changed a\nchanged b\nchanged c\nchanged d\n"), "{problem}");
     assert_eq!(shown(&relay, "d").await, rotated, "both keys are kept");

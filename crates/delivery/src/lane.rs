@@ -89,8 +89,10 @@ pub struct Lane {
     pub alarm: Notify,
     /// Held by whoever saves.
     pub saving: tokio::sync::Mutex<()>,
-    /// Subscriptions that endpoints disabled and whose end is not stored yet; none once the lane ended.
+    /// Subscriptions that endpoints disabled and whose end is not stored yet.
     pub disabling: Cell<u32>,
+    /// Whether nobody waits any more for what is still to be stored.
+    pub is_over: Cell<bool>,
     /// Bodies of batches that were made lately.
     pub bodies: RefCell<Bodies>,
     client: WireClient,
@@ -116,6 +118,7 @@ impl Lane {
             alarm: Notify::new(),
             saving: tokio::sync::Mutex::default(),
             disabling: Cell::new(0),
+            is_over: Cell::new(false),
             bodies: RefCell::default(),
             client,
             addresses: RefCell::default(),
@@ -368,15 +371,14 @@ impl Lane {
                     }
                 }
                 tokio::time::sleep(STORE_AGAIN).await;
-                if lane.disabling.get() == 0 {
-                    // The lane ended without it.
+                if lane.is_over.get() {
                     return;
                 }
             };
             if is_disabled {
                 lane.floor.borrow_mut().notices.push(Notice::disabled(&stopped, reason.word()));
             }
-            lane.disabling.set(lane.disabling.get().saturating_sub(1));
+            lane.disabling.set(lane.disabling.get() - 1);
             lane.tell();
         });
     }

@@ -268,6 +268,7 @@ async fn finish(lane: &Rc<Lane>, grace: Duration) {
     /// for as long as for what is to be saved.
     const LOOKUPS_MAX: u32 = 10;
     if lane.floor.is_torn() {
+        lane.is_over.set(true);
         tracing::warn!(lane = lane.name, "what happened since the last save is not saved: it may be half done; it is repeated");
         return;
     }
@@ -286,12 +287,13 @@ async fn finish(lane: &Rc<Lane>, grace: Duration) {
         }
         tokio::time::sleep(SAVE_AGAIN).await;
     }
-    let disabling = lane.disabling.replace(0);
+    lane.is_over.set(true);
+    let disabling = lane.disabling.get();
     if disabling > 0 {
         tracing::error!(
             lane = lane.name,
             subscriptions = disabling,
-            "what endpoints said that want no more is not stored; their subscriptions may go on when the relay starts again"
+            "what endpoints said that want no more may not be stored; their subscriptions may go on when the relay starts again"
         );
     }
     lane.floor.borrow_mut().leave_listed(None);

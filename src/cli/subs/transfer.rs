@@ -200,5 +200,9 @@ mod tests {
         let [definition, present] = [definition, present].map(|shown| without_public_keys(shown.as_object().unwrap()));
         let patch = patch(definition, &present, &["auth", "signature"]);
         assert_eq!(patch, json!({"url": "new", "filter": null}));
+        let several =
+            json!({"signature": [{"scheme": "hub"}, {"scheme": "standard-ed25519", "public_key": "a", "public_keys": []}]});
+        let without = without_public_keys(several.as_object().unwrap());
+        assert_eq!(without["signature"], json!([{"scheme": "hub"}, {"scheme": "standard-ed25519"}]));
     }
 }

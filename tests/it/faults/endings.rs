@@ -1,7 +1,7 @@
 //! What becomes of a subscription whose endpoint wants no more, in the last moment of a lane.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use hookcast_core::model::subscription::{Activity, DisabledReason, SubscriptionRecord};
@@ -12,7 +12,7 @@ use super::letters::dying;
 use super::{context, holding, start};
 use crate::support::faults::Script;
 use crate::support::faults::catalog::FaultyCatalog;
-use crate::support::{Answer, Receiver, eventually};
+use crate::support::{Answer, Receiver, eventually, in_time};
 
 /// How it stands, and whether it was told, when an endpoint answers 410 to a lane that stops; `refusals` times that is not stored.
 async fn ended(refusals: u32, is_left: bool) -> (SubscriptionRecord, Option<String>) {
@@ -34,10 +34,11 @@ async fn ended(refusals: u32, is_left: bool) -> (SubscriptionRecord, Option<Stri
             "http://127.0.0.1:9/".clone_into(&mut moved.spec.url);
             registry.put(moved, record.revision).await.unwrap();
         }
-        catalog.refusals.store(refusals, std::sync::atomic::Ordering::Relaxed);
+        catalog.refusals.store(refusals, Ordering::Relaxed);
         receiver.release(1);
     };
-    tokio::join!(lanes.stop(Duration::from_secs(30)), meanwhile);
+    // Long before its time is over.
+    in_time(async { tokio::join!(lanes.stop(Duration::from_hours(1)), meanwhile) }).await;
     let ended = registry.get("s").unwrap();
     (SubscriptionRecord::clone(&ended), told.try_recv().ok().map(|notice| notice.kind.to_string()))
 }
