@@ -8,7 +8,7 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -18,6 +18,7 @@ use super::attempt::{self, Address, Mark};
 use super::bodies::Bodies;
 use super::consent::ask::Identity;
 use super::crew::{Crew, Taken};
+use super::endings::Endings;
 use super::floor::{Assignment, Floor};
 use super::limits::LimitBook;
 use super::metrics::LaneCounts;
@@ -36,9 +37,6 @@ use hookcast_net::client::WireClient;
 use hookcast_net::tls::Tls;
 use hookcast_registry::Registry;
 use hookcast_supervise::{Panic, Supervisor, caught};
-
-/// Distance of tries to store that a subscription is disabled.
-const STORE_AGAIN: Duration = Duration::from_secs(1);
 
 /// What a lane works with.
 #[derive(Clone)]
@@ -89,10 +87,8 @@ pub struct Lane {
     pub alarm: Notify,
     /// Held by whoever saves.
     pub saving: tokio::sync::Mutex<()>,
-    /// Subscriptions that endpoints disabled and whose end is not stored yet.
-    pub disabling: Cell<u32>,
-    /// Whether nobody waits any more for what is still to be stored.
-    pub is_over: Cell<bool>,
+    /// Subscriptions that endpoints disabled.
+    pub endings: Endings,
     /// Bodies of batches that were made lately.
     pub bodies: RefCell<Bodies>,
     client: WireClient,
@@ -117,8 +113,7 @@ impl Lane {
             dirt: Notify::new(),
             alarm: Notify::new(),
             saving: tokio::sync::Mutex::default(),
-            disabling: Cell::new(0),
-            is_over: Cell::new(false),
+            endings: Endings::default(),
             bodies: RefCell::default(),
             client,
             addresses: RefCell::default(),
@@ -359,26 +354,12 @@ impl Lane {
         let stopped = Arc::new(stopped);
         floor.redefine(&stopped);
         drop(floor);
-        self.disabling.set(self.disabling.get() + 1);
+        self.endings.begin();
         let (lane, now) = (Rc::clone(self), self.now());
         self.spawn("disabling", async move {
-            let is_disabled = loop {
-                match lane.context.registry.disable(&stopped, reason, now).await {
-                    Ok(is_disabled) => break is_disabled,
-                    Err(error) => {
-                        tracing::error!(subscription.id = %stopped.spec.id, reason = reason.word(), %error,
-                            "the disabled state is not stored; trying again");
-                    }
-                }
-                tokio::time::sleep(STORE_AGAIN).await;
-                if lane.is_over.get() {
-                    return;
-                }
-            };
-            if is_disabled {
+            if lane.endings.store(&lane.context.registry, &stopped, reason, now).await {
                 lane.floor.borrow_mut().notices.push(Notice::disabled(&stopped, reason.word()));
             }
-            lane.disabling.set(lane.disabling.get() - 1);
             lane.tell();
         });
     }

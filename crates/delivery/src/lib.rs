@@ -26,6 +26,7 @@ pub mod circuit;
 pub mod consent;
 pub mod crew;
 pub mod desk;
+pub mod endings;
 pub mod filled;
 pub mod floor;
 mod gathering;

@@ -268,7 +268,7 @@ async fn finish(lane: &Rc<Lane>, grace: Duration) {
     /// for as long as for what is to be saved.
     const LOOKUPS_MAX: u32 = 10;
     if lane.floor.is_torn() {
-        lane.is_over.set(true);
+        lane.endings.leave();
         tracing::warn!(lane = lane.name, "what happened since the last save is not saved: it may be half done; it is repeated");
         return;
     }
@@ -282,17 +282,16 @@ async fn finish(lane: &Rc<Lane>, grace: Duration) {
         let is_fenced = matches!(saving::save(lane).await.stored(), Err(error) if error.kind == StorageErrorKind::Fenced);
         lookups += u32::from(!lane.floor.borrow().journal.is_dirty());
         let is_over = lookups >= LOOKUPS_MAX || tokio::time::Instant::now() >= end;
-        if is_fenced || is_over || !(lane.floor.borrow().wants_save() || lane.disabling.get() > 0) {
+        if is_fenced || is_over || !(lane.floor.borrow().wants_save() || lane.endings.is_any_open()) {
             break;
         }
         tokio::time::sleep(SAVE_AGAIN).await;
     }
-    lane.is_over.set(true);
-    let disabling = lane.disabling.get();
-    if disabling > 0 {
+    let left = lane.endings.leave();
+    if left > 0 {
         tracing::error!(
             lane = lane.name,
-            subscriptions = disabling,
+            subscriptions = left,
             "what endpoints said that want no more may not be stored; their subscriptions may go on when the relay starts again"
         );
     }
