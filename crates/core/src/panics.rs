@@ -70,6 +70,7 @@ fn said(payload: &(dyn Any + Send)) -> String {
 struct Catching;
 
 impl Catching {
+    #[inline]
     fn begin() -> Self {
         CATCHERS.set(CATCHERS.get() + 1);
         Self
@@ -77,6 +78,7 @@ impl Catching {
 }
 
 impl Drop for Catching {
+    #[inline]
     fn drop(&mut self) {
         CATCHERS.set(CATCHERS.get() - 1);
     }

@@ -63,6 +63,7 @@ impl Follow {
     }
 
     /// The newest committed position.
+    #[inline]
     #[must_use]
     pub fn head(&self) -> Seq {
         self.tail.head()
@@ -81,6 +82,7 @@ impl Follow {
     }
 
     /// Eight characters that name the log in every `webhook-id`.
+    #[inline]
     #[must_use]
     pub fn log_id(&self) -> &str {
         self.log.log_id()
@@ -200,6 +202,7 @@ impl Follow {
     }
 
     /// Up to which position a copy that was made earlier may hold what was purged since, and is to be read again.
+    #[inline]
     #[must_use]
     pub fn purged_to(&self) -> Seq {
         self.tail.purged_to()

@@ -211,30 +211,35 @@ impl Event {
     }
 
     /// Its position.
+    #[inline]
     #[must_use]
     pub fn seq(&self) -> Seq {
         self.page.seq_at(self.index)
     }
 
     /// Its topic.
+    #[inline]
     #[must_use]
     pub fn topic(&self) -> &Topic {
         self.page.topic_at(self.index)
     }
 
     /// When it came in.
+    #[inline]
     #[must_use]
     pub fn arrived_at(&self) -> Timestamp {
         self.page.arrived_at(self.index)
     }
 
     /// Its attributes, decoded from the page on every call: take it once.
+    #[inline]
     #[must_use]
     pub fn fields(&self) -> RecordFields<'_> {
         self.page.fields_at(self.index)
     }
 
     /// The payload, sharing the page's memory.
+    #[inline]
     #[must_use]
     pub fn data(&self) -> Bytes {
         self.page.slice(self.fields().data)
@@ -249,6 +254,7 @@ impl Event {
     }
 
     /// The page it lies in.
+    #[inline]
     #[must_use]
     pub fn page(&self) -> &Arc<Page> {
         &self.page

@@ -42,6 +42,7 @@ impl Answer {
     }
 
     /// Why it is a failure; `None` = 2xx.
+    #[inline]
     #[must_use]
     pub fn error(&self) -> Option<ErrorKind> {
         match self.status {
@@ -105,6 +106,7 @@ impl Outcome {
     }
 
     /// The answer, when one came.
+    #[inline]
     #[must_use]
     pub fn answer(&self) -> Option<&Answer> {
         match &self.ending {
@@ -114,18 +116,21 @@ impl Outcome {
     }
 
     /// The status, when an answer came.
+    #[inline]
     #[must_use]
     pub fn status(&self) -> Option<u16> {
         self.answer().map(|answer| answer.status)
     }
 
     /// What the receiver asks for besides.
+    #[inline]
     #[must_use]
     pub fn directive(&self) -> Option<Directive> {
         self.answer().and_then(|answer| answer.directive)
     }
 
     /// Why it is a failure; `None` = 2xx.
+    #[inline]
     #[must_use]
     pub fn error(&self) -> Option<ErrorKind> {
         match &self.ending {
@@ -137,12 +142,14 @@ impl Outcome {
     }
 
     /// Whether the event counts as delivered.
+    #[inline]
     #[must_use]
     pub fn is_success(&self) -> bool {
         self.error().is_none()
     }
 
     /// Whether the relay itself lacked what it takes: no attempt was made, and the endpoint has nothing to do with it.
+    #[inline]
     #[must_use]
     pub fn is_own_fault(&self) -> bool {
         matches!(self.ending, Ending::Failed { kind: ErrorKind::OwnFault, .. })
