@@ -56,7 +56,8 @@ impl HeaderLines {
 #[must_use]
 pub fn is_value(bytes: &[u8]) -> bool {
     // Without an early end many bytes are looked at in one step.
-    bytes.iter().fold(true, |is_value, &byte| is_value & ((byte == b'\t') | ((byte >= b' ') & (byte != 0x7f))))
+    let is_bad = |byte: u8| u8::from((byte < b' ' && byte != b'\t') || byte == 0x7f);
+    bytes.iter().fold(0, |bad, &byte| bad | is_bad(byte)) == 0
 }
 
 /// Values may be secret.
