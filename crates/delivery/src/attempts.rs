@@ -3,7 +3,6 @@
 //! A list goes by when attempts began, newest first. Pages are read by their latest time, falling, so that whatever began
 //! after the latest time of the next page is complete.
 
-use std::cmp::Reverse;
 use std::sync::Arc;
 
 use super::Lanes;
@@ -49,6 +48,15 @@ fn key(attempt: &Attempt) -> AttemptKey {
     (attempt.at, attempt.seq, attempt.n)
 }
 
+/// Oldest first, each once: memory and storage may both have one. A failure and a success of one moment are two: a seek can begin an
+/// event anew within a millisecond.
+fn in_order(mut all: Vec<Attempt>) -> Vec<Attempt> {
+    let whole = |attempt: &Attempt| (key(attempt), attempt.error.is_none());
+    all.sort_by_key(whole);
+    all.dedup_by(|a, b| whole(a) == whole(b));
+    all
+}
+
 impl Lanes {
     /// Attempts of a subscription, newest first; `None` when it is gone.
     ///
@@ -78,8 +86,8 @@ impl Lanes {
             horizon = read_to;
         }
         all.retain(|attempt| horizon.is_none_or(|horizon| attempt.at > horizon));
-        all.sort_by_key(|attempt| Reverse(key(attempt)));
-        all.dedup_by(|a, b| key(a) == key(b));
+        let mut all = in_order(all);
+        all.reverse();
         let next = if all.len() > query.limit {
             all.truncate(query.limit);
             all.last().map(key)
@@ -155,8 +163,7 @@ impl Lanes {
                 None => break,
             }
         }
-        all.sort_by_key(key);
-        all.dedup_by(|a, b| key(a) == key(b));
+        let mut all = in_order(all);
         Ok(all.split_off(all.len().saturating_sub(ATTEMPTS_MAX as usize)))
     }
 }
@@ -166,4 +173,26 @@ fn read(page: &HistoryPage) -> Vec<Success> {
         tracing::error!(page.id, "a page of the history of attempts is damaged; its attempts are not shown");
         Vec::new()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_and_a_success_of_one_moment_are_two_and_what_was_read_twice_is_one() {
+        let attempt = |at: i64, error: Option<&str>| Attempt {
+            seq: Seq(1),
+            n: 1,
+            at: Timestamp(at),
+            outcome: if error.is_some() { "failure" } else { "success" }.to_owned(),
+            status: None,
+            error: error.map(str::to_owned),
+            latency_ms: 1,
+            response: None,
+        };
+        let (failed, succeeded, later) = (attempt(7, Some("status_500")), attempt(7, None), attempt(8, Some("timeout")));
+        let read = [&later, &succeeded, &failed, &succeeded, &failed].map(Attempt::clone).to_vec();
+        assert_eq!(in_order(read), [failed, succeeded, later]);
+    }
 }
