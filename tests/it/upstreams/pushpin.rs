@@ -1,6 +1,7 @@
 //! pushpin as the upstream: it holds streams for an origin that knows nothing of connections.
 
 use std::process::Command;
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -57,6 +58,10 @@ impl Pushpin {
         serving.arg(format!("--config={at}/pushpin.conf")).arg("-m");
         let server = Tool::listening(&mut serving, port).await.gently();
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        // It listens before zurl and it have found each other, and what was asked by then may never be answered.
+        let asked = || client.get(format!("http://{}/sse", server.address())).timeout(Duration::from_secs(1)).send();
+        eventually("an answer through pushpin", async || asked().await.is_ok_and(|answer| answer.status() == 200).then_some(()))
+            .await;
         Self { server, origin, zurl, _folder: folder, client }
     }
 
