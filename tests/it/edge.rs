@@ -249,7 +249,7 @@ impl Deliveries for Behind {
             "attempts {:?} since {} before {:?} limit {}",
             query.is_success, query.since.0, query.before, query.limit
         ));
-        Ok(Some(AttemptsPage { items: vec![attempt(7)], next: Some((Timestamp(5), Seq(7), 2)) }))
+        Ok(Some(AttemptsPage { items: vec![attempt(7)], next: Some((Timestamp(5), Seq(7), 2, true)) }))
     }
 
     async fn undelivered(&self, _: &Arc<SubscriptionRecord>, page: PageRequest) -> Result<Option<UndeliveredPage>, StorageError> {

@@ -4,8 +4,16 @@
 
 use std::collections::BTreeSet;
 
+use hookcast_core::clock::Timestamp;
+use hookcast_core::model::{Attempt, HistoryPage, Seq, Success};
+use hookcast_delivery::attempts::{AttemptsQuery, NEWEST};
+use hookcast_log::storage::LedgerChange;
 use serde_json::{Value, json};
 
+use crate::faults::letters::dying;
+use crate::faults::{context, holding, start};
+use crate::storage::make;
+use crate::support::faults::Script;
 use crate::support::{Answer, Receiver, Relay, eventually};
 
 fn items(page: &Value) -> &Vec<Value> {
@@ -60,7 +68,8 @@ async fn who_asks_is_told_when_what_and_how_often() {
     assert_eq!(relay.terminate().await, Some(0));
     relay.restart().await;
     check(&relay).await;
-    for wrong in ["outcome=maybe", "since=yesterday", "after=1", "after=1-2-x", "limit=0"] {
+    let places = ["1", "1-2-3", "1-2-x-1", "1-2-+3-1", "1-2-3-4", "1-2-3-1-5"].map(|place| format!("after={place}"));
+    for wrong in ["outcome=maybe", "since=yesterday", "limit=0"].into_iter().chain(places.iter().map(String::as_str)) {
         let (status, _) = relay.ask("GET", &format!("/v1/subscriptions/a/attempts?{wrong}"), None).await;
         assert_eq!(status, 422, "{wrong}");
     }
@@ -134,4 +143,39 @@ async fn what_is_not_delivered_is_listed_with_what_comes_next() {
     receiver.release(10);
     relay.status_becomes("a", json!({"lag": 0, "in_flight": 0})).await;
     assert_eq!(items(&relay.get("/v1/subscriptions/a/undelivered").await).len(), 1);
+}
+
+/// A seek can begin an event anew within a millisecond: a failure and a success of one number.
+#[actix_rt::test(system = "crate::support::System")]
+async fn a_list_that_is_cut_between_two_attempts_of_one_moment_has_both() {
+    let (store, receiver) = (holding(1).await, Receiver::start().await);
+    let mut record = dying("s", &receiver);
+    record.starts_after = Seq(1);
+    store.catalog.put_subscription(record, 0).await.unwrap();
+    let context = context(&store, &Script::default()).await;
+    let record = context.registry.get("s").unwrap();
+    let ordinal = record.ordinal;
+    let at = [record.created_at.0 + 7, record.created_at.0 + 8];
+    let failures = at.map(|at| (ordinal, make::attempt(1, 1, at))).to_vec();
+    let success = |at| Success { ordinal, seq: Seq(1), at: Timestamp(at), n: 1, latency_ms: 4, status: 200 };
+    let history = vec![HistoryPage::encode(1, &at.map(success)).unwrap()];
+    let lease = store.ledger.lease(ordinal.partition()).await.unwrap();
+    store.ledger.commit(vec![LedgerChange { failures, history, ..LedgerChange::new(lease) }]).await.unwrap();
+    let lanes = start(context).await;
+    for (is_success, expected) in [
+        (None, vec![(at[1], true), (at[1], false), (at[0], true), (at[0], false)]),
+        (Some(true), vec![(at[1], true), (at[0], true)]),
+        (Some(false), vec![(at[1], false), (at[0], false)]),
+    ] {
+        let mut query = AttemptsQuery { is_success, since: Timestamp(0), before: NEWEST, limit: 1 };
+        let mut listed: Vec<Attempt> = Vec::new();
+        loop {
+            let page = lanes.attempts(&record, query).await.unwrap().unwrap();
+            listed.extend(page.items);
+            let Some(next) = page.next else { break };
+            query.before = next;
+        }
+        let listed: Vec<_> = listed.iter().map(|one| (one.at.0, one.error.is_none())).collect();
+        assert_eq!(listed, expected, "{is_success:?}");
+    }
 }

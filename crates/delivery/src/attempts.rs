@@ -27,13 +27,17 @@ pub struct AttemptsQuery {
     /// Those that began then or later.
     pub since: Timestamp,
     /// Those behind this one, in the order of the list.
-    pub before: AttemptKey,
+    pub before: Place,
     /// Most of them.
     pub limit: usize,
 }
 
+/// The place of an attempt in a list: when it began, its event, its number, and whether it succeeded. A failure and a success of one
+/// moment are two: a seek can begin an event anew within a millisecond.
+pub type Place = (Timestamp, Seq, u32, bool);
+
 /// Behind no attempt: where a list begins.
-pub const NEWEST: AttemptKey = (Timestamp(i64::MAX), Seq(u64::MAX), u32::MAX);
+pub const NEWEST: Place = (Timestamp(i64::MAX), Seq(u64::MAX), u32::MAX, true);
 
 /// A part of the list of attempts.
 #[derive(Clone, Debug, Default)]
@@ -41,19 +45,22 @@ pub struct AttemptsPage {
     /// Newest first.
     pub items: Vec<Attempt>,
     /// Where the list goes on; there may be a next part although this one is empty.
-    pub next: Option<AttemptKey>,
+    pub next: Option<Place>,
 }
 
-fn key(attempt: &Attempt) -> AttemptKey {
-    (attempt.at, attempt.seq, attempt.n)
+fn place(attempt: &Attempt) -> Place {
+    (attempt.at, attempt.seq, attempt.n, attempt.error.is_none())
 }
 
-/// Oldest first, each once: memory and storage may both have one. A failure and a success of one moment are two: a seek can begin an
-/// event anew within a millisecond.
+/// The failures behind a place: behind a success, the failure of its own moment is one.
+fn failures_behind((at, seq, n, is_success): Place) -> AttemptKey {
+    (at, seq, if is_success { n.saturating_add(1) } else { n })
+}
+
+/// Oldest first, each once: memory and storage may both have one.
 fn in_order(mut all: Vec<Attempt>) -> Vec<Attempt> {
-    let whole = |attempt: &Attempt| (key(attempt), attempt.error.is_none());
-    all.sort_by_key(whole);
-    all.dedup_by(|a, b| whole(a) == whole(b));
+    all.sort_by_key(place);
+    all.dedup_by_key(|attempt| place(attempt));
     all
 }
 
@@ -71,13 +78,14 @@ impl Lanes {
         let Some(mut all) = self.ask(record, Question::Attempts).await else { return Ok(None) };
         let wanted = |attempt: &Attempt| {
             attempt.at >= query.since
-                && key(attempt) < query.before
+                && place(attempt) < query.before
                 && query.is_success.is_none_or(|is_success| is_success == attempt.error.is_none())
         };
         all.retain(wanted);
         let one_more = u32::try_from(query.limit + 1).unwrap_or(u32::MAX);
         if query.is_success != Some(true) {
-            all.extend(self.context.ledger.failures_before(record.ordinal, query.since, query.before, one_more).await?);
+            let before = failures_behind(query.before);
+            all.extend(self.context.ledger.failures_before(record.ordinal, query.since, before, one_more).await?);
         }
         let mut horizon = None;
         if query.is_success != Some(false) {
@@ -90,9 +98,9 @@ impl Lanes {
         all.reverse();
         let next = if all.len() > query.limit {
             all.truncate(query.limit);
-            all.last().map(key)
+            all.last().map(place)
         } else {
-            horizon.map(|horizon| (Timestamp(horizon.0 + 1), Seq::ZERO, 0))
+            horizon.map(|horizon| (Timestamp(horizon.0 + 1), Seq::ZERO, 0, false))
         };
         Ok(Some(AttemptsPage { items: all, next }))
     }
@@ -123,8 +131,9 @@ impl Lanes {
                 limit: PAGES_READ,
             };
             let pages = self.context.ledger.history(pages).await?;
-            let wanted =
-                |success: &Success| success.ordinal == record.ordinal && (success.at, success.seq, success.n) < query.before;
+            let wanted = |success: &Success| {
+                success.ordinal == record.ordinal && (success.at, success.seq, success.n, true) < query.before
+            };
             found.extend(pages.iter().flat_map(read).filter(wanted));
             let Some(last) = pages.last().filter(|_| pages.len() == PAGES_READ as usize) else { return Ok((found, None)) };
             (before, pages_read) = (Some((last.last_at, last.id)), pages_read + pages.len());
@@ -193,6 +202,10 @@ mod tests {
         };
         let (failed, succeeded, later) = (attempt(7, Some("status_500")), attempt(7, None), attempt(8, Some("timeout")));
         let read = [&later, &succeeded, &failed, &succeeded, &failed].map(Attempt::clone).to_vec();
-        assert_eq!(in_order(read), [failed, succeeded, later]);
+        assert_eq!(in_order(read), [failed.clone(), succeeded.clone(), later]);
+        // A page may end between the two: the next one begins with the failure, and the one behind that is past both.
+        let of_failure = (failed.at, failed.seq, failed.n);
+        assert!(place(&failed) < place(&succeeded) && of_failure < failures_behind(place(&succeeded)));
+        assert!(of_failure >= failures_behind(place(&failed)));
     }
 }

@@ -18,8 +18,8 @@ use hookcast_core::model::Seq;
 use hookcast_core::model::subscription::SubscriptionRecord;
 use hookcast_core::model::subscription::parse::form::Keys;
 use hookcast_core::model::subscription::parse::parse_seek;
-use hookcast_delivery::attempts::{AttemptsQuery, NEWEST};
-use hookcast_log::storage::{AttemptKey, PageRequest};
+use hookcast_delivery::attempts::{AttemptsQuery, NEWEST, Place};
+use hookcast_log::storage::PageRequest;
 use hookcast_registry::Pausing;
 
 /// Holds deliveries; the cursor stays.
@@ -133,24 +133,26 @@ pub(super) async fn attempts(state: Data<HttpState>, request: HttpRequest) -> Re
     let query = AttemptsQuery {
         is_success,
         since: query.since(state.clock.now())?.unwrap_or(Timestamp(i64::MIN)),
-        before: query.get("after").map_or(Ok(NEWEST), read_attempt_key)?,
+        before: query.get("after").map_or(Ok(NEWEST), read_place)?,
         limit: query.limit()? as usize,
     };
     let found = state.deliveries.attempts(&record, query).await?.ok_or_else(Problem::not_found)?;
-    let next = found.next.map(|(at, seq, n)| Value::from(format!("{}-{seq}-{n}", at.0)));
+    let next = found.next.map(|(at, seq, n, is_success)| Value::from(format!("{}-{seq}-{n}-{}", at.0, u8::from(is_success))));
     Ok(HttpResponse::Ok().json(views::page(found.items.iter().map(views::attempt).collect(), next)))
 }
 
 /// Reads the `next` of a page of attempts.
-fn read_attempt_key(text: &str) -> Result<AttemptKey, Problem> {
-    let mut parts = text.splitn(3, '-');
-    let mut part = || parts.next().filter(|part| part.bytes().all(|byte| byte.is_ascii_digit()));
-    let key =
-        (part().and_then(|at| at.parse().ok()), part().and_then(|seq| seq.parse().ok()), part().and_then(|n| n.parse().ok()));
-    match key {
-        (Some(at), Some(seq), Some(n)) => Ok((Timestamp(at), Seq(seq), n)),
-        _ => Err(Problem::of_slug("after", 422, "allowed: the `next` of the page before")),
-    }
+fn read_place(text: &str) -> Result<Place, Problem> {
+    let parts: Option<Vec<u64>> =
+        text.splitn(5, '-').map(|part| part.parse().ok().filter(|_| part.bytes().all(|byte| byte.is_ascii_digit()))).collect();
+    let place = match parts.as_deref() {
+        Some(&[at, seq, n, is_success @ (0 | 1)]) => {
+            let (at, n) = (i64::try_from(at).ok(), u32::try_from(n).ok());
+            at.zip(n).map(|(at, n)| (Timestamp(at), Seq(seq), n, is_success == 1))
+        }
+        _ => None,
+    };
+    place.ok_or_else(|| Problem::of_slug("after", 422, "allowed: the `next` of the page before"))
 }
 
 /// How things stand with one event.
