@@ -88,7 +88,7 @@ pub struct Lane {
     /// Held by whoever saves.
     pub saving: tokio::sync::Mutex<()>,
     /// Subscriptions that endpoints disabled.
-    pub endings: Endings,
+    pub endings: Rc<Endings>,
     /// Bodies of batches that were made lately.
     pub bodies: RefCell<Bodies>,
     client: WireClient,
@@ -113,7 +113,7 @@ impl Lane {
             dirt: Notify::new(),
             alarm: Notify::new(),
             saving: tokio::sync::Mutex::default(),
-            endings: Endings::default(),
+            endings: Rc::default(),
             bodies: RefCell::default(),
             client,
             addresses: RefCell::default(),
@@ -354,10 +354,9 @@ impl Lane {
         let stopped = Arc::new(stopped);
         floor.redefine(&stopped);
         drop(floor);
-        self.endings.begin();
-        let (lane, now) = (Rc::clone(self), self.now());
+        let (lane, ending, now) = (Rc::clone(self), self.endings.begin(), self.now());
         self.spawn("disabling", async move {
-            if lane.endings.store(&lane.context.registry, &stopped, reason, now).await {
+            if ending.store(&lane.context.registry, &stopped, reason, now).await {
                 lane.floor.borrow_mut().notices.push(Notice::disabled(&stopped, reason.word()));
             }
             lane.tell();

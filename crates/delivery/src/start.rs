@@ -268,7 +268,7 @@ async fn finish(lane: &Rc<Lane>, grace: Duration) {
     /// for as long as for what is to be saved.
     const LOOKUPS_MAX: u32 = 10;
     if lane.floor.is_torn() {
-        lane.endings.leave();
+        lane.endings.leave(&lane.name);
         tracing::warn!(lane = lane.name, "what happened since the last save is not saved: it may be half done; it is repeated");
         return;
     }
@@ -287,14 +287,7 @@ async fn finish(lane: &Rc<Lane>, grace: Duration) {
         }
         tokio::time::sleep(SAVE_AGAIN).await;
     }
-    let left = lane.endings.leave();
-    if left > 0 {
-        tracing::error!(
-            lane = lane.name,
-            subscriptions = left,
-            "what endpoints said that want no more may not be stored; their subscriptions may go on when the relay starts again"
-        );
-    }
+    lane.endings.leave(&lane.name);
     lane.floor.borrow_mut().leave_listed(None);
     saving::tell_left_out(lane);
     lane.counts.flush();

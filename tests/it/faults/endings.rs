@@ -12,7 +12,7 @@ use super::letters::dying;
 use super::{context, holding, start};
 use crate::support::faults::Script;
 use crate::support::faults::catalog::FaultyCatalog;
-use crate::support::{Answer, Receiver, eventually, in_time};
+use crate::support::{Answer, Receiver, counted, eventually, in_time};
 
 /// How it stands, and whether it was told, when an endpoint answers 410 to a lane that stops; `refusals` times that is not stored.
 async fn ended(refusals: u32, is_left: bool) -> (SubscriptionRecord, Option<String>) {
@@ -55,8 +55,10 @@ async fn the_end_of_an_endpoint_is_stored_and_told_before_the_lane_ends() {
 /// A stop does not wait its whole time for what will never be stored.
 #[actix_rt::test(system = "crate::support::System")]
 async fn the_end_of_an_endpoint_that_is_never_stored_is_not_told() {
+    let counted = counted();
     let (record, told) = ended(u32::MAX, false).await;
     assert_eq!((record.activity, told), (Activity::Active, None));
+    assert!(counted.render().contains("hookcast_disablings_refused_total "), "no refusal is counted");
 }
 
 #[actix_rt::test(system = "crate::support::System")]

@@ -96,7 +96,8 @@ fn switched(present: Activity, enabled: Option<bool>, is_renewable: bool) -> Act
             Activity::Disabled(DisabledReason::Manual)
         }
         (Some(true), Activity::Disabled(_)) => Activity::Active,
-        (_, activity) => activity,
+        (Some(false), Activity::Disabled(reason)) => Activity::Disabled(reason),
+        (Some(true), Activity::Active | Activity::Paused) | (None, _) => present,
     }
 }
 
