@@ -172,7 +172,7 @@ async fn a_list_that_is_cut_between_two_attempts_of_one_moment_has_both() {
         loop {
             let page = lanes.attempts(&record, query).await.unwrap().unwrap();
             listed.extend(page.items);
-            let Some(next) = page.next else { break };
+            let Some(next) = page.next.filter(|_| listed.len() <= expected.len()) else { break };
             query.before = next;
         }
         let listed: Vec<_> = listed.iter().map(|one| (one.at.0, one.error.is_none())).collect();

@@ -30,7 +30,7 @@ impl Endings {
     /// One that is to be stored; it counts until it is dropped.
     pub fn begin(self: &Rc<Self>) -> Ending {
         self.open.set(self.open.get() + 1);
-        Ending { all: Rc::clone(self), is_settled: false }
+        Ending { all: Rc::clone(self), is_settled: false, is_late: self.is_over.get() }
     }
 
     /// Whether one is not stored yet.
@@ -42,14 +42,22 @@ impl Endings {
     /// Nobody waits for them any more; says in the log how many may not be stored.
     pub fn leave(&self, lane: &str) {
         self.is_over.set(true);
-        let subscriptions = self.open.get() + self.lost.get();
-        if subscriptions > 0 {
-            tracing::error!(
-                lane,
-                subscriptions,
-                "what endpoints said that want no more may not be stored; their subscriptions may go on when the relay starts again"
-            );
-        }
+        tell_lost(self.unsettled(), lane);
+    }
+
+    /// Those of which nobody knows that they are stored.
+    fn unsettled(&self) -> u32 {
+        self.open.get() + self.lost.get()
+    }
+}
+
+fn tell_lost(endings: u32, lane: &str) {
+    if endings > 0 {
+        tracing::error!(
+            lane,
+            endings,
+            "that subscriptions are disabled may not be stored; they may go on when the relay starts again"
+        );
     }
 }
 
@@ -58,6 +66,8 @@ impl Endings {
 pub struct Ending {
     all: Rc<Endings>,
     is_settled: bool,
+    /// Whether it began when nobody waited for it any more.
+    is_late: bool,
 }
 
 impl Ending {
@@ -79,11 +89,11 @@ impl Ending {
                 }
                 Err(error) => {
                     counter!("hookcast_disablings_refused_total").increment(1);
-                    if refusals.is_multiple_of(REFUSALS_TOLD) {
+                    refusals = refusals.wrapping_add(1);
+                    if refusals % REFUSALS_TOLD == 1 {
                         tracing::error!(subscription.id = %stopped.spec.id, reason = reason.word(), refusals, %error,
                             "the disabled state is not stored; trying again every second");
                     }
-                    refusals = refusals.wrapping_add(1);
                 }
             }
             tokio::time::sleep(STORE_AGAIN).await;
@@ -99,27 +109,49 @@ impl Drop for Ending {
         self.all.open.set(self.all.open.get() - 1);
         if !self.is_settled {
             self.all.lost.set(self.all.lost.get() + 1);
+            tell_lost(u32::from(self.is_late), "late");
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use hookcast_log::storage::memory;
+
     use super::*;
 
+    fn record() -> SubscriptionRecord {
+        serde_json::from_value(serde_json::json!({
+            "spec": {
+                "id": "s", "url": "https://example.com/", "topics": ["t"], "types": [], "signatures": [{"scheme": "none"}],
+                "disable_after": 1000, "headers": {}, "payload": "binary", "max_in_flight": 1, "max_retrying": 1, "on_full": "wait",
+                "retry": {"max_attempts": 1, "schedule": [1], "jitter": 0.0}, "timeout": 1000, "description": "", "metadata": {},
+            },
+            "ordinal": 0, "revision": 0, "activity": "active", "starts_after": 0,
+            "revisions": [{"from_seq": 1, "topics": ["t"], "types": []}], "declared": false, "created_at": 1, "updated_at": 1,
+        }))
+        .unwrap()
+    }
+
     #[test]
-    fn an_end_is_open_until_it_is_dropped_however_that_happens() {
+    fn an_end_is_open_until_it_is_dropped_and_lost_when_nobody_stored_it() {
         let all: Rc<Endings> = Rc::default();
-        let (mut stored, second) = (all.begin(), all.begin());
-        stored.is_settled = true;
-        drop(stored);
-        assert!(all.is_any_open());
-        assert_eq!(all.lost.get(), 0);
+        let lost = all.begin();
+        assert_eq!((all.is_any_open(), all.unsettled()), (true, 1));
         let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
-            let _second = second;
+            let _lost = lost;
             panic!("on purpose");
         }));
-        assert!(panicked.is_err() && !all.is_any_open());
-        assert_eq!(all.lost.get(), 1, "nobody stores it");
+        assert!(panicked.is_err());
+        assert_eq!((all.is_any_open(), all.unsettled()), (false, 1));
+    }
+
+    #[tokio::test]
+    async fn an_end_that_is_stored_is_settled() {
+        let registry = Registry::open(memory::open().unwrap().catalog).await.unwrap();
+        let stopped = registry.put(record(), 0).await.unwrap();
+        let all: Rc<Endings> = Rc::default();
+        let is_disabled = all.begin().store(&registry, &stopped, DisabledReason::Gone, Timestamp(7)).await;
+        assert_eq!((is_disabled, all.is_any_open(), all.unsettled()), (true, false, 0));
     }
 }

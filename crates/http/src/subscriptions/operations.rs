@@ -137,11 +137,16 @@ pub(super) async fn attempts(state: Data<HttpState>, request: HttpRequest) -> Re
         limit: query.limit()? as usize,
     };
     let found = state.deliveries.attempts(&record, query).await?.ok_or_else(Problem::not_found)?;
-    let next = found.next.map(|(at, seq, n, is_success)| Value::from(format!("{}-{seq}-{n}-{}", at.0, u8::from(is_success))));
+    let next = found.next.map(|place| Value::from(written_place(place)));
     Ok(HttpResponse::Ok().json(views::page(found.items.iter().map(views::attempt).collect(), next)))
 }
 
-/// Reads the `next` of a page of attempts.
+/// The `next` of a page of attempts.
+fn written_place((at, seq, n, is_success): Place) -> String {
+    format!("{}-{seq}-{n}-{}", at.0, u8::from(is_success))
+}
+
+/// Reads it.
 fn read_place(text: &str) -> Result<Place, Problem> {
     let parts: Option<Vec<u64>> =
         text.splitn(5, '-').map(|part| part.parse().ok().filter(|_| part.bytes().all(|byte| byte.is_ascii_digit()))).collect();
@@ -180,4 +185,18 @@ fn cut(items: impl Iterator<Item = (Seq, Value)>, page: PageRequest) -> Value {
     items.truncate(limit);
     let next = items.last().filter(|_| has_more).map(|(seq, _)| Value::from(seq.0));
     views::page(items.into_iter().map(|(_, value)| value).collect(), next)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_in_the_list_of_attempts_comes_back_as_it_was_given() {
+        for place in
+            [(Timestamp(5), Seq(7), 2, true), (Timestamp(5), Seq(7), 2, false), (Timestamp(0), Seq::ZERO, 0, false), NEWEST]
+        {
+            assert_eq!(read_place(&written_place(place)).ok(), Some(place));
+        }
+    }
 }
