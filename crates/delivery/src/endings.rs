@@ -123,7 +123,7 @@ mod tests {
     fn record() -> SubscriptionRecord {
         serde_json::from_value(serde_json::json!({
             "spec": {
-                "id": "s", "url": "https://example.com/", "topics": ["t"], "types": [], "signatures": [{"scheme": "none"}],
+                "id": "s", "url": "https://example.com/", "topics": ["t"], "types": [], "signatures": [{"scheme": "none", "keys": []}],
                 "disable_after": 1000, "headers": {}, "payload": "binary", "max_in_flight": 1, "max_retrying": 1, "on_full": "wait",
                 "retry": {"max_attempts": 1, "schedule": [1], "jitter": 0.0}, "timeout": 1000, "description": "", "metadata": {},
             },

@@ -199,6 +199,13 @@ impl Receiver {
         self.state.lock().unwrap().seen.clone()
     }
 
+    /// The positions of all requests, rising: what goes out side by side arrives in any order.
+    pub(crate) fn seqs(&self) -> Vec<u64> {
+        let mut seqs = self.of_each(Delivery::seq);
+        seqs.sort_unstable();
+        seqs
+    }
+
     /// One thing of each request that came.
     pub(crate) fn of_each<T>(&self, what: impl Fn(&Delivery) -> T) -> Vec<T> {
         self.state.lock().unwrap().seen.iter().map(what).collect()
