@@ -165,14 +165,16 @@ impl Floor {
     }
 
     /// Counts, announces and remembers what was passed over by hand: single positions and a stretch behind them.
-    fn note_skipped(&mut self, place: Place, mut singles: Vec<Seq>, stretch: Option<(Seq, Seq)>) {
+    fn note_skipped(&mut self, place: Place, singles: Vec<Seq>, stretch: Option<(Seq, Seq)>) {
         let Some(desk) = self.desks[place].as_deref_mut() else { return };
         let ordinal = desk.ordinal();
-        singles.sort_unstable();
         let mut ranges: Vec<ExpiredRange> = Vec::new();
         // Nothing stood in what a restore jumped over.
         let stretches = stretch.map_or_else(Vec::new, |(from, to)| self.jumps.without(from, to));
-        for (from, to) in singles.into_iter().map(|seq| (seq, seq)).chain(stretches) {
+        // A job can have left a retry inside the stretch.
+        let mut passed: Vec<(Seq, Seq)> = singles.into_iter().map(|seq| (seq, seq)).chain(stretches).collect();
+        passed.sort_unstable();
+        for (from, to) in passed {
             match ranges.last_mut() {
                 Some(last) if last.to.next() >= from => last.to = last.to.max(to),
                 _ => ranges.push(ExpiredRange { ordinal, from, to }),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::*;
 use crate::replays::ReplayItem;
 use hookcast_core::clock::Timestamp;
+use hookcast_core::model::delivery::ExpiredRange;
 use hookcast_core::model::event::DataForm;
 use hookcast_core::model::job::{JobKind, JobState, Selection};
 use hookcast_core::model::outcome::Answer;
@@ -306,6 +307,29 @@ fn who_stands_still_for_a_change_is_not_moved_over_what_cannot_be_read() {
     assert_eq!((position(&mut floor), riders), (Position::Lagging(Seq(100)), Vec::new()));
     floor.thaw(Ordinal(1));
     assert_eq!(hungry(&mut floor), [(place, Seq(100))]);
+}
+
+/// A job posts events far behind the cursor; one that fails waits there as a retry.
+#[test]
+fn a_skip_over_a_retry_that_is_ahead_of_the_cursor_marks_everything_before_it_too() {
+    let (mut floor, _) = lagging();
+    let lease = Lease { partition: 1, epoch: 1 };
+    floor.hold(lease, 1);
+    floor.retry_unread(Exception {
+        ordinal: Ordinal(1),
+        seq: Seq(150),
+        state: ExceptionState::Retry,
+        attempts: 1,
+        sent: 1,
+        due_at: NOW,
+        since: NOW,
+        reason: "status_500".to_owned(),
+        has_old_batch_id: false,
+    });
+    floor.skip(Ordinal(1), Seq(180));
+    let skipped: Vec<_> = floor.take_unsaved().into_iter().flat_map(|change| change.skipped).collect();
+    assert_eq!(skipped, [ExpiredRange { ordinal: Ordinal(1), from: Seq(101), to: Seq(180) }]);
+    assert_eq!(floor.desk(Ordinal(1)).unwrap().totals.skipped, 80);
 }
 
 #[test]
