@@ -5,8 +5,11 @@
 use std::collections::BTreeSet;
 
 use hookcast_core::clock::Timestamp;
+use hookcast_core::model::subscription::SubscriptionRecord;
 use hookcast_core::model::{Attempt, HistoryPage, Seq, Success};
 use hookcast_delivery::attempts::{AttemptsQuery, NEWEST};
+use hookcast_delivery::lane::LaneContext;
+use hookcast_delivery::telling::DeliveryState;
 use hookcast_log::storage::LedgerChange;
 use serde_json::{Value, json};
 
@@ -143,6 +146,28 @@ async fn what_is_not_delivered_is_listed_with_what_comes_next() {
     receiver.release(10);
     relay.status_becomes("a", json!({"lag": 0, "in_flight": 0})).await;
     assert_eq!(items(&relay.get("/v1/subscriptions/a/undelivered").await).len(), 1);
+}
+
+/// The wall clock was moved back since the subscription was made.
+#[actix_rt::test(system = "crate::support::System")]
+async fn an_attempt_is_found_that_began_before_its_subscription_was_made_by_the_clock() {
+    let (store, receiver) = (holding(1).await, Receiver::start().await);
+    let made_at = Timestamp(1_800_000_000_000);
+    let record = SubscriptionRecord { created_at: made_at, starts_after: Seq(1), ..dying("s", &receiver) };
+    store.catalog.put_subscription(record, 0).await.unwrap();
+    let context = LaneContext { remembers_successes: true, ..context(&store, &Script::default()).await };
+    let record = context.registry.get("s").unwrap();
+    let success =
+        Success { ordinal: record.ordinal, seq: Seq(1), at: Timestamp(made_at.0 - 300_000), n: 1, latency_ms: 4, status: 200 };
+    let lease = store.ledger.lease(record.ordinal.partition()).await.unwrap();
+    let history = vec![HistoryPage::encode(1, &[success]).unwrap()];
+    store.ledger.commit(vec![LedgerChange { history, ..LedgerChange::new(lease) }]).await.unwrap();
+    let lanes = start(context).await;
+    let view = lanes.delivery(&record, Seq(1)).await.unwrap().unwrap();
+    assert_eq!((view.state, view.attempts.len()), (DeliveryState::Delivered, 1));
+    let query = AttemptsQuery { is_success: None, since: Timestamp(0), before: NEWEST, limit: 10 };
+    assert_eq!(lanes.attempts(&record, query).await.unwrap().unwrap().items.len(), 1);
+    assert!(lanes.last_attempt(&record).await.unwrap().is_some());
 }
 
 /// A seek can begin an event anew within a millisecond: a failure and a success of one number.

@@ -4,6 +4,7 @@
 //! after the latest time of the next page is complete.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Lanes;
 use super::question::Question;
@@ -18,6 +19,13 @@ const ATTEMPTS_MAX: u32 = 100;
 const PAGES_READ: u32 = 32;
 /// History pages that one request reads, about; a list goes on behind them in its next request.
 const PAGES_MAX: usize = 512;
+/// Longest step back of the wall clock behind which attempts are still found.
+const CLOCK_STEP_MAX: Duration = Duration::from_hours(24);
+
+/// No attempt of a subscription began earlier, whatever the wall clock was moved by since it was made: an earlier page has none.
+fn earliest(record: &SubscriptionRecord) -> Timestamp {
+    record.created_at.minus(CLOCK_STEP_MAX)
+}
 
 /// Which attempts of a subscription are asked for.
 #[derive(Clone, Copy, Debug)]
@@ -102,7 +110,7 @@ impl Lanes {
         } else {
             horizon.map(|horizon| (Timestamp(horizon.0 + 1), Seq::ZERO, 0, false))
         };
-        Ok(Some(AttemptsPage { items: all, next }))
+        Ok(self.is_there(record).then_some(AttemptsPage { items: all, next }))
     }
 
     /// The newest attempt that is remembered.
@@ -110,7 +118,7 @@ impl Lanes {
     /// # Errors
     /// As storage fails.
     pub async fn last_attempt(&self, record: &Arc<SubscriptionRecord>) -> Result<Option<Attempt>, StorageError> {
-        let query = AttemptsQuery { is_success: None, since: record.created_at, before: NEWEST, limit: 1 };
+        let query = AttemptsQuery { is_success: None, since: earliest(record), before: NEWEST, limit: 1 };
         Ok(self.attempts(record, query).await?.and_then(|page| page.items.into_iter().next()))
     }
 
@@ -125,7 +133,7 @@ impl Lanes {
             let pages = HistoryQuery {
                 partition: record.ordinal.partition(),
                 seq: None,
-                from: query.since.max(record.created_at),
+                from: query.since.max(earliest(record)),
                 to: query.before.0,
                 before,
                 limit: PAGES_READ,
@@ -157,7 +165,7 @@ impl Lanes {
         let pages = HistoryQuery {
             partition: record.ordinal.partition(),
             seq: Some(seq),
-            from: record.created_at,
+            from: earliest(record),
             to: Timestamp(i64::MAX),
             before: None,
             limit: PAGES_READ,
