@@ -17,6 +17,7 @@ use hookcast_delivery::lane::LaneContext;
 use hookcast_delivery::limits::{LimitBook, LimitSettings};
 use hookcast_delivery::recovery::{Recovering, Recovery};
 use hookcast_delivery::renderings::Renderings;
+use hookcast_delivery::telling::DeliveryState;
 use hookcast_log::follow::Follow;
 use hookcast_log::ingest::{DedupeSettings, FromSource, Ingest, IngestError, Offer, Placed};
 use hookcast_log::storage::{StorageErrorKind, Store};
@@ -177,6 +178,30 @@ async fn what_is_changed_of_a_subscription_that_is_removed_meanwhile_is_said_to_
         };
         assert!(tokio::join!(changed, removed).0, "{what}");
     }
+    lanes.stop(Duration::from_secs(5)).await;
+}
+
+/// A subscription is removed while somebody asks what became of an event that was skipped.
+#[actix_rt::test(system = "crate::support::System")]
+async fn nothing_is_told_of_a_delivery_whose_subscription_is_removed_meanwhile() {
+    let store = holding(9).await;
+    store.catalog.put_subscription(paused_at("s", 0), 0).await.unwrap();
+    let script = Script::default();
+    let context = context(&store, &script).await;
+    let (registry, record) = (context.registry.clone(), context.registry.get("s").unwrap());
+    let lanes = start(context).await;
+    assert!(lanes.skip(&record, Seq(5)).await.unwrap());
+    let state = async || lanes.delivery(&record, Seq(3)).await.unwrap().map(|view| view.state);
+    assert_eq!(state().await, Some(DeliveryState::Skipped));
+    let held = script.hold(Point::Marks);
+    let removed = async {
+        eventually("the question held", async || held.has_come().then_some(())).await;
+        registry.delete(&record).await.unwrap();
+        let is_skipped = async || store.ledger.marks(record.ordinal, Seq(3)).await.unwrap().is_skipped;
+        eventually("its ranges gone", async || (!is_skipped().await).then_some(())).await;
+        held.let_go();
+    };
+    assert_eq!(tokio::join!(state(), removed).0, None);
     lanes.stop(Duration::from_secs(5)).await;
 }
 

@@ -10,6 +10,11 @@ use hookcast_core::model::{Attempt, Exception, ExceptionState, Seq, TopicPattern
 use hookcast_log::storage::{PageRequest, StorageError};
 
 impl Lanes {
+    /// Whether it is still there: what was read of one that is being removed may be half gone, and would tell of another past.
+    pub(super) fn is_there(&self, record: &SubscriptionRecord) -> bool {
+        self.context.registry.get(record.spec.id.as_str()).is_some_and(|present| present.ordinal == record.ordinal)
+    }
+
     /// How a subscription is doing; `None` when it is gone.
     pub async fn status(&self, record: &Arc<SubscriptionRecord>) -> Option<SubscriptionStatus> {
         self.ask(record, Question::Status).await

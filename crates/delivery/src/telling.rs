@@ -101,7 +101,7 @@ impl Lanes {
             },
             (Standing::Passed, None) => self.passed(record, seq, &fresh, &attempts).await?,
         };
-        Ok(Some(DeliveryView { attempts, ..found }))
+        Ok(self.is_there(record).then_some(DeliveryView { attempts, ..found }))
     }
 
     /// What the cursor has not come to: it is judged by the definition that it will meet.

@@ -62,7 +62,7 @@ impl Lanes {
         } else {
             scanned
         };
-        Ok(Some(UndeliveredPage { items, next }))
+        Ok(self.is_there(record).then_some(UndeliveredPage { items, next }))
     }
 
     /// Adds events behind `after` that wait for their first attempt; gives how far it looked if that is not the head.

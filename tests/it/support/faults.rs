@@ -48,6 +48,8 @@ pub(crate) enum Point {
     Exceptions,
     /// A list of exceptions, which has been read.
     Listed,
+    /// The look at the ranges of a position, before it.
+    Marks,
 }
 
 /// A call that is held until somebody lets it go.
@@ -282,6 +284,7 @@ impl Ledger for FaultyLedger {
     }
 
     async fn marks(&self, ordinal: Ordinal, seq: Seq) -> Result<Marks> {
+        self.script.pass(Point::Marks).await;
         self.inner.marks(ordinal, seq).await
     }
 
