@@ -244,6 +244,19 @@ impl Desk {
         seq <= self.dead_to
     }
 
+    /// The parts of a stretch, both ends inclusive, in which no retry waits.
+    #[must_use]
+    pub fn without_retries(&self, from: Seq, to: Seq) -> Vec<(Seq, Seq)> {
+        let (mut parts, mut from) = (Vec::new(), from);
+        for seq in self.retries.range(from..=to).map(|(seq, _)| *seq).chain([to.next()]) {
+            if from < seq {
+                parts.push((from, seq.prev()));
+            }
+            from = seq.next();
+        }
+        parts
+    }
+
     /// Settles everything up to `to`; gives the retries that end, the other single positions that were not settled, and the
     /// stretch that nobody looked at.
     pub fn skip(&mut self, to: Seq, lane: Seq) -> (Vec<Seq>, Vec<Seq>, Option<(Seq, Seq)>) {

@@ -164,14 +164,15 @@ impl Floor {
         self.rouse(place);
     }
 
-    /// Counts, announces and remembers what was passed over by hand: single positions and a stretch behind them.
+    /// Counts, announces and remembers what was passed over by hand: single positions and a stretch, but for retries that wait: a job
+    /// can have left some ahead of the cursor, and they still go out.
     fn note_skipped(&mut self, place: Place, singles: Vec<Seq>, stretch: Option<(Seq, Seq)>) {
         let Some(desk) = self.desks[place].as_deref_mut() else { return };
         let ordinal = desk.ordinal();
         let mut ranges: Vec<ExpiredRange> = Vec::new();
         // Nothing stood in what a restore jumped over.
         let stretches = stretch.map_or_else(Vec::new, |(from, to)| self.jumps.without(from, to));
-        // A job can have left a retry inside the stretch.
+        let stretches = stretches.into_iter().flat_map(|(from, to)| desk.without_retries(from, to));
         let mut passed: Vec<(Seq, Seq)> = singles.into_iter().map(|seq| (seq, seq)).chain(stretches).collect();
         passed.sort_unstable();
         for (from, to) in passed {

@@ -315,9 +315,30 @@ fn a_skip_over_a_retry_that_is_ahead_of_the_cursor_marks_everything_before_it_to
     let (mut floor, _) = lagging();
     let lease = Lease { partition: 1, epoch: 1 };
     floor.hold(lease, 1);
-    floor.retry_unread(Exception {
+    floor.retry_unread(retry_at(150));
+    floor.skip(Ordinal(1), Seq(180));
+    let skipped: Vec<_> = floor.take_unsaved().into_iter().flat_map(|change| change.skipped).collect();
+    assert_eq!(skipped, [ExpiredRange { ordinal: Ordinal(1), from: Seq(101), to: Seq(180) }]);
+    assert_eq!(floor.desk(Ordinal(1)).unwrap().totals.skipped, 80);
+}
+
+/// It is not passed over: it goes out all the same.
+#[test]
+fn a_seek_forward_over_a_retry_that_is_ahead_of_the_cursor_leaves_that_out() {
+    let (mut floor, _) = lagging();
+    floor.hold(Lease { partition: 1, epoch: 1 }, 1);
+    floor.retry_unread(retry_at(150));
+    floor.seek(Ordinal(1), Seq(180));
+    let skipped: Vec<_> = floor.take_unsaved().into_iter().flat_map(|change| change.skipped).collect();
+    let range = |from, to| ExpiredRange { ordinal: Ordinal(1), from: Seq(from), to: Seq(to) };
+    assert_eq!(skipped, [range(101, 149), range(151, 180)]);
+    assert!(floor.desk(Ordinal(1)).unwrap().retry(Seq(150)).is_some());
+}
+
+fn retry_at(seq: u64) -> Exception {
+    Exception {
         ordinal: Ordinal(1),
-        seq: Seq(150),
+        seq: Seq(seq),
         state: ExceptionState::Retry,
         attempts: 1,
         sent: 1,
@@ -325,11 +346,7 @@ fn a_skip_over_a_retry_that_is_ahead_of_the_cursor_marks_everything_before_it_to
         since: NOW,
         reason: "status_500".to_owned(),
         has_old_batch_id: false,
-    });
-    floor.skip(Ordinal(1), Seq(180));
-    let skipped: Vec<_> = floor.take_unsaved().into_iter().flat_map(|change| change.skipped).collect();
-    assert_eq!(skipped, [ExpiredRange { ordinal: Ordinal(1), from: Seq(101), to: Seq(180) }]);
-    assert_eq!(floor.desk(Ordinal(1)).unwrap().totals.skipped, 80);
+    }
 }
 
 #[test]
