@@ -4,7 +4,6 @@
 //! after the latest time of the next page is complete.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::Lanes;
 use super::question::Question;
@@ -19,13 +18,6 @@ const ATTEMPTS_MAX: u32 = 100;
 const PAGES_READ: u32 = 32;
 /// History pages that one request reads, about; a list goes on behind them in its next request.
 const PAGES_MAX: usize = 512;
-/// Longest step back of the wall clock behind which attempts are still found.
-const CLOCK_STEP_MAX: Duration = Duration::from_hours(24);
-
-/// No attempt of a subscription began earlier, whatever the wall clock was moved by since it was made: an earlier page has none.
-fn earliest(record: &SubscriptionRecord) -> Timestamp {
-    record.created_at.minus(CLOCK_STEP_MAX)
-}
 
 /// Which attempts of a subscription are asked for.
 #[derive(Clone, Copy, Debug)]
@@ -113,12 +105,18 @@ impl Lanes {
         Ok(self.is_there(record).then_some(AttemptsPage { items: all, next }))
     }
 
+    /// When the first attempt of a subscription began, at the earliest: no page is looked at that is older. While the wall clock shows a
+    /// time before it was made, because it was moved back, nothing is known of that.
+    fn earliest(&self, record: &SubscriptionRecord) -> Timestamp {
+        if self.context.clock.now() < record.created_at { Timestamp(i64::MIN) } else { record.created_at }
+    }
+
     /// The newest attempt that is remembered.
     ///
     /// # Errors
     /// As storage fails.
     pub async fn last_attempt(&self, record: &Arc<SubscriptionRecord>) -> Result<Option<Attempt>, StorageError> {
-        let query = AttemptsQuery { is_success: None, since: earliest(record), before: NEWEST, limit: 1 };
+        let query = AttemptsQuery { is_success: None, since: self.earliest(record), before: NEWEST, limit: 1 };
         Ok(self.attempts(record, query).await?.and_then(|page| page.items.into_iter().next()))
     }
 
@@ -133,7 +131,7 @@ impl Lanes {
             let pages = HistoryQuery {
                 partition: record.ordinal.partition(),
                 seq: None,
-                from: query.since.max(earliest(record)),
+                from: query.since.max(self.earliest(record)),
                 to: query.before.0,
                 before,
                 limit: PAGES_READ,
@@ -165,7 +163,8 @@ impl Lanes {
         let pages = HistoryQuery {
             partition: record.ordinal.partition(),
             seq: Some(seq),
-            from: earliest(record),
+            // Whatever the clock showed then: few pages have the position.
+            from: Timestamp(i64::MIN),
             to: Timestamp(i64::MAX),
             before: None,
             limit: PAGES_READ,
