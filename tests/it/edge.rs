@@ -271,10 +271,10 @@ impl Deliveries for Behind {
         Ok((seq == Seq(7)).then_some(view))
     }
 
-    async fn dead_letters(&self, _: &Arc<SubscriptionRecord>, page: PageRequest) -> Result<Vec<Exception>, StorageError> {
+    async fn dead_letters(&self, _: &Arc<SubscriptionRecord>, page: PageRequest) -> Result<Option<Vec<Exception>>, StorageError> {
         let all = self.exceptions.lock().unwrap();
         let wanted = all.iter().filter(|exception| exception.state == ExceptionState::Dead && exception.seq > page.after);
-        Ok(wanted.take(page.limit as usize).cloned().collect())
+        Ok(Some(wanted.take(page.limit as usize).cloned().collect()))
     }
 }
 

@@ -17,10 +17,9 @@ use hookcast_delivery::lane::LaneContext;
 use hookcast_delivery::limits::{LimitBook, LimitSettings};
 use hookcast_delivery::recovery::{Recovering, Recovery};
 use hookcast_delivery::renderings::Renderings;
-use hookcast_delivery::telling::DeliveryState;
 use hookcast_log::follow::Follow;
 use hookcast_log::ingest::{DedupeSettings, FromSource, Ingest, IngestError, Offer, Placed};
-use hookcast_log::storage::{StorageErrorKind, Store};
+use hookcast_log::storage::{PageRequest, StorageErrorKind, Store};
 use hookcast_log::tail::{Tail, TailSettings};
 use hookcast_net::dial::Gate;
 use hookcast_net::tls::Tls;
@@ -181,28 +180,35 @@ async fn what_is_changed_of_a_subscription_that_is_removed_meanwhile_is_said_to_
     lanes.stop(Duration::from_secs(5)).await;
 }
 
-/// A subscription is removed while somebody asks what became of an event that was skipped.
+/// A subscription is removed while somebody asks what became of an event that was skipped, or which are not delivered.
 #[actix_rt::test(system = "crate::support::System")]
-async fn nothing_is_told_of_a_delivery_whose_subscription_is_removed_meanwhile() {
-    let store = holding(9).await;
-    store.catalog.put_subscription(paused_at("s", 0), 0).await.unwrap();
-    let script = Script::default();
-    let context = context(&store, &script).await;
-    let (registry, record) = (context.registry.clone(), context.registry.get("s").unwrap());
-    let lanes = start(context).await;
-    assert!(lanes.skip(&record, Seq(5)).await.unwrap());
-    let state = async || lanes.delivery(&record, Seq(3)).await.unwrap().map(|view| view.state);
-    assert_eq!(state().await, Some(DeliveryState::Skipped));
-    let held = script.hold(Point::Marks);
-    let removed = async {
-        eventually("the question held", async || held.has_come().then_some(())).await;
-        registry.delete(&record).await.unwrap();
-        let is_skipped = async || store.ledger.marks(record.ordinal, Seq(3)).await.unwrap().is_skipped;
-        eventually("its ranges gone", async || (!is_skipped().await).then_some(())).await;
-        held.let_go();
-    };
-    assert_eq!(tokio::join!(state(), removed).0, None);
-    lanes.stop(Duration::from_secs(5)).await;
+async fn nothing_is_told_of_a_subscription_that_is_removed_meanwhile() {
+    let page = PageRequest { after: Seq::ZERO, limit: 9 };
+    for (what, point) in [("delivery", Point::Marks), ("undelivered", Point::Listed), ("dead letters", Point::Listed)] {
+        let store = holding(9).await;
+        store.catalog.put_subscription(paused_at("s", 0), 0).await.unwrap();
+        let script = Script::default();
+        let context = context(&store, &script).await;
+        let (registry, record) = (context.registry.clone(), context.registry.get("s").unwrap());
+        let lanes = start(context).await;
+        assert!(lanes.skip(&record, Seq(5)).await.unwrap());
+        let is_told = async || match what {
+            "delivery" => lanes.delivery(&record, Seq(3)).await.unwrap().is_some(),
+            "undelivered" => lanes.undelivered(&record, page).await.unwrap().is_some(),
+            _ => lanes.dead_letters(&record, page).await.unwrap().is_some(),
+        };
+        assert!(is_told().await, "{what}");
+        let held = script.hold(point);
+        let removed = async {
+            eventually("the question held", async || held.has_come().then_some(())).await;
+            registry.delete(&record).await.unwrap();
+            let is_skipped = async || store.ledger.marks(record.ordinal, Seq(3)).await.unwrap().is_skipped;
+            eventually("its ranges gone", async || (!is_skipped().await).then_some(())).await;
+            held.let_go();
+        };
+        assert!(!tokio::join!(is_told(), removed).0, "{what}");
+        lanes.stop(Duration::from_secs(5)).await;
+    }
 }
 
 /// A save of a dead letter is refused after its subscription was removed.

@@ -11,7 +11,8 @@ use hookcast_log::storage::{PageRequest, StorageError};
 
 impl Lanes {
     /// Whether it is still there: what was read of one that is being removed may be half gone, and would tell of another past.
-    pub(super) fn is_there(&self, record: &SubscriptionRecord) -> bool {
+    #[must_use]
+    pub fn is_there(&self, record: &SubscriptionRecord) -> bool {
         self.context.registry.get(record.spec.id.as_str()).is_some_and(|present| present.ordinal == record.ordinal)
     }
 
@@ -48,7 +49,7 @@ impl Lanes {
         Ok(self.ask(record, |reply| Question::Seek(to, reply)).await.transpose()?.is_some())
     }
 
-    /// Dead letters by position.
+    /// Dead letters by position; `None` when the subscription is gone.
     ///
     /// # Errors
     /// As storage fails.
@@ -56,7 +57,7 @@ impl Lanes {
         &self,
         record: &Arc<SubscriptionRecord>,
         page: PageRequest,
-    ) -> Result<Vec<Exception>, StorageError> {
+    ) -> Result<Option<Vec<Exception>>, StorageError> {
         // Memory first: what it has not saved then, storage has later, or it is in the answer.
         let waiting = self.ask(record, |reply| Question::Waiting(page.after, 0, reply)).await;
         let words = waiting.map(|waiting| waiting.words).unwrap_or_default();
@@ -74,7 +75,7 @@ impl Lanes {
         found.extend(unsaved);
         found.sort_by_key(|dead| dead.seq);
         found.truncate(limit);
-        Ok(found)
+        Ok(self.is_there(record).then_some(found))
     }
 
     /// Tells the lane that retention forgot these dead letters; with none, that it may have forgotten some.

@@ -142,7 +142,7 @@ impl Lanes {
             }
         }
         jobs.sort_by_key(|job| std::cmp::Reverse(job.id));
-        Ok(Some(jobs))
+        Ok(self.is_there(record).then_some(jobs))
     }
 
     /// Ends a job that runs; attempts in flight end as they may. `None` when there is none of this name that runs.

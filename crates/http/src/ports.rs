@@ -125,11 +125,15 @@ pub trait Deliveries: Send + Sync {
         page: PageRequest,
     ) -> Result<Option<UndeliveredPage>, StorageError>;
 
-    /// Dead letters by position.
+    /// Dead letters by position; `None` when the subscription is gone.
     ///
     /// # Errors
     /// As storage fails.
-    async fn dead_letters(&self, record: &Arc<SubscriptionRecord>, page: PageRequest) -> Result<Vec<Exception>, StorageError>;
+    async fn dead_letters(
+        &self,
+        record: &Arc<SubscriptionRecord>,
+        page: PageRequest,
+    ) -> Result<Option<Vec<Exception>>, StorageError>;
 }
 
 #[async_trait]
@@ -143,7 +147,7 @@ impl Deliveries for Lanes {
             status.last_attempt = self.last_attempt(record).await?;
         }
         let oldest = self.oldest_undelivered_at(&status).await?;
-        Ok(Some((status, oldest)))
+        Ok(self.is_there(record).then_some((status, oldest)))
     }
 
     async fn failing(&self, records: &[Arc<SubscriptionRecord>]) -> Option<HashSet<Ordinal>> {
@@ -218,7 +222,11 @@ impl Deliveries for Lanes {
         Lanes::undelivered(self, record, page).await
     }
 
-    async fn dead_letters(&self, record: &Arc<SubscriptionRecord>, page: PageRequest) -> Result<Vec<Exception>, StorageError> {
+    async fn dead_letters(
+        &self,
+        record: &Arc<SubscriptionRecord>,
+        page: PageRequest,
+    ) -> Result<Option<Vec<Exception>>, StorageError> {
         Lanes::dead_letters(self, record, page).await
     }
 }

@@ -106,7 +106,7 @@ async fn move_to(state: &Data<HttpState>, record: &Arc<SubscriptionRecord>, afte
 pub(super) async fn dead_letters(state: Data<HttpState>, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let (_, record) = find(&state, &request, Scope::Read)?;
     let page = page_request(&request)?;
-    let found = state.deliveries.dead_letters(&record, one_more(page)).await?;
+    let found = state.deliveries.dead_letters(&record, one_more(page)).await?.ok_or_else(Problem::not_found)?;
     let items = found.iter().map(|exception| (exception.seq, views::dead_letter(exception)));
     Ok(HttpResponse::Ok().json(cut(items, page)))
 }
