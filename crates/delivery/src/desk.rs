@@ -263,7 +263,9 @@ impl Desk {
         }
         let retry = self.retry_to_make(now, probing);
         let new = self.new_work(now, probing);
-        let as_replay = !probing && self.replay_goes(retry.is_some() || new == NewWork::Now);
+        let has_live = retry.is_some() || new == NewWork::Now;
+        // A job probes only where nothing else can: the letters that it posts may hold up everything else.
+        let as_replay = !(probing && has_live) && self.replay_goes(has_live);
         let as_retry = match (retry, new) {
             _ if as_replay => false,
             (Some(_), NewWork::Now) => !self.retry_went_last,

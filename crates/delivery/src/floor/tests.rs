@@ -280,6 +280,33 @@ fn a_dead_letter_that_dies_again_when_it_is_redriven_holds_up_what_is_behind_it(
     assert_eq!(floor.desk(Ordinal(1)).unwrap().totals.dead(), 1);
 }
 
+/// Everything is dead, and the circuit is open: what is redriven is the probe, or nothing would ever go out.
+#[test]
+fn a_redrive_probes_where_nothing_else_can() {
+    let mut floor = Floor::new(Seq::ZERO, 64);
+    let mut once = SubscriptionRecord::clone(&record(1));
+    once.spec.retry.max_attempts = 1;
+    floor.add(Arc::new(once), &Progress { base: Seq::ZERO, holes: Vec::new() });
+    let events = page(1, 10);
+    floor.scan(&events);
+    for _ in 0..10 {
+        let assignment = floor.next(NOW).unwrap();
+        floor.settle(&assignment, None, &outcome(Some(ErrorKind::Connect)), (NOW, NOW), 0.5);
+    }
+    assert!(floor.desk(Ordinal(1)).unwrap().circuit().is_open());
+    floor.recover(redrive(Seq(1), Seq(1)));
+    let want = floor.replay_wants().remove(0).1;
+    let parcel = events.get(Seq(1)).map(|event| Rc::new(Parcel::new(event)));
+    floor.fill_replay(Ordinal(1), &want, vec![ReplayItem { seq: Seq(1), parcel, dead_after: Some(1), line: None }], Seq(1), true);
+    assert!(floor.next(NOW).is_none(), "a probe is not due");
+    let later = Timestamp(NOW.0 + 3_600_000);
+    floor.fire_timers(later);
+    let probe = floor.next(later).unwrap();
+    assert_eq!((probe.job.seq, probe.job.attempt), (Seq(1), 2));
+    floor.settle(&probe, None, &outcome(None), (later, later), 0.5);
+    assert!(!floor.desk(Ordinal(1)).unwrap().circuit().is_open());
+}
+
 fn redrive(from: Seq, to: Seq) -> RecoveryJob {
     RecoveryJob {
         ordinal: Ordinal(1),
