@@ -135,6 +135,7 @@ test-all: test torture lint
 torture: needs
 	KILLS=200 $(CARGO) test $(RELEASE) --test it -- crash::kills --nocapture
 	PROPTEST_CASES=10000 $(CARGO) test $(RELEASE) --lib --bins --quiet
+	HOOKCAST_SEEDS=20000 $(CARGO) test $(RELEASE) --test simulation -- every_event --nocapture
 
 # Streams are held against nginx with nchan; the rows are skipped where it cannot be installed.
 bench: needs

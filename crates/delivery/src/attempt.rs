@@ -168,7 +168,7 @@ pub(super) fn own_tls(spec: &SubscriptionSpec, tls: &Tls) -> Result<Option<Tls>,
 
 /// Posts `content` once.
 pub async fn post(client: &WireClient, address: &Address, content: &Content, mark: Mark, now: Timestamp) -> Outcome {
-    let began = Instant::now();
+    let began = tokio::time::Instant::now().into_std();
     let mut stamp = address.stamp(content, mark.attempt, now);
     if let Some(job) = mark.replay {
         stamp.push(&HOOKCAST_REPLAY, job.to_string());

@@ -5,10 +5,11 @@
 //! sends one question, `callback` is the way to agree later.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use hookcast_core::clock::{Clock, Timestamp};
@@ -135,6 +136,7 @@ impl Consents {
             }
             let due = inner.sleep();
             tokio::select! {
+                biased;
                 change = changes.recv() => match change {
                     Some(RegistryChange::Put { record, .. }) => inner.plan().see(&record, inner.clock.now()),
                     Some(RegistryChange::Removed { ordinal, .. }) => inner.plan().forget(ordinal),
@@ -172,6 +174,7 @@ impl Inner {
 
     async fn make(&self, round: &Round) {
         let asked = tokio::select! {
+            biased;
             asked = self.ask(&round.record, round.token.clone()) => asked,
             () = self.cancel.cancelled() => return,
         };

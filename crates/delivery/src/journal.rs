@@ -7,8 +7,6 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::rc::Rc;
 
-use foldhash::HashMap;
-
 use self::word::Word;
 use super::book::Book;
 use hookcast_core::model::delivery::{ExpiredRange, KeptException};
@@ -26,7 +24,7 @@ const FAILURES_MAX: usize = 8_192;
 /// The unsaved changes of a lane's partitions.
 #[derive(Debug, Default)]
 pub struct Journal {
-    partitions: HashMap<u16, Unsaved>,
+    partitions: BTreeMap<u16, Unsaved>,
     /// Changes that were taken and are not known to be saved, oldest first.
     under_way: Vec<Rc<Vec<LedgerChange>>>,
     left_out: u64,
@@ -177,7 +175,7 @@ impl Journal {
     pub fn take(&mut self, mut progress: impl FnMut(u16) -> Option<(Lease, Checkpoint)>) -> Vec<LedgerChange> {
         let mut changes = Vec::with_capacity(self.partitions.len());
         self.unsaved = 0;
-        for (partition, unsaved) in self.partitions.drain() {
+        for (partition, unsaved) in std::mem::take(&mut self.partitions) {
             let Some((lease, checkpoint)) = progress(partition) else { continue };
             let mut change = LedgerChange {
                 failures: unsaved.failures,

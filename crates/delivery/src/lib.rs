@@ -3,10 +3,11 @@
 //! Subscriptions are spread over lanes, one thread each. This file starts and stops the lanes and brings changes and questions
 //! to the right one; a lane itself is [`lane`]. It knows the log, the ledger and the registry, and nothing of HTTP servers.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix_rt::Arbiter;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -85,6 +86,16 @@ pub(crate) enum LaneCommand {
     Stop(Duration, oneshot::Sender<()>),
 }
 
+/// A lane that is to begin, on the thread that it is to live on.
+pub struct LaneBegin(LaneStart);
+
+impl LaneBegin {
+    /// Begins it; there must be a `LocalSet` around.
+    pub fn spawn_local(self) {
+        start::live_here(self.0);
+    }
+}
+
 /// The running lanes. Cheap to clone.
 #[derive(Clone)]
 pub struct Lanes {
@@ -101,6 +112,23 @@ impl Lanes {
     /// # Errors
     /// When storage does not give the progress, or it is damaged.
     pub async fn start(count: usize, context: LaneContext, gate: &Gate) -> Result<Self, StorageError> {
+        // A thread for each.
+        let on_its_own = |lane: LaneBegin| {
+            Arbiter::new().spawn_fn(move || lane.spawn_local());
+        };
+        Self::start_by(count, context, gate, on_its_own).await
+    }
+
+    /// As [`Lanes::start`]; whoever calls says where each lane runs, which needs a `LocalSet` of its own around it.
+    ///
+    /// # Errors
+    /// As [`Lanes::start`].
+    pub async fn start_by(
+        count: usize,
+        context: LaneContext,
+        gate: &Gate,
+        mut spawn: impl FnMut(LaneBegin),
+    ) -> Result<Self, StorageError> {
         let count = count.clamp(1, LANES_MAX);
         let (records, changes, announced) = context.registry.listen();
         let mut by_partition: HashMap<u16, Vec<Arc<SubscriptionRecord>>> = HashMap::new();
@@ -116,13 +144,13 @@ impl Lanes {
         let mut lanes = Vec::with_capacity(count);
         for (number, partitions) in (1..).zip(starts) {
             let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
-            start::spawn(LaneStart {
+            spawn(LaneBegin(LaneStart {
                 name: format!("shard-{number}"),
                 partitions,
                 context: context.clone(),
                 gate: gate.clone(),
                 inbox,
-            });
+            }));
             lanes.push(commands);
         }
         let (told, routed) = watch::channel(announced);
@@ -182,7 +210,7 @@ impl Lanes {
     pub async fn failing(&self, records: &[Arc<SubscriptionRecord>]) -> Option<HashSet<Ordinal>> {
         let announced = self.context.registry.announced();
         self.routed.clone().wait_for(|routed| *routed >= announced).await.ok()?;
-        let mut by_lane: HashMap<usize, Vec<Ordinal>> = HashMap::new();
+        let mut by_lane: BTreeMap<usize, Vec<Ordinal>> = BTreeMap::new();
         for record in records.iter().filter(|record| record.activity == Activity::Active) {
             by_lane.entry(self.number_of(record.ordinal)).or_default().push(record.ordinal);
         }

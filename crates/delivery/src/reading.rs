@@ -40,6 +40,7 @@ pub(super) async fn read_head(lane: Rc<Lane>) {
         };
         if batch.end().is_none() {
             tokio::select! {
+                biased;
                 changed = head.changed() => if changed.is_err() { return },
                 () = lane.context.cancel.cancelled() => return,
             }
@@ -84,6 +85,7 @@ async fn read(lane: &Rc<Lane>, scanned: Seq) -> Option<Batch> {
 
 async fn pause(lane: &Rc<Lane>) {
     tokio::select! {
+        biased;
         () = tokio::time::sleep(Duration::from_secs(1)) => {}
         () = lane.context.cancel.cancelled() => {}
     }
@@ -102,6 +104,7 @@ pub(super) async fn feed_lagging(lane: Rc<Lane>) {
             lane.stir();
             let somebody_waits = now < boards_at && lane.floor.borrow().has_hungry();
             tokio::select! {
+                biased;
                 () = lane.hunger.notified() => continue,
                 () = tokio::time::sleep_until(boards_at), if somebody_waits => continue,
                 () = lane.context.cancel.cancelled() => return,

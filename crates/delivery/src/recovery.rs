@@ -1,7 +1,9 @@
 //! Recovery as it is asked for: redrive, replay, their count beforehand, progress and cancelling, and skipping.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::Lanes;
 use super::question::Question;

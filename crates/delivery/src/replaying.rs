@@ -35,6 +35,7 @@ pub(super) async fn feed_replays(lane: Rc<Lane>) {
         let wants = lane.floor.borrow_mut().replay_wants();
         if wants.is_empty() {
             tokio::select! {
+                biased;
                 () = lane.replays.notified() => continue,
                 () = lane.context.cancel.cancelled() => return,
             }
@@ -48,6 +49,7 @@ pub(super) async fn feed_replays(lane: Rc<Lane>) {
                 Err(error) => {
                     lane.tell_unread(&error, format_args!("what job {} posts", want.id));
                     tokio::select! {
+                        biased;
                         () = tokio::time::sleep(AGAIN) => {}
                         () = lane.context.cancel.cancelled() => {}
                     }

@@ -2,7 +2,9 @@
 //! lane writes no more bytes than a calm one; and the one timer task.
 
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::lane::Lane;
 use hookcast_core::model::subscription::Ordinal;
@@ -32,10 +34,12 @@ pub(super) async fn save_dirty(lane: Rc<Lane>) {
     let (mut distance, mut settled, mut refused) = (SAVE_EVERY, 0, false);
     loop {
         tokio::select! {
+            biased;
             () = lane.dirt.notified() => {}
             () = lane.context.cancel.cancelled() => return,
         }
         tokio::select! {
+            biased;
             () = wait(&lane, distance, refused) => {}
             () = lane.context.cancel.cancelled() => return,
         }
@@ -220,6 +224,7 @@ pub(super) async fn keep_time(lane: Rc<Lane>) {
         let due = lane.floor.borrow().next_timer();
         let wait = due.map(|at| at.since(lane.now()));
         tokio::select! {
+            biased;
             () = sleep_for(wait) => {}
             () = lane.alarm.notified() => {}
             () = lane.context.cancel.cancelled() => return,
@@ -243,6 +248,7 @@ pub(super) async fn keep_house(lane: Rc<Lane>) {
     let (mut saved, mut saved_at) = (lane.floor.borrow().scanned, Instant::now());
     loop {
         tokio::select! {
+            biased;
             _ = ticks.tick() => {
                 lane.sweep_connections();
                 lane.counts.flush();

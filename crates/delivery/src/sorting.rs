@@ -48,6 +48,7 @@ async fn sort(lane: &Rc<Lane>, ordinal: Ordinal) {
             let id = lane.floor.borrow().desk(ordinal).map(|desk| desk.record.spec.id.to_string()).unwrap_or_default();
             lane.tell_unread(&error, format_args!("the order of subscription {id}"));
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(AGAIN) => {}
                 () = lane.context.cancel.cancelled() => return,
             }

@@ -5,7 +5,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_rt::Arbiter;
 use tokio::sync::mpsc;
 
 use super::LaneCommand;
@@ -48,10 +47,10 @@ pub(super) struct LaneStart {
     pub(super) inbox: mpsc::Receiver<LaneCommand>,
 }
 
-/// Starts the lane on a thread of its own.
-pub(super) fn spawn(start: LaneStart) {
+/// Starts the lane on this thread.
+pub(super) fn live_here(start: LaneStart) {
     let (supervisor, name) = (start.context.supervisor.clone(), format!("{}/start", start.name));
-    Arbiter::new().spawn_fn(move || drop(supervisor.essential(name, run(start)).spawn_local()));
+    drop(supervisor.essential(name, run(start)).spawn_local());
 }
 
 async fn run(start: LaneStart) {
@@ -200,6 +199,7 @@ async fn hear(lane: Rc<Lane>) {
     let bell = lane.floor.borrow().bell();
     loop {
         let handed = tokio::select! {
+            biased;
             handed = bell.heard() => handed,
             () = lane.context.cancel.cancelled() => return,
         };

@@ -145,6 +145,7 @@ impl Retention {
                 }
             };
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(wait) => {}
                 () = cancel.cancelled() => return,
             }

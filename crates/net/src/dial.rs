@@ -4,6 +4,7 @@
 //! else dials. Must not speak HTTP, retry, or look a name up twice; ignores proxy settings of the environment.
 //! Spec: RFC 8305 §5 (staggered connection attempts).
 
+use super::peers::Peers;
 use super::resolve::{DnsError, Resolver, ResolverError};
 use super::rules::EgressRules;
 use super::shortage::Shortage;
@@ -87,6 +88,8 @@ impl From<DnsError> for DialError {
 #[derive(Debug, Clone)]
 pub struct Gate {
     inner: Arc<Inner>,
+    /// Who answers instead of whoever is at the other end of a wire.
+    peers: Option<Arc<dyn Peers>>,
 }
 
 #[derive(Debug)]
@@ -102,7 +105,20 @@ impl Gate {
     /// If the resolver cannot be set up.
     pub fn open(rules: EgressRules) -> Result<Self, ResolverError> {
         let resolver = Resolver::open(rules.resolver)?;
-        Ok(Self { inner: Arc::new(Inner { rules, resolver }) })
+        Ok(Self { inner: Arc::new(Inner { rules, resolver }), peers: None })
+    }
+
+    /// The same, but deliveries and questions for consent go to `peers` and never reach a socket: for simulations of what stands above
+    /// the wire.
+    #[must_use]
+    pub fn to(self, peers: Arc<dyn Peers>) -> Self {
+        Self { peers: Some(peers), ..self }
+    }
+
+    /// Who answers instead of the wire, if anybody does.
+    #[must_use]
+    pub fn peers(&self) -> Option<&Arc<dyn Peers>> {
+        self.peers.as_ref()
     }
 
     /// The rules in force.

@@ -1,5 +1,6 @@
 //! A desk that gathers: when a batch goes out, what it takes along, what comes back of it.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use super::{Desk, Effect};
@@ -141,7 +142,8 @@ impl Desk {
             // What goes out now is written in another way.
             self.retries.values_mut().for_each(|retry| retry.has_old_batch_id = false);
         }
-        let groups = before.map(|batching| batching.into_groups()).unwrap_or_default();
+        let groups: BTreeMap<Seq, Vec<Seq>> =
+            before.map(|batching| batching.into_groups().into_iter().collect()).unwrap_or_default();
         let Some(terms) = self.record.spec.batch else { return };
         self.batching = Some(Batching::new(terms));
         for (name, mut members) in groups {

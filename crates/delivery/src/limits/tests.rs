@@ -17,7 +17,7 @@ fn desk(ordinal: u64, group: Option<&Arc<SharedLimit>>, host: Option<&Arc<Shared
         host: host.map(Arc::clone),
         ordinal: Ordinal(ordinal),
         bell: Arc::clone(bell),
-        since: Instant::now(),
+        since: tokio::time::Instant::now(),
         step: 0,
         token_at: None,
         place: Place::None,
