@@ -139,7 +139,7 @@ impl App {
         feeds::take_notices(&ground, ingest.clone(), heard, notices_end.clone());
         declared::apply(config, &ground, &registry, &source_registry, &lanes).await?;
         let sources = feeds::start(&ground, &source_registry, ingest.clone(), notices).await?;
-        ground.start_retention(config, &registry, &lanes, ingest.clone());
+        ground.start_retention(config, &lanes, ingest.clone());
         let egress = Egress::new(
             ground.follow.clone(),
             Arc::clone(&ground.clock),
@@ -265,7 +265,7 @@ impl Ground {
         Fetcher::new(self.gate.clone(), self.tls.clone())
     }
 
-    fn start_retention(&self, config: &Config, registry: &Registry, lanes: &Lanes, ingest: Ingest) {
+    fn start_retention(&self, config: &Config, lanes: &Lanes, ingest: Ingest) {
         let settings = RetentionSettings {
             max_age: config.retention.max_age,
             max_bytes: config.retention.max_bytes,
@@ -280,11 +280,10 @@ impl Ground {
             settings,
             Box::new(move || ingest.oldest_known()),
         );
-        let (retention, registry, lanes) = (Arc::new(retention), registry.clone(), lanes.clone());
-        let closing = self.closing.clone();
+        let (retention, lanes, closing) = (Arc::new(retention), lanes.clone(), self.closing.clone());
         let run = move || {
-            let (retention, registry, lanes) = (Arc::clone(&retention), registry.clone(), lanes.clone());
-            retention.run(closing.clone(), async move |buried| feeds::tell_buried(&registry, &lanes, buried).await)
+            let (retention, lanes) = (Arc::clone(&retention), lanes.clone());
+            retention.run(closing.clone(), async move |buried| lanes.buried(buried).await)
         };
         self.supervisor.restarted("retention", run).spawn();
     }

@@ -1,7 +1,6 @@
 //! Sources joined with intake, storage and the edge.
 
 use std::collections::BTreeMap;
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,16 +15,13 @@ use super::{AppError, Ground};
 use hookcast_core::clock::{Clock, Timestamp};
 use hookcast_core::model::event::DataForm;
 use hookcast_core::model::source::{SourceGap, SourcePosition, SourceRecord, SourceSpec};
-use hookcast_core::model::subscription::Ordinal;
 use hookcast_core::model::{NewEvent, ResumeToken, Seq, Topic};
-use hookcast_delivery::Lanes;
 use hookcast_delivery::notice::{NOTICES_MAX, Notice};
 use hookcast_http::ports::{SourceControl, SourceStatus};
 use hookcast_log::follow::Follow;
 use hookcast_log::ingest::{FromSource, Ingest, Offer, Placed};
-use hookcast_log::retention::Buried;
 use hookcast_log::storage::{Catalog, StorageError};
-use hookcast_registry::{Registry, SourceRegistry};
+use hookcast_registry::SourceRegistry;
 use hookcast_source::Sources;
 use hookcast_source::webhook::Door;
 use hookcast_source::{Emission, EmitError, Emitter, ReconnectSettings, SOURCES, Said, SourceContext, Taken, Turn, Upstream};
@@ -306,27 +302,6 @@ async fn publish_notices(ingest: &Ingest, clock: &dyn Clock, notices: &mut mpsc:
         };
         if let Err(error) = ingest.publish(vec![event]).await {
             tracing::warn!(%error, notice.kind, notice.subject, "a notice was not taken into the log");
-        }
-    }
-}
-
-/// Tells lanes that dead letters of theirs went.
-pub(super) async fn tell_buried(registry: &Registry, lanes: &Lanes, buried: Buried) {
-    let mut letters: HashMap<Ordinal, Vec<Seq>> = HashMap::new();
-    let anybody = match buried {
-        Buried::These(these) => {
-            for (ordinal, seq) in these {
-                letters.entry(ordinal).or_default().push(seq);
-            }
-            false
-        }
-        Buried::Unknown => true,
-    };
-    for record in registry.all() {
-        match letters.get(&record.ordinal) {
-            Some(seqs) => lanes.buried(&record, seqs).await,
-            None if anybody => lanes.buried(&record, &[]).await,
-            None => {}
         }
     }
 }

@@ -17,9 +17,10 @@ const STORE_AGAIN: Duration = Duration::from_secs(1);
 /// The log says of every so many refusals of one subscription that it is not stored: once a minute.
 const REFUSALS_TOLD: u32 = 60;
 
-/// Ends of subscriptions that are being stored.
-#[derive(Debug, Default)]
+/// Ends of the subscriptions of one lane that are being stored.
+#[derive(Debug)]
 pub struct Endings {
+    lane: String,
     open: Cell<u32>,
     /// Those that nobody stores any more, and that may not be stored.
     lost: Cell<u32>,
@@ -27,6 +28,12 @@ pub struct Endings {
 }
 
 impl Endings {
+    /// None yet, in the lane of this name.
+    #[must_use]
+    pub fn of_lane(name: &str) -> Rc<Self> {
+        Rc::new(Self { lane: name.to_owned(), open: Cell::new(0), lost: Cell::new(0), is_over: Cell::new(false) })
+    }
+
     /// One that is to be stored; it counts until it is dropped.
     pub fn begin(self: &Rc<Self>) -> Ending {
         self.open.set(self.open.get() + 1);
@@ -40,24 +47,24 @@ impl Endings {
     }
 
     /// Nobody waits for them any more; says in the log how many may not be stored.
-    pub fn leave(&self, lane: &str) {
+    pub fn leave(&self) {
         self.is_over.set(true);
-        tell_lost(self.unsettled(), lane);
+        self.tell_lost(self.unsettled());
     }
 
     /// Those of which nobody knows that they are stored.
     fn unsettled(&self) -> u32 {
         self.open.get() + self.lost.get()
     }
-}
 
-fn tell_lost(endings: u32, lane: &str) {
-    if endings > 0 {
-        tracing::error!(
-            lane,
-            endings,
-            "that subscriptions are disabled may not be stored; they may go on when the relay starts again"
-        );
+    fn tell_lost(&self, endings: u32) {
+        if endings > 0 {
+            tracing::error!(
+                lane = self.lane,
+                endings,
+                "that subscriptions are disabled may not be stored; they may go on when the relay starts again"
+            );
+        }
     }
 }
 
@@ -109,7 +116,7 @@ impl Drop for Ending {
         self.all.open.set(self.all.open.get() - 1);
         if !self.is_settled {
             self.all.lost.set(self.all.lost.get() + 1);
-            tell_lost(u32::from(self.is_late), "late");
+            self.all.tell_lost(u32::from(self.is_late));
         }
     }
 }
@@ -135,7 +142,7 @@ mod tests {
 
     #[test]
     fn an_end_is_open_until_it_is_dropped_and_lost_when_nobody_stored_it() {
-        let all: Rc<Endings> = Rc::default();
+        let all = Endings::of_lane("lane-0");
         let lost = all.begin();
         assert_eq!((all.is_any_open(), all.unsettled()), (true, 1));
         let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
@@ -150,7 +157,7 @@ mod tests {
     async fn an_end_that_is_stored_is_settled() {
         let registry = Registry::open(memory::open().unwrap().catalog).await.unwrap();
         let stopped = registry.put(record(), 0).await.unwrap();
-        let all: Rc<Endings> = Rc::default();
+        let all = Endings::of_lane("lane-0");
         let is_disabled = all.begin().store(&registry, &stopped, DisabledReason::Gone, Timestamp(7)).await;
         assert_eq!((is_disabled, all.is_any_open(), all.unsettled()), (true, false, 0));
     }

@@ -1,12 +1,14 @@
 //! What anybody may want to know of deliveries: status, dead letters; and the commands that move them. Joins what the lane has in memory with what the ledger has stored.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Lanes;
 use super::question::{Question, Stillness, SubscriptionStatus, Told};
 use hookcast_core::clock::Timestamp;
-use hookcast_core::model::subscription::SubscriptionRecord;
+use hookcast_core::model::subscription::{Ordinal, SubscriptionRecord};
 use hookcast_core::model::{Attempt, Exception, ExceptionState, Seq, TopicPattern};
+use hookcast_log::retention::Buried;
 use hookcast_log::storage::{PageRequest, StorageError};
 
 impl Lanes {
@@ -78,8 +80,29 @@ impl Lanes {
         Ok(self.is_there(record).then_some(found))
     }
 
-    /// Tells the lane that retention forgot these dead letters; with none, that it may have forgotten some.
-    pub async fn buried(&self, record: &Arc<SubscriptionRecord>, seqs: &[Seq]) {
+    /// Tells the lanes which dead letters retention forgot.
+    pub async fn buried(&self, buried: Buried) {
+        let mut letters: HashMap<Ordinal, Vec<Seq>> = HashMap::new();
+        let is_anybody = match buried {
+            Buried::These(these) => {
+                for (ordinal, seq) in these {
+                    letters.entry(ordinal).or_default().push(seq);
+                }
+                false
+            }
+            Buried::Unknown => true,
+        };
+        for record in self.context.registry.all() {
+            match letters.get(&record.ordinal) {
+                Some(seqs) => self.buried_of(&record, seqs).await,
+                None if is_anybody => self.buried_of(&record, &[]).await,
+                None => {}
+            }
+        }
+    }
+
+    /// Tells the lane that these dead letters went; with none, that some may have gone.
+    async fn buried_of(&self, record: &Arc<SubscriptionRecord>, seqs: &[Seq]) {
         let mut told = Vec::new();
         let hears_own = record.spec.topics.patterns().iter().any(TopicPattern::is_own);
         for seq in seqs {

@@ -105,6 +105,7 @@ impl Lane {
     pub fn new(context: LaneContext, name: String, floor: Floor, client: WireClient) -> Rc<Self> {
         Rc::new(Self {
             context,
+            endings: Endings::of_lane(&name),
             name,
             floor: Shared::new(floor),
             counts: LaneCounts::default(),
@@ -113,7 +114,6 @@ impl Lane {
             dirt: Notify::new(),
             alarm: Notify::new(),
             saving: tokio::sync::Mutex::default(),
-            endings: Rc::default(),
             bodies: RefCell::default(),
             client,
             addresses: RefCell::default(),

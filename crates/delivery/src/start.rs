@@ -268,7 +268,7 @@ async fn finish(lane: &Rc<Lane>, grace: Duration) {
     /// for as long as for what is to be saved.
     const LOOKUPS_MAX: u32 = 10;
     if lane.floor.is_torn() {
-        lane.endings.leave(&lane.name);
+        lane.endings.leave();
         tracing::warn!(lane = lane.name, "what happened since the last save is not saved: it may be half done; it is repeated");
         return;
     }
@@ -287,7 +287,7 @@ async fn finish(lane: &Rc<Lane>, grace: Duration) {
         }
         tokio::time::sleep(SAVE_AGAIN).await;
     }
-    lane.endings.leave(&lane.name);
+    lane.endings.leave();
     lane.floor.borrow_mut().leave_listed(None);
     saving::tell_left_out(lane);
     lane.counts.flush();

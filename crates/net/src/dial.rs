@@ -109,7 +109,7 @@ impl Gate {
     }
 
     /// The same, but deliveries and questions for consent go to `peers` and never reach a socket: for simulations of what stands above
-    /// the wire.
+    /// the wire. Whatever else is asked for, a token for a delivery say, is dialled as ever.
     #[must_use]
     pub fn to(self, peers: Arc<dyn Peers>) -> Self {
         Self { peers: Some(peers), ..self }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use hookcast_core::clock::Timestamp;
 use hookcast_core::model::Seq;
+use hookcast_log::retention::Buried;
 use hookcast_log::storage::LedgerTrim;
 use hookcast_log::storage::StorageErrorKind::{Corrupt, Unavailable};
 
@@ -158,9 +159,7 @@ async fn letters_that_can_never_be_counted_do_not_keep_others_from_it() {
         rows_max: 100,
     };
     assert_eq!(store.ledger.trim(all).await.unwrap().dead.len(), 9);
-    for record in &records {
-        lanes.buried(record, &[]).await;
-    }
+    lanes.buried(Buried::Unknown).await;
     eventually("none counted", async || lanes.status(last).await.and_then(|status| (status.dead == 0).then_some(()))).await;
     assert_eq!(lanes.status(&records[0]).await.unwrap().dead, 1, "it cannot be counted");
     lanes.stop(Duration::from_secs(25)).await;
@@ -207,7 +206,7 @@ async fn a_letter_that_retention_takes_in_the_moment_of_a_skip_does_not_come_bac
         };
         let gone = store.ledger.trim(all).await.unwrap().dead;
         assert_eq!(gone, [(record.ordinal, Seq(1))]);
-        lanes.buried(&record, &[Seq(1)]).await;
+        lanes.buried(Buried::These(gone)).await;
         held.let_go();
     };
     let (skipped, ()) = tokio::join!(lanes.skip(&record, Seq(1)), meanwhile);

@@ -60,6 +60,7 @@ pub(super) const LAYERS: &[Layer] = &[
             "supervise::deadline",
             "log::storage",
             "log::follow",
+            "log::retention",
             "registry",
         ],
     ),

@@ -6,7 +6,6 @@ use std::time::Duration;
 use super::*;
 use crate::replays::ReplayItem;
 use hookcast_core::clock::Timestamp;
-use hookcast_core::model::delivery::ExpiredRange;
 use hookcast_core::model::event::DataForm;
 use hookcast_core::model::job::{JobKind, JobState, Selection};
 use hookcast_core::model::outcome::Answer;
@@ -18,6 +17,7 @@ use hookcast_core::model::{ErrorKind, Exception, JobId, NewEvent, PageBuilder, R
 mod awake;
 mod changing;
 mod letters;
+mod recovery;
 
 const NOW: Timestamp = Timestamp(1_750_000_000_000);
 
@@ -100,6 +100,24 @@ fn new_event(topic: &str, id: u64) -> NewEvent {
 
 fn outcome(error: Option<ErrorKind>) -> Outcome {
     error.map_or_else(|| Outcome::answered(Answer::of(200), 1), |kind| Outcome::failed(kind, 1))
+}
+
+fn redrive(from: Seq, to: Seq) -> RecoveryJob {
+    RecoveryJob {
+        ordinal: Ordinal(1),
+        id: JobId(1),
+        kind: JobKind::Redrive,
+        selection: Selection::Failed,
+        from,
+        to,
+        state: JobState::Running,
+        position: from.prev(),
+        events: 1,
+        done: 0,
+        failed: 0,
+        created_at: NOW,
+        ended_at: None,
+    }
 }
 
 /// A floor whose reader is at 1000 and one desk that lags at 100.
@@ -213,118 +231,6 @@ fn retries_that_an_order_held_up_go_when_it_is_given_up() {
     assert_eq!(second, Some(Seq(2)));
 }
 
-/// A cursor that is moved forward while somebody stores a change stays there when the change comes, and nothing behind it is
-/// looked at before that.
-#[test]
-fn a_cursor_moved_while_a_change_is_stored_stays_where_it_was_put() {
-    for is_skip in [false, true] {
-        let mut floor = Floor::new(Seq::ZERO, 64);
-        floor.add(record(1), &Progress { base: Seq::ZERO, holes: Vec::new() });
-        let paused = SubscriptionRecord { activity: Activity::Paused, ..SubscriptionRecord::clone(&record(1)) };
-        floor.redefine(&Arc::new(paused));
-        floor.scan(&page(1, 20));
-        let from_seq = floor.freeze(Ordinal(1)).unwrap();
-        if is_skip {
-            floor.skip(Ordinal(1), Seq(20));
-        } else {
-            floor.seek(Ordinal(1), Seq(20));
-        }
-        floor.scan(&page(21, 5));
-        assert_eq!(floor.desk(Ordinal(1)).unwrap().window.waiting(), 0, "nothing is looked at before the change");
-        let mut changed = SubscriptionRecord::clone(&record(1));
-        let (topics, types) = (changed.spec.topics.clone(), vec!["message".to_owned()]);
-        changed.spec.types.clone_from(&types);
-        changed.revisions.retain(|revision| revision.from_seq < from_seq);
-        changed.revisions.push(Revision { from_seq, topics, types, filter: None, is_change: true });
-        floor.redefine(&Arc::new(changed));
-        floor.thaw(Ordinal(1));
-        for (place, at) in hungry(&mut floor) {
-            assert_eq!(at, Seq(20));
-            floor.feed(&mut vec![place], &[page(21, 5)], at);
-        }
-        let taken: Vec<u64> = std::iter::from_fn(|| floor.next(NOW)).map(|flight| flight.job.seq.0).collect();
-        assert_eq!(taken, [21, 22, 23, 24, 25], "is_skip: {is_skip}");
-    }
-}
-
-#[test]
-fn a_dead_letter_that_dies_again_when_it_is_redriven_holds_up_what_is_behind_it() {
-    let mut floor = Floor::new(Seq::ZERO, 64);
-    let mut strict = SubscriptionRecord::clone(&record(1));
-    (strict.spec.ordering, strict.spec.on_dead, strict.spec.retry.max_attempts) = (Ordering::Strict, OnDead::Block, 1);
-    floor.add(Arc::new(strict), &Progress { base: Seq::ZERO, holes: Vec::new() });
-    let events = page(1, 2);
-    floor.scan(&events);
-    let fail = |floor: &mut Floor, flight: &Assignment| {
-        floor.settle(flight, None, &outcome(Some(ErrorKind::Connect)), (NOW, NOW), 0.5);
-    };
-    floor.change(Ordinal(1), |desk| {
-        let order = desk.order().unwrap();
-        order.letters.looked_up(&order.unread(0).1.unwrap(), true);
-    });
-    let first = floor.next(NOW).unwrap();
-    assert_eq!(first.job.seq, Seq(1));
-    fail(&mut floor, &first);
-    assert!(floor.next(NOW).is_none(), "the dead letter holds it up");
-    floor.recover(redrive(Seq(1), Seq(1)));
-    let want = floor.replay_wants().remove(0).1;
-    let parcel = events.get(Seq(1)).map(|event| Rc::new(Parcel::new(event)));
-    let item = ReplayItem { seq: Seq(1), parcel, dead_after: Some(1), line: None };
-    floor.fill_replay(Ordinal(1), &want, vec![item], Seq(1), true);
-    let again = floor.next(NOW).unwrap();
-    assert_eq!((again.job.seq, again.job.attempt), (Seq(1), 2));
-    fail(&mut floor, &again);
-    assert_eq!(floor.next(NOW).map(|flight| flight.job.seq), None, "it is dead once more");
-    let order = floor.desk(Ordinal(1)).unwrap().order_in_force().unwrap();
-    assert!(order.is_blocking(Seq(1)) && !order.is_unsorted(), "nothing has to be looked up for it");
-    assert_eq!(floor.desk(Ordinal(1)).unwrap().totals.dead(), 1);
-}
-
-/// Everything is dead, and the circuit is open: what is redriven is the probe, or nothing would ever go out.
-#[test]
-fn a_redrive_probes_where_nothing_else_can() {
-    let mut floor = Floor::new(Seq::ZERO, 64);
-    let mut once = SubscriptionRecord::clone(&record(1));
-    once.spec.retry.max_attempts = 1;
-    floor.add(Arc::new(once), &Progress { base: Seq::ZERO, holes: Vec::new() });
-    let events = page(1, 10);
-    floor.scan(&events);
-    for _ in 0..10 {
-        let assignment = floor.next(NOW).unwrap();
-        floor.settle(&assignment, None, &outcome(Some(ErrorKind::Connect)), (NOW, NOW), 0.5);
-    }
-    assert!(floor.desk(Ordinal(1)).unwrap().circuit().is_open());
-    floor.recover(redrive(Seq(1), Seq(1)));
-    let want = floor.replay_wants().remove(0).1;
-    let parcel = events.get(Seq(1)).map(|event| Rc::new(Parcel::new(event)));
-    floor.fill_replay(Ordinal(1), &want, vec![ReplayItem { seq: Seq(1), parcel, dead_after: Some(1), line: None }], Seq(1), true);
-    assert!(floor.next(NOW).is_none(), "a probe is not due");
-    let later = Timestamp(NOW.0 + 3_600_000);
-    floor.fire_timers(later);
-    let probe = floor.next(later).unwrap();
-    assert_eq!((probe.job.seq, probe.job.attempt), (Seq(1), 2));
-    floor.settle(&probe, None, &outcome(None), (later, later), 0.5);
-    assert!(!floor.desk(Ordinal(1)).unwrap().circuit().is_open());
-}
-
-fn redrive(from: Seq, to: Seq) -> RecoveryJob {
-    RecoveryJob {
-        ordinal: Ordinal(1),
-        id: JobId(1),
-        kind: JobKind::Redrive,
-        selection: Selection::Failed,
-        from,
-        to,
-        state: JobState::Running,
-        position: from.prev(),
-        events: 1,
-        done: 0,
-        failed: 0,
-        created_at: NOW,
-        ended_at: None,
-    }
-}
-
 #[test]
 fn who_stands_still_for_a_change_is_not_moved_over_what_cannot_be_read() {
     let (mut floor, place) = lagging();
@@ -334,46 +240,6 @@ fn who_stands_still_for_a_change_is_not_moved_over_what_cannot_be_read() {
     assert_eq!((position(&mut floor), riders), (Position::Lagging(Seq(100)), Vec::new()));
     floor.thaw(Ordinal(1));
     assert_eq!(hungry(&mut floor), [(place, Seq(100))]);
-}
-
-/// A job posts events far behind the cursor; one that fails waits there as a retry.
-#[test]
-fn a_skip_over_a_retry_that_is_ahead_of_the_cursor_marks_everything_before_it_too() {
-    let (mut floor, _) = lagging();
-    let lease = Lease { partition: 1, epoch: 1 };
-    floor.hold(lease, 1);
-    floor.retry_unread(retry_at(150));
-    floor.skip(Ordinal(1), Seq(180));
-    let skipped: Vec<_> = floor.take_unsaved().into_iter().flat_map(|change| change.skipped).collect();
-    assert_eq!(skipped, [ExpiredRange { ordinal: Ordinal(1), from: Seq(101), to: Seq(180) }]);
-    assert_eq!(floor.desk(Ordinal(1)).unwrap().totals.skipped, 80);
-}
-
-/// It is not passed over: it goes out all the same.
-#[test]
-fn a_seek_forward_over_a_retry_that_is_ahead_of_the_cursor_leaves_that_out() {
-    let (mut floor, _) = lagging();
-    floor.hold(Lease { partition: 1, epoch: 1 }, 1);
-    floor.retry_unread(retry_at(150));
-    floor.seek(Ordinal(1), Seq(180));
-    let skipped: Vec<_> = floor.take_unsaved().into_iter().flat_map(|change| change.skipped).collect();
-    let range = |from, to| ExpiredRange { ordinal: Ordinal(1), from: Seq(from), to: Seq(to) };
-    assert_eq!(skipped, [range(101, 149), range(151, 180)]);
-    assert!(floor.desk(Ordinal(1)).unwrap().retry(Seq(150)).is_some());
-}
-
-fn retry_at(seq: u64) -> Exception {
-    Exception {
-        ordinal: Ordinal(1),
-        seq: Seq(seq),
-        state: ExceptionState::Retry,
-        attempts: 1,
-        sent: 1,
-        due_at: NOW,
-        since: NOW,
-        reason: "status_500".to_owned(),
-        has_old_batch_id: false,
-    }
 }
 
 #[test]
