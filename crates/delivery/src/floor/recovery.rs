@@ -117,7 +117,9 @@ impl Floor {
         let scanned = self.scanned;
         let patterns = self.desks[place].as_deref().map(|desk| desk.patterns().clone());
         if let Some(desk) = self.desks[place].as_deref_mut() {
-            let (open, base) = (desk.window.holes_to(to), desk.window.base(scanned));
+            let (mut open, base) = (desk.window.holes_to(to), desk.window.base(scanned));
+            // A job can have posted one in vain that was in flight or stood aside.
+            open.retain(|seq| desk.retry(*seq).is_none());
             self.note_skipped(place, open, (to > base).then_some((base.next(), to)));
             // Everything behind is to be delivered, whatever became of it before.
             self.journal.reopen(ordinal, to);
@@ -164,7 +166,7 @@ impl Floor {
         self.rouse(place);
     }
 
-    /// Counts, announces and remembers what was passed over by hand: single positions and a stretch, but for retries that wait: a job
+    /// Counts, announces and remembers what was passed over by hand: single positions and a stretch, but for the retries in that: a job
     /// can have left some ahead of the cursor, and they still go out.
     fn note_skipped(&mut self, place: Place, singles: Vec<Seq>, stretch: Option<(Seq, Seq)>) {
         let Some(desk) = self.desks[place].as_deref_mut() else { return };

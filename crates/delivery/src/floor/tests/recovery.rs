@@ -142,6 +142,38 @@ fn a_seek_forward_over_a_retry_that_is_ahead_of_the_cursor_leaves_that_out() {
     assert!(floor.desk(Ordinal(1)).unwrap().retry(Seq(150)).is_some());
 }
 
+/// The one that was in flight when the job posted it is both: not settled, and a retry.
+#[test]
+fn a_seek_forward_leaves_out_what_a_job_posted_in_vain() {
+    let (mut floor, _first) = with_one_twice();
+    floor.seek(Ordinal(1), Seq(3));
+    let skipped: Vec<_> = floor.take_unsaved().into_iter().flat_map(|change| change.skipped).collect();
+    assert_eq!(skipped, [ExpiredRange { ordinal: Ordinal(1), from: Seq(2), to: Seq(3) }]);
+    assert_eq!(floor.desk(Ordinal(1)).unwrap().totals.skipped, 2);
+    assert!(floor.desk(Ordinal(1)).unwrap().retry(Seq(1)).is_some());
+}
+
+/// A floor whose first event is in flight, and waits as a retry besides: a job posted it in vain meanwhile.
+fn with_one_twice() -> (Floor, Assignment) {
+    let mut floor = Floor::new(Seq::ZERO, 64);
+    floor.hold(Lease { partition: 1, epoch: 1 }, 1);
+    let mut record = SubscriptionRecord::clone(&record(1));
+    (record.spec.max_retrying, record.spec.on_full, record.spec.retry.max_attempts) = (1, OnFull::Dead, 2);
+    floor.add(Arc::new(record), &Progress { base: Seq::ZERO, holes: Vec::new() });
+    let events = page(1, 3);
+    floor.scan(&events);
+    let first = floor.next(NOW).unwrap();
+    floor.recover(RecoveryJob { kind: JobKind::Replay, selection: Selection::All, ..redrive(Seq(1), Seq(1)) });
+    let want = floor.replay_wants().remove(0).1;
+    let parcel = events.get(Seq(1)).map(|event| Rc::new(Parcel::new(event)));
+    floor.fill_replay(Ordinal(1), &want, vec![ReplayItem { seq: Seq(1), parcel, dead_after: None, line: None }], Seq(1), true);
+    let again = floor.next(NOW).unwrap();
+    assert_eq!((first.job.seq, again.job.seq), (Seq(1), Seq(1)));
+    floor.settle(&again, None, &outcome(Some(ErrorKind::Connect)), (NOW, NOW), 0.5);
+    assert!(floor.desk(Ordinal(1)).unwrap().retry(Seq(1)).is_some());
+    (floor, first)
+}
+
 fn retry_at(seq: u64) -> Exception {
     Exception {
         ordinal: Ordinal(1),
