@@ -3,8 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
 
-use hookcast_core::clock::Timestamp;
+use hookcast_core::clock::{Clock as _, ManualClock, Timestamp};
 use hookcast_core::model::subscription::SubscriptionRecord;
 use hookcast_core::model::{Attempt, HistoryPage, Seq, Success};
 use hookcast_delivery::attempts::{AttemptsQuery, NEWEST};
@@ -155,19 +157,39 @@ async fn an_attempt_is_found_that_began_before_its_subscription_was_made_by_the_
     let made_at = Timestamp(1_800_000_000_000);
     let record = SubscriptionRecord { created_at: made_at, starts_after: Seq(1), ..dying("s", &receiver) };
     store.catalog.put_subscription(record, 0).await.unwrap();
-    let context = LaneContext { remembers_successes: true, ..context(&store, &Script::default()).await };
+    let clock = ManualClock::starting_at(Timestamp(made_at.0 - 200_000));
+    let context = context(&store, &Script::default()).await;
+    let context = LaneContext { remembers_successes: true, clock: Arc::new(clock.clone()), ..context };
     let record = context.registry.get("s").unwrap();
-    let success =
-        Success { ordinal: record.ordinal, seq: Seq(1), at: Timestamp(made_at.0 - 300_000), n: 1, latency_ms: 4, status: 200 };
+    let success = |seq: u64, after_ms: i64| {
+        let at = Timestamp(made_at.0 + after_ms);
+        Success { ordinal: record.ordinal, seq: Seq(seq), at, n: 1, latency_ms: 4, status: 200 }
+    };
+    // One a page, but for what a replay posted, which stands beside something newer.
+    let pages = [vec![success(1, -300_000), success(2, -300_000)], vec![success(3, 0)], vec![success(4, 1)]];
+    let history = (1..).zip(&pages).map(|(id, page)| HistoryPage::encode(id, page).unwrap()).collect();
     let lease = store.ledger.lease(record.ordinal.partition()).await.unwrap();
-    let history = vec![HistoryPage::encode(1, &[success]).unwrap()];
     store.ledger.commit(vec![LedgerChange { history, ..LedgerChange::new(lease) }]).await.unwrap();
     let lanes = start(context).await;
     let view = lanes.delivery(&record, Seq(1)).await.unwrap().unwrap();
     assert_eq!((view.state, view.attempts.len()), (DeliveryState::Delivered, 1));
-    let query = AttemptsQuery { is_success: None, since: Timestamp(0), before: NEWEST, limit: 10 };
-    assert_eq!(lanes.attempts(&record, query).await.unwrap().unwrap().items.len(), 1);
-    assert!(lanes.last_attempt(&record).await.unwrap().is_some());
+    // The clock goes on, and is past the time at which the subscription was made in the end.
+    for is_past in [false, true] {
+        assert_eq!(clock.now() >= made_at, is_past);
+        for limit in [1, 2, 10] {
+            let mut query = AttemptsQuery { is_success: None, since: Timestamp(0), before: NEWEST, limit };
+            let mut listed = Vec::new();
+            loop {
+                let page = lanes.attempts(&record, query).await.unwrap().unwrap();
+                listed.extend(page.items.iter().map(|attempt| attempt.seq.0));
+                let Some(next) = page.next.filter(|_| listed.len() <= 4) else { break };
+                query.before = next;
+            }
+            assert_eq!(listed, [4, 3, 2, 1], "{limit} at a time, past: {is_past}");
+        }
+        assert_eq!(lanes.last_attempt(&record).await.unwrap().map(|attempt| attempt.seq), Some(Seq(4)));
+        clock.advance(Duration::from_mins(5));
+    }
 }
 
 /// A seek can begin an event anew within a millisecond: a failure and a success of one number.

@@ -4,6 +4,7 @@
 //! after the latest time of the next page is complete.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Lanes;
 use super::question::Question;
@@ -18,6 +19,9 @@ const ATTEMPTS_MAX: u32 = 100;
 const PAGES_READ: u32 = 32;
 /// History pages that one request reads, about; a list goes on behind them in its next request.
 const PAGES_MAX: usize = 512;
+
+/// By how much the clock is believed to have been moved back at most, once it has gone on again.
+const CLOCK_STEP_MAX: Duration = Duration::from_hours(24);
 
 /// Which attempts of a subscription are asked for.
 #[derive(Clone, Copy, Debug)]
@@ -105,10 +109,21 @@ impl Lanes {
         Ok(self.is_there(record).then_some(AttemptsPage { items: all, next }))
     }
 
-    /// When the first attempt of a subscription began, at the earliest: no page is looked at that is older. While the wall clock shows a
-    /// time before it was made, because it was moved back, nothing is known of that.
-    fn earliest(&self, record: &SubscriptionRecord) -> Timestamp {
-        if self.context.clock.now() < record.created_at { Timestamp(i64::MIN) } else { record.created_at }
+    /// Whether the wall clock shows a time before a subscription was made, because it was moved back: nothing is known then of when its
+    /// attempts began.
+    fn is_before(&self, record: &SubscriptionRecord) -> bool {
+        self.context.clock.now() < record.created_at
+    }
+
+    /// Where successes of a subscription can stand: on pages that are so new, with positions from there on; the newer ones first. When
+    /// the clock has gone on since it was moved back, some began before the subscription was made; pages of then are told from those of
+    /// others by their positions.
+    fn own_pages(&self, record: &SubscriptionRecord) -> Vec<(Timestamp, Seq)> {
+        let made_at = record.created_at;
+        if self.is_before(record) {
+            return vec![(Timestamp(i64::MIN), Seq::ZERO)];
+        }
+        vec![(made_at, Seq::ZERO), (made_at.minus(CLOCK_STEP_MAX), record.starts_after.next())]
     }
 
     /// The newest attempt that is remembered.
@@ -116,7 +131,8 @@ impl Lanes {
     /// # Errors
     /// As storage fails.
     pub async fn last_attempt(&self, record: &Arc<SubscriptionRecord>) -> Result<Option<Attempt>, StorageError> {
-        let query = AttemptsQuery { is_success: None, since: self.earliest(record), before: NEWEST, limit: 1 };
+        let since = if self.is_before(record) { Timestamp(i64::MIN) } else { record.created_at };
+        let query = AttemptsQuery { is_success: None, since, before: NEWEST, limit: 1 };
         Ok(self.attempts(record, query).await?.and_then(|page| page.items.into_iter().next()))
     }
 
@@ -127,28 +143,36 @@ impl Lanes {
         query: AttemptsQuery,
     ) -> Result<(Vec<Success>, Option<Timestamp>), StorageError> {
         let (mut found, mut before, mut pages_read): (Vec<Success>, _, _) = (Vec::new(), None, 0);
-        loop {
-            let pages = HistoryQuery {
-                partition: record.ordinal.partition(),
-                seq: None,
-                from: query.since.max(self.earliest(record)),
-                to: query.before.0,
-                before,
-                limit: PAGES_READ,
-            };
-            let pages = self.context.ledger.history(pages).await?;
-            let wanted = |success: &Success| {
-                success.ordinal == record.ordinal && (success.at, success.seq, success.n, true) < query.before
-            };
-            found.extend(pages.iter().flat_map(read).filter(wanted));
-            let Some(last) = pages.last().filter(|_| pages.len() == PAGES_READ as usize) else { return Ok((found, None)) };
-            (before, pages_read) = (Some((last.last_at, last.id)), pages_read + pages.len());
-            let is_enough = found.iter().filter(|success| success.at > last.last_at).count() > query.limit;
-            // A request must bring the list on, however many pages overlap.
-            if is_enough || (pages_read >= PAGES_MAX && last.last_at.0 < query.before.0.0 - 1) {
-                return Ok((found, Some(last.last_at)));
+        for (from, from_seq) in self.own_pages(record) {
+            loop {
+                let pages = HistoryQuery {
+                    partition: record.ordinal.partition(),
+                    seqs: (from_seq, Seq(u64::MAX)),
+                    from: query.since.max(from),
+                    to: query.before.0,
+                    before,
+                    limit: PAGES_READ,
+                };
+                let pages = self.context.ledger.history(pages).await?;
+                let wanted = |success: &Success| {
+                    success.ordinal == record.ordinal && (success.at, success.seq, success.n, true) < query.before
+                };
+                found.extend(pages.iter().flat_map(read).filter(wanted));
+                let Some(last) = pages.last().filter(|_| pages.len() == PAGES_READ as usize) else { break };
+                (before, pages_read) = (Some((last.last_at, last.id)), pages_read + pages.len());
+                let is_enough = found.iter().filter(|success| success.at > last.last_at).count() > query.limit;
+                // A request must bring the list on, however many pages overlap.
+                if is_enough || (pages_read >= PAGES_MAX && last.last_at.0 < query.before.0.0 - 1) {
+                    return Ok((found, Some(last.last_at)));
+                }
             }
+            // What began from then on is complete.
+            if query.since >= from || found.iter().filter(|success| success.at >= from).count() > query.limit {
+                return Ok((found, (query.since < from).then(|| Timestamp(from.0.saturating_sub(1)))));
+            }
+            before = Some((from, 0));
         }
+        Ok((found, None))
     }
 
     /// The attempts of one delivery, oldest first; `unsaved` are those that memory has.
@@ -162,7 +186,7 @@ impl Lanes {
         all.extend(unsaved);
         let pages = HistoryQuery {
             partition: record.ordinal.partition(),
-            seq: Some(seq),
+            seqs: (seq, seq),
             // Whatever the clock showed then: few pages have the position.
             from: Timestamp(i64::MIN),
             to: Timestamp(i64::MAX),

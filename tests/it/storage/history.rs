@@ -10,8 +10,14 @@ use hookcast_log::storage::{HistoryQuery, JOBS_ENDED_MAX, LedgerChange, LedgerTr
 
 use super::make::{attempt, change, exception, put};
 
-const ALL: HistoryQuery =
-    HistoryQuery { partition: 1, seq: None, from: Timestamp(0), to: Timestamp(i64::MAX), before: None, limit: 100 };
+const ALL: HistoryQuery = HistoryQuery {
+    partition: 1,
+    seqs: (Seq::ZERO, Seq(u64::MAX)),
+    from: Timestamp(0),
+    to: Timestamp(i64::MAX),
+    before: None,
+    limit: 100,
+};
 
 /// A page of these successes: ordinal, position, time.
 fn page(id: u64, successes: &[(u64, u64, i64)]) -> HistoryPage {
@@ -46,8 +52,10 @@ pub(crate) async fn pages_are_found_by_what_they_can_hold(store: &Store) {
     assert_eq!(ids(store, ALL).await, [4, 3, 1], "newest first, by the partition");
     assert_eq!(ids(store, HistoryQuery { partition: 63, ..ALL }).await, [2]);
     assert_eq!(ids(store, HistoryQuery { partition: 9, ..ALL }).await, [0; 0]);
-    assert_eq!(ids(store, HistoryQuery { seq: Some(Seq(15)), ..ALL }).await, [1]);
-    assert_eq!(ids(store, HistoryQuery { seq: Some(Seq(21)), ..ALL }).await, [0; 0]);
+    assert_eq!(ids(store, HistoryQuery { seqs: (Seq(15), Seq(15)), ..ALL }).await, [1]);
+    assert_eq!(ids(store, HistoryQuery { seqs: (Seq(21), Seq(21)), ..ALL }).await, [0; 0]);
+    assert_eq!(ids(store, HistoryQuery { seqs: (Seq(21), Seq(u64::MAX)), ..ALL }).await, [4, 3]);
+    assert_eq!(ids(store, HistoryQuery { seqs: (Seq(20), Seq(30)), ..ALL }).await, [3, 1]);
     assert_eq!(ids(store, HistoryQuery { from: Timestamp(201), ..ALL }).await, [4, 3]);
     assert_eq!(ids(store, HistoryQuery { to: Timestamp(260), ..ALL }).await, [4, 1]);
     assert_eq!(ids(store, HistoryQuery { limit: 1, ..ALL }).await, [4]);

@@ -102,8 +102,8 @@ impl LedgerChange {
 pub struct HistoryQuery {
     /// Pages with subscriptions of this partition.
     pub partition: u16,
-    /// Pages that can hold this position.
-    pub seq: Option<Seq>,
+    /// Pages that can hold one of these positions, both inclusive.
+    pub seqs: (Seq, Seq),
     /// Pages with attempts that began then or later.
     pub from: Timestamp,
     /// Pages with attempts that began then or earlier.

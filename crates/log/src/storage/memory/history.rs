@@ -13,7 +13,8 @@ impl State {
                 && page.last_at >= query.from
                 && page.first_at <= query.to
                 && query.before.is_none_or(|before| (page.last_at, page.id) < before)
-                && query.seq.is_none_or(|seq| (page.first_seq..=page.last_seq).contains(&seq))
+                && page.first_seq <= query.seqs.1
+                && page.last_seq >= query.seqs.0
         };
         let mut found: Vec<&HistoryPage> = self.history.values().filter(wanted).collect();
         found.sort_by_key(|page| std::cmp::Reverse((page.last_at, page.id)));

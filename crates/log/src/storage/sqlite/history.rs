@@ -33,7 +33,7 @@ pub(super) async fn read(conn: &mut SqliteConnection, query: HistoryQuery) -> st
                WHERE last_at >= ? AND last_at <= ? AND first_at <= ? AND (last_at, id) < (?, ?) AND parts & ? != 0 \
                AND first_seq <= ? AND last_seq >= ? ORDER BY last_at DESC, id DESC LIMIT ?";
     let (last_at, id) = query.before.unwrap_or((Timestamp(i64::MAX), u64::MAX));
-    let (at_most, at_least) = query.seq.map_or((i64::MAX, 0), |seq| (signed(seq.0), signed(seq.0)));
+    let (at_least, at_most) = (signed(query.seqs.0.0), signed(query.seqs.1.0));
     let rows = sqlx::query(sql).bind(query.from.0).bind(last_at.0).bind(query.to.0).bind(last_at.0).bind(signed(id));
     let rows = rows.bind(partition_bit(query.partition).cast_signed()).bind(at_most).bind(at_least).bind(query.limit);
     rows.fetch_all(conn).await?.iter().map(recovery::page).collect()
