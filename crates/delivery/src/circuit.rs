@@ -109,6 +109,15 @@ impl Circuit {
         };
     }
 
+    /// A probe came to nothing that tells of the endpoint: the next one is as far away as it was.
+    pub fn put_off(&mut self, now: Timestamp, chance: f64) {
+        if let State::Open { probe_at, distance } = self.state
+            && probe_at <= now
+        {
+            self.state = open(now, distance, chance);
+        }
+    }
+
     /// Whether everything goes out.
     #[must_use]
     pub fn is_closed(&self) -> bool {
@@ -174,6 +183,18 @@ mod tests {
     fn failures_of_what_was_in_flight_do_not_move_the_probe() {
         let circuit = after(&[true; 40]);
         assert_eq!(circuit.permit(16), Permit::ProbeAt(Timestamp(30_000)));
+    }
+
+    #[test]
+    fn a_probe_that_tells_nothing_puts_the_next_one_off_and_one_that_is_not_due_does_not() {
+        let mut circuit = after(&[true; 10]);
+        circuit.put_off(Timestamp(29_999), 0.5);
+        assert_eq!(circuit.permit(16), Permit::ProbeAt(Timestamp(30_000)));
+        circuit.put_off(Timestamp(30_000), 0.5);
+        assert_eq!(circuit.permit(16), Permit::ProbeAt(Timestamp(60_000)));
+        let mut closed = Circuit::default();
+        closed.put_off(Timestamp(0), 0.5);
+        assert!(closed.is_closed());
     }
 
     #[test]

@@ -19,6 +19,7 @@ use super::replays::Replays;
 use super::sieve::Filtering;
 use super::window::{Position, Ticket, Window};
 use hookcast_core::clock::Timestamp;
+use hookcast_core::model::outcome::Ending;
 use hookcast_core::model::subscription::{Activity, DisabledReason, OnFull, Ordinal, SubscriptionRecord};
 use hookcast_core::model::{Attempt, ErrorKind, Exception, ExceptionState, Outcome, Seq};
 
@@ -319,9 +320,11 @@ impl Desk {
     /// What follows from an outcome for its event; what the endpoint has done is taken in.
     fn judge(&mut self, outcome: &Outcome, history: Before, (began, now): (Timestamp, Timestamp), chance: f64) -> Decision {
         // An event that could not be read or filled in, or over which the relay broke, says nothing of the endpoint.
-        if !matches!(outcome.error(), Some(ErrorKind::Storage | ErrorKind::OwnFault | ErrorKind::Template | ErrorKind::Internal))
-        {
-            self.weigh(outcome, began, now, chance);
+        match &outcome.ending {
+            Ending::EventGone | Ending::Unmade(_) | Ending::Failed { kind: ErrorKind::OwnFault | ErrorKind::Template, .. } => {}
+            // A probe takes no heed of when a retry is due: without this the next one would go at once.
+            Ending::Failed { kind: ErrorKind::Storage | ErrorKind::Internal, .. } => self.circuit.put_off(now, chance),
+            Ending::Answered(_) | Ending::Failed { .. } => self.weigh(outcome, began, now, chance),
         }
         let decision = policy::decide(outcome, history, &self.record.spec.retry, now, chance);
         if let Some(until) = decision.hold_until {

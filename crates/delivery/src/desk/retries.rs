@@ -94,14 +94,15 @@ impl Desk {
         true
     }
 
-    /// The retry to make now: the earliest due; for a probe the oldest, due or not. One that must wait for another of its
+    /// The retry to make now: the earliest due; for a probe, whether it is due or not. One that must wait for another of its
     /// key is taken off the list; [`Desk::arm`] puts it back.
     pub(super) fn retry_to_make(&mut self, now: Timestamp, probing: bool) -> Option<Seq> {
         let order = self.order.as_deref();
         let may_go = |seq: Seq| order.is_none_or(|order| order.lets_retry(seq));
         if probing {
-            let mut waiting = self.retries.iter().filter(|(_, retry)| retry.flight.is_none());
-            return waiting.find(|(seq, _)| may_go(**seq)).map(|(seq, _)| *seq);
+            // By when they are due, so that one which can never be made does not keep the others from it.
+            let waiting = self.retries.iter().filter(|(seq, retry)| retry.flight.is_none() && may_go(**seq));
+            return waiting.min_by_key(|(seq, retry)| (retry.due_at, **seq)).map(|(seq, _)| *seq);
         }
         while let Some((at, seq)) = self.due.first().copied().filter(|(at, _)| *at <= now) {
             if may_go(seq) {

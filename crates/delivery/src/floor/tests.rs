@@ -205,6 +205,29 @@ fn an_endpoint_whose_circuit_opens_gives_its_memory_back_and_keeps_its_place() {
     assert!(floor.next(NOW).is_none(), "only a probe goes out, and not yet");
 }
 
+/// A probe takes no heed of when a retry is due; one that was not made must not be tried as fast as reading fails.
+#[test]
+fn a_probe_whose_event_cannot_be_read_waits_before_the_next() {
+    for kind in [ErrorKind::Storage, ErrorKind::Internal] {
+        let mut floor = Floor::new(Seq::ZERO, 64);
+        floor.add(record(1), &Progress { base: Seq::ZERO, holes: Vec::new() });
+        floor.scan(&page(1, 64));
+        for _ in 0..10 {
+            let assignment = floor.next(NOW).unwrap();
+            floor.settle(&assignment, None, &outcome(Some(ErrorKind::Connect)), (NOW, NOW), 0.5);
+        }
+        let later = NOW.plus(Duration::from_hours(1));
+        floor.fire_timers(later);
+        let probe = floor.next(later).unwrap();
+        floor.settle(&probe, None, &outcome(Some(kind)), (later, later), 0.5);
+        assert!(floor.next(later).is_none(), "{kind:?}");
+        let much_later = later.plus(Duration::from_mins(1));
+        floor.fire_timers(much_later);
+        let next = floor.next(much_later).unwrap();
+        assert_eq!((probe.job.seq, next.job.seq), (Seq(1), Seq(2)), "{kind:?}: one that cannot be made stands behind the others");
+    }
+}
+
 /// Retries of before an order that must wait for each other in it: those that were passed by are made when no order is kept again.
 #[test]
 fn retries_that_an_order_held_up_go_when_it_is_given_up() {
