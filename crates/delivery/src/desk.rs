@@ -377,6 +377,9 @@ impl Desk {
                 effect.put = remembered(ExceptionState::Retry, history.attempts, now, outcome.describe());
             }
         }
+        if matches!(flight, Flight::First) && self.retries.contains_key(&seq) {
+            return self.leave_to_retry(seq, outcome.is_success(), effect);
+        }
         let may_be_dead = self.may_be_dead(seq)
             && match flight {
                 Flight::First => seq <= self.again_to,

@@ -6,7 +6,7 @@ use super::flight::Flight;
 use super::{Desk, Effect, Retry};
 use crate::batch::Member;
 use crate::job::{Errand, Job, Next};
-use crate::order::{Line, Order};
+use crate::order::{Fate, Line, Order};
 use crate::parcel::Parcel;
 use crate::policy::Before;
 use crate::replays::{ReplayItem, Replays};
@@ -156,6 +156,8 @@ impl Desk {
         if is_kept {
             effect.put = None;
         }
+        // The cursor may come to it yet.
+        self.again_to = effect.put.iter().map(|exception| exception.seq).max().unwrap_or_default().max(self.again_to);
         match &effect.put {
             Some(exception) if exception.state == ExceptionState::Retry => self.resume_retry(exception),
             Some(exception) => {
@@ -166,6 +168,16 @@ impl Desk {
             }
             None => {}
         }
+    }
+
+    /// The first attempt of an event ended that a job had posted in vain before: the retry that this left decides, unless there is
+    /// nothing left to decide.
+    pub(super) fn leave_to_retry(&mut self, seq: Seq, is_success: bool, effect: Effect) -> Effect {
+        let next = self.order.as_mut().and_then(|order| order.settle(seq, Fate::Waits));
+        self.arm(next);
+        let waits = self.retries.get(&seq).is_some_and(|retry| retry.flight.is_none());
+        let is_ended = is_success && waits && self.drop_retry(seq);
+        Effect { put: None, clear: is_ended.then_some(seq), ..effect }
     }
 
     /// Counts a dead letter.

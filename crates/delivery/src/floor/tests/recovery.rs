@@ -174,6 +174,40 @@ fn with_one_twice() -> (Floor, Assignment) {
     (floor, first)
 }
 
+#[test]
+fn a_first_attempt_leaves_what_is_left_to_do_to_the_retry_of_a_job() {
+    let (mut floor, first) = with_one_twice();
+    floor.settle(&first, None, &outcome(Some(ErrorKind::Connect)), (NOW, NOW), 0.5);
+    let desk = floor.desk(Ordinal(1)).unwrap();
+    assert_eq!((desk.totals.dead(), desk.retry(Seq(1)).is_some()), (0, true), "one of the two decides");
+
+    let (mut floor, first) = with_one_twice();
+    floor.settle(&first, None, &outcome(None), (NOW, NOW), 0.5);
+    let desk = floor.desk(Ordinal(1)).unwrap();
+    assert_eq!((desk.totals.dead(), desk.retry(Seq(1)).is_some()), (0, false), "nothing is left to do");
+    assert!(floor.take_unsaved().iter().all(|change| change.put.is_empty()), "and nothing is stored of it");
+}
+
+#[test]
+fn an_event_that_died_by_a_job_and_dies_again_at_the_cursor_is_one_dead_letter() {
+    let (mut floor, first) = with_one_twice();
+    let later = NOW.plus(Duration::from_secs(6));
+    floor.fire_timers(later);
+    let retry = floor.next(later).unwrap();
+    assert_eq!(retry.job.seq, Seq(1));
+    floor.settle(&retry, None, &outcome(Some(ErrorKind::Connect)), (later, later), 0.5);
+    assert_eq!(floor.desk(Ordinal(1)).unwrap().totals.dead(), 1);
+    floor.change(Ordinal(1), |desk| {
+        let mut full = SubscriptionRecord::clone(&desk.record);
+        full.spec.retry.max_attempts = 1;
+        desk.redefine(Arc::new(full));
+    });
+    floor.settle(&first, None, &outcome(Some(ErrorKind::Connect)), (later, later), 0.5);
+    assert_eq!(floor.desk(Ordinal(1)).unwrap().totals.dead(), 1, "storage has to be asked first");
+    let doubtful: Vec<_> = floor.take_doubtful().into_iter().collect();
+    assert_eq!(doubtful, [((Ordinal(1), Seq(1)), ExceptionState::Dead)]);
+}
+
 fn retry_at(seq: u64) -> Exception {
     Exception {
         ordinal: Ordinal(1),
