@@ -11,8 +11,9 @@ use hookcast_delivery::telling::{DeliveryState, DeliveryView};
 use hookcast_log::storage::PageRequest;
 use serde_json::json;
 
+use crate::lives::Life;
 use crate::steps::Hand;
-use crate::truth::{Life, Stored};
+use crate::truth::Stored;
 use crate::world::life_of;
 
 /// Looks at some deliveries of a subscription while everything goes on.
@@ -113,7 +114,10 @@ pub(crate) async fn free(hand: &Hand) {
     let now = hookcast_core::clock::Clock::now(&*hand.world.clock);
     for record in hand.relay.records() {
         match record.activity {
-            Activity::Paused => drop(hand.relay.registry.set_paused(&record, false, now).await),
+            Activity::Paused => {
+                let _stirs = hand.world.truth.stir(life_of(&record));
+                let _ = hand.relay.registry.set_paused(&record, false, now).await;
+            }
             Activity::Disabled(_) => hand.change(&record, &json!({"enabled": true})).await,
             Activity::Active => {}
         }
@@ -123,6 +127,9 @@ pub(crate) async fn free(hand: &Hand) {
     }
 }
 
+/// What is said of each delivery, and why.
+type States = BTreeMap<Seq, (DeliveryState, Option<String>)>;
+
 /// What is wrong at the end, when nothing is left to do.
 pub(crate) async fn wrong_at_the_end(hand: &Hand) -> Vec<String> {
     let (world, relay) = (&hand.world, &hand.relay);
@@ -130,7 +137,7 @@ pub(crate) async fn wrong_at_the_end(hand: &Hand) -> Vec<String> {
     let mut wrong = Vec::new();
     for record in relay.records() {
         let life = life_of(&record);
-        let mut states: BTreeMap<Seq, DeliveryState> = BTreeMap::new();
+        let mut states = States::new();
         for event in &events {
             let view = match relay.lanes.delivery(&record, event.seq).await {
                 Ok(Some(view)) => view,
@@ -140,7 +147,7 @@ pub(crate) async fn wrong_at_the_end(hand: &Hand) -> Vec<String> {
                 }
             };
             world.coverage.note(format!("end/{}", view.state.word()));
-            states.insert(event.seq, view.state);
+            states.insert(event.seq, (view.state, view.reason.clone()));
             if let Some(what) = wrong_state(hand, &record, event, &view, first_kept) {
                 wrong.push(format!("{} {life:?} {}: {what}", record.spec.id, event.seq));
             }
@@ -157,9 +164,9 @@ fn wrong_state(hand: &Hand, record: &SubscriptionRecord, event: &Stored, view: &
         DeliveryState::Pending | DeliveryState::Retrying => Some(format!("still {}", view.state.word())),
         DeliveryState::Delivered if !is_taken => Some("`delivered`, and nobody took it".to_owned()),
         DeliveryState::Expired if is_kept => Some("`expired`, and it is kept".to_owned()),
-        DeliveryState::Skipped if !world.truth.is_interfered(life) => Some("`skipped`, and nobody did".to_owned()),
+        DeliveryState::Skipped if !world.truth.with(life, |life| life.was_moved) => Some("`skipped`, and nobody did".to_owned()),
         DeliveryState::Unknown if !is_taken && is_kept && wants(record, event) => Some(format!("unknown: {:?}", view.reason)),
-        DeliveryState::Filtered if is_kept && wants(record, event) => Some(format!("`filtered`, {:?}", view.reason)),
+        DeliveryState::Filtered if wants(record, event) => Some(format!("`filtered`, {:?}", view.reason)),
         DeliveryState::BeforeStart if event.seq > record.starts_after => Some("`before_start` behind its start".to_owned()),
         _ => None,
     }
@@ -172,8 +179,30 @@ fn wants(record: &SubscriptionRecord, event: &Stored) -> bool {
     revision.topics.matches(&event.topic) && (revision.types.is_empty() || revision.types.contains(&event.kind)) && filter
 }
 
+/// Who does not receive at once what is published, when nothing else is left to do and nobody asks for anything.
+pub(crate) async fn asleep(hand: &Hand) -> Vec<String> {
+    const SOON: Duration = Duration::from_secs(5);
+    let before = hand.relay.follow.head();
+    hand.publish_of_each().await;
+    tokio::time::sleep(SOON).await;
+    let events: Vec<Stored> = hand.world.truth.events().into_iter().filter(|event| event.seq > before).collect();
+    let mut asleep = Vec::new();
+    for record in hand.relay.records() {
+        let life = life_of(&record);
+        let left: Vec<Seq> = events.iter().filter(|event| wants(&record, event)).map(|event| event.seq).collect();
+        let left: Vec<Seq> = left.into_iter().filter(|seq| !hand.world.truth.is_taken(life, *seq)).collect();
+        // Whoever failed for long and was asked for nothing since waits for its probe.
+        let is_open = hand.relay.lanes.status(&record).await.is_some_and(|status| status.circuit != "closed");
+        if !left.is_empty() && !is_open {
+            asleep.push(format!("{} {life:?} did not receive {left:?} within {SOON:?}", record.spec.id));
+        }
+        hand.world.coverage.note(if is_open { "asleep/open" } else { "asleep/awake" });
+    }
+    asleep
+}
+
 /// Lists and counts that say other things than the deliveries one by one.
-async fn wrong_lists(hand: &Hand, record: &Arc<SubscriptionRecord>, states: &BTreeMap<Seq, DeliveryState>) -> Vec<String> {
+async fn wrong_lists(hand: &Hand, record: &Arc<SubscriptionRecord>, states: &States) -> Vec<String> {
     let (lanes, id) = (&hand.relay.lanes, &record.spec.id);
     let mut wrong = Vec::new();
     let (mut listed, mut after) = (Vec::new(), Seq::ZERO);
@@ -189,11 +218,10 @@ async fn wrong_lists(hand: &Hand, record: &Arc<SubscriptionRecord>, states: &BTr
             other => return vec![format!("{id}: undelivered {other:?}")],
         }
     }
-    let dead: Vec<Seq> = lanes
-        .dead_letters(record, PageRequest { after: Seq::ZERO, limit: 1000 })
-        .await
-        .map(|dead| dead.into_iter().flatten().map(|dead| dead.seq).collect())
-        .unwrap_or_default();
+    let dead: Vec<Seq> = match lanes.dead_letters(record, PageRequest { after: Seq::ZERO, limit: 1000 }).await {
+        Ok(Some(dead)) => dead.into_iter().map(|dead| dead.seq).collect(),
+        other => return vec![format!("{id}: dead letters {other:?}")],
+    };
     for (seq, exception) in &listed {
         if exception.as_ref().is_none_or(|exception| exception.state != ExceptionState::Dead) {
             wrong.push(format!("{id}: {seq} is listed as undelivered, and is {:?}", states.get(seq)));
@@ -203,10 +231,10 @@ async fn wrong_lists(hand: &Hand, record: &Arc<SubscriptionRecord>, states: &BTr
     if of_list != dead {
         wrong.push(format!("{id}: undelivered {of_list:?}, dead letters {dead:?}"));
     }
-    let shown: Vec<Seq> = states.iter().filter(|(_, state)| **state == DeliveryState::Dead).map(|(seq, _)| *seq).collect();
-    for seq in &dead {
-        if !shown.contains(seq) {
-            wrong.push(format!("{id}: {seq} is listed as dead, and is {:?}", states.get(seq)));
+    for (seq, (state, reason)) in states {
+        let is_kept = *state == DeliveryState::Dead && reason.as_deref() != Some("no_longer_kept");
+        if is_kept != dead.contains(seq) {
+            wrong.push(format!("{id}: {seq} is {state:?} {reason:?}, of the dead letters {dead:?}"));
         }
     }
     if let Some(status) = lanes.status(record).await

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::truth::{Alone, Life};
+use crate::lives::{Alone, Life};
 
 /// Groups of limits that there are.
 pub(crate) const GROUPS: [&str; 2] = ["narrow", "slow"];

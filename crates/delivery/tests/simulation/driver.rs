@@ -12,6 +12,7 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use hookcast_delivery::LaneBegin;
 use tokio::task::LocalSet;
+use tokio::time::Instant;
 
 use crate::faults::Faults;
 
@@ -59,7 +60,12 @@ pub(crate) struct Driver {
     pub(crate) left: Rc<Cell<Option<u64>>>,
     /// Who may end it at once.
     pub(crate) faults: Arc<Faults>,
+    /// The time of the last poll, and polls since it went on.
+    pub(crate) moment: (Instant, u32),
 }
+
+/// Polls without any time going by that are believed never to end.
+const STUCK: u32 = 2_000_000;
 
 impl Driver {
     /// Runs the lanes and `script` until that is over; `None` when the process was killed before.
@@ -83,6 +89,9 @@ impl Driver {
             if rung.is_empty() {
                 return Poll::Pending;
             }
+            let now = Instant::now();
+            self.moment = if self.moment.0 == now { (now, self.moment.1 + 1) } else { (now, 0) };
+            assert!(self.moment.1 < STUCK, "it goes on for ever without any time going by");
             if let Some(left) = self.left.get() {
                 let Some(less) = left.checked_sub(1) else { return Poll::Ready(None) };
                 self.left.set(Some(less));

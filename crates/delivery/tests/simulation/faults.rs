@@ -36,6 +36,8 @@ pub(crate) struct Faults {
     random: Mutex<fastrand::Rng>,
     /// One call of so many fails; none, if 0.
     rate: Mutex<u32>,
+    /// Whether nothing can be taken out of storage.
+    keeps_everything: AtomicBool,
     /// Whether the process ends now: of what it stored last, nobody was told.
     is_killed: AtomicBool,
     truth: Arc<Truth>,
@@ -45,7 +47,8 @@ pub(crate) struct Faults {
 impl Faults {
     pub(crate) fn new(seed: u64, truth: Arc<Truth>, coverage: Arc<Coverage>) -> Self {
         let random = Mutex::new(fastrand::Rng::with_seed(seed));
-        Self { random, rate: Mutex::new(0), is_killed: AtomicBool::new(false), truth, coverage }
+        let (keeps_everything, is_killed) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { random, rate: Mutex::new(0), keeps_everything, is_killed, truth, coverage }
     }
 
     /// Whether the process ends now, once.
@@ -54,15 +57,20 @@ impl Faults {
     }
 
     /// The process ends before this call does.
-    async fn kill<T>(&self) -> T {
+    async fn kill(&self) {
         self.coverage.note("crash/behind_a_write");
         self.is_killed.store(true, Ordering::Relaxed);
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     /// One call of `rate` fails from now on; none, if 0.
     pub(crate) fn set_rate(&self, rate: u32) {
         *self.rate.lock().unwrap() = rate;
+    }
+
+    /// Retention takes nothing from now on, or does so again.
+    pub(crate) fn keep_everything(&self, keeps: bool) {
+        self.keeps_everything.store(keeps, Ordering::Relaxed);
     }
 
     fn random(&self, below: u32) -> u32 {
@@ -71,6 +79,9 @@ impl Faults {
 
     /// What becomes of a write, by its name.
     fn write(&self, name: &str) -> Fate {
+        if name.starts_with("trim") && self.keeps_everything.load(Ordering::Relaxed) {
+            return Fate::Refused;
+        }
         let rate = *self.rate.lock().unwrap();
         // What is rare fails more often.
         let rate = if matches!(name, "delete_subscription" | "forget") { rate.div_ceil(8) } else { rate };
@@ -116,6 +127,15 @@ impl Faults {
     /// As [`Faults::done`], for what the next write of its kind stands on: that it was stored and nobody knows happens at the end of a
     /// process only, since storage makes sure of what was in doubt before it goes on.
     async fn known<T>(&self, name: &str, write: impl Future<Output = Result<T>>) -> Result<T> {
+        self.attempt(name, write, true).await
+    }
+
+    /// Does a write, or not, and says so, or not.
+    async fn done<T>(&self, name: &str, write: impl Future<Output = Result<T>>) -> Result<T> {
+        self.attempt(name, write, false).await
+    }
+
+    async fn attempt<T>(&self, name: &str, write: impl Future<Output = Result<T>>, kills_unsaid: bool) -> Result<T> {
         self.pass().await;
         let done = match self.write(name) {
             Fate::Done => write.await,
@@ -123,23 +143,13 @@ impl Faults {
             Fate::Full => Err(error(StorageErrorKind::Full)),
             Fate::Lost => Err(error(StorageErrorKind::Unknown)),
             Fate::StoredUnsaid => {
-                write.await?;
-                self.kill().await
+                let stored = write.await?;
+                if kills_unsaid {
+                    self.kill().await;
+                }
+                drop(stored);
+                Err(error(StorageErrorKind::Unknown))
             }
-        };
-        self.pass().await;
-        done
-    }
-
-    /// Does a write, or not, and says so, or not.
-    async fn done<T>(&self, name: &str, write: impl Future<Output = Result<T>>) -> Result<T> {
-        self.pass().await;
-        let done = match self.write(name) {
-            Fate::Done => write.await,
-            Fate::Refused => Err(error(StorageErrorKind::Unavailable)),
-            Fate::Full => Err(error(StorageErrorKind::Full)),
-            Fate::Lost => Err(error(StorageErrorKind::Unknown)),
-            Fate::StoredUnsaid => write.await.and(Err(error(StorageErrorKind::Unknown))),
         };
         self.pass().await;
         done

@@ -9,7 +9,8 @@ use hookcast_net::peers::{Answered, Broken, Exchange, Peers, Posted};
 use hookcast_net::target::Target;
 use serde_json::Value;
 
-use crate::truth::{Life, Truth};
+use crate::lives::Life;
+use crate::truth::Truth;
 
 const RETRY_AFTER: HeaderName = HeaderName::from_static("retry-after");
 const WEBHOOK_DELIVERY: HeaderName = HeaderName::from_static("webhook-delivery");

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hookcast_core::model::Seq;
-use hookcast_core::model::subscription::{Ordinal, RateLimit, SubscriptionRecord};
+use hookcast_core::model::subscription::{RateLimit, SubscriptionRecord};
 use hookcast_delivery::Lanes;
 use hookcast_delivery::consent::ask::Identity;
 use hookcast_delivery::lane::LaneContext;
@@ -14,7 +13,7 @@ use hookcast_delivery::notice::Notice;
 use hookcast_delivery::renderings::Renderings;
 use hookcast_log::follow::Follow;
 use hookcast_log::ingest::{DedupeSettings, Ingest};
-use hookcast_log::retention::{Buried, Retention, RetentionSettings};
+use hookcast_log::retention::{Retention, RetentionSettings};
 use hookcast_log::storage::Result;
 use hookcast_log::tail::{Tail, TailSettings};
 use hookcast_registry::Registry;
@@ -99,8 +98,8 @@ impl Relay {
         };
         let known = ingest.clone();
         let retention = Retention::new(store, tail, clock, settings, Box::new(move || known.oldest_known()));
-        let (told, told_to, ending) = (registry.clone(), lanes.clone(), cancel.clone());
-        let keeping = Arc::new(retention).run(ending, async move |buried| tell_buried(&told, &told_to, buried).await);
+        let (told, ending) = (lanes.clone(), cancel.clone());
+        let keeping = Arc::new(retention).run(ending, async move |buried| told.buried(buried).await);
         supervisor.essential("retention", keeping).spawn();
         Ok(Self { lanes, registry, ingest, follow, readiness, cancel })
     }
@@ -114,26 +113,5 @@ impl Relay {
     /// The subscriptions as they are defined.
     pub(crate) fn records(&self) -> Vec<Arc<SubscriptionRecord>> {
         self.registry.all()
-    }
-}
-
-/// Tells lanes which dead letters went.
-async fn tell_buried(registry: &Registry, lanes: &Lanes, buried: Buried) {
-    let mut by_ordinal: BTreeMap<Ordinal, Vec<Seq>> = BTreeMap::new();
-    let is_anybody = match buried {
-        Buried::These(these) => {
-            for (ordinal, seq) in these {
-                by_ordinal.entry(ordinal).or_default().push(seq);
-            }
-            false
-        }
-        Buried::Unknown => true,
-    };
-    for record in registry.all() {
-        match by_ordinal.get(&record.ordinal) {
-            Some(seqs) => lanes.buried(&record, seqs).await,
-            None if is_anybody => lanes.buried(&record, &[]).await,
-            None => {}
-        }
     }
 }

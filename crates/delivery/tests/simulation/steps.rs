@@ -7,24 +7,26 @@ use std::time::Duration;
 use bytes::Bytes;
 use hookcast_core::clock::Clock as _;
 use hookcast_core::model::event::DataForm;
-use hookcast_core::model::job::{JobKind, JobState, Selection};
-use hookcast_core::model::subscription::change::{self, Effect};
-use hookcast_core::model::subscription::parse::{Definition, Rules, merge_patch, parse_definition};
-use hookcast_core::model::subscription::{Ordering, SubscriptionRecord};
+use hookcast_core::model::subscription::SubscriptionRecord;
+use hookcast_core::model::subscription::change;
+use hookcast_core::model::subscription::parse::parse_definition;
 use hookcast_core::model::{NewEvent, Seq, Topic};
-use hookcast_delivery::recovery::Recovery;
-use hookcast_registry::Texts;
 use serde_json::json;
 
+use crate::changes::{bound, read, sevens};
 use crate::checks;
-use crate::definitions::{GROUPS, alone, definition, patch};
+use crate::definitions::{alone, definition};
+use crate::lives::Reach;
 use crate::peers::Mood;
 use crate::relay::Relay;
-use crate::truth::Alone;
 use crate::world::{World, life_of};
 
 /// Ids that subscriptions have.
 const IDS: usize = 60;
+/// Topics that events have.
+const TOPICS: [&str; 3] = ["t.a", "t.b", "t.c"];
+/// How long an answer may take.
+const ANSWER_MAX: Duration = Duration::from_mins(1);
 /// Subscriptions that there are from the beginning, at least.
 pub(crate) const SUBSCRIPTIONS_MIN: usize = 20;
 
@@ -46,10 +48,10 @@ const STEPS: [(&str, usize); 18] = [
     ("enable", 6),
     ("seek_back", 4),
     ("seek_forward", 3),
-    ("skip", 3),
+    ("skip", 4),
     ("replay", 3),
     ("redrive", 4),
-    ("cancel", 3),
+    ("cancel", 4),
     ("mood", 14),
     ("clock", 2),
     ("consent", 2),
@@ -95,14 +97,17 @@ impl Hand {
         }
         self.world.coverage.note(format!("step/{name}"));
         let hand = self.clone();
-        let acting = async move { hand.act(name).await };
+        let acting = async move {
+            if tokio::time::timeout(ANSWER_MAX, hand.act(name)).await.is_err() {
+                hand.world.truth.violated(format!("{name} was not answered"));
+            }
+        };
         if self.world.one_in(3) {
             // Others go on meanwhile.
             self.world.coverage.note("step/beside_others");
             tokio::task::spawn_local(acting);
         } else {
-            // A storage that answers nothing for long must not end the script.
-            let _ = tokio::time::timeout(Duration::from_secs(20), acting).await;
+            acting.await;
         }
         let pause = [0, 0, 3, 40, 700, 4_000][self.world.below(6)];
         tokio::time::sleep(Duration::from_millis(pause)).await;
@@ -128,22 +133,35 @@ impl Hand {
     }
 
     async fn act_on(&self, name: &str, record: &Arc<SubscriptionRecord>) {
-        let (world, now) = (&self.world, self.world.clock.now());
+        let (world, now, life) = (&self.world, self.world.clock.now(), life_of(record));
         let said = |outcome: String| world.tell(format!("{name} {} {outcome}", record.spec.id));
         match name {
             "delete" => {
+                let begun = world.truth.with(life, |life| life.stirs());
                 let done = self.relay.registry.delete(record).await;
+                if done.is_ok() {
+                    world.truth.with(life, |life| life.silence(begun));
+                }
                 said(format!("{:?}", done.map(|removed| removed.is_some())));
             }
             "patch" => self.patch(record).await,
-            "pause" | "resume" => {
-                let done = self.relay.registry.set_paused(record, name == "pause", now).await;
+            "pause" => {
+                let begun = world.truth.with(life, |life| life.stirs());
+                let done = self.relay.registry.set_paused(record, true, now).await;
+                if done.is_ok() {
+                    world.truth.with(life, |life| life.silence(begun));
+                }
+                said(format!("{:?}", done.is_ok()));
+            }
+            "resume" => {
+                let _stirs = world.truth.stir(life);
+                let done = self.relay.registry.set_paused(record, false, now).await;
                 said(format!("{:?}", done.is_ok()));
             }
             "enable" => self.change(record, &json!({"enabled": true})).await,
             "seek_back" | "seek_forward" => self.seek(record, name == "seek_back").await,
             "skip" => {
-                world.truth.interfere(life_of(record));
+                let _moves = world.truth.reach(life, Reach::Cursor);
                 let to = self.position();
                 let done = self.relay.lanes.skip(record, to).await;
                 said(format!("to {to}: {done:?}"));
@@ -156,7 +174,7 @@ impl Hand {
     }
 
     /// A position up to the head.
-    fn position(&self) -> Seq {
+    pub(crate) fn position(&self) -> Seq {
         let head = self.relay.follow.head().0;
         Seq(self.world.random.borrow_mut().u64(..=head))
     }
@@ -164,12 +182,44 @@ impl Hand {
     async fn publish(&self) {
         let world = &self.world;
         let count = 1 + world.below(8);
-        let events: Vec<NewEvent> = (0..count).map(|_| self.event()).collect();
-        let placed = self.relay.ingest.publish(events).await;
+        let mut events: Vec<NewEvent> = (0..count).map(|_| self.event(world.below(TOPICS.len()))).collect();
+        if world.one_in(3)
+            && let Some(again) = self.unanswered()
+        {
+            world.coverage.note("publish/again");
+            events.insert(world.below(events.len()), again);
+        }
+        world.unanswered.borrow_mut().extend(events.iter().cloned());
+        let placed = self.relay.ingest.publish(events.clone()).await;
+        if let Ok(placed) = &placed {
+            for (event, placed) in events.iter().zip(placed) {
+                if placed.duplicate {
+                    world.coverage.note("publish/known");
+                }
+                world.truth.acknowledge(number_of(event), placed.seq);
+            }
+            world.unanswered.borrow_mut().retain(|event| events.iter().all(|answered| answered.id != event.id));
+        }
         world.tell(format!("publish {count}: {:?}", placed.map(|placed| placed.first().map(|first| first.seq))));
     }
 
-    fn event(&self) -> NewEvent {
+    /// An event whose publisher was told nothing, and who publishes it again. What retention took may be stored once more: its id is known
+    /// after a start only if it stands in the log, or was one of thousands.
+    fn unanswered(&self) -> Option<NewEvent> {
+        let (world, first) = (&self.world, self.relay.follow.first_kept());
+        let all = world.unanswered.borrow();
+        let is_kept = |event: &&NewEvent| world.truth.seq_of(number_of(event)).is_none_or(|seq| seq >= first);
+        let known: Vec<&NewEvent> = all.iter().filter(is_kept).collect();
+        (!known.is_empty()).then(|| known[world.below(known.len())].clone())
+    }
+
+    /// Publishes an event of each topic.
+    pub(crate) async fn publish_of_each(&self) {
+        let placed = self.relay.ingest.publish((0..TOPICS.len()).map(|topic| self.event(topic)).collect()).await;
+        self.world.tell(format!("publish one of each: {:?}", placed.map(|placed| placed.first().map(|first| first.seq))));
+    }
+
+    fn event(&self, topic: usize) -> NewEvent {
         let world = &self.world;
         let number = world.next_event.replace(world.next_event.get() + 1);
         let mut data = json!({"n": number, "p": world.one_in(2)});
@@ -177,7 +227,7 @@ impl Hand {
             data["k"] = json!(["u", "v", "w"][world.below(3)]);
         }
         NewEvent {
-            topic: Topic::parse(["t.a", "t.b", "t.c"][world.below(3)]).unwrap(),
+            topic: Topic::parse(TOPICS[topic]).unwrap(),
             id: format!("e{number}"),
             own_id: true,
             source: "/publish".into(),
@@ -202,7 +252,7 @@ impl Hand {
             return;
         }
         // Its life is known before it is made: its endpoint has it in its URL.
-        let life = world.truth.begin_life(Alone::No, 0, true);
+        let life = world.truth.next_life();
         let value = definition(&mut world.random.borrow_mut(), &id, life);
         let definition = read(|rules| parse_definition(&value, None, rules)).expect("a definition");
         let starts_after = match world.below(3) {
@@ -211,104 +261,14 @@ impl Hand {
             _ => self.relay.follow.head(),
         };
         let id_read = definition.id.clone().expect("an id");
-        let record = change::new_record(definition, id_read, starts_after, world.clock.now(), &mut zeros);
-        world.truth.redefine(life, Alone::No, bound(&record), true);
-        world.truth.begin(life, alone(&record.spec));
+        let record = change::new_record(definition, id_read, starts_after, world.clock.now(), &mut sevens);
+        world.truth.begin_life(record.clone(), alone(&record.spec), bound(&record));
         world.ends.set(life, Mood::ALL[world.below(Mood::ALL.len())]);
         let stored = self.relay.registry.put(record, 0).await;
         if let Ok(stored) = &stored {
-            world.truth.place(life, stored.ordinal.partition());
+            world.truth.with(life, |life| life.partition = stored.ordinal.partition());
         }
         world.tell(format!("create {id} {life:?} behind {starts_after}: {:?} {value}", stored.map(|stored| stored.ordinal)));
-    }
-
-    async fn patch(&self, record: &Arc<SubscriptionRecord>) {
-        let patch = patch(&mut self.world.random.borrow_mut(), life_of(record));
-        for name in patch.as_object().into_iter().flat_map(|members| members.keys()) {
-            self.world.coverage.note(format!("patch/{name}"));
-        }
-        self.change(record, &patch).await;
-    }
-
-    /// As `PATCH` does it.
-    pub(crate) async fn change(&self, record: &Arc<SubscriptionRecord>, patch: &serde_json::Value) {
-        let (world, relay) = (&self.world, &self.relay);
-        let Ok(definition) = read(|rules| merge_patch(record, patch, rules)) else {
-            world.coverage.note("patch/refused");
-            return;
-        };
-        let (mut effect, mut still) = (Effect::default(), None);
-        if change::chooses_anew(record, &definition) {
-            let Some((from_seq, stillness)) = relay.lanes.freeze(record).await else { return };
-            effect = Effect { from_seq, first_kept: relay.follow.first_kept() };
-            still = Some(stillness);
-        }
-        let (changed, _) = change::changed_record(record, definition, effect, world.clock.now(), &mut zeros);
-        let is_same_order = changed.spec.ordering == record.spec.ordering
-            && changed.spec.on_dead == record.spec.on_dead
-            && changed.spec.batch == record.spec.batch
-            && changed.spec.url == record.spec.url;
-        world.truth.redefine(life_of(record), alone(&changed.spec), bound(&changed), is_same_order);
-        let stored = relay.registry.put(changed, record.revision).await;
-        if let Ok(stored) = &stored {
-            relay.lanes.caught_up(stored).await;
-        }
-        drop(still);
-        world.tell(format!(
-            "patch {} {:?} from {}: {patch}",
-            record.spec.id,
-            stored.map(|stored| stored.revision),
-            effect.from_seq
-        ));
-    }
-
-    /// As `POST …/seek` does it.
-    async fn seek(&self, record: &Arc<SubscriptionRecord>, is_back: bool) {
-        let (world, relay) = (&self.world, &self.relay);
-        world.truth.interfere(life_of(record));
-        let Some(status) = relay.lanes.status(record).await else { return };
-        let (first, cursor, head) = (relay.follow.first_kept().prev(), status.cursor.0, status.head.0);
-        let (from, to) = if is_back { (first.0.min(cursor), cursor) } else { (cursor, head.max(cursor)) };
-        let after = Seq(world.random.borrow_mut().u64(from..=to)).max(first);
-        let moved = record.moved_back_to(after).is_some();
-        let still = if moved { relay.lanes.freeze(record).await } else { None };
-        let done = relay.lanes.seek(record, after).await;
-        if moved && done.as_ref().is_ok_and(|is_there| *is_there) {
-            let changed = relay.registry.change(record, move |record: &SubscriptionRecord| record.moved_back_to(after)).await;
-            if let Ok(Some(changed)) = changed {
-                relay.lanes.caught_up(&changed).await;
-            }
-        }
-        drop(still);
-        world.tell(format!("seek {} from {cursor} behind {after}: {done:?}", record.spec.id));
-        checks::tell_all(self, record).await;
-    }
-
-    /// A replay, or a redrive of everything.
-    pub(crate) async fn recover(&self, record: &Arc<SubscriptionRecord>, is_redrive: bool) {
-        let (world, relay) = (&self.world, &self.relay);
-        world.truth.interfere(life_of(record));
-        let (one, other) = (self.position(), self.position());
-        let recovery = if is_redrive {
-            Recovery { kind: JobKind::Redrive, selection: Selection::Failed, from: Seq(1), to: relay.follow.head() }
-        } else {
-            let selection = if world.one_in(2) { Selection::All } else { Selection::Failed };
-            let from = one.min(other).max(relay.follow.first_kept());
-            Recovery { kind: JobKind::Replay, selection, from, to: one.max(other).max(from) }
-        };
-        let done = relay.lanes.recover(record, recovery.clone()).await;
-        world.tell(format!("{:?} {} {}–{}: {}", recovery.kind, record.spec.id, recovery.from, recovery.to, done.is_ok()));
-    }
-
-    /// Ends the first job that runs.
-    async fn cancel(&self) {
-        for record in self.relay.records() {
-            let Ok(Some(jobs)) = self.relay.lanes.jobs(&record).await else { continue };
-            let Some(job) = jobs.iter().find(|job| job.state == JobState::Running) else { continue };
-            let done = self.relay.lanes.cancel(&record, job.id).await;
-            self.world.coverage.note("step/cancel_of_a_running_job");
-            return self.world.tell(format!("cancel {}: {:?}", record.spec.id, done.map(|job| job.is_some())));
-        }
     }
 
     fn mood(&self) {
@@ -337,21 +297,7 @@ impl Hand {
     }
 }
 
-/// Most requests that may be open.
-fn bound(record: &SubscriptionRecord) -> usize {
-    if record.spec.ordering == Ordering::Strict {
-        1.max(record.spec.max_in_flight as usize)
-    } else {
-        record.spec.max_in_flight as usize
-    }
-}
-
-fn zeros(bytes: &mut [u8]) {
-    bytes.fill(7);
-}
-
-fn read<E>(reading: impl FnOnce(&Rules<'_>) -> Result<Definition, E>) -> Result<Definition, E> {
-    let any = |url: &str| Ok(url.to_owned());
-    let texts = Texts::new(GROUPS.iter().map(|name| (*name).to_owned()).collect());
-    reading(&Rules { texts: &texts, ..Rules::new(&any) })
+/// The number of an event, as its data says.
+fn number_of(event: &NewEvent) -> u64 {
+    serde_json::from_slice::<serde_json::Value>(&event.data).ok().and_then(|data| data["n"].as_u64()).expect("a number")
 }

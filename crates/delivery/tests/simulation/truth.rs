@@ -1,33 +1,17 @@
 //! What really happened, seen from outside: which events are stored, what endpoints received, what was saved; and what of it must
 //! not have happened.
 //!
-//! Owns the rules that hold at every moment. What must hold at the end is told by `checks`.
+//! Owns what holds for all of it; the rules for one endpoint are those of `lives`. What must hold at the end is told by `checks`.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, MutexGuard};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use hookcast_core::model::Seq;
+use hookcast_core::model::subscription::SubscriptionRecord;
 use serde_json::Value;
 
+use crate::lives::{Alone, Life, LifeState, Reach};
 use crate::world::is_told;
-
-/// In place of when something was taken: the process that knew of it died before it was saved.
-const FORGOTTEN: u64 = u64::MAX;
-
-/// One life of a subscription: an id that is removed and made again has two.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Life(pub(crate) usize);
-
-/// How many requests of a life may be open at a time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Alone {
-    /// As many as its bound says.
-    No,
-    /// One.
-    Always,
-    /// One a key.
-    ByKey,
-}
 
 /// An event as it is stored.
 #[derive(Clone, Debug)]
@@ -39,7 +23,7 @@ pub(crate) struct Stored {
 }
 
 impl Stored {
-    fn key(&self) -> Option<&str> {
+    pub(crate) fn key(&self) -> Option<&str> {
         self.data["k"].as_str()
     }
 }
@@ -47,28 +31,11 @@ impl Stored {
 /// One request that an endpoint received.
 #[derive(Clone, Debug)]
 pub(crate) struct Receipt {
-    pub(crate) life: Life,
+    life: Life,
     pub(crate) seqs: Vec<Seq>,
+    pub(crate) keys: Vec<String>,
     /// The answer; nothing while it is open, 0 when the relay went away before.
-    pub(crate) status: Option<u16>,
-    /// Its place among the ends of requests.
-    ended: Option<u64>,
-}
-
-/// What is known of one life.
-#[derive(Debug)]
-struct LifeState {
-    partition: u16,
-    alone: Alone,
-    bound: usize,
-    /// In order, as long as nobody interfered.
-    last_taken: Option<Seq>,
-    keeps_order: bool,
-    /// Whether an event may be posted again although it was taken, or passed over.
-    may_repeat: bool,
-    open: BTreeSet<usize>,
-    /// Answers that were good, by position: the place of the first end.
-    taken: BTreeMap<Seq, u64>,
+    status: Option<u16>,
 }
 
 #[derive(Default)]
@@ -81,6 +48,19 @@ struct State {
     /// What ended before this, in a partition, is saved.
     saved: BTreeMap<u16, u64>,
     violations: Vec<String>,
+    /// All that was received, answered and saved, in its order.
+    sum: u32,
+}
+
+impl State {
+    fn note(&mut self, what: &str) {
+        let before = self.sum.to_le_bytes();
+        let mut hasher = crc32fast::Hasher::new();
+        hasher.update(&before);
+        hasher.update(what.as_bytes());
+        self.sum = hasher.finalize();
+        tell(|| what.to_owned());
+    }
 }
 
 /// Everything that happened in one simulation.
@@ -95,7 +75,13 @@ impl std::fmt::Debug for Truth {
 
 impl Truth {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap()
+        // What panicked beside it is told; requests that are open then still end here.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does something to a life.
+    pub(crate) fn with<T>(&self, life: Life, act: impl FnOnce(&mut LifeState) -> T) -> T {
+        act(&mut self.state().lives[life.0])
     }
 
     /// A process begins: what ended in the one before and was not saved is forgotten, and happens again.
@@ -104,8 +90,8 @@ impl Truth {
         let state = &mut *state;
         for life in &mut state.lives {
             let saved = state.saved.get(&life.partition).copied().unwrap_or_default();
-            life.taken.values_mut().filter(|end| **end >= saved).for_each(|end| *end = FORGOTTEN);
-            life.last_taken = life.taken.iter().filter(|(_, end)| **end < saved).map(|(seq, _)| *seq).max();
+            let alone = life.alone;
+            life.restart(saved, |seq| LifeState::line_of(alone, &state.stored[&state.by_seq[&seq]]));
         }
     }
 
@@ -133,6 +119,20 @@ impl Truth {
         }
     }
 
+    /// A publisher was told that an event is stored there.
+    pub(crate) fn acknowledge(&self, number: u64, seq: Seq) {
+        let mut state = self.state();
+        let stored = state.stored.get(&number).map(|event| event.seq);
+        if stored != Some(seq) {
+            state.violations.push(format!("event {number} was acknowledged at {seq}, and is stored at {stored:?}"));
+        }
+    }
+
+    /// Where an event is stored, if it is.
+    pub(crate) fn seq_of(&self, number: u64) -> Option<Seq> {
+        self.state().stored.get(&number).map(|event| event.seq)
+    }
+
     /// The events that are stored.
     pub(crate) fn events(&self) -> Vec<Stored> {
         let mut events: Vec<_> = self.state().stored.values().cloned().collect();
@@ -140,114 +140,42 @@ impl Truth {
         events
     }
 
-    /// A subscription is made.
-    pub(crate) fn begin_life(&self, alone: Alone, bound: usize, keeps_order: bool) -> Life {
-        let mut state = self.state();
-        state.lives.push(LifeState {
-            partition: u16::MAX,
-            alone,
-            bound,
-            last_taken: None,
-            keeps_order,
-            may_repeat: false,
-            open: BTreeSet::new(),
-            taken: BTreeMap::new(),
-        });
-        Life(state.lives.len() - 1)
+    /// The next life of a subscription.
+    pub(crate) fn next_life(&self) -> Life {
+        Life(self.state().lives.len())
     }
 
-    /// It is stored in this partition.
-    pub(crate) fn place(&self, life: Life, partition: u16) {
-        self.state().lives[life.0].partition = partition;
-    }
-
-    /// Its first definition promises this.
-    pub(crate) fn begin(&self, life: Life, alone: Alone) {
-        self.state().lives[life.0].alone = alone;
-    }
-
-    /// Its definition changes: what holds from now on is the weaker of both.
-    pub(crate) fn redefine(&self, life: Life, alone: Alone, bound: usize, is_same_order: bool) {
-        let life = &mut self.state().lives[life.0];
-        if life.alone != alone {
-            life.alone = Alone::No;
-        }
-        life.bound = life.bound.max(bound);
-        life.keeps_order &= is_same_order;
-    }
-
-    /// Somebody wants events once more, or passes some over.
-    pub(crate) fn interfere(&self, life: Life) {
-        let life = &mut self.state().lives[life.0];
-        (life.may_repeat, life.keeps_order) = (true, false);
+    /// It begins with this definition.
+    pub(crate) fn begin_life(&self, record: SubscriptionRecord, alone: Alone, bound: usize) {
+        self.state().lives.push(LifeState::new(record, alone, bound));
     }
 
     /// Whether an event was ever taken.
     pub(crate) fn is_taken(&self, life: Life, seq: Seq) -> bool {
-        self.state().lives[life.0].taken.contains_key(&seq)
+        self.with(life, |life| life.is_taken(seq))
     }
 
-    /// Whether somebody ever wanted events of it once more, or passed some over.
-    pub(crate) fn is_interfered(&self, life: Life) -> bool {
-        self.state().lives[life.0].may_repeat
-    }
-
-    /// How many requests were received.
-    pub(crate) fn received(&self) -> usize {
-        self.state().receipts.len()
+    /// All that was received, answered and saved, in its order, as one number.
+    pub(crate) fn sum(&self) -> u32 {
+        self.state().sum
     }
 
     /// A request arrives; gives its place.
     pub(crate) fn arrive(&self, life: Life, numbers: &[u64]) -> usize {
         let mut state = self.state();
         let state = &mut *state;
-        let mut seqs = Vec::new();
-        let mut keys = BTreeSet::new();
-        for number in numbers {
-            match state.stored.get(number) {
-                Some(event) => {
-                    seqs.push(event.seq);
-                    keys.extend(event.key().map(str::to_owned));
-                }
-                None => state.violations.push(format!("{life:?} received event {number}, which is not stored")),
-            }
-        }
+        let unknown = numbers.iter().filter(|number| !state.stored.contains_key(number));
+        state.violations.extend(unknown.map(|number| format!("{life:?} received event {number}, which is not stored")));
+        let events: Vec<&Stored> = numbers.iter().filter_map(|number| state.stored.get(number)).collect();
+        let seqs: Vec<Seq> = events.iter().map(|event| event.seq).collect();
+        let keys = events.iter().filter_map(|event| event.key().map(str::to_owned)).collect();
         let of = &state.lives[life.0];
         let others: Vec<&Receipt> = of.open.iter().map(|index| &state.receipts[*index]).collect();
-        let is_beside = match of.alone {
-            Alone::No => false,
-            Alone::Always => !others.is_empty(),
-            Alone::ByKey => others.iter().flat_map(|other| &other.seqs).any(|seq| {
-                let number = state.by_seq[seq];
-                state.stored[&number].key().is_some_and(|key| keys.contains(key))
-            }),
-        };
+        let wrong = of.objections(&events, &others);
+        state.violations.extend(wrong.into_iter().map(|what| format!("{life:?} {what}")));
         let place = state.receipts.len();
-        tell(|| format!("#{place} {life:?} receives {seqs:?}"));
-        let mut violations = Vec::new();
-        if is_beside {
-            violations.push(format!(
-                "{life:?} received {seqs:?} while {:?} was open",
-                others.iter().map(|o| &o.seqs).collect::<Vec<_>>()
-            ));
-        }
-        if others.len() >= of.bound {
-            violations.push(format!(
-                "{life:?} received {seqs:?} beside {} others, at most {} may be open",
-                others.len(),
-                of.bound
-            ));
-        }
-        for seq in seqs.iter().filter(|_| !of.may_repeat) {
-            if of.taken.get(seq).is_some_and(|end| *end != FORGOTTEN) {
-                violations.push(format!("{life:?} received {seq} again, although it was taken, and that is not forgotten"));
-            }
-            if others.iter().any(|other| other.seqs.contains(seq)) {
-                violations.push(format!("{life:?} received {seq} while it was open"));
-            }
-        }
-        state.violations.extend(violations);
-        state.receipts.push(Receipt { life, seqs, status: None, ended: None });
+        state.note(&format!("#{place} {life:?} receives {seqs:?}"));
+        state.receipts.push(Receipt { life, seqs, keys, status: None });
         state.lives[life.0].open.insert(place);
         place
     }
@@ -260,24 +188,30 @@ impl Truth {
         if receipt.status.is_some() {
             return;
         }
-        (receipt.status, receipt.ended) = (Some(status), Some(state.ends));
-        tell(|| format!("#{place} {:?} answers {status}", receipt.life));
-        let life = &mut state.lives[receipt.life.0];
+        receipt.status = Some(status);
+        let (of, seqs) = (receipt.life, receipt.seqs.clone());
+        state.note(&format!("#{place} {of:?} answers {status}"));
+        let life = &mut state.lives[of.0];
         life.open.remove(&place);
         if (200..300).contains(&status) {
-            for seq in &receipt.seqs {
-                let is_new = life.taken.get(seq).is_none_or(|end| *end == FORGOTTEN);
-                life.taken.insert(*seq, state.ends);
-                if is_new && life.keeps_order && life.alone == Alone::Always {
-                    if life.last_taken.is_some_and(|last| last > *seq) {
-                        let what = format!("{:?} took {seq} behind {:?}", receipt.life, life.last_taken);
-                        state.violations.push(what);
-                    }
-                    life.last_taken = Some(*seq);
-                }
+            for seq in seqs {
+                let wrong = life.take(place, &state.stored[&state.by_seq[&seq]], state.ends);
+                state.violations.extend(wrong.map(|what| format!("{of:?} {what}")));
             }
         }
         state.ends += 1;
+    }
+
+    /// Somebody reaches into a life until what is given here is dropped.
+    pub(crate) fn reach(self: &std::sync::Arc<Self>, life: Life, reach: Reach) -> Reaching {
+        self.with(life, |state| state.reach(reach));
+        Reaching { truth: std::sync::Arc::clone(self), life, moves: !matches!(reach, Reach::Job(..)) }
+    }
+
+    /// Something that may end a silence goes on until what is given here is dropped.
+    pub(crate) fn stir(self: &std::sync::Arc<Self>, life: Life) -> Stirring {
+        self.with(life, LifeState::stir);
+        Stirring { truth: std::sync::Arc::clone(self), life }
     }
 
     /// What ended so far.
@@ -290,7 +224,34 @@ impl Truth {
         let mut state = self.state();
         let saved = state.saved.entry(partition).or_default();
         *saved = (*saved).max(ends);
-        tell(|| format!("saved {partition}"));
+        state.note(&format!("saved {partition}"));
+    }
+}
+
+/// While this is kept, the cursor of a life may be anywhere.
+pub(crate) struct Reaching {
+    truth: std::sync::Arc<Truth>,
+    life: Life,
+    moves: bool,
+}
+
+impl Drop for Reaching {
+    fn drop(&mut self) {
+        if self.moves {
+            self.truth.with(self.life, LifeState::moved);
+        }
+    }
+}
+
+/// While this is kept, a life that is paused may go on.
+pub(crate) struct Stirring {
+    truth: std::sync::Arc<Truth>,
+    life: Life,
+}
+
+impl Drop for Stirring {
+    fn drop(&mut self) {
+        self.truth.with(self.life, LifeState::stirred);
     }
 }
 

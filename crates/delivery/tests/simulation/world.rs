@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use hookcast_core::clock::Clock as _;
+use hookcast_core::model::NewEvent;
 use hookcast_core::model::subscription::SubscriptionRecord;
 use hookcast_log::storage::{Store, memory};
 use hookcast_net::dial::Gate;
@@ -14,8 +15,9 @@ use hookcast_net::{EgressRules, ResolverChoice};
 use crate::clock::WallClock;
 use crate::coverage::Coverage;
 use crate::faults::Faults;
+use crate::lives::Life;
 use crate::peers::Ends;
-use crate::truth::{Life, Truth};
+use crate::truth::Truth;
 
 /// One simulation.
 pub(crate) struct World {
@@ -32,8 +34,8 @@ pub(crate) struct World {
     pub(crate) tls: Tls,
     /// The number of the next event.
     pub(crate) next_event: Cell<u64>,
-    /// Crashes so far.
-    pub(crate) crashes: Cell<u32>,
+    /// Events of which publishers do not know whether they are stored.
+    pub(crate) unanswered: RefCell<Vec<NewEvent>>,
     /// Polls until the process is killed, if it is.
     pub(crate) left: Rc<Cell<Option<u64>>>,
     /// Whether everything is told, because it is looked at by itself.
@@ -64,7 +66,7 @@ impl World {
             gate,
             tls: Tls::new(&[]).unwrap(),
             next_event: Cell::new(1),
-            crashes: Cell::new(0),
+            unanswered: RefCell::default(),
             left: Rc::default(),
             is_told: is_told(),
             phase: Cell::new("starts"),
@@ -91,9 +93,9 @@ impl World {
         self.trace.borrow_mut().push(line);
     }
 
-    /// What the script did, as one number: the same for the same seed.
+    /// All that happened, as one number: the same for the same seed.
     pub(crate) fn fingerprint(&self) -> u32 {
-        let text = format!("{}\n{}\n{:?}", self.trace.borrow().join("\n"), self.truth.received(), self.clock.now());
+        let text = format!("{}\n{}\n{:?}", self.trace.borrow().join("\n"), self.truth.sum(), self.clock.now());
         crc32fast::hash(text.as_bytes())
     }
 
