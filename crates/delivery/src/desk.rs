@@ -14,14 +14,13 @@ use super::limits::{Allowance, Leave, Pass};
 use super::order::Order;
 use super::pace::Pace;
 use super::parcel::Parcel;
-use super::policy::{self, Before, Decision, Verdict};
+use super::policy::{self, Verdict};
 use super::replays::Replays;
 use super::sieve::Filtering;
 use super::window::{Position, Ticket, Window};
 use hookcast_core::clock::Timestamp;
-use hookcast_core::model::outcome::Ending;
 use hookcast_core::model::subscription::{Activity, DisabledReason, OnFull, Ordinal, SubscriptionRecord};
-use hookcast_core::model::{Attempt, ErrorKind, Exception, ExceptionState, Outcome, Seq};
+use hookcast_core::model::{Attempt, Exception, ExceptionState, Outcome, Seq};
 
 mod batching;
 mod choice;
@@ -79,7 +78,7 @@ pub struct Desk {
     pub feeding: Feeding,
     /// No dead letter lies behind this, when there are any.
     pub dead_to: Seq,
-    /// Events up to here may have had a first attempt before: in front of a seek back, or in an earlier process.
+    /// Events up to here may have had an attempt before their first: in front of a seek back, in an earlier process, by a job.
     pub again_to: Seq,
     /// What became of attempts that may have been of dead letters nobody knew as such: dead letters that are not counted yet, and
     /// retries that may still be counted.
@@ -106,6 +105,8 @@ pub struct Desk {
     /// What the attempt that was given out last holds of shared limits.
     pub pass: Option<Box<Pass>>,
     hold_until: Timestamp,
+    /// The last retry that was a probe, as long as no attempt told anything of the endpoint.
+    probed_to: Seq,
     retry_went_last: bool,
     replays: Option<Box<Replays>>,
     order: Option<Box<Order>>,
@@ -144,6 +145,7 @@ impl Desk {
             allowance: None,
             pass: None,
             hold_until: Timestamp(0),
+            probed_to: Seq::ZERO,
             retry_went_last: false,
             replays: None,
             order,
@@ -287,6 +289,7 @@ impl Desk {
         }
         self.note_live();
         self.retry_went_last = as_retry;
+        self.probed_to = retry.filter(|_| probing && as_retry).unwrap_or(self.probed_to);
         match retry {
             Some(seq) if as_retry && self.batching.is_some() => self.take_failed_batch(seq),
             Some(seq) if as_retry => self.take_retry(seq),
@@ -315,22 +318,6 @@ impl Desk {
         let mut effect = self.conclude((job.seq, job.attempt), &flight, outcome, &decision.verdict, now);
         effect.failure = failure;
         effect
-    }
-
-    /// What follows from an outcome for its event; what the endpoint has done is taken in.
-    fn judge(&mut self, outcome: &Outcome, history: Before, (began, now): (Timestamp, Timestamp), chance: f64) -> Decision {
-        // An event that could not be read or filled in, or over which the relay broke, says nothing of the endpoint.
-        match &outcome.ending {
-            Ending::EventGone | Ending::Unmade(_) | Ending::Failed { kind: ErrorKind::OwnFault | ErrorKind::Template, .. } => {}
-            // A probe takes no heed of when a retry is due: without this the next one would go at once.
-            Ending::Failed { kind: ErrorKind::Storage | ErrorKind::Internal, .. } => self.circuit.put_off(now, chance),
-            Ending::Answered(_) | Ending::Failed { .. } => self.weigh(outcome, began, now, chance),
-        }
-        let decision = policy::decide(outcome, history, &self.record.spec.retry, now, chance);
-        if let Some(until) = decision.hold_until {
-            self.hold_until = self.hold_until.max(until);
-        }
-        decision
     }
 
     /// Does what was decided about one event whose flight ended.

@@ -13,10 +13,11 @@ use crate::job::Effect;
 use crate::limits::{Bell, LimitBook, SharedLimit, own_rate};
 use crate::notice::Notice;
 use crate::pace::{self, Pace};
-use crate::policy;
+use crate::policy::{self, Before, Decision};
 use hookcast_core::clock::{RETRY_AFTER_MAX, Timestamp};
+use hookcast_core::model::outcome::Ending;
 use hookcast_core::model::subscription::{DisabledReason, SubscriptionRecord};
-use hookcast_core::model::{Exception, Outcome};
+use hookcast_core::model::{ErrorKind, Exception, Outcome, Seq};
 
 /// After a start, time in which an endpoint that failed before it may show that it is well, but for half of `disable_after`:
 /// while the relay was away, it could not.
@@ -69,9 +70,32 @@ impl Desk {
         (effect, has_turned.then(|| Notice::turned(self, outcome)))
     }
 
+    /// What follows from an outcome for its event; what the endpoint has done is taken in.
+    pub(super) fn judge(
+        &mut self,
+        outcome: &Outcome,
+        history: Before,
+        (began, now): (Timestamp, Timestamp),
+        chance: f64,
+    ) -> Decision {
+        // An event that could not be read or filled in, or over which the relay broke, says nothing of the endpoint.
+        match &outcome.ending {
+            Ending::EventGone | Ending::Unmade(_) | Ending::Failed { kind: ErrorKind::OwnFault | ErrorKind::Template, .. } => {}
+            // A probe takes no heed of when a retry is due: without this the next one would go at once.
+            Ending::Failed { kind: ErrorKind::Storage | ErrorKind::Internal, .. } => self.circuit.put_off(now, chance),
+            Ending::Answered(_) | Ending::Failed { .. } => self.weigh(outcome, began, now, chance),
+        }
+        let decision = policy::decide(outcome, history, &self.record.spec.retry, now, chance);
+        if let Some(until) = decision.hold_until {
+            self.hold_until = self.hold_until.max(until);
+        }
+        decision
+    }
+
     /// Takes note of what an attempt says of the endpoint.
     pub(super) fn weigh(&mut self, outcome: &Outcome, began: Timestamp, now: Timestamp, chance: f64) {
         let was_open = self.circuit.is_open();
+        self.probed_to = Seq::ZERO;
         self.circuit.record(policy::blames_endpoint(outcome), now, chance);
         if self.pace.is_some() || pace::is_too_much(outcome) {
             let before = self.pace.as_deref().copied();

@@ -156,11 +156,10 @@ impl Desk {
         if is_kept {
             effect.put = None;
         }
-        // The cursor may come to it yet.
-        self.again_to = effect.put.iter().map(|exception| exception.seq).max().unwrap_or_default().max(self.again_to);
         match &effect.put {
             Some(exception) if exception.state == ExceptionState::Retry => self.resume_retry(exception),
             Some(exception) => {
+                self.again_to = self.again_to.max(exception.seq);
                 self.bury(exception.seq);
                 if let Some(order) = &mut self.order {
                     order.died(exception.seq, line);
@@ -170,14 +169,14 @@ impl Desk {
         }
     }
 
-    /// The first attempt of an event ended that a job had posted in vain before: the retry that this left decides, unless there is
-    /// nothing left to decide.
+    /// The first attempt of an event ended that a job had posted in vain before: the retry that this left decides. A success ends one that
+    /// waits; one that is in flight decides alone.
     pub(super) fn leave_to_retry(&mut self, seq: Seq, is_success: bool, effect: Effect) -> Effect {
         let next = self.order.as_mut().and_then(|order| order.settle(seq, Fate::Waits));
         self.arm(next);
         let waits = self.retries.get(&seq).is_some_and(|retry| retry.flight.is_none());
         let is_ended = is_success && waits && self.drop_retry(seq);
-        Effect { put: None, clear: is_ended.then_some(seq), ..effect }
+        Effect { put: None, expired: None, clear: is_ended.then_some(seq), ..effect }
     }
 
     /// Counts a dead letter.

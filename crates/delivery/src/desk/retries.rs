@@ -43,6 +43,8 @@ impl Desk {
 
     /// Lets a stored retry wait.
     pub fn resume_retry(&mut self, exception: &Exception) {
+        // The cursor may come to it yet: a job can have left it.
+        self.again_to = self.again_to.max(exception.seq);
         self.keep_retry(exception);
         if let Some(order) = &mut self.order {
             order.find(exception.seq, Found::Retry);
@@ -100,9 +102,10 @@ impl Desk {
         let order = self.order.as_deref();
         let may_go = |seq: Seq| order.is_none_or(|order| order.lets_retry(seq));
         if probing {
-            // By when they are due, so that one which can never be made does not keep the others from it.
-            let waiting = self.retries.iter().filter(|(seq, retry)| retry.flight.is_none() && may_go(**seq));
-            return waiting.min_by_key(|(seq, retry)| (retry.due_at, **seq)).map(|(seq, _)| *seq);
+            let waits = |(seq, retry): &(&Seq, &Retry)| retry.flight.is_none() && may_go(**seq);
+            // The oldest, but behind those that could not be made: what is damaged must not keep the others from it.
+            let next = self.retries.range(self.probed_to.next()..).find(waits).or_else(|| self.retries.iter().find(waits));
+            return next.map(|(seq, _)| *seq);
         }
         while let Some((at, seq)) = self.due.first().copied().filter(|(at, _)| *at <= now) {
             if may_go(seq) {

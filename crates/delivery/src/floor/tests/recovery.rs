@@ -197,6 +197,7 @@ fn an_event_that_died_by_a_job_and_dies_again_at_the_cursor_is_one_dead_letter()
     assert_eq!(retry.job.seq, Seq(1));
     floor.settle(&retry, None, &outcome(Some(ErrorKind::Connect)), (later, later), 0.5);
     assert_eq!(floor.desk(Ordinal(1)).unwrap().totals.dead(), 1);
+    floor.take_unsaved();
     floor.change(Ordinal(1), |desk| {
         let mut full = SubscriptionRecord::clone(&desk.record);
         full.spec.retry.max_attempts = 1;
@@ -206,6 +207,32 @@ fn an_event_that_died_by_a_job_and_dies_again_at_the_cursor_is_one_dead_letter()
     assert_eq!(floor.desk(Ordinal(1)).unwrap().totals.dead(), 1, "storage has to be asked first");
     let doubtful: Vec<_> = floor.take_doubtful().into_iter().collect();
     assert_eq!(doubtful, [((Ordinal(1), Seq(1)), ExceptionState::Dead)]);
+}
+
+/// The same where the retry is of an earlier process.
+#[test]
+fn an_event_that_died_as_a_stored_retry_and_dies_again_at_the_cursor_is_one_dead_letter() {
+    let mut floor = Floor::new(Seq::ZERO, 64);
+    floor.hold(Lease { partition: 1, epoch: 1 }, 1);
+    let mut record = SubscriptionRecord::clone(&record(1));
+    record.spec.retry.max_attempts = 1;
+    let place = floor.add(Arc::new(record), &Progress { base: Seq::ZERO, holes: Vec::new() });
+    floor.desks[place].as_deref_mut().unwrap().resume_stored(&retry_at(1), NOW);
+    floor.rouse(place);
+    floor.fire_timers(NOW);
+    let fail = |floor: &mut Floor, flight: &Assignment| {
+        assert_eq!(flight.job.seq, Seq(1));
+        floor.settle(flight, None, &outcome(Some(ErrorKind::Connect)), (NOW, NOW), 0.5);
+        floor.take_unsaved();
+    };
+    let retry = floor.next(NOW).unwrap();
+    fail(&mut floor, &retry);
+    assert_eq!(floor.desk(Ordinal(1)).unwrap().totals.dead(), 1);
+    floor.scan(&page(1, 1));
+    let first = floor.next(NOW).unwrap();
+    fail(&mut floor, &first);
+    assert_eq!(floor.desk(Ordinal(1)).unwrap().totals.dead(), 1);
+    assert_eq!(floor.take_doubtful().into_keys().collect::<Vec<_>>(), [(Ordinal(1), Seq(1))]);
 }
 
 fn retry_at(seq: u64) -> Exception {
