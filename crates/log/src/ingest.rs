@@ -5,13 +5,14 @@
 //! batches come from the commit in progress. It knows storage and the tail; it does not know who reads.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+use crate::retention::KnownIds;
 use crate::storage::{EventLog, Room, StorageError, StorageErrorKind};
 use crate::tail::Tail;
 use hookcast_core::clock::Clock;
@@ -117,6 +118,8 @@ enum Bringer {
     Sender,
     /// An upstream, which has nobody to be answered: what is like the newest event with its id is a repeat.
     Upstream(FromSource),
+    /// Nobody: what is known is to be stored before retention takes what it is known by.
+    Retention,
 }
 
 /// What waits for the leader.
@@ -133,7 +136,7 @@ struct Item {
 pub struct Ingest {
     queue: mpsc::Sender<Item>,
     room: Arc<Semaphore>,
-    oldest_known: Arc<AtomicU64>,
+    known: Arc<leader::KnownBounds>,
     finder: leader::Finder,
 }
 
@@ -154,14 +157,8 @@ impl Ingest {
         let room = Arc::new(Semaphore::new(QUEUE_BYTES_MAX / PERMIT_BYTES));
         let home = log.home().unwrap_or_else(tokio::runtime::Handle::current);
         let leader = leader::Leader::new(log, tail, clock, known, inbox);
-        let (oldest_known, finder) = (leader.oldest_known(), leader.finder());
-        Ok((Self { queue, room, oldest_known, finder }, leader.begin(supervisor, &home)))
-    }
-
-    /// The oldest position whose key is known; stored fingerprints from before it can be dropped.
-    #[must_use]
-    pub fn oldest_known(&self) -> Seq {
-        Seq(self.oldest_known.load(Ordering::Relaxed))
+        let (known, finder) = (leader.bounds(), leader.finder());
+        Ok((Self { queue, room, known, finder }, leader.begin(supervisor, &home)))
     }
 
     /// Where the event with this key stands; `None` when it is unknown, or so old that it is forgotten.
@@ -242,6 +239,22 @@ impl Ingest {
         let item = Item { offer, bringer, reply, _room: room };
         self.queue.send(item).await.map_err(|_| IngestError::Unavailable)?;
         answer.await.map_err(|_| IngestError::Unknown)?
+    }
+}
+
+#[async_trait]
+impl KnownIds for Ingest {
+    fn oldest(&self) -> Seq {
+        self.known.oldest()
+    }
+
+    fn stored_to(&self) -> Seq {
+        self.known.stored_to()
+    }
+
+    async fn store(&self) -> bool {
+        let Ok(room) = Arc::clone(&self.room).acquire_owned().await else { return false };
+        self.submit(Arc::default(), Bringer::Retention, room).await.is_ok()
     }
 }
 
