@@ -273,8 +273,13 @@ impl Ground {
             attempts_max_age: config.history.max_age,
             attempts_max_bytes: config.history.max_bytes,
         };
-        let retention =
-            Retention::new(self.store.clone(), Arc::clone(&self.tail), Arc::clone(&self.clock), settings, Box::new(ingest));
+        let retention = Retention::new(
+            self.store.clone(),
+            Arc::clone(&self.tail),
+            Arc::clone(&self.clock),
+            settings,
+            Box::new(move || ingest.oldest_known()),
+        );
         let (retention, lanes, closing) = (Arc::new(retention), lanes.clone(), self.closing.clone());
         let run = move || {
             let (retention, lanes) = (Arc::clone(&retention), lanes.clone());

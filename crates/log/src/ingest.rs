@@ -5,14 +5,13 @@
 //! batches come from the commit in progress. It knows storage and the tail; it does not know who reads.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use crate::retention::KnownIds;
 use crate::storage::{EventLog, Room, StorageError, StorageErrorKind};
 use crate::tail::Tail;
 use hookcast_core::clock::Clock;
@@ -118,8 +117,6 @@ enum Bringer {
     Sender,
     /// An upstream, which has nobody to be answered: what is like the newest event with its id is a repeat.
     Upstream(FromSource),
-    /// Nobody: what is known is to be stored before retention takes what it is known by.
-    Retention,
 }
 
 /// What waits for the leader.
@@ -136,7 +133,7 @@ struct Item {
 pub struct Ingest {
     queue: mpsc::Sender<Item>,
     room: Arc<Semaphore>,
-    known: Arc<leader::KnownBounds>,
+    oldest_known: Arc<AtomicU64>,
     finder: leader::Finder,
 }
 
@@ -157,8 +154,14 @@ impl Ingest {
         let room = Arc::new(Semaphore::new(QUEUE_BYTES_MAX / PERMIT_BYTES));
         let home = log.home().unwrap_or_else(tokio::runtime::Handle::current);
         let leader = leader::Leader::new(log, tail, clock, known, inbox);
-        let (known, finder) = (leader.bounds(), leader.finder());
-        Ok((Self { queue, room, known, finder }, leader.begin(supervisor, &home)))
+        let (oldest_known, finder) = (leader.oldest_known(), leader.finder());
+        Ok((Self { queue, room, oldest_known, finder }, leader.begin(supervisor, &home)))
+    }
+
+    /// The oldest position whose key is known; stored fingerprints from before it can be dropped.
+    #[must_use]
+    pub fn oldest_known(&self) -> Seq {
+        Seq(self.oldest_known.load(Ordering::Relaxed))
     }
 
     /// Where the event with this key stands; `None` when it is unknown, or so old that it is forgotten.
@@ -239,22 +242,6 @@ impl Ingest {
         let item = Item { offer, bringer, reply, _room: room };
         self.queue.send(item).await.map_err(|_| IngestError::Unavailable)?;
         answer.await.map_err(|_| IngestError::Unknown)?
-    }
-}
-
-#[async_trait]
-impl KnownIds for Ingest {
-    fn oldest(&self) -> Seq {
-        self.known.oldest()
-    }
-
-    fn stored_to(&self) -> Seq {
-        self.known.stored_to()
-    }
-
-    async fn store(&self) -> bool {
-        let Ok(room) = Arc::clone(&self.room).acquire_owned().await else { return false };
-        self.submit(Arc::default(), Bringer::Retention, room).await.is_ok()
     }
 }
 

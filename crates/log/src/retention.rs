@@ -7,20 +7,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
 use crate::storage::{LedgerTrim, LedgerTrimmed, StorageError, StorageErrorKind, Store};
 use crate::tail::Tail;
 use hookcast_core::clock::{Clock, Timestamp};
 use hookcast_core::model::Seq;
-use hookcast_core::model::page::PAGE_EVENTS_MAX;
 use hookcast_core::model::subscription::Ordinal;
 
 /// Pages dropped in one slice.
 const SLICE_PAGES: u32 = 16;
-/// Events dropped in one slice, at most.
-const SLICE_POSITIONS_MAX: u64 = SLICE_PAGES as u64 * PAGE_EVENTS_MAX as u64;
 /// Dead letters and failures dropped in one slice.
 const SLICE_ROWS: u32 = 5_000;
 /// Distance of slices while there is more to drop.
@@ -43,25 +39,15 @@ pub struct RetentionSettings {
     pub attempts_max_bytes: u64,
 }
 
-/// What intake knows of the ids of events, which outlives the events.
-#[async_trait]
-pub trait KnownIds: Send + Sync {
-    /// The oldest position whose id is known; what is stored of older ones can be dropped.
-    fn oldest(&self) -> Seq;
-
-    /// Ids of events up to there are known after a restart although the log does not have the events any more.
-    fn stored_to(&self) -> Seq;
-
-    /// Stores those of all events; whether that was done.
-    async fn store(&self) -> bool;
-}
+/// Gives the oldest position whose key intake still knows.
+pub type OldestKnown = Box<dyn Fn() -> Seq + Send + Sync>;
 
 /// Chunks of fingerprints that are not needed any more are dropped when the oldest one that is went on by so many positions.
 const FINGERPRINTS_EVERY: u64 = 32_768;
 
 /// Drops what is over its time.
 pub struct Retention {
-    ids: Box<dyn KnownIds>,
+    oldest_known: OldestKnown,
     fingerprints_from: AtomicU64,
     /// Whether letters may have gone of which nobody heard: a panic came while some were dropped or told.
     is_untold: AtomicBool,
@@ -97,9 +83,17 @@ impl Retention {
         tail: Arc<Tail>,
         clock: Arc<dyn Clock>,
         settings: RetentionSettings,
-        ids: Box<dyn KnownIds>,
+        oldest_known: OldestKnown,
     ) -> Self {
-        Self { ids, fingerprints_from: AtomicU64::new(0), is_untold: AtomicBool::new(false), store, tail, clock, settings }
+        Self {
+            oldest_known,
+            fingerprints_from: AtomicU64::new(0),
+            is_untold: AtomicBool::new(false),
+            store,
+            tail,
+            clock,
+            settings,
+        }
     }
 
     /// Drops one slice.
@@ -109,7 +103,6 @@ impl Retention {
     pub async fn step(&self) -> Result<Slice, StorageError> {
         let now = self.clock.now();
         let older_than = now.minus(self.settings.max_age);
-        self.keep_ids(older_than).await?;
         let (bounds, more) = self.store.log.trim(older_than, self.settings.max_bytes, SLICE_PAGES).await?;
         self.tail.set_first_kept(bounds.first);
         let trimmed = self.bury(now).await?;
@@ -118,27 +111,6 @@ impl Retention {
             tracing::error!(%error, "fingerprints of events could not be dropped; trying again");
         }
         Ok(Slice { more: more || trimmed.more, buried: trimmed.dead })
-    }
-
-    /// Sees to it that the ids of events which go now stay known.
-    async fn keep_ids(&self, older_than: Timestamp) -> Result<(), StorageError> {
-        let (stored_to, first) = (self.ids.stored_to(), self.tail.first_kept());
-        if stored_to.0 >= first.0 + SLICE_POSITIONS_MAX {
-            return Ok(());
-        }
-        let bounds = self.store.log.bounds().await?;
-        let goes_to = if bounds.bytes > self.settings.max_bytes {
-            Seq(bounds.first.0 + SLICE_POSITIONS_MAX)
-        } else {
-            self.store.log.before_time(older_than).await?
-        };
-        // A log that is full has to become smaller all the same.
-        if goes_to >= bounds.first && stored_to < goes_to.min(bounds.head) && !self.ids.store().await {
-            tracing::warn!(
-                "ids of events that go are not stored; who publishes one again after a restart has it stored once more"
-            );
-        }
-        Ok(())
     }
 
     async fn bury(&self, now: Timestamp) -> Result<LedgerTrimmed, StorageError> {
@@ -152,7 +124,7 @@ impl Retention {
     }
 
     async fn drop_fingerprints(&self) -> Result<(), StorageError> {
-        let oldest = self.ids.oldest();
+        let oldest = (self.oldest_known)();
         if oldest.0 >= self.fingerprints_from.load(Ordering::Relaxed) + FINGERPRINTS_EVERY {
             self.store.log.drop_fingerprints(oldest).await?;
             self.fingerprints_from.store(oldest.0, Ordering::Relaxed);

@@ -9,30 +9,12 @@ use std::time::Duration;
 
 use hookcast_core::clock::SystemClock;
 use hookcast_core::model::Seq;
-use hookcast_log::retention::{Buried, KnownIds, Retention, RetentionSettings};
+use hookcast_log::retention::{Buried, Retention, RetentionSettings};
 use hookcast_log::storage::Store;
 use hookcast_log::tail::{Tail, TailSettings};
 
 use crate::storage::open;
 use crate::support::faults::{FaultyLedger, Script};
-
-/// Intake that knows no id.
-struct Nothing;
-
-#[async_trait::async_trait]
-impl KnownIds for Nothing {
-    fn oldest(&self) -> Seq {
-        Seq(1)
-    }
-
-    fn stored_to(&self) -> Seq {
-        Seq(u64::MAX)
-    }
-
-    async fn store(&self) -> bool {
-        true
-    }
-}
 
 #[tokio::test]
 async fn letters_that_went_without_a_word_are_told_as_unknown() {
@@ -50,7 +32,7 @@ async fn letters_that_went_without_a_word_are_told_as_unknown() {
         attempts_max_bytes: 1 << 30,
     };
     let tail = Arc::new(Tail::new(TailSettings::default(), Seq(1), Seq::ZERO));
-    let retention = Retention::new(faulty, tail, Arc::new(SystemClock), settings, Box::new(Nothing));
+    let retention = Retention::new(faulty, tail, Arc::new(SystemClock), settings, Box::new(|| Seq(1)));
     let told = RefCell::new(Vec::new());
     let hear = async |buried: Buried| told.borrow_mut().push(buried);
     retention.turn(&hear).await.unwrap();

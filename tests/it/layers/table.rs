@@ -43,7 +43,7 @@ pub(super) const LAYERS: &[Layer] = &[
     layer("log::tail", &["core::model"]),
     layer("log::follow", &["core::clock", "core::model", "log::storage", "log::tail"]),
     layer("log::retention", &["core::clock", "core::model", "log::storage", "log::tail"]),
-    layer("log::ingest", &["core::clock", "core::model", "supervise", "log::storage", "log::tail", "log::retention"]),
+    layer("log::ingest", &["core::clock", "core::model", "supervise", "log::storage", "log::tail"]),
     layer("registry", &["core::clock", "core::model", "core::filter", "core::template", "net", "supervise", "log::storage"]),
     layer("source", &["core::clock", "core::model", "core::codec", "core::signature", "net", "supervise", "supervise::deadline"]),
     layer(

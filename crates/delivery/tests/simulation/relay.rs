@@ -96,7 +96,8 @@ impl Relay {
             attempts_max_age: Duration::from_hours(10),
             attempts_max_bytes: 1 << 30,
         };
-        let retention = Retention::new(store, tail, clock, settings, Box::new(ingest.clone()));
+        let known = ingest.clone();
+        let retention = Retention::new(store, tail, clock, settings, Box::new(move || known.oldest_known()));
         let (told, ending) = (lanes.clone(), cancel.clone());
         let keeping = Arc::new(retention).run(ending, async move |buried| told.buried(buried).await);
         supervisor.essential("retention", keeping).spawn();

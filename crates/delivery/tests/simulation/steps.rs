@@ -183,11 +183,10 @@ impl Hand {
         let world = &self.world;
         let count = 1 + world.below(8);
         let mut events: Vec<NewEvent> = (0..count).map(|_| self.event(world.below(TOPICS.len()))).collect();
-        if world.one_in(3) && !world.unanswered.borrow().is_empty() {
-            // What a publisher does that was told nothing.
+        if world.one_in(3)
+            && let Some(again) = self.unanswered()
+        {
             world.coverage.note("publish/again");
-            let at = world.below(world.unanswered.borrow().len());
-            let again = world.unanswered.borrow()[at].clone();
             events.insert(world.below(events.len()), again);
         }
         world.unanswered.borrow_mut().extend(events.iter().cloned());
@@ -202,6 +201,16 @@ impl Hand {
             world.unanswered.borrow_mut().retain(|event| events.iter().all(|answered| answered.id != event.id));
         }
         world.tell(format!("publish {count}: {:?}", placed.map(|placed| placed.first().map(|first| first.seq))));
+    }
+
+    /// An event whose publisher was told nothing, and who publishes it again. What retention took may be stored once more: its id is known
+    /// after a start only if it stands in the log, or was one of thousands.
+    fn unanswered(&self) -> Option<NewEvent> {
+        let (world, first) = (&self.world, self.relay.follow.first_kept());
+        let all = world.unanswered.borrow();
+        let is_kept = |event: &&NewEvent| world.truth.seq_of(number_of(event)).is_none_or(|seq| seq >= first);
+        let known: Vec<&NewEvent> = all.iter().filter(is_kept).collect();
+        (!known.is_empty()).then(|| known[world.below(known.len())].clone())
     }
 
     /// Publishes an event of each topic.

@@ -128,6 +128,11 @@ impl Truth {
         }
     }
 
+    /// Where an event is stored, if it is.
+    pub(crate) fn seq_of(&self, number: u64) -> Option<Seq> {
+        self.state().stored.get(&number).map(|event| event.seq)
+    }
+
     /// The events that are stored.
     pub(crate) fn events(&self) -> Vec<Stored> {
         let mut events: Vec<_> = self.state().stored.values().cloned().collect();

@@ -56,7 +56,7 @@ pub struct Known {
     stored_to: Seq,
     /// State before the commit in progress.
     before: Before,
-    /// Whether something of it can be known after a restart only if it is stored as a fingerprint now.
+    /// Whether something of it can be known after a restart only if it is stored as a fingerprint.
     is_urgent: bool,
     head: Seq,
     now: Timestamp,
@@ -144,17 +144,6 @@ impl Known {
         self.note(Some(came), seq, arrived_at);
         self.note(Some(stored), seq, arrived_at);
         self.is_urgent |= is_cut;
-    }
-
-    /// What is known is stored with the commit in progress, however little it is.
-    pub fn ask_for_chunk(&mut self) {
-        self.is_urgent = true;
-    }
-
-    /// What is known of events up to there is known after a restart whether the log has them or not.
-    #[must_use]
-    pub fn stored_to(&self) -> Seq {
-        self.stored_to
     }
 
     /// The chunk that this commit fills, to be stored with it.

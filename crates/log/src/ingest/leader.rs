@@ -37,36 +37,12 @@ struct Drafting {
     tail: Arc<Tail>,
     clock: Arc<dyn Clock>,
     known: Known,
-    bounds: Arc<KnownBounds>,
+    oldest_known: Arc<AtomicU64>,
     /// The page that is being filled; its memory is used again for every page.
     open: PageBuilder,
     /// A draft was begun and did not come to its end: whoever made it panicked.
     is_half: bool,
     under_way: Option<UnderWay>,
-}
-
-/// From where to where keys of events are known, for whoever is not the leader.
-#[derive(Debug, Default)]
-pub(super) struct KnownBounds {
-    oldest: AtomicU64,
-    stored_to: AtomicU64,
-}
-
-impl KnownBounds {
-    fn set(&self, known: &Known) {
-        self.oldest.store(known.oldest().0, Ordering::Relaxed);
-        self.stored_to.store(known.stored_to().0, Ordering::Relaxed);
-    }
-
-    /// The oldest position whose key is known.
-    pub(super) fn oldest(&self) -> Seq {
-        Seq(self.oldest.load(Ordering::Relaxed))
-    }
-
-    /// Up to there keys are stored beside the log.
-    pub(super) fn stored_to(&self) -> Seq {
-        Seq(self.stored_to.load(Ordering::Relaxed))
-    }
 }
 
 /// A commit that was handed to storage, and who waits for it.
@@ -93,16 +69,15 @@ impl Leader {
         known: Known,
         inbox: mpsc::Receiver<Item>,
     ) -> Self {
-        let bounds = Arc::new(KnownBounds::default());
-        bounds.set(&known);
+        let oldest_known = Arc::new(AtomicU64::new(known.oldest().0));
         let open = PageBuilder::starting_at(Seq::ZERO);
-        let drafting = Drafting { inbox, first: None, tail, clock, known, bounds, open, is_half: false, under_way: None };
+        let drafting = Drafting { inbox, first: None, tail, clock, known, oldest_known, open, is_half: false, under_way: None };
         Self { log, drafting: Arc::new(Mutex::new(drafting)) }
     }
 
-    /// Where it is kept from where to where keys are known.
-    pub(super) fn bounds(&self) -> Arc<KnownBounds> {
-        Arc::clone(&lock(&self.drafting).bounds)
+    /// Where the oldest position is kept whose key is known.
+    pub(super) fn oldest_known(&self) -> Arc<AtomicU64> {
+        Arc::clone(&lock(&self.drafting).oldest_known)
     }
 
     /// What looks for events by their keys.
@@ -168,7 +143,7 @@ impl Drafting {
         match stored {
             Ok(()) => {
                 self.known.keep();
-                self.bounds.set(&self.known);
+                self.oldest_known.store(self.known.oldest().0, Ordering::Relaxed);
                 self.tail.publish(&pages);
                 for (reply, placed, _room) in waiting {
                     let _ = reply.send(Ok(placed));
@@ -198,14 +173,11 @@ impl Drafting {
             let _ = reply.send(Err(IngestError::Mismatch { index }));
             return;
         }
-        if matches!(bringer, Bringer::Retention) {
-            self.known.ask_for_chunk();
-        }
         let mut placed = Vec::with_capacity(offer.len());
         for (record, fingerprint) in offer.events() {
             let (ids_after, on_reused) = match &bringer {
                 Bringer::Upstream(from) => (from.ids_after, Some(from.on_reused_id)),
-                Bringer::Publisher | Bringer::Sender | Bringer::Retention => (Seq::ZERO, None),
+                Bringer::Publisher | Bringer::Sender => (Seq::ZERO, None),
             };
             placed.push(match (self.known.look_up_behind(fingerprint, ids_after), on_reused, fingerprint) {
                 (Verdict::New, ..) => {

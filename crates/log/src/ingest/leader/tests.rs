@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::ingest::{Bringer, DedupeSettings, FromSource, Ingest, Item, Offer};
-use crate::retention::{Retention, RetentionSettings};
 use crate::storage::{BACKENDS, Durability, Reserve, StorageSettings, Store, memory};
 use crate::tail::TailSettings;
 use bytes::Bytes;
@@ -56,34 +55,6 @@ async fn repeats_are_answered_with_the_first_position_even_after_a_restart() {
     let (again, _) = intake(&store).await;
     let repeat = again.publish(vec![event(Some("a"), "1"), event(None, "1")]).await.unwrap();
     assert_eq!(places(&repeat), [(1, true), (3, false)]);
-}
-
-/// Retention takes the log behind everything but its newest page: over its bytes, and over its time.
-#[tokio::test]
-async fn repeats_of_what_retention_took_are_known_after_a_restart() {
-    for (max_age, max_bytes) in [(Duration::from_hours(1), 1), (Duration::ZERO, u64::MAX)] {
-        let store = memory::open().unwrap();
-        let (ingest, tail) = intake(&store).await;
-        for id in ["a", "b", "c"] {
-            ingest.publish(vec![event(Some(id), "1")]).await.unwrap();
-        }
-        let settings = RetentionSettings {
-            max_age,
-            max_bytes,
-            dead_letters_max_age: Duration::from_hours(1),
-            attempts_max_age: Duration::from_hours(1),
-            attempts_max_bytes: u64::MAX,
-        };
-        let clock = Arc::new(ManualClock::starting_at(Timestamp(1_000)));
-        let retention = Retention::new(store.clone(), tail, clock, settings, Box::new(ingest.clone()));
-        retention.step().await.unwrap();
-        assert_eq!(store.log.bounds().await.unwrap().first, Seq(3));
-        assert_eq!(store.log.fingerprints().await.unwrap().len(), 1);
-        drop((retention, ingest));
-        let (again, _) = intake(&store).await;
-        let placed = again.publish(["a", "b", "c", "d"].map(|id| event(Some(id), "1")).to_vec()).await.unwrap();
-        assert_eq!(placed.iter().map(|placed| placed.seq.0).collect::<Vec<_>>(), [1, 2, 3, 4]);
-    }
 }
 
 #[tokio::test]
