@@ -105,8 +105,8 @@ pub struct Desk {
     /// What the attempt that was given out last holds of shared limits.
     pub pass: Option<Box<Pass>>,
     hold_until: Timestamp,
-    /// The last retry that was a probe, as long as no attempt told anything of the endpoint.
-    probed_to: Seq,
+    /// Retries that were probes and could not be made, since the endpoint took something last.
+    unmade: BTreeSet<Seq>,
     retry_went_last: bool,
     replays: Option<Box<Replays>>,
     order: Option<Box<Order>>,
@@ -145,7 +145,7 @@ impl Desk {
             allowance: None,
             pass: None,
             hold_until: Timestamp(0),
-            probed_to: Seq::ZERO,
+            unmade: BTreeSet::new(),
             retry_went_last: false,
             replays: None,
             order,
@@ -289,7 +289,6 @@ impl Desk {
         }
         self.note_live();
         self.retry_went_last = as_retry;
-        self.probed_to = retry.filter(|_| probing && as_retry).unwrap_or(self.probed_to);
         match retry {
             Some(seq) if as_retry && self.batching.is_some() => self.take_failed_batch(seq),
             Some(seq) if as_retry => self.take_retry(seq),
@@ -314,6 +313,7 @@ impl Desk {
         }
         let flight = self.end_flight((job.errand, job.ticket), job.seq, outcome, now);
         let Some(history) = flight.history(now) else { return Effect { failure, ..Effect::default() } };
+        self.note_unmade(outcome, std::iter::once(job.seq));
         let decision = self.judge(outcome, history, (began, now), chance);
         let mut effect = self.conclude((job.seq, job.attempt), &flight, outcome, &decision.verdict, now);
         effect.failure = failure;

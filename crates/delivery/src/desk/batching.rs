@@ -215,6 +215,7 @@ impl Desk {
         let (mut effects, mut disable) = (Vec::new(), None);
         if let Some(history) = flights.iter().find_map(|(_, flight)| flight.history(now)) {
             let attempt = attempt_of(job, outcome, began);
+            self.note_unmade(outcome, flights.iter().map(|(member, _)| member.seq));
             let decision = self.judge(outcome, history, (began, now), chance);
             for (member, flight) in flights {
                 if flight.history(now).is_none() {

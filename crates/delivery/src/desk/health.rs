@@ -92,16 +92,23 @@ impl Desk {
         decision
     }
 
+    /// Takes note of events whose attempt was a probe and could not be made; nothing else is in flight then.
+    pub(super) fn note_unmade(&mut self, outcome: &Outcome, seqs: impl Iterator<Item = Seq>) {
+        if self.circuit.is_open() && matches!(outcome.error(), Some(ErrorKind::Storage | ErrorKind::Internal)) {
+            self.unmade.extend(seqs);
+        }
+    }
+
     /// Takes note of what an attempt says of the endpoint.
     pub(super) fn weigh(&mut self, outcome: &Outcome, began: Timestamp, now: Timestamp, chance: f64) {
         let was_open = self.circuit.is_open();
-        self.probed_to = Seq::ZERO;
         self.circuit.record(policy::blames_endpoint(outcome), now, chance);
         if self.pace.is_some() || pace::is_too_much(outcome) {
             let before = self.pace.as_deref().copied();
             self.pace = Pace::after(before, outcome, began, now, self.record.spec.max_in_flight).map(Box::new);
         }
         if outcome.is_success() {
+            self.unmade.clear();
             self.failing_since = None;
             if was_open {
                 self.pace = Some(Box::new(Pace::from_one(now)));
@@ -163,6 +170,7 @@ impl Desk {
         self.circuit = Circuit::default();
         self.hold_until = Timestamp(0);
         self.failing_since = None;
+        self.unmade.clear();
         self.pace = slowly.then(|| Box::new(Pace::from_one(Timestamp(0))));
     }
 

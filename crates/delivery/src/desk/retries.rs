@@ -102,10 +102,15 @@ impl Desk {
         let order = self.order.as_deref();
         let may_go = |seq: Seq| order.is_none_or(|order| order.lets_retry(seq));
         if probing {
-            let waits = |(seq, retry): &(&Seq, &Retry)| retry.flight.is_none() && may_go(**seq);
             // The oldest, but behind those that could not be made: what is damaged must not keep the others from it.
-            let next = self.retries.range(self.probed_to.next()..).find(waits).or_else(|| self.retries.iter().find(waits));
-            return next.map(|(seq, _)| *seq);
+            let waiting = self.retries.iter().filter(|(seq, retry)| retry.flight.is_none() && may_go(**seq));
+            let waiting = waiting.map(|(seq, _)| *seq);
+            let other = waiting.clone().find(|seq| !self.unmade.contains(seq));
+            let next = other.or_else(|| waiting.clone().next());
+            if other.is_none() {
+                self.unmade.clear();
+            }
+            return next;
         }
         while let Some((at, seq)) = self.due.first().copied().filter(|(at, _)| *at <= now) {
             if may_go(seq) {

@@ -233,6 +233,17 @@ fn a_probe_whose_event_cannot_be_read_waits_before_the_next() {
         }
         assert_eq!(probes[..10], (1..=10).collect::<Vec<u64>>(), "{kind:?}");
         assert_eq!(probes[10], 1, "{kind:?}");
+        // One that was made and failed is the oldest again, and those that could not be made stay behind it until one succeeds.
+        let mut made = Vec::new();
+        for round in 30..=36 {
+            let then = later.plus(Duration::from_mins(10) * round);
+            floor.fire_timers(then);
+            let probe = floor.next(then).unwrap();
+            floor.settle(&probe, None, &outcome(Some(ErrorKind::Connect)), (then, then), 0.5);
+            made.extend((probe.job.errand == Errand::Retry).then_some(probe.job.seq.0));
+        }
+        made.dedup();
+        assert_eq!(made.len(), 1, "{kind:?}: {made:?}");
     }
 }
 
