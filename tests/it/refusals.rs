@@ -122,6 +122,15 @@ async fn a_checkpoint_that_fails_is_told_once_stops_nothing_and_heals() {
         (length > 4 << 20).then_some(())
     })
     .await;
+    // And what is written next stands at the beginning of the log, not as far behind as the database may not reach.
+    let wal = relay.path("data/hookcast.db-wal");
+    let generation = || std::fs::read(&wal).unwrap().get(12..16).map(<[u8]>::to_vec);
+    let before = generation();
+    eventually("a log that was begun anew", async || {
+        relay.publish_lines("a", &block[..1]).await;
+        (generation() != before).then_some(())
+    })
+    .await;
     relay.hold(Some(4 << 20));
     let mut count = 2000;
     eventually("not ready", async || {
