@@ -115,7 +115,7 @@ fn tell(notice: &Notice, left_out: u64) {
             subscription.id = subject,
             reason,
             since,
-            "circuit opened: the endpoint keeps failing; events wait and only probes go out, one that succeeds closes it; \
+            "circuit opened: the endpoint keeps failing; events wait and only probes go out until one succeeds; \
              GET /v1/subscriptions/{subject}/attempts shows what it answered"
         ),
         "subscription.recovered" => tracing::info!(
