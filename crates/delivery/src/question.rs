@@ -74,6 +74,8 @@ pub enum Standing {
 /// Where one delivery stands, with what storage may not know yet.
 #[derive(Debug)]
 pub struct Fresh {
+    /// The definition in force, which may be another than that of whoever asks.
+    pub record: Arc<SubscriptionRecord>,
     /// Where it stands.
     pub standing: Standing,
     /// The last word on its exception; the inner `None` means that it ended.
@@ -320,7 +322,7 @@ fn standing(lane: &Rc<Lane>, record: &SubscriptionRecord, seq: Seq) -> Option<Fr
     };
     let journal = &floor.journal;
     let (last_word, attempts) = (journal.last_word(record.ordinal, seq), journal.attempts(record.ordinal, Some(seq)));
-    Some(Fresh { standing, last_word, attempts, marks: journal.marks(record.ordinal, seq) })
+    Some(Fresh { record: Arc::clone(&desk.record), standing, last_word, attempts, marks: journal.marks(record.ordinal, seq) })
 }
 
 fn waiting(lane: &Rc<Lane>, record: &SubscriptionRecord, after: Seq, limit: usize) -> Option<Waiting> {

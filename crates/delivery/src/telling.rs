@@ -94,12 +94,12 @@ impl Lanes {
         let found = match (&fresh.standing, &stored) {
             (Standing::Retrying(at), stored) => retrying(*at, stored.as_ref()),
             (Standing::Open, _) => view(DeliveryState::Pending, None),
-            (Standing::Ahead, _) => self.ahead(record, seq).await?,
+            (Standing::Ahead, _) => self.ahead(&fresh.record, seq).await?,
             (Standing::Passed, Some(exception)) => match exception.state {
                 ExceptionState::Dead => view(DeliveryState::Dead, Some(&exception.reason)),
                 ExceptionState::Retry => retrying(exception.due_at, Some(exception)),
             },
-            (Standing::Passed, None) => self.passed(record, seq, &fresh, &attempts).await?,
+            (Standing::Passed, None) => self.passed(seq, &fresh, &attempts).await?,
         };
         Ok(self.is_there(record).then_some(DeliveryView { attempts, ..found }))
     }
@@ -118,13 +118,9 @@ impl Lanes {
     }
 
     /// What is behind the cursor and no exception.
-    async fn passed(
-        &self,
-        record: &SubscriptionRecord,
-        seq: Seq,
-        fresh: &Fresh,
-        attempts: &[Attempt],
-    ) -> Result<DeliveryView, StorageError> {
+    async fn passed(&self, seq: Seq, fresh: &Fresh, attempts: &[Attempt]) -> Result<DeliveryView, StorageError> {
+        // Whoever asks may have read it before a change by which the cursor went on since.
+        let record = &*fresh.record;
         if attempts.iter().any(|attempt| attempt.error.is_none()) {
             return Ok(view(DeliveryState::Delivered, None));
         }
