@@ -157,7 +157,14 @@ impl Desk {
             effect.put = None;
         }
         match &effect.put {
-            Some(exception) if exception.state == ExceptionState::Retry => self.resume_retry(exception),
+            Some(exception) if exception.state == ExceptionState::Retry => {
+                self.resume_retry(exception);
+                // Its line is known; to look it up may be too late, for retention may take the event before the retry is stored.
+                if line.is_some() {
+                    let next = self.order.as_mut().and_then(|order| order.sort(exception.seq, line));
+                    self.arm(next);
+                }
+            }
             Some(exception) => {
                 self.again_to = self.again_to.max(exception.seq);
                 self.bury(exception.seq);

@@ -2,6 +2,7 @@
 
 use super::*;
 use hookcast_core::model::delivery::ExpiredRange;
+use hookcast_core::model::subscription::OrderKey;
 
 /// A cursor that is moved forward while somebody stores a change stays there when the change comes, and nothing behind it is
 /// looked at before that.
@@ -207,6 +208,33 @@ fn an_event_that_died_by_a_job_and_dies_again_at_the_cursor_is_one_dead_letter()
     assert_eq!(floor.desk(Ordinal(1)).unwrap().totals.dead(), 1, "storage has to be asked first");
     let doubtful: Vec<_> = floor.take_doubtful().into_iter().collect();
     assert_eq!(doubtful, [((Ordinal(1), Seq(1)), ExceptionState::Dead)]);
+}
+
+/// Retention may take its event before the retry is stored: its line is known from the job.
+#[test]
+fn a_retry_of_a_job_keeps_its_line_without_its_event_being_read_again() {
+    let keyed = |seq: u64| {
+        let mut builder = PageBuilder::starting_at(Seq(seq));
+        let data = bytes::Bytes::from_static(b"{\"k\":1}");
+        builder.push(&NewEvent { content_type: "application/json".into(), form: DataForm::Json, data, ..new_event("t", seq) });
+        builder.finish()
+    };
+    let mut floor = Floor::new(Seq(1), 64);
+    let mut ordered = SubscriptionRecord::clone(&record(1));
+    ordered.spec.ordering = Ordering::Key(OrderKey::Pointer("/k".to_owned()));
+    floor.add(Arc::new(ordered), &Progress { base: Seq(1), holes: Vec::new() });
+    floor.recover(RecoveryJob { kind: JobKind::Replay, selection: Selection::All, ..redrive(Seq(1), Seq(1)) });
+    let want = floor.replay_wants().remove(0).1;
+    let parcel = keyed(1).get(Seq(1)).map(|event| Rc::new(Parcel::new(event)));
+    floor.fill_replay(Ordinal(1), &want, vec![ReplayItem { seq: Seq(1), parcel, dead_after: None, line: None }], Seq(1), true);
+    let posted = floor.next(NOW).unwrap();
+    floor.settle(&posted, None, &outcome(Some(ErrorKind::Connect)), (NOW, NOW), 0.5);
+    assert!(!floor.desk(Ordinal(1)).unwrap().order_in_force().unwrap().is_unsorted(), "nothing has to be read for it");
+    floor.scan(&keyed(2));
+    assert!(floor.next(NOW).is_none(), "the next of its key waits for it");
+    let later = NOW.plus(Duration::from_secs(6));
+    floor.fire_timers(later);
+    assert_eq!(floor.next(later).map(|retry| retry.job.seq), Some(Seq(1)));
 }
 
 /// The same where the retry is of an earlier process.
