@@ -31,6 +31,7 @@ use crate::storage::{make, open};
 use crate::support::faults::{FaultyLedger, FaultyLog, Point, Script};
 use crate::support::{Answer, Receiver, eventually, for_a_while};
 
+mod answers;
 mod endings;
 pub(crate) mod letters;
 mod lookups;

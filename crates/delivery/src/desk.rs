@@ -89,6 +89,8 @@ pub struct Desk {
     pub(super) freezes: u32,
     /// Where somebody put the cursor last: no change that is stored meanwhile judges what was passed over by that.
     pub(super) put_at: Seq,
+    /// How often a seek moved the cursor.
+    pub(super) seeks: u64,
     /// What it wanted before, while not everything is behind it that was looked at then.
     earlier: Option<Box<Earlier>>,
     retries: BTreeMap<Seq, Retry>,
@@ -133,6 +135,7 @@ impl Desk {
             wakes_at: None,
             freezes: 0,
             put_at: Seq::ZERO,
+            seeks: 0,
             earlier: None,
             retries: BTreeMap::new(),
             due: BTreeSet::new(),

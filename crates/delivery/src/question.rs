@@ -84,6 +84,8 @@ pub struct Fresh {
     pub attempts: Vec<Attempt>,
     /// What ranges say of it, and whether what storage says of its being skipped or buried is out of date.
     pub marks: (Marks, bool),
+    /// How often a seek moved the cursor since the start.
+    pub seeks: u64,
 }
 
 /// What waits in memory behind a position.
@@ -322,7 +324,8 @@ fn standing(lane: &Rc<Lane>, record: &SubscriptionRecord, seq: Seq) -> Option<Fr
     };
     let journal = &floor.journal;
     let (last_word, attempts) = (journal.last_word(record.ordinal, seq), journal.attempts(record.ordinal, Some(seq)));
-    Some(Fresh { record: Arc::clone(&desk.record), standing, last_word, attempts, marks: journal.marks(record.ordinal, seq) })
+    let (record, marks) = (Arc::clone(&desk.record), journal.marks(record.ordinal, seq));
+    Some(Fresh { record, standing, last_word, attempts, marks, seeks: desk.seeks })
 }
 
 fn waiting(lane: &Rc<Lane>, record: &SubscriptionRecord, after: Seq, limit: usize) -> Option<Waiting> {

@@ -84,13 +84,28 @@ impl Lanes {
         if seq == Seq::ZERO || seq > follow.head() || follow.jumps().contains(seq) {
             return Ok(None);
         }
+        let ask = async || self.ask(record, |reply| Question::Standing(seq, reply)).await;
         // The lane first: what it has not saved then, storage has later, or it is in the answer.
-        let Some(fresh) = self.ask(record, |reply| Question::Standing(seq, reply)).await else { return Ok(None) };
-        let attempts = self.attempts_of(record, seq, fresh.attempts.clone()).await?;
+        let Some(mut fresh) = ask().await else { return Ok(None) };
+        loop {
+            let found = self.found(record, seq, &fresh).await?;
+            let Some(again) = ask().await else { return Ok(None) };
+            if again.seeks == fresh.seeks {
+                return Ok(self.is_there(record).then_some(found));
+            }
+            // A seek took away what storage was read for.
+            fresh = again;
+        }
+    }
+
+    /// One delivery, by where it stands and by what storage has later.
+    async fn found(&self, record: &SubscriptionRecord, seq: Seq, fresh: &Fresh) -> Result<DeliveryView, StorageError> {
+        // Before its attempts: its success is stored together with the end of an exception, and is among them then.
         let stored = match &fresh.last_word {
             Some(word) => word.clone(),
             None => self.context.ledger.exception(record.ordinal, seq).await?,
         };
+        let attempts = self.attempts_of(record, seq, fresh.attempts.clone()).await?;
         let found = match (&fresh.standing, &stored) {
             (Standing::Retrying(at), stored) => retrying(*at, stored.as_ref()),
             (Standing::Open, _) => view(DeliveryState::Pending, None),
@@ -99,9 +114,9 @@ impl Lanes {
                 ExceptionState::Dead => view(DeliveryState::Dead, Some(&exception.reason)),
                 ExceptionState::Retry => retrying(exception.due_at, Some(exception)),
             },
-            (Standing::Passed, None) => self.passed(seq, &fresh, &attempts).await?,
+            (Standing::Passed, None) => self.passed(seq, fresh, &attempts).await?,
         };
-        Ok(self.is_there(record).then_some(DeliveryView { attempts, ..found }))
+        Ok(DeliveryView { attempts, ..found })
     }
 
     /// What the cursor has not come to: it is judged by the definition that it will meet.

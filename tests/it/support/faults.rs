@@ -50,6 +50,8 @@ pub(crate) enum Point {
     Listed,
     /// The look at the ranges of a position, before it.
     Marks,
+    /// Pages of successes, which have been read.
+    History,
 }
 
 /// A call that is held until somebody lets it go.
@@ -254,7 +256,9 @@ impl Ledger for FaultyLedger {
     }
 
     async fn history(&self, query: HistoryQuery) -> Result<Vec<HistoryPage>> {
-        self.inner.history(query).await
+        let pages = self.inner.history(query).await;
+        self.script.pass(Point::History).await;
+        pages
     }
 
     async fn dead_among(&self, ordinal: Ordinal, seqs: &[Seq]) -> Result<Vec<Seq>> {

@@ -129,6 +129,7 @@ impl Floor {
             self.waiting_bytes -= desk.window.waiting_bytes();
             desk.window.jump(to);
             desk.put_at = to;
+            desk.seeks += 1;
             desk.feeding.has_boarded = false;
             for seq in desk.forget_retries_after(to) {
                 self.journal.clear(ordinal, seq);

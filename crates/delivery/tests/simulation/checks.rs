@@ -53,7 +53,12 @@ pub(crate) async fn tell_all(hand: &Hand, record: &Arc<SubscriptionRecord>) {
 /// What cannot be as it is said.
 fn contradiction(life: Life, seq: Seq, view: &DeliveryView, hand: &Hand) -> Option<String> {
     let is_taken = hand.world.truth.is_taken(life, seq);
-    (view.state == DeliveryState::Delivered && !is_taken).then(|| "`delivered`, and nobody took it".to_owned())
+    match (view.state, view.reason.as_deref()) {
+        (DeliveryState::Delivered, _) if !is_taken => Some("`delivered`, and nobody took it".to_owned()),
+        // Every success is remembered here, and nothing of what is remembered is taken by age.
+        (DeliveryState::Unknown, Some("no_success_on_record")) => Some("its success is not on record".to_owned()),
+        _ => None,
+    }
 }
 
 /// Whether somebody has to free it before it goes on.
