@@ -87,6 +87,32 @@ async fn an_endpoint_that_is_well_again_is_said_to_be_once() {
 }
 
 #[tokio::test]
+async fn a_change_that_forgets_what_failed_says_so() {
+    let relay = Relay::start().await;
+    let broken = Receiver::with(|_, _| Answer::status(500)).await;
+    let fields = json!({"retry": {"max_attempts": 2, "schedule": ["1h"], "jitter": 0.0}});
+    for id in ["moved", "paused", "kept"] {
+        relay.subscribe(id, broken.url(), "t", fields.clone()).await;
+    }
+    relay.publish_numbers("t", 0..10).await;
+    for id in ["moved", "paused", "kept"] {
+        notice(&relay, "subscription.failing", id).await;
+    }
+    let well = Receiver::start().await;
+    relay.must("PATCH", "/v1/subscriptions/kept", json!({"description": "the same endpoint"})).await;
+    relay.must("PATCH", "/v1/subscriptions/moved", json!({"url": well.url()})).await;
+    relay.must("POST", "/v1/subscriptions/paused/pause", json!({})).await;
+    relay.must("POST", "/v1/subscriptions/paused/resume", json!({})).await;
+    for id in ["moved", "paused"] {
+        assert_eq!(notice(&relay, "subscription.recovered", id).await["data"]["reason"], "changed");
+    }
+    relay.status_becomes("kept", json!({"circuit": "open"})).await;
+    let recovered = said(&relay).await.iter().filter(|event| event["type"] == "subscription.recovered").count();
+    assert_eq!(recovered, 2, "once each, and not of the one that goes on failing");
+    assert!(relay.log().contains("circuit closed: the subscription was changed"), "{}", relay.log());
+}
+
+#[tokio::test]
 async fn failing_for_too_long_is_said_as_disabled() {
     let relay = Relay::start().await;
     let broken = Receiver::with(|_, _| Answer::status(500)).await;

@@ -19,7 +19,7 @@ use super::replays::Replays;
 use super::sieve::Filtering;
 use super::window::{Position, Ticket, Window};
 use hookcast_core::clock::Timestamp;
-use hookcast_core::model::subscription::{Activity, DisabledReason, OnFull, Ordinal, SubscriptionRecord};
+use hookcast_core::model::subscription::{OnFull, Ordinal, SubscriptionRecord};
 use hookcast_core::model::{Attempt, Exception, ExceptionState, Outcome, Seq};
 
 mod batching;
@@ -107,7 +107,7 @@ pub struct Desk {
     /// What the attempt that was given out last holds of shared limits.
     pub pass: Option<Box<Pass>>,
     hold_until: Timestamp,
-    /// Retries that were probes and could not be made, since the endpoint took something last.
+    /// Retries that could not be made while the circuit was open; forgotten when the endpoint takes something, or no other waits.
     unmade: BTreeSet<Seq>,
     retry_went_last: bool,
     replays: Option<Box<Replays>>,
@@ -224,7 +224,7 @@ impl Desk {
         let before = std::mem::replace(&mut self.record, record);
         if before.spec.url != self.record.spec.url || before.activity != self.record.activity {
             // Another endpoint, or one that was said to be well again, starts without its past.
-            self.begin_anew(matches!(before.activity, Activity::Disabled(reason) if reason != DisabledReason::Manual));
+            self.begin_anew(before.activity.is_ended_by_endpoint());
         }
         let (old, new) = (&before.spec, &self.record.spec);
         let reorders = (&old.ordering, old.on_dead) != (&new.ordering, new.on_dead);
@@ -316,8 +316,7 @@ impl Desk {
         }
         let flight = self.end_flight((job.errand, job.ticket), job.seq, outcome, now);
         let Some(history) = flight.history(now) else { return Effect { failure, ..Effect::default() } };
-        self.note_unmade(outcome, std::iter::once(job.seq));
-        let decision = self.judge(outcome, history, (began, now), chance);
+        let decision = self.judge(std::iter::once(job.seq), outcome, history, (began, now), chance);
         let mut effect = self.conclude((job.seq, job.attempt), &flight, outcome, &decision.verdict, now);
         effect.failure = failure;
         effect

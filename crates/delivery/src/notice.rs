@@ -69,6 +69,12 @@ impl Notice {
         Self::about(&desk.record, "subscription.failing", json!({ "reason": outcome.describe(), "since": since }))
     }
 
+    /// A change of a subscription closed its circuit: what is known of its endpoint was forgotten.
+    #[must_use]
+    pub fn begun_anew(record: &SubscriptionRecord) -> Self {
+        Self::about(record, "subscription.recovered", json!({ "reason": "changed" }))
+    }
+
     /// A stretch of an upstream was missed for good.
     #[must_use]
     pub fn source_gap(gap: &SourceGap) -> Self {

@@ -22,7 +22,7 @@ use rule::{Rule, THE_LINE};
 pub use unsorted::Found;
 use unsorted::Unsorted;
 
-/// A line's name: the hash of its key, by a seed of this process. Keys that collide are ordered together.
+/// A line's name: the hash of its key, by a seed of this order. Keys that collide are ordered together.
 pub type Line = u64;
 
 /// What becomes of an attempt.

@@ -237,6 +237,12 @@ pub enum Activity {
 }
 
 impl Activity {
+    /// Whether it was disabled for what its endpoint answered or did not.
+    #[must_use]
+    pub const fn is_ended_by_endpoint(self) -> bool {
+        matches!(self, Self::Disabled(DisabledReason::Gone | DisabledReason::Failing | DisabledReason::Receiver))
+    }
+
     /// The same where the group of limits is known, or is not: without it nothing goes out, and its return ends that.
     #[must_use]
     pub fn with_group(self, is_known: bool) -> Self {

@@ -206,7 +206,7 @@ impl Desk {
         let is_put_back = outcome.is_own_fault() && matches!(job.errand, Errand::Replay(_));
         self.take_back(by, batch, is_put_back);
         if is_put_back {
-            self.judge(outcome, Before { attempts: 0, since: now }, (began, now), chance);
+            self.judge(std::iter::empty(), outcome, Before { attempts: 0, since: now }, (began, now), chance);
         }
         let mut flights = Vec::with_capacity(batch.members.len());
         for member in batch.with(Sent::Posted) {
@@ -215,8 +215,7 @@ impl Desk {
         let (mut effects, mut disable) = (Vec::new(), None);
         if let Some(history) = flights.iter().find_map(|(_, flight)| flight.history(now)) {
             let attempt = attempt_of(job, outcome, began);
-            self.note_unmade(outcome, flights.iter().map(|(member, _)| member.seq));
-            let decision = self.judge(outcome, history, (began, now), chance);
+            let decision = self.judge(flights.iter().map(|(member, _)| member.seq), outcome, history, (began, now), chance);
             for (member, flight) in flights {
                 if flight.history(now).is_none() {
                     continue;

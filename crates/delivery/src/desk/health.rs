@@ -1,5 +1,6 @@
 //! What a desk makes of how its endpoint fares: circuit, pace, and since when there was nothing but failure.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,6 +37,7 @@ pub struct Condition {
     pace: Option<Box<Pace>>,
     failing_since: Option<Timestamp>,
     hold_until: Timestamp,
+    unmade: BTreeSet<Seq>,
 }
 
 impl Desk {
@@ -70,9 +72,10 @@ impl Desk {
         (effect, has_turned.then(|| Notice::turned(self, outcome)))
     }
 
-    /// What follows from an outcome for its event; what the endpoint has done is taken in.
+    /// What follows from an outcome for the events `of` it; what the endpoint has done is taken in.
     pub(super) fn judge(
         &mut self,
+        of: impl Iterator<Item = Seq>,
         outcome: &Outcome,
         history: Before,
         (began, now): (Timestamp, Timestamp),
@@ -81,8 +84,14 @@ impl Desk {
         // An event that could not be read or filled in, or over which the relay broke, says nothing of the endpoint.
         match &outcome.ending {
             Ending::EventGone | Ending::Unmade(_) | Ending::Failed { kind: ErrorKind::OwnFault | ErrorKind::Template, .. } => {}
-            // A probe takes no heed of when a retry is due: without this the next one would go at once.
-            Ending::Failed { kind: ErrorKind::Storage | ErrorKind::Internal, .. } => self.circuit.put_off(now, chance),
+            Ending::Failed { kind: ErrorKind::Storage | ErrorKind::Internal, .. } => {
+                if self.circuit.is_open() {
+                    // Mostly a probe; of what else was in flight when it opened the order is of no weight.
+                    self.unmade.extend(of);
+                }
+                // A probe takes no heed of when a retry is due: without this the next one would go at once.
+                self.circuit.put_off(now, chance);
+            }
             Ending::Answered(_) | Ending::Failed { .. } => self.weigh(outcome, began, now, chance),
         }
         let decision = policy::decide(outcome, history, &self.record.spec.retry, now, chance);
@@ -90,13 +99,6 @@ impl Desk {
             self.hold_until = self.hold_until.max(until);
         }
         decision
-    }
-
-    /// Takes note of events whose attempt was a probe and could not be made; nothing else is in flight then.
-    pub(super) fn note_unmade(&mut self, outcome: &Outcome, seqs: impl Iterator<Item = Seq>) {
-        if self.circuit.is_open() && matches!(outcome.error(), Some(ErrorKind::Storage | ErrorKind::Internal)) {
-            self.unmade.extend(seqs);
-        }
     }
 
     /// Takes note of what an attempt says of the endpoint.
@@ -177,14 +179,15 @@ impl Desk {
     /// What is known of the endpoint.
     #[must_use]
     pub fn condition(&self) -> Condition {
-        let (circuit, pace) = (self.circuit.clone(), self.pace.clone());
-        Condition { circuit, pace, failing_since: self.failing_since, hold_until: self.hold_until }
+        let (circuit, pace, unmade) = (self.circuit.clone(), self.pace.clone(), self.unmade.clone());
+        Condition { circuit, pace, failing_since: self.failing_since, hold_until: self.hold_until, unmade }
     }
 
     /// Puts back what was known of the endpoint.
     pub fn restore(&mut self, condition: Condition) {
-        Condition { circuit: self.circuit, pace: self.pace, failing_since: self.failing_since, hold_until: self.hold_until } =
-            condition;
+        let Condition { circuit, pace, failing_since, hold_until, unmade } = condition;
+        (self.circuit, self.pace, self.unmade) = (circuit, pace, unmade);
+        (self.failing_since, self.hold_until) = (failing_since, hold_until);
     }
 
     /// Puts the limits of `book` in force; unless `before` had the same, for which they go on.

@@ -91,7 +91,7 @@ impl Desk {
         let Errand::Replay(id) = job.errand else { return false };
         if outcome.is_own_fault() {
             self.put_replay_back(id, job.seq, job.parcel.as_ref());
-            self.judge(outcome, Before { attempts: 0, since: times.1 }, times, chance);
+            self.judge(std::iter::empty(), outcome, Before { attempts: 0, since: times.1 }, times, chance);
         }
         outcome.is_own_fault()
     }
@@ -159,7 +159,8 @@ impl Desk {
         match &effect.put {
             Some(exception) if exception.state == ExceptionState::Retry => {
                 self.resume_retry(exception);
-                // Its line is known; to look it up may be too late, for retention may take the event before the retry is stored.
+                // Its line is known, and names it in this order: another begins only when nothing is in flight. To look it up may
+                // be too late, for retention may take the event before the retry is stored.
                 if line.is_some() {
                     let next = self.order.as_mut().and_then(|order| order.sort(exception.seq, line));
                     self.arm(next);

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::Floor;
 use crate::matcher::Place;
+use crate::notice::Notice;
 use crate::window::Position;
 use hookcast_core::model::subscription::{Activity, Ordinal, SubscriptionRecord};
 use hookcast_core::model::{PatternList, Seq};
@@ -46,11 +47,16 @@ impl Floor {
     pub fn redefine(&mut self, record: &Arc<SubscriptionRecord>) {
         let Some(place) = self.by_ordinal.get(&record.ordinal).copied() else { return };
         let Some(desk) = self.desks[place].as_deref_mut() else { return };
-        let was_active = desk.is_active();
+        let (was_active, was_closed) = (desk.is_active(), desk.circuit().is_closed());
         let (old, patterns) = (Arc::clone(&desk.record), desk.patterns().clone());
         desk.redefine(Arc::clone(record));
         desk.limit(&self.book, &self.bell, Some(&old));
         let is_active = desk.is_active();
+        // Where the endpoint ends it, that is said instead.
+        let is_ended = record.activity.is_ended_by_endpoint() && record.activity != old.activity;
+        if !was_closed && desk.circuit().is_closed() && !is_ended {
+            self.notices.push(Notice::begun_anew(record));
+        }
         if old.revisions != record.revisions {
             let from = record.revisions.last().map_or(Seq::ZERO, |newest| newest.from_seq);
             // Whoever stored this made the desk stand still there; should it have gone on, nothing is passed over but by hand.

@@ -11,7 +11,7 @@ use hookcast_delivery::telling::{DeliveryState, DeliveryView};
 use hookcast_log::storage::PageRequest;
 use serde_json::json;
 
-use crate::lives::Life;
+use crate::lives::{Life, is_chosen};
 use crate::steps::Hand;
 use crate::truth::Stored;
 use crate::world::life_of;
@@ -180,8 +180,7 @@ fn wrong_state(hand: &Hand, record: &SubscriptionRecord, event: &Stored, view: &
 /// Whether the definition that judges an event wants it, by the simulation's own reading of it.
 fn wants(record: &SubscriptionRecord, event: &Stored) -> bool {
     let Some(revision) = record.revision_at(event.seq) else { return false };
-    let filter = revision.filter.is_none() || event.data["p"] == true;
-    revision.topics.matches(&event.topic) && (revision.types.is_empty() || revision.types.contains(&event.kind)) && filter
+    is_chosen(event, &revision.topics, &revision.types, revision.filter.is_some())
 }
 
 /// Who does not receive at once what is published, when nothing else is left to do and nobody asks for anything.

@@ -4,8 +4,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use hookcast_core::model::Seq;
 use hookcast_core::model::subscription::SubscriptionRecord;
+use hookcast_core::model::{PatternList, Seq};
 use tokio::time::{Duration, Instant};
 
 use crate::truth::{Receipt, Stored};
@@ -88,11 +88,15 @@ fn covers(ranges: &[(Seq, Seq)], seq: Seq) -> bool {
     ranges.iter().any(|(from, to)| (*from..=*to).contains(&seq))
 }
 
-/// Whether a definition wants an event where it judges all of them, by the simulation's own reading of it.
+/// Whether an event is one of these, by the simulation's own reading of a definition.
+pub(crate) fn is_chosen(event: &Stored, topics: &PatternList, types: &[String], has_filter: bool) -> bool {
+    let filter = !has_filter || event.data["p"] == true;
+    topics.matches(&event.topic) && (types.is_empty() || types.contains(&event.kind)) && filter
+}
+
+/// Whether a definition wants an event where it judges all of them.
 fn chooses(record: &SubscriptionRecord, event: &Stored) -> bool {
-    let spec = &record.spec;
-    let filter = spec.filter.is_none() || event.data["p"] == true;
-    spec.topics.matches(&event.topic) && (spec.types.is_empty() || spec.types.contains(&event.kind)) && filter
+    is_chosen(event, &record.spec.topics, &record.spec.types, record.spec.filter.is_some())
 }
 
 impl LifeState {
