@@ -118,16 +118,16 @@ fn tell(notice: &Notice, left_out: u64) {
             "circuit opened: the endpoint keeps failing; events wait and only probes go out until one succeeds; \
              GET /v1/subscriptions/{subject}/attempts shows what it answered"
         ),
-        "subscription.recovered" if reason.is_some() => tracing::info!(
-            notice = kind,
-            subscription.id = subject,
-            reason,
-            "circuit closed: the subscription was changed, and how its endpoint failed is forgotten"
-        ),
         "subscription.recovered" => tracing::info!(
             notice = kind,
             subscription.id = subject,
-            "circuit closed: the endpoint answers again, and what waited goes out"
+            reason,
+            "circuit closed: {}",
+            if reason.is_some() {
+                "the subscription was changed, and how its endpoint failed is forgotten"
+            } else {
+                "the endpoint answers again, and what waited goes out"
+            }
         ),
         "subscription.disabled" => tracing::warn!(
             notice = kind,
