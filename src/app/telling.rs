@@ -102,6 +102,15 @@ impl Teller {
     }
 }
 
+/// Why a circuit is closed, in words.
+fn what_closed(is_changed: bool) -> &'static str {
+    if is_changed {
+        "the subscription was changed, and how its endpoint failed is forgotten"
+    } else {
+        "the endpoint answers again, and what waited goes out"
+    }
+}
+
 /// One line; `left_out` more of the kind were not told since the one before.
 fn tell(notice: &Notice, left_out: u64) {
     let Notice { kind, subject, data, .. } = notice;
@@ -118,17 +127,9 @@ fn tell(notice: &Notice, left_out: u64) {
             "circuit opened: the endpoint keeps failing; events wait and only probes go out until one succeeds; \
              GET /v1/subscriptions/{subject}/attempts shows what it answered"
         ),
-        "subscription.recovered" => tracing::info!(
-            notice = kind,
-            subscription.id = subject,
-            reason,
-            "circuit closed: {}",
-            if reason.is_some() {
-                "the subscription was changed, and how its endpoint failed is forgotten"
-            } else {
-                "the endpoint answers again, and what waited goes out"
-            }
-        ),
+        "subscription.recovered" => {
+            tracing::info!(notice = kind, subscription.id = subject, reason, "circuit closed: {}", what_closed(reason.is_some()));
+        }
         "subscription.disabled" => tracing::warn!(
             notice = kind,
             subscription.id = subject,
