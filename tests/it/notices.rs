@@ -91,11 +91,11 @@ async fn a_change_that_forgets_what_failed_says_so() {
     let relay = Relay::start().await;
     let broken = Receiver::with(|_, _| Answer::status(500)).await;
     let fields = json!({"retry": {"max_attempts": 2, "schedule": ["1h"], "jitter": 0.0}});
-    for id in ["moved", "paused", "kept"] {
+    for id in ["moved", "paused", "off", "kept"] {
         relay.subscribe(id, broken.url(), "t", fields.clone()).await;
     }
     relay.publish_numbers("t", 0..10).await;
-    for id in ["moved", "paused", "kept"] {
+    for id in ["moved", "paused", "off", "kept"] {
         notice(&relay, "subscription.failing", id).await;
     }
     let well = Receiver::start().await;
@@ -103,13 +103,14 @@ async fn a_change_that_forgets_what_failed_says_so() {
     relay.must("PATCH", "/v1/subscriptions/moved", json!({"url": well.url()})).await;
     relay.must("POST", "/v1/subscriptions/paused/pause", json!({})).await;
     relay.must("POST", "/v1/subscriptions/paused/resume", json!({})).await;
-    for id in ["moved", "paused"] {
+    relay.must("PATCH", "/v1/subscriptions/off", json!({"enabled": false})).await;
+    for id in ["moved", "paused", "off"] {
         assert_eq!(notice(&relay, "subscription.recovered", id).await["data"]["reason"], "changed");
     }
     relay.status_becomes("kept", json!({"circuit": "open"})).await;
     let recovered = said(&relay).await.iter().filter(|event| event["type"] == "subscription.recovered").count();
-    assert_eq!(recovered, 2, "once each, and not of the one that goes on failing");
-    assert!(relay.log().contains("circuit closed: the subscription was changed"), "{}", relay.log());
+    assert_eq!(recovered, 3, "once each, and not of the one that goes on failing");
+    relay.log_says("circuit closed: the subscription was changed").await;
 }
 
 #[tokio::test]

@@ -88,6 +88,13 @@ pub struct Fresh {
     pub seeks: u64,
 }
 
+impl Fresh {
+    /// Whether what was read by the one before may be of two times.
+    pub(crate) fn moved_since(&self, before: &Self) -> bool {
+        (self.seeks, &self.standing) != (before.seeks, &before.standing)
+    }
+}
+
 /// What waits in memory behind a position.
 #[derive(Debug)]
 pub struct Waiting {

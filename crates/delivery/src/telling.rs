@@ -65,6 +65,9 @@ pub struct DeliveryView {
     pub next_attempt_at: Option<Timestamp>,
 }
 
+/// How often a delivery is read that moves while it is.
+const TURNS_MAX: u32 = 4;
+
 fn view(state: DeliveryState, reason: Option<&str>) -> DeliveryView {
     DeliveryView { state, reason: reason.map(str::to_owned), attempts: Vec::new(), next_attempt_at: None }
 }
@@ -87,14 +90,15 @@ impl Lanes {
         let ask = async || self.ask(record, |reply| Question::Standing(seq, reply)).await;
         // The lane first: what it has not saved then, storage has later, or it is in the answer.
         let Some(mut fresh) = ask().await else { return Ok(None) };
+        let mut turns_left = TURNS_MAX;
         loop {
             let found = self.found(record, seq, &fresh).await?;
-            let Some(again) = ask().await else { return Ok(None) };
-            if again.seeks == fresh.seeks {
-                return Ok(self.is_there(record).then_some(found));
+            turns_left -= 1;
+            match ask().await {
+                // It went on, or a seek took away what storage was read for.
+                Some(again) if again.moved_since(&fresh) && turns_left > 0 => fresh = again,
+                _ => return Ok(self.is_there(record).then_some(found)),
             }
-            // A seek took away what storage was read for.
-            fresh = again;
         }
     }
 
