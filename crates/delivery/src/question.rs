@@ -330,7 +330,7 @@ fn standing(lane: &Rc<Lane>, record: &SubscriptionRecord, seq: Seq) -> Option<Fr
         Standing::Passed
     };
     let journal = &floor.journal;
-    let (last_word, attempts) = (journal.last_word(record.ordinal, seq), journal.attempts(record.ordinal, Some(seq)));
+    let (last_word, attempts) = (floor.last_word(record.ordinal, seq), journal.attempts(record.ordinal, Some(seq)));
     let (record, marks) = (Arc::clone(&desk.record), journal.marks(record.ordinal, seq));
     Some(Fresh { record, standing, last_word, attempts, marks, seeks: desk.seeks })
 }
@@ -338,7 +338,7 @@ fn standing(lane: &Rc<Lane>, record: &SubscriptionRecord, seq: Seq) -> Option<Fr
 fn waiting(lane: &Rc<Lane>, record: &SubscriptionRecord, after: Seq, limit: usize) -> Option<Waiting> {
     let floor = lane.floor.borrow();
     let scanned = floor.scanned;
-    let words = floor.journal.words(record.ordinal, after);
+    let words = floor.words(record.ordinal, after);
     let desk = floor.desk(record.ordinal)?;
     let (retries, base) = (desk.retries_after(after, limit), desk.window.base(scanned));
     let open = desk.window.progress(scanned).map_or_else(Vec::new, |progress| progress.holes);

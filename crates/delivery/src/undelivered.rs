@@ -43,11 +43,12 @@ impl Lanes {
         let dead = self.context.ledger.list(record.ordinal, ExceptionState::Dead, one_more).await?;
         // Behind the last one read there may be more dead letters, which do not fit anyway.
         let dead_to = dead.last().filter(|_| dead.len() > limit).map(|last| last.seq);
-        let mut items: BTreeMap<Seq, Option<Exception>> = open.into_iter().map(|seq| (seq, None)).collect();
-        let stored = dead.into_iter().filter(|exception| !words.contains_key(&exception.seq));
-        items.extend(stored.map(|exception| (exception.seq, Some(exception))));
-        let unsaved = words.into_values().flatten().filter(|word| word.state == ExceptionState::Dead);
+        // What a seek back made pending is listed as that, whatever became of it before.
+        let stored = dead.into_iter().filter(|exception| exception.seq <= base && !words.contains_key(&exception.seq));
+        let mut items: BTreeMap<Seq, Option<Exception>> = stored.map(|exception| (exception.seq, Some(exception))).collect();
+        let unsaved = words.into_values().flatten().filter(|word| word.state == ExceptionState::Dead && word.seq <= base);
         items.extend(unsaved.map(|exception| (exception.seq, Some(exception))));
+        items.extend(open.into_iter().map(|seq| (seq, None)));
         items.extend(retries.into_iter().map(|exception| (exception.seq, Some(exception))));
         let known_to = dead_to.unwrap_or(Seq(u64::MAX));
         let before_base = items.range(..=base.min(known_to)).count();
@@ -55,12 +56,14 @@ impl Lanes {
         if before_base <= limit && known_to > base {
             scanned = self.pending(record, page.after.max(base), limit, &mut items).await?;
         }
-        let mut items: Vec<_> = items.into_iter().filter(|(seq, _)| scanned.is_none_or(|scanned| *seq <= scanned)).collect();
+        // Fewer than were read may be left: the list goes on behind those.
+        let read_to = scanned.into_iter().chain(dead_to).min();
+        let mut items: Vec<_> = items.into_iter().filter(|(seq, _)| read_to.is_none_or(|read_to| *seq <= read_to)).collect();
         let next = if items.len() > limit {
             items.truncate(limit);
             items.last().map(|(seq, _)| *seq)
         } else {
-            scanned
+            read_to
         };
         Ok(self.is_there(record).then_some(UndeliveredPage { items, next }))
     }

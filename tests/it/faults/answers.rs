@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use hookcast_core::model::Seq;
 use hookcast_delivery::telling::DeliveryState;
+use hookcast_log::storage::PageRequest;
 
-use super::letters::{dying, listed, redrive};
+use super::letters::{all_dead, dying, listed, redrive};
 use super::{context, holding, lanes, paused_at, start};
 use crate::support::faults::{Point, Script};
 use crate::support::{Answer, Receiver, eventually};
@@ -57,5 +58,37 @@ async fn a_letter_that_is_delivered_meanwhile_is_not_said_to_be_unknown() {
     };
     assert_eq!(tokio::join!(state(), delivered).0, DeliveryState::Dead, "as it was when the question came");
     assert_eq!(state().await, DeliveryState::Delivered);
+    lanes.stop(Duration::from_secs(5)).await;
+}
+
+/// Of two letters that a seek back made pending the first is delivered, and what was listed of it is looked up slowly.
+#[actix_rt::test(system = "crate::support::System")]
+async fn a_letter_that_is_delivered_after_a_seek_back_is_not_said_to_be_dead() {
+    let (store, script, receiver, lanes, record) = all_dead(2).await;
+    let state = async |seq| lanes.delivery(&record, Seq(seq)).await.unwrap().unwrap().state;
+    let undelivered = async |limit| {
+        let page = lanes.undelivered(&record, PageRequest { after: Seq::ZERO, limit }).await.unwrap().unwrap();
+        let items = page.items.into_iter().map(|(seq, exception)| (seq.0, exception.is_some())).collect::<Vec<_>>();
+        (items, page.next.map(|next| next.0))
+    };
+    assert_eq!(undelivered(9).await, (vec![(1, true), (2, true)], None));
+    lanes.seek(&record, Seq::ZERO).await.unwrap();
+    receiver.sees(4).await;
+    assert_eq!(state(1).await, DeliveryState::Pending);
+    assert_eq!(undelivered(9).await, (vec![(1, false), (2, false)], None));
+    let held = script.hold(Point::Listed);
+    receiver.release(1);
+    eventually("the look", async || held.has_come().then_some(())).await;
+    let left = if state(1).await == DeliveryState::Delivered { 2 } else { 1 };
+    assert_eq!((state(3 - left).await, state(left).await), (DeliveryState::Delivered, DeliveryState::Pending));
+    assert_eq!(listed(&store, &record).await, [1, 2], "storage does not know it");
+    assert_eq!(undelivered(9).await, (vec![(left, false)], None));
+    // As many as are asked for were read, and are left out: the list goes on.
+    let (items, next) = undelivered(1).await;
+    assert!(items == [(left, false)] || next.is_some(), "{items:?} {next:?}");
+    held.let_go();
+    receiver.release(1);
+    eventually("no letter", async || listed(&store, &record).await.is_empty().then_some(())).await;
+    assert_eq!(undelivered(9).await, (vec![], None));
     lanes.stop(Duration::from_secs(5)).await;
 }

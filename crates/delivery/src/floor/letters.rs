@@ -132,6 +132,25 @@ impl Floor {
         self.journal.is_dirty() || self.is_unsettled()
     }
 
+    /// The last word on a delivery that storage may not have yet; the inner `None` means that it has no exception: what storage says
+    /// of one that was delivered since is out of date, although that is looked up only before the next save.
+    #[must_use]
+    pub fn last_word(&self, ordinal: Ordinal, seq: Seq) -> Option<Option<Exception>> {
+        if self.recovered.contains(&(ordinal, seq)) {
+            return Some(None);
+        }
+        self.journal.last_word(ordinal, seq)
+    }
+
+    /// The same of all deliveries behind `after`.
+    #[must_use]
+    pub fn words(&self, ordinal: Ordinal, after: Seq) -> BTreeMap<Seq, Option<Exception>> {
+        let mut words = self.journal.words(ordinal, after);
+        let delivered = self.recovered.range((ordinal, after.next())..=(ordinal, Seq(u64::MAX)));
+        words.extend(delivered.map(|(_, seq)| (*seq, None)));
+        words
+    }
+
     /// Whether something is to be looked up before a save.
     #[must_use]
     pub fn is_unsettled(&self) -> bool {
