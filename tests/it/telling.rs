@@ -305,3 +305,27 @@ async fn lists_tell_the_same_states_as_each_subscription_itself() {
     // A change of one that fails does not make it look well.
     assert_eq!(relay.must("PATCH", "/v1/subscriptions/sick0", json!({"description": "x"})).await["state"], "failing");
 }
+
+/// Dead letters that a seek back made pending, and that a narrower choice of events leaves where they are.
+#[tokio::test]
+async fn a_letter_that_will_not_be_delivered_stays_listed_whatever_the_cursor_does() {
+    let relay = Relay::start().await;
+    let receiver = Receiver::with(|_, _| Answer::status(500)).await;
+    relay.subscribe("a", receiver.url(), "t", json!({"retry": {"max_attempts": 1}})).await;
+    let seqs = relay.publish_numbers("t", 0..2).await;
+    relay.status_becomes("a", json!({"dead": 2, "lag": 0})).await;
+    relay.must("POST", "/v1/subscriptions/a/pause", json!({})).await;
+    let listed = async || {
+        let list = relay.get("/v1/subscriptions/a/undelivered").await;
+        let one = |item: &Value| (item["seq"].as_u64().unwrap(), item["state"].as_str().unwrap().to_owned());
+        list["items"].as_array().unwrap().iter().map(one).collect::<Vec<_>>()
+    };
+    let all = |state: &str| seqs.iter().map(|seq| (*seq, state.to_owned())).collect::<Vec<_>>();
+    assert_eq!(listed().await, all("dead"));
+    relay.must("POST", "/v1/subscriptions/a/seek", json!({"to": {"seq": seqs[0]}})).await;
+    assert_eq!(listed().await, all("pending"));
+    relay.must("PATCH", "/v1/subscriptions/a", json!({"topics": ["other"]})).await;
+    relay.must("POST", "/v1/subscriptions/a/seek", json!({"to": {"seq": seqs[0]}})).await;
+    assert_eq!(listed().await, all("dead"));
+    assert_eq!(relay.get("/v1/subscriptions/a/dead-letters").await["items"].as_array().unwrap().len(), 2);
+}

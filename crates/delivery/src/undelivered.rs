@@ -43,10 +43,9 @@ impl Lanes {
         let dead = self.context.ledger.list(record.ordinal, ExceptionState::Dead, one_more).await?;
         // Behind the last one read there may be more dead letters, which do not fit anyway.
         let dead_to = dead.last().filter(|_| dead.len() > limit).map(|last| last.seq);
-        // What a seek back made pending is listed as that, whatever became of it before.
-        let stored = dead.into_iter().filter(|exception| exception.seq <= base && !words.contains_key(&exception.seq));
+        let stored = dead.into_iter().filter(|exception| !words.contains_key(&exception.seq));
         let mut items: BTreeMap<Seq, Option<Exception>> = stored.map(|exception| (exception.seq, Some(exception))).collect();
-        let unsaved = words.into_values().flatten().filter(|word| word.state == ExceptionState::Dead && word.seq <= base);
+        let unsaved = words.into_values().flatten().filter(|word| word.state == ExceptionState::Dead);
         items.extend(unsaved.map(|exception| (exception.seq, Some(exception))));
         items.extend(open.into_iter().map(|seq| (seq, None)));
         items.extend(retries.into_iter().map(|exception| (exception.seq, Some(exception))));
@@ -83,7 +82,9 @@ impl Lanes {
             for page in &batch.pages {
                 for event in page.events_after(after) {
                     if choices.takes(&event) {
-                        items.entry(event.seq()).or_default();
+                        let item = items.entry(event.seq()).or_default();
+                        // What a seek back made pending is that, whatever became of it before.
+                        item.take_if(|exception| exception.state == ExceptionState::Dead);
                     }
                 }
             }
